@@ -1,0 +1,36 @@
+"""Fused LSTM kernels for training loops written in numpy or CuPy.
+
+``fastlstm.ops`` are the kernels, ``fastlstm.layers`` the book-style layers on top of them, ``fastlstm.models`` whole
+models. ``fastlstm.contract`` explains the letters (N, T, D, H, V ...) and the result types.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fastlstm.backends import BackendNotAvailable, available_backends, get_backend, set_backend, use_backend
+from fastlstm.config import get_num_threads, set_num_threads, show_config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendNotAvailable",
+    "__version__",
+    "available_backends",
+    "get_backend",
+    "get_num_threads",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]
+
+_SUBMODULES = ("callbacks", "contract", "datasets", "layers", "models", "ops", "optim", "testing", "training")
+
+
+def __getattr__(name: str) -> Any:
+    """Submodules are imported when they are first used."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"fastlstm.{name}")
+    raise AttributeError(f"module 'fastlstm' has no attribute {name!r}")

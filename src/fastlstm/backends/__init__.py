@@ -1,0 +1,123 @@
+"""Which backends exist, which one runs, and why.
+
+"cpp", "numba" and "numpy" compute on numpy arrays; the fastest that works is chosen, unless
+``set_backend``, ``use_backend`` or ``FASTLSTM_BACKEND`` name another. Arrays on a GPU (CuPy) go to "cuda".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+# Fastest first.
+HOST_BACKENDS = ("cpp", "numba", "numpy")
+BACKENDS = (*HOST_BACKENDS, "cuda")
+
+
+class BackendNotAvailable(ImportError):
+    """A backend was asked for that cannot run here; the message says why and what to install."""
+
+
+@functools.cache
+def why_not(name: str) -> str | None:
+    """Why backend ``name`` cannot run here and what to do about it; None if it can."""
+    if name == "cpp":
+        try:
+            importlib.import_module("fastlstm._cpu")
+        except ImportError as error:
+            return (
+                f"the compiled extension fastlstm._cpu cannot be imported ({error}); install a C++20 compiler "
+                "(for instance g++) and run: pip install --force-reinstall --no-binary fastlstm fastlstm"
+            )
+    elif name == "numba":
+        if importlib.util.find_spec("numba") is None:
+            return "Numba is not installed; run: pip install 'fastlstm[numba]'"
+    elif name == "cuda":
+        return "this version of fastlstm has no CUDA kernels; copy the arrays to the host with cupy.asnumpy()"
+    return None
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can run here, fastest first; "cuda" only where a GPU answers."""
+    return tuple(name for name in BACKENDS if why_not(name) is None)
+
+
+def _check_name(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    reason = why_not(name)
+    if reason is not None:
+        raise BackendNotAvailable(f"backend {name!r} cannot run here: {reason}")
+    return name
+
+
+_chosen: str | None = None
+_chosen_here: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlstm_backend", default=None)
+
+
+@functools.cache
+def _default_backend() -> str:
+    asked = os.environ.get("FASTLSTM_BACKEND")
+    if asked:
+        return _check_name(asked)
+    name = next(name for name in HOST_BACKENDS if why_not(name) is None)
+    if name != HOST_BACKENDS[0]:
+        warnings.warn(
+            f"fastlstm runs on its slower {name!r} backend: {why_not(HOST_BACKENDS[0])}", RuntimeWarning, stacklevel=3
+        )
+    return name
+
+
+def get_backend() -> str:
+    """Name of the backend that runs operators on numpy arrays."""
+    return _chosen_here.get() or _chosen or _default_backend()
+
+
+def set_backend(name: str) -> None:
+    """Make ``name`` ("cpp", "numba" or "numpy") run all operators on numpy arrays from now on.
+
+    Raises
+    ------
+    ValueError
+        If there is no backend of that name.
+    BackendNotAvailable
+        If it cannot run here; the message says why and what to install.
+    """
+    global _chosen
+    _chosen = _check_name(name)
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Context manager: ``name`` runs the operators inside the block, in this thread or task only."""
+    token = _chosen_here.set(_check_name(name))
+    try:
+        yield
+    finally:
+        _chosen_here.reset(token)
+
+
+@functools.cache
+def load_family(backend: str, family: str) -> ModuleType:
+    """The module of one operator family of one backend, for instance ``fastlstm.backends.cpp.lstm``."""
+    return importlib.import_module(f"fastlstm.backends.{backend}.{family}")
+
+
+def is_device_array(array: Any) -> bool:
+    """Whether ``array`` lives on a GPU."""
+    return hasattr(array, "__cuda_array_interface__")
+
+
+def family_for(array: Any, family: str) -> ModuleType:
+    """The module that computes ``family`` on arrays of the kind of ``array``."""
+    if is_device_array(array):
+        return load_family(_check_name("cuda"), family)
+    return load_family(get_backend(), family)

@@ -1,0 +1,101 @@
+"""Losses over a vocabulary: the definition.
+
+::
+
+    loss = mean over the rows that count of  logsumexp(logits) - logits[target]
+    dlogits = (softmax(logits) - onehot(target)) / number of rows that count
+
+Rows whose target is ignore_index are never read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+
+# Bytes of one block of logits with memory="low"; a few such arrays exist at a time.
+_BLOCK_BYTES = 2**18
+
+
+def _quietly() -> np.errstate:
+    """Infinite logits are legal (a masked word has -inf) and inf - inf is NaN by design: no warnings for them."""
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore")
+
+
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+    counted = np.flatnonzero(targets != ignore_index)
+    dlogits = np.zeros_like(logits)
+    if counted.size == 0:
+        return LossGrad(0.0, dlogits)
+    rows, target = np.arange(counted.size), targets[counted]
+    z = logits[counted]
+    with _quietly():
+        z -= z.max(axis=1, keepdims=True)
+        log_softmax = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        d = np.exp(log_softmax)
+    d[rows, target] -= 1
+    d /= counted.size
+    dlogits[counted] = d
+    return LossGrad(0.0 - float(log_softmax[rows, target].mean(dtype=np.float64)), dlogits)
+
+
+def linear_cross_entropy(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int,
+    memory: Literal["fast", "low"],
+) -> LinearLossGrads:
+    counted = np.flatnonzero(targets != ignore_index)
+    dh = np.zeros_like(h)
+    if counted.size == 0:
+        return LinearLossGrads(0.0, dh, np.zeros_like(W), np.zeros_like(b))
+    of_counted = _in_blocks if memory == "low" else _at_once
+    with _quietly():
+        loss, dh_counted, dW, db = of_counted(h[counted], W, b, targets[counted])
+    dh[counted] = dh_counted
+    return LinearLossGrads(loss, dh, dW, db)
+
+
+def _at_once(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -> LinearLossGrads:
+    loss, dlogits = softmax_cross_entropy(h @ W + b, targets, ignore_index=-1)
+    return LinearLossGrads(loss, dlogits @ W.T, h.T @ dlogits, dlogits.sum(axis=0))
+
+
+def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -> LinearLossGrads:
+    """Blocks of columns of the vocabulary: first an online log-sum-exp, then the logits again for the gradients."""
+    M, V = h.shape[0], W.shape[1]
+    width = max(16, _BLOCK_BYTES // (M * h.itemsize))
+    blocks = [slice(start, min(start + width, V)) for start in range(0, V, width)]
+
+    top = np.full((M, 1), -np.inf, h.dtype)  # largest logit so far
+    total = np.zeros((M, 1), h.dtype)  # sum of exp(logit - top) so far
+    at_target = np.empty((M, 1), h.dtype)
+    for block in blocks:
+        z = h @ W[:, block] + b[block]
+        new_top = np.maximum(top, z.max(axis=1, keepdims=True))
+        # Where every logit so far is -inf there is nothing to shift, and -inf - -inf would be NaN.
+        shift = np.where(np.isneginf(new_top), 0, new_top)
+        total = total * np.exp(top - shift) + np.exp(z - shift).sum(axis=1, keepdims=True)
+        top = new_top
+        inside = np.flatnonzero((targets >= block.start) & (targets < block.stop))
+        at_target[inside, 0] = z[inside, targets[inside] - block.start]
+    # A row with nothing but -inf has no softmax: NaN, as in the plain form.
+    log_total = np.where(np.isneginf(top), np.nan, np.log(total))
+
+    dh, dW, db = np.zeros_like(h), np.empty_like(W), np.empty_like(b)
+    for block in blocks:
+        d = np.exp((h @ W[:, block] + b[block] - top) - log_total)
+        inside = np.flatnonzero((targets >= block.start) & (targets < block.stop))
+        d[inside, targets[inside] - block.start] -= 1
+        d /= M
+        dh += d @ W[:, block].T
+        dW[:, block] = h.T @ d
+        db[block] = d.sum(axis=0)
+    loss = float((log_total - (at_target - top)).mean(dtype=np.float64))
+    return LinearLossGrads(loss, dh, dW, db)

@@ -1,0 +1,174 @@
+"""LSTM cell and sequence, forward and backward: the definition.
+
+Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes::
+
+    z = x Wx + h_prev Wh + b                 four blocks of H columns, in gate_order
+    i, f, o = sigmoid(z_i, z_f, z_o)         g = tanh(z_g)
+    c = f * c_prev + i * g                   h = o * tanh(c)
+
+Where mask is 0 the step carries h and c over unchanged and never reads x.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.contract import (
+    BoolArray,
+    FloatArray,
+    LSTMCellGrads,
+    LSTMCellOutput,
+    LSTMGrads,
+    LSTMOutput,
+    RecurrentActivation,
+)
+
+
+class _CellTape(NamedTuple):
+    x: FloatArray
+    h_prev: FloatArray
+    c_prev: FloatArray
+    Wx: FloatArray
+    Wh: FloatArray
+    gates: dict[str, FloatArray]
+    tanh_c: FloatArray
+    gate_order: str
+    recurrent_activation: RecurrentActivation
+
+
+class _Tape(NamedTuple):
+    cells: list[_CellTape]
+    steps: range
+    mask: BoolArray | None
+    xs: FloatArray
+    Wx: FloatArray
+    Wh: FloatArray
+
+
+def sigmoid(z: FloatArray) -> FloatArray:
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def hard_sigmoid(z: FloatArray) -> FloatArray:
+    """Keras 1 and 2: clip(0.2 z + 0.5, 0, 1)."""
+    return np.clip(z.dtype.type(0.2) * z + z.dtype.type(0.5), 0, 1)
+
+
+def lstm_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h_prev: FloatArray,
+    c_prev: FloatArray,
+    gate_order: str,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+) -> LSTMCellOutput:
+    gate = hard_sigmoid if recurrent_activation == "hard_sigmoid" else sigmoid
+    z = dict(zip(gate_order, np.split(x @ Wx + h_prev @ Wh + b, 4, axis=-1), strict=True))
+    gates = {"i": gate(z["i"]), "f": gate(z["f"]), "g": np.tanh(z["g"]), "o": gate(z["o"])}
+    c = gates["f"] * c_prev + gates["i"] * gates["g"]
+    tanh_c = np.tanh(c)
+    h = gates["o"] * tanh_c
+    tape = _CellTape(x, h_prev, c_prev, Wx, Wh, gates, tanh_c, gate_order, recurrent_activation)
+    return LSTMCellOutput(h, c, tape)
+
+
+def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
+    x, h_prev, c_prev, Wx, Wh, gates, tanh_c, gate_order, recurrent_activation = saved
+    i, f, g, o = (gates[name] for name in "ifgo")
+
+    def through_gate(s: FloatArray) -> FloatArray:
+        """d gate / d z, from the gate's value."""
+        if recurrent_activation == "hard_sigmoid":
+            return np.where((s > 0) & (s < 1), s.dtype.type(0.2), np.where(np.isnan(s), s, s.dtype.type(0)))
+        return s * (1 - s)
+
+    dc = dc + dh * o * (1 - tanh_c**2)
+    dz_of = {
+        "i": dc * g * through_gate(i),
+        "f": dc * c_prev * through_gate(f),
+        "g": dc * i * (1 - g**2),
+        "o": dh * tanh_c * through_gate(o),
+    }
+    dz = np.concatenate([dz_of[name] for name in gate_order], axis=-1)
+    return LSTMCellGrads(
+        dx=dz @ Wx.T, dh_prev=dz @ Wh.T, dc_prev=dc * f, dWx=x.T @ dz, dWh=h_prev.T @ dz, db=dz.sum(axis=0)
+    )
+
+
+def lstm_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None,
+    c0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    gate_order: str,
+    recurrent_activation: RecurrentActivation,
+    training: bool,
+) -> LSTMOutput:
+    N, T, _ = xs.shape
+    H = Wh.shape[0]
+    h = np.zeros((N, H), xs.dtype) if h0 is None else h0.copy()
+    c = np.zeros((N, H), xs.dtype) if c0 is None else c0.copy()
+    if mask is not None:
+        xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
+    steps = range(T - 1, -1, -1) if reverse else range(T)
+    hs = np.empty((N, T, H), xs.dtype)
+    cells = []
+    for t in steps:
+        h_new, c_new, cell = lstm_cell_forward(
+            xs[:, t],
+            Wx,
+            Wh,
+            b,
+            h_prev=h,
+            c_prev=c,
+            gate_order=gate_order,
+            recurrent_activation=recurrent_activation,
+        )
+        if mask is not None:
+            valid = mask[:, t, None]
+            h_new, c_new = np.where(valid, h_new, h), np.where(valid, c_new, c)
+        h, c = h_new, c_new
+        hs[:, t] = h
+        if training:
+            cells.append(cell)
+    return LSTMOutput(hs, h, c, _Tape(cells, steps, mask, xs, Wx, Wh) if training else None)
+
+
+def lstm_backward(
+    saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+) -> LSTMGrads:
+    cells, steps, mask, xs, Wx, Wh = saved
+    N, _, _ = xs.shape
+    H = Wh.shape[0]
+    dh = np.zeros((N, H), xs.dtype) if dh_n is None else dh_n.copy()
+    dc = np.zeros((N, H), xs.dtype) if dc_n is None else dc_n.copy()
+    dxs, dWx, dWh = np.zeros_like(xs), np.zeros_like(Wx), np.zeros_like(Wh)
+    db = np.zeros(4 * H, xs.dtype)
+    for t, cell in zip(reversed(steps), reversed(cells), strict=True):
+        if dhs is not None:
+            dh = dh + dhs[:, t]
+        dh_cell, dc_cell = dh, dc
+        if mask is not None:
+            valid = mask[:, t, None]
+            dh_cell, dc_cell = np.where(valid, dh, 0), np.where(valid, dc, 0)
+        grads = lstm_cell_backward(cell, dh=dh_cell, dc=dc_cell)
+        dh_prev, dc_prev = grads.dh_prev, grads.dc_prev
+        if mask is not None:
+            dh_prev, dc_prev = np.where(valid, dh_prev, dh), np.where(valid, dc_prev, dc)
+        dh, dc = dh_prev, dc_prev
+        dxs[:, t] = grads.dx
+        dWx += grads.dWx
+        dWh += grads.dWh
+        db += grads.db
+    return LSTMGrads(dxs, dWx, dWh, db, dh, dc)

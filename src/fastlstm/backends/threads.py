@@ -1,0 +1,97 @@
+"""How many threads the compiled backends use.
+
+The number stands here, below ``fastlstm.config`` that users see, so that a backend can ask for it when it loads.
+A backend that is not loaded yet costs nothing: it takes the number when it loads, and later changes are handed to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import operator
+import os
+import sys
+from typing import Any
+
+# Far above any use; a slip such as 10**9 would exhaust the machine while starting threads.
+MAX_THREADS = 1024
+
+_asked: int | None = None
+
+
+def available_cores() -> int:
+    """Processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _default_threads() -> int:
+    asked = os.environ.get("FASTLSTM_NUM_THREADS", "").strip()
+    if not asked:
+        return min(available_cores(), MAX_THREADS)
+    try:
+        n = int(asked)
+    except ValueError:
+        n = 0
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(
+            f"the environment variable FASTLSTM_NUM_THREADS is {asked!r}, "
+            f"expected a whole number from 1 to {MAX_THREADS}"
+        )
+    return n
+
+
+def get_num_threads() -> int:
+    """Number of threads the kernels use: what `set_num_threads` set, else FASTLSTM_NUM_THREADS, else all cores.
+
+    Raises
+    ------
+    ValueError
+        FASTLSTM_NUM_THREADS is no positive whole number.
+    """
+    return _default_threads() if _asked is None else _asked
+
+
+def set_num_threads(n: int) -> None:
+    """Let the kernels use ``n`` threads from now on. Results are the same bits for any number of threads.
+
+    Parameters
+    ----------
+    n : int
+        At least 1; more than there are cores is allowed.
+
+    Raises
+    ------
+    TypeError
+        n is no integer.
+    ValueError
+        n is below 1 or above 1024.
+    """
+    global _asked
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"the number of threads is {type(n).__name__} {n!r:.60}, expected a whole number, at least 1")
+    n = operator.index(n)
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"the number of threads is {n}, expected a whole number from 1 to {MAX_THREADS}")
+    _asked = n
+    extension = sys.modules.get("fastlstm._cpu")
+    if extension is not None:
+        hand_to_cpp(extension)
+    if "fastlstm.backends.numba" in sys.modules:
+        hand_to_numba()
+
+
+def hand_to_cpp(extension: Any) -> None:
+    """Tell the extension ``fastlstm._cpu`` the number; its backend calls this when it loads."""
+    extension.set_num_threads(get_num_threads())
+
+
+def hand_to_numba() -> None:
+    """Tell Numba the number, for the calling thread; its backend calls this when it loads.
+
+    Numba starts a fixed number of threads (NUMBA_NUM_THREADS, all cores by default) and cannot use more.
+    """
+    numba: Any = importlib.import_module("numba")
+    numba.set_num_threads(min(get_num_threads(), numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,74 @@
+"""What runs and with how many threads, for users: the functions that ``fastlstm`` exports."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+
+from fastlstm.backends import BACKENDS, HOST_BACKENDS, get_backend, why_not
+from fastlstm.backends.threads import available_cores, get_num_threads, set_num_threads
+
+__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+
+
+def show_config() -> None:
+    """Print the backends and why each can or cannot run, the instruction set, threads, GPU and versions."""
+    print("\n".join(_config_lines()))
+
+
+def _config_lines() -> list[str]:
+    from fastlstm import __version__
+
+    lines = [
+        f"fastlstm {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"backend:         {_chosen_line()}",
+    ]
+    for name in BACKENDS:
+        reason = why_not(name)
+        lines.append(f"  {name + ':':15}{'can run' if reason is None else f'cannot run: {reason}'}")
+    lines.append(f"instruction set: {_instruction_set_line()}")
+    lines.append(f"threads:         {_threads_line()}")
+    lines.append(f"GPU:             {why_not('cuda') or 'answers; CuPy arrays run on it'}")
+    lines.append(f"packages:        {', '.join(_versions('numpy', 'numba', 'safetensors', 'matplotlib'))}")
+    return lines
+
+
+def _chosen_line() -> str:
+    try:
+        name = get_backend()
+    except (ValueError, ImportError) as error:
+        return f"none: FASTLSTM_BACKEND is {os.environ.get('FASTLSTM_BACKEND')!r}: {error}"
+    fastest = next(host for host in HOST_BACKENDS if why_not(host) is None)
+    if os.environ.get("FASTLSTM_BACKEND") == name:
+        return f"{name}, named by FASTLSTM_BACKEND"
+    if name == fastest:
+        return f"{name}, the fastest that can run here"
+    return f"{name}, chosen by set_backend or use_backend"
+
+
+def _instruction_set_line() -> str:
+    if why_not("cpp") is not None:
+        return "none, the compiled extension is missing"
+    isa = importlib.import_module("fastlstm._cpu").isa()
+    limit = os.environ.get("FASTLSTM_MAX_ISA")
+    return f"{isa}, held down by FASTLSTM_MAX_ISA={limit}" if limit else f"{isa}, the best this processor has"
+
+
+def _threads_line() -> str:
+    try:
+        return f"{get_num_threads()} on {available_cores()} cores"
+    except ValueError as error:
+        return f"unknown: {error}"
+
+
+def _versions(*packages: str) -> list[str]:
+    """Read from the installed metadata, so that nothing heavy is imported."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {package}")
+    return found

@@ -1,0 +1,479 @@
+"""Read this first: the letters, gate orders, result types, tolerances and the backend protocol.
+
+Letters, in code, docstrings and errors alike::
+
+    N  batch            D  input width        E  embedding width
+    T  time steps       H  hidden width       S  sampled classes
+    V  vocabulary size  M  rows: any number of leading axes, flattened
+
+Data flows one way, and so do imports::
+
+    models -> layers -> ops -> backends -> csrc
+    compose   remember  check  compute     compiled kernels
+
+``ops`` check every shape, dtype and id once, for all backends; backends trust what they get.
+A backend is a package below ``fastlstm.backends`` with one module per operator family (``lstm``,
+``rnn``, ``embedding``, ``losses``, ``sampling``, ``optim``); each module has the functions of the
+protocol of that family at the end of this file.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# numpy.ndarray, or cupy.ndarray with the same meaning on a GPU.
+Array: TypeAlias = "NDArray[Any]"
+FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
+IntArray: TypeAlias = "NDArray[np.signedinteger[Any]]"
+BoolArray: TypeAlias = "NDArray[np.bool_]"
+
+# --------------------------------------------------------------------------------------------
+# Gates
+# --------------------------------------------------------------------------------------------
+
+# i input gate, f forget gate, g candidate, o output gate. Blocks of H columns stand in this order.
+GATES = "ifgo"
+DEFAULT_GATE_ORDER = "ifgo"  # Keras and PyTorch
+BOOK_GATE_ORDER = "fgio"  # "Deep Learning from Scratch 2"
+THEANO_GATE_ORDER = "ifog"  # Theano's LSTM tutorial
+ONNX_GATE_ORDER = "iofg"
+
+RecurrentActivation: TypeAlias = Literal["sigmoid", "hard_sigmoid"]
+RECURRENT_ACTIVATIONS: tuple[RecurrentActivation, ...] = ("sigmoid", "hard_sigmoid")
+
+# --------------------------------------------------------------------------------------------
+# Results
+# --------------------------------------------------------------------------------------------
+
+
+class Tape:
+    """What a forward call keeps for its backward call. Opaque: only the backend that made it can read it.
+
+    Attributes
+    ----------
+    op : str
+        The operator that made it: "lstm_cell", "lstm" or "rnn".
+    family : module
+        The module of the backend that made it, for instance ``fastlstm.backends.cpp.lstm``.
+    sizes : dict
+        The letters' values, for the checks of the backward call.
+    dtype : numpy dtype
+    saved : object
+        The backend's own record.
+    """
+
+    __slots__ = ("dtype", "family", "op", "saved", "sizes")
+
+    def __init__(self, op: str, family: ModuleType, sizes: dict[str, int], dtype: np.dtype[Any], saved: Any) -> None:
+        self.op = op
+        self.family = family
+        self.sizes = sizes
+        self.dtype = dtype
+        self.saved = saved
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
+        return f"<tape of {self.op} made by {self.family.__name__}: {sizes}, {self.dtype}>"
+
+
+class LSTMCellOutput(NamedTuple):
+    """h, c: (N, H)."""
+
+    h: FloatArray
+    c: FloatArray
+    tape: Any
+
+
+class LSTMCellGrads(NamedTuple):
+    """dx (N, D); dh_prev, dc_prev (N, H); dWx (D, 4H); dWh (H, 4H); db (4H,)."""
+
+    dx: FloatArray
+    dh_prev: FloatArray
+    dc_prev: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+
+
+class LSTMOutput(NamedTuple):
+    """hs (N, T, H); h_n, c_n (N, H); tape is None when training=False."""
+
+    hs: FloatArray
+    h_n: FloatArray
+    c_n: FloatArray
+    tape: Any
+
+
+class LSTMGrads(NamedTuple):
+    """dxs (N, T, D); dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H)."""
+
+    dxs: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+    dh0: FloatArray
+    dc0: FloatArray
+
+
+class RNNOutput(NamedTuple):
+    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+
+    hs: FloatArray
+    h_n: FloatArray
+    tape: Any
+
+
+class RNNGrads(NamedTuple):
+    """dxs (N, T, D); dWx (D, H); dWh (H, H); db (H,); dh0 (N, H)."""
+
+    dxs: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+    dh0: FloatArray
+
+
+class RowGrad(NamedTuple):
+    """A gradient that touches few rows: dW[indices[u]] = values[u], all other rows zero.
+
+    indices : (U,), ascending and unique, of the ids' dtype (int64 in the sampling family). values : (U, E), or (U,)
+    where W is a vector.
+    """
+
+    indices: IntArray
+    values: FloatArray
+
+
+class LossGrad(NamedTuple):
+    """loss: Python float; dlogits: of the logits' shape."""
+
+    loss: float
+    dlogits: FloatArray
+
+
+class LinearLossGrads(NamedTuple):
+    """loss: Python float; dh (..., H); dW (H, V); db (V,)."""
+
+    loss: float
+    dh: FloatArray
+    dW: FloatArray
+    db: FloatArray
+
+
+class Candidates(NamedTuple):
+    """One sample of classes, shared by a batch.
+
+    sampled : (S,) int64. true_expected_count, of the true classes' shape, and sampled_expected_count (S,): float64, how
+    often each class is expected in such a sample. num_tries : draws it took, S if repeats are allowed.
+    """
+
+    sampled: IntArray
+    true_expected_count: FloatArray
+    sampled_expected_count: FloatArray
+    num_tries: int
+
+
+class SampledLogits(NamedTuple):
+    """logits, labels: (B, num_true + S), the true classes' columns first."""
+
+    logits: FloatArray
+    labels: FloatArray
+    tape: Any
+
+
+class SampledLogitsGrads(NamedTuple):
+    """dinputs (B, E); dweights rows of (V, E); dbiases rows of (V,)."""
+
+    dinputs: FloatArray
+    dweights: RowGrad
+    dbiases: RowGrad
+
+
+class SampledLoss(NamedTuple):
+    """loss (B,), and the gradients of its mean: dinputs (B, E), dweights rows of (V, E), dbiases rows of (V,).
+
+    dbiases is None for a loss without biases.
+    """
+
+    loss: FloatArray
+    dinputs: FloatArray
+    dweights: RowGrad
+    dbiases: RowGrad | None
+
+
+# --------------------------------------------------------------------------------------------
+# Tolerances
+# --------------------------------------------------------------------------------------------
+
+# A backend agrees with the definition (backends/numpy, run in float64 on the same inputs) when, for every
+# result array, max|got - want| <= TOLERANCE[dtype] * max(1, max|want|).
+TOLERANCE: dict[str, float] = {"float32": 2e-5, "float64": 1e-11}
+
+# The definition's gradients agree with central differences (float64, random directions, relative).
+GRADIENT_CHECK_TOLERANCE = 1e-6
+
+# --------------------------------------------------------------------------------------------
+# The backend protocol: a module of that name in every backend package
+# --------------------------------------------------------------------------------------------
+# Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
+# and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
+
+
+class LSTMFamily(Protocol):
+    """``lstm.py``. Cell after Gers, Schmidhuber, Cummins (2000), without peepholes."""
+
+    def lstm_cell_forward(
+        self,
+        x: FloatArray,
+        Wx: FloatArray,
+        Wh: FloatArray,
+        b: FloatArray,
+        *,
+        h_prev: FloatArray,
+        c_prev: FloatArray,
+        gate_order: str,
+    ) -> LSTMCellOutput: ...
+
+    def lstm_cell_backward(self, saved: Any, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads: ...
+
+    def lstm_forward(
+        self,
+        xs: FloatArray,
+        Wx: FloatArray,
+        Wh: FloatArray,
+        b: FloatArray,
+        *,
+        h0: FloatArray | None,
+        c0: FloatArray | None,
+        mask: BoolArray | None,
+        reverse: bool,
+        gate_order: str,
+        recurrent_activation: RecurrentActivation,
+        training: bool,
+    ) -> LSTMOutput: ...
+
+    def lstm_backward(
+        self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+    ) -> LSTMGrads: ...
+
+
+class RNNFamily(Protocol):
+    """``rnn.py``. h = tanh(x Wx + h_prev Wh + b), Elman (1990)."""
+
+    def rnn_forward(
+        self,
+        xs: FloatArray,
+        Wx: FloatArray,
+        Wh: FloatArray,
+        b: FloatArray,
+        *,
+        h0: FloatArray | None,
+        mask: BoolArray | None,
+        reverse: bool,
+        training: bool,
+    ) -> RNNOutput: ...
+
+    def rnn_backward(self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads: ...
+
+
+class EmbeddingFamily(Protocol):
+    """``embedding.py``. ids (M,), rows (M, E): ops flatten the leading axes."""
+
+    def embedding_forward(self, W: FloatArray, ids: IntArray) -> FloatArray: ...
+
+    def embedding_backward(
+        self, ids: IntArray, dout: FloatArray, num_embeddings: int, *, padding_idx: int | None, out: FloatArray | None
+    ) -> FloatArray: ...
+
+    def embedding_backward_rows(self, ids: IntArray, dout: FloatArray) -> RowGrad: ...
+
+    def scatter_add(self, target: FloatArray, ids: IntArray, rows: FloatArray) -> None: ...
+
+
+class LossesFamily(Protocol):
+    """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index."""
+
+    def softmax_cross_entropy(self, logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad: ...
+
+    def linear_cross_entropy(
+        self,
+        h: FloatArray,
+        W: FloatArray,
+        b: FloatArray,
+        targets: IntArray,
+        *,
+        ignore_index: int,
+        memory: Literal["fast", "low"],
+    ) -> LinearLossGrads: ...
+
+
+SampledLossKind: TypeAlias = Literal["sigmoid", "softmax"]
+
+
+class SamplingFamily(Protocol):
+    """``sampling.py``. B is the batch, K = num_true; all ids are int64, expected counts and probabilities float64.
+
+    Equal seeds give equal samples on every backend, to the last bit. So every backend makes draw j = 0, 1, 2 ... of a
+    call in the same way, from ``seed`` alone, in float64 and with every product and sum rounded by itself
+    (no fused multiply-add: compile C++ with -ffp-contract=off)::
+
+        z = seed + (j + 1) 0x9E3779B97F4A7C15                 SplitMix64, modulo 2^64
+        z = (z ^ z >> 30) 0xBF58476D1CE4E5B9
+        z = (z ^ z >> 27) 0x94D049BB133111EB
+        u = ((z ^ z >> 31) >> 11) 2^-53                       in [0, 1)
+
+    A log-uniform class is (trunc(exp(u log_range)) - 1) mod range_max, with the steps of
+    `backends.numpy.sampling.exp_exactly` as exp. A unigram class is i = trunc(u V), or alias[i] if not
+    u V - i < threshold[i]. With unique, draws of classes seen before are skipped until num_sampled different ones are
+    found, in the order they came; num_tries counts all draws. Without, the first num_sampled draws are the sample.
+    """
+
+    def log_uniform_candidates(
+        self,
+        num_sampled: int,
+        range_max: int,
+        true_classes: IntArray,
+        *,
+        unique: bool,
+        log_range: float,
+        seed: int,
+    ) -> Candidates:
+        """true_classes (M,), log_range = log(range_max + 1)."""
+        ...
+
+    def log_uniform_expected_count(
+        self, classes: IntArray, *, log_range: float, num_tries: int, num_sampled: int
+    ) -> FloatArray:
+        """Expected counts for classes (M,): p num_sampled if num_tries = num_sampled, else 1 - (1 - p)^num_tries."""
+        ...
+
+    def alias_table(self, scaled: FloatArray) -> tuple[FloatArray, IntArray]:
+        """Threshold and alias (V,) for probabilities scaled (V,) = p V, the same bits on every backend.
+
+        Vose (1991) with two stacks: classes below 1 and classes of at least 1, both pushed in ascending order. While
+        both hold some, pop one of each: alias[low] = high, threshold[high] = threshold[high] + threshold[low] - 1
+        (in this order), and high is pushed where it belongs now. What is left gets the threshold 1.
+        """
+        ...
+
+    def unigram_candidates(
+        self,
+        probabilities: FloatArray,
+        threshold: FloatArray,
+        alias: IntArray,
+        num_sampled: int,
+        true_classes: IntArray,
+        *,
+        unique: bool,
+        seed: int,
+    ) -> Candidates:
+        """All tables (V,); true_classes (M,)."""
+        ...
+
+    # weights (V, E), biases (V,), labels (B, K), inputs (B, E), sampled (S,). true_expected_count (B, K) and
+    # sampled_expected_count (S,), whose logarithms are subtracted from the logits, are both None or both given.
+
+    def sampled_logits_forward(
+        self,
+        weights: FloatArray,
+        biases: FloatArray,
+        labels: IntArray,
+        inputs: FloatArray,
+        sampled: IntArray,
+        *,
+        true_expected_count: FloatArray | None,
+        sampled_expected_count: FloatArray | None,
+        remove_accidental_hits: bool,
+    ) -> SampledLogits: ...
+
+    def sampled_logits_backward(self, saved: Any, *, dlogits: FloatArray) -> SampledLogitsGrads: ...
+
+    def sampled_loss(
+        self,
+        weights: FloatArray,
+        biases: FloatArray | None,
+        labels: IntArray,
+        inputs: FloatArray,
+        sampled: IntArray,
+        *,
+        true_expected_count: FloatArray | None,
+        sampled_expected_count: FloatArray | None,
+        remove_accidental_hits: bool,
+        loss: SampledLossKind,
+    ) -> SampledLoss: ...
+
+
+class OptimFamily(Protocol):
+    """``optim.py``. One parameter a call, updated in place.
+
+    Every gradient is multiplied by grad_scale first (a folded gradient clipping). With rows (U,), grad is (U, ...)
+    and only param[rows] and the same rows of the state change.
+    """
+
+    def sgd_update(
+        self, param: FloatArray, grad: FloatArray, rows: IntArray | None, *, lr: float, grad_scale: float
+    ) -> None: ...
+
+    def momentum_update(
+        self,
+        param: FloatArray,
+        grad: FloatArray,
+        rows: IntArray | None,
+        velocity: FloatArray,
+        *,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        grad_scale: float,
+    ) -> None: ...
+
+    def adagrad_update(
+        self,
+        param: FloatArray,
+        grad: FloatArray,
+        rows: IntArray | None,
+        accumulator: FloatArray,
+        *,
+        lr: float,
+        eps: float,
+        grad_scale: float,
+    ) -> None: ...
+
+    def rmsprop_update(
+        self,
+        param: FloatArray,
+        grad: FloatArray,
+        rows: IntArray | None,
+        accumulator: FloatArray,
+        *,
+        lr: float,
+        decay: float,
+        eps: float,
+        grad_scale: float,
+    ) -> None: ...
+
+    def adam_update(
+        self,
+        param: FloatArray,
+        grad: FloatArray,
+        rows: IntArray | None,
+        m: FloatArray,
+        v: FloatArray,
+        *,
+        lr: float,
+        step: int,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        grad_scale: float,
+    ) -> None: ...
+
+    def squared_norm(self, grad: FloatArray) -> float: ...
+
+    def scale(self, array: FloatArray, factor: float) -> None: ...

@@ -1,0 +1,63 @@
+"""Pure functions of arrays: the kernels to drop into a training loop of one's own."""
+
+from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
+from fastlstm.ops.losses import linear_cross_entropy, softmax_cross_entropy
+from fastlstm.ops.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
+from fastlstm.ops.optim import (
+    adagrad_update,
+    adam_update,
+    adamw_update,
+    clip_grad_norm,
+    clip_scale,
+    global_norm,
+    momentum_update,
+    nesterov_update,
+    rmsprop_update,
+    sgd_update,
+)
+from fastlstm.ops.rnn import rnn_backward, rnn_forward
+from fastlstm.ops.sampling import (
+    UnigramTable,
+    log_uniform_candidates,
+    log_uniform_expected_count,
+    nce_loss,
+    negative_sampling_loss,
+    sampled_logits_backward,
+    sampled_logits_forward,
+    sampled_softmax_loss,
+    unigram_candidates,
+)
+
+__all__ = [
+    "UnigramTable",
+    "adagrad_update",
+    "adam_update",
+    "adamw_update",
+    "clip_grad_norm",
+    "clip_scale",
+    "embedding_backward",
+    "embedding_backward_rows",
+    "embedding_forward",
+    "global_norm",
+    "linear_cross_entropy",
+    "log_uniform_candidates",
+    "log_uniform_expected_count",
+    "lstm_backward",
+    "lstm_cell_backward",
+    "lstm_cell_forward",
+    "lstm_forward",
+    "momentum_update",
+    "nce_loss",
+    "negative_sampling_loss",
+    "nesterov_update",
+    "rmsprop_update",
+    "rnn_backward",
+    "rnn_forward",
+    "sampled_logits_backward",
+    "sampled_logits_forward",
+    "sampled_softmax_loss",
+    "scatter_add",
+    "sgd_update",
+    "softmax_cross_entropy",
+    "unigram_candidates",
+]

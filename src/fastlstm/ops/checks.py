@@ -1,0 +1,200 @@
+"""The checks that operators share: what came, what was expected, how to mend it.
+
+Every check runs before anything is computed or changed. Inputs come back C-contiguous (copied if they were not);
+arrays that are changed in place must be contiguous and writeable as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from fastlstm.backends import is_device_array
+from fastlstm.contract import GATES, Array, BoolArray, FloatArray, IntArray, Tape
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_INTS = (np.dtype(np.int32), np.dtype(np.int64))
+
+
+def is_array(value: Any) -> TypeGuard[Array]:
+    return isinstance(value, np.ndarray) or is_device_array(value)
+
+
+def describe(value: Any) -> str:
+    """What a caller passed, in a few words."""
+    return f"an array of shape {value.shape}, {value.dtype}" if is_array(value) else f"{type(value).__name__} {value!r:.60}"
+
+
+def require_array(name: str, value: Any) -> None:
+    if not is_array(value):
+        raise TypeError(f"{name} is {describe(value)}; expected a numpy or CuPy array, for instance numpy.asarray(...)")
+
+
+def _contiguous(array: Array) -> Array:
+    if array.flags.c_contiguous:
+        return array
+    if is_device_array(array):
+        return array.copy(order="C")
+    return np.ascontiguousarray(array)
+
+
+def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None) -> FloatArray:
+    """A float array with ndim axes, of ``dtype`` if that is given, C-contiguous."""
+    require_array(name, value)
+    if value.dtype not in _FLOATS:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, expected float32 or float64; convert it with {name}.astype(numpy.float32)"
+        )
+    if dtype is not None and value.dtype != dtype:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, but the first array has {dtype}; all floats of one call have one dtype: "
+            f"convert with {name}.astype(numpy.{dtype})"
+        )
+    if value.ndim != ndim:
+        raise ValueError(f"{name} has shape {value.shape}, expected {ndim} axes")
+    return _contiguous(value)
+
+
+def expect_shape(name: str, array: Array, expected: tuple[int, ...], why: str, hint: str = "") -> None:
+    """Raise unless ``array`` has the shape; ``why`` says where the numbers come from, ``hint`` how to mend it."""
+    if array.shape != expected:
+        raise ValueError(f"{name} has shape {array.shape}, expected {expected} {why}{'. ' if hint else ''}{hint}")
+
+
+def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatArray:
+    """A recurrent state or its gradient, (N, H)."""
+    array = float_array(name, value, 2, dtype)
+    if array.shape != (N, H):
+        raise ValueError(f"{name} has shape {array.shape}, expected {(N, H)} for N = {N}, H = {H}")
+    return array
+
+
+def optional_state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatArray | None:
+    return None if value is None else state(name, value, N, H, dtype)
+
+
+def recurrent_weights(
+    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any]
+) -> tuple[FloatArray, FloatArray, FloatArray, int]:
+    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,), and H."""
+    Wx = float_array("Wx", Wx, 2, dtype)
+    Wh = float_array("Wh", Wh, 2, dtype)
+    b = float_array("b", b, 1, dtype)
+    if gates == 1:
+        H = Wh.shape[0]
+        letters, lie = "H", "PyTorch's"
+    else:
+        H = min(Wh.shape)
+        letters, lie = f"{gates}H", "Gates lie along the last axis; PyTorch's"
+    G = gates * H
+    if D == 0 or H == 0:
+        raise ValueError(f"D = {D} and H = {H}: both must be at least 1; only N and T may be 0")
+    if Wh.shape != (H, G):
+        raise ValueError(
+            f"Wh has shape {Wh.shape}, expected {(H, G)} = (H, {letters}) for H = {H}. {lie} weight_hh needs .T"
+        )
+    if Wx.shape != (D, G):
+        raise ValueError(
+            f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. {lie} weight_ih needs .T"
+        )
+    if b.shape != (G,):
+        raise ValueError(
+            f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. PyTorch's two biases are added: "
+            "bias_ih + bias_hh"
+        )
+    return Wx, Wh, b, H
+
+
+def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
+    """mask (N, T), bool, from ``mask`` or ``lengths``; None if neither is given."""
+    if mask is None and lengths is None:
+        return None
+    if mask is not None and lengths is not None:
+        raise ValueError("both mask and lengths are given; give one of them")
+    if lengths is not None:
+        require_array("lengths", lengths)
+        if lengths.dtype.kind not in "iu":
+            raise TypeError(f"lengths has dtype {lengths.dtype}, expected integers")
+        expect_shape("lengths", lengths, (N,), f"for N = {N}")
+        if N and (lengths.min() < 0 or lengths.max() > T):
+            raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
+        steps = np.arange(T) if isinstance(lengths, np.ndarray) else _module_of(lengths).arange(T)
+        return steps[None, :] < lengths[:, None]
+    require_array("mask", mask)
+    if mask.shape != (N, T):
+        hint = ". Theano's masks are (T, N): use .T" if mask.shape == (T, N) else ""
+        raise ValueError(f"mask has shape {mask.shape}, expected {(N, T)} for N = {N}, T = {T}{hint}")
+    if mask.dtype != np.bool_:
+        valid = mask != 0
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
+        mask = valid
+    return _contiguous(mask)
+
+
+def _module_of(array: Any) -> Any:
+    """numpy or cupy, whichever made the array."""
+    if isinstance(array, np.ndarray):
+        return np
+    import cupy
+
+    return cupy
+
+
+def check_gate_order(gate_order: Any) -> None:
+    if not isinstance(gate_order, str) or len(gate_order) != 4 or set(gate_order) != set(GATES):
+        raise ValueError(
+            f"gate_order is {gate_order!r}, expected a permutation of 'ifgo' such as 'ifgo' (Keras, PyTorch), "
+            "'fgio' (Deep Learning from Scratch 2), 'ifog' (Theano) or 'iofg' (ONNX)"
+        )
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def check_tape(tape: Any, op: str) -> Tape:
+    """The tape that ``{op}_forward`` made."""
+    if tape is None:
+        raise TypeError(f"tape is None; call {op}_forward with training=True to get one")
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape is {describe(tape)}; expected the tape that {op}_forward returned")
+    if tape.op != op:
+        raise ValueError(f"tape was made by {tape.op}_forward; expected one of {op}_forward")
+    return tape
+
+
+def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
+    """Integer ids in [0, upper), flattened to (M,); ``bound`` names the upper bound in the error."""
+    require_array(name, ids)
+    if ids.dtype not in _INTS:
+        raise TypeError(f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)")
+    flat = _contiguous(ids).reshape(-1)
+    if flat.size:
+        low, high = int(flat.min()), int(flat.max())
+        if low < 0 or (upper is not None and high >= upper):
+            wrong = low if low < 0 else high
+            limit = "expected ids from 0" + ("" if upper is None else f" to {upper - 1} ({bound})")
+            raise IndexError(f"{name} holds {wrong}, {limit}; negative ids do not count from the end")
+    return flat
+
+
+def require_writeable(name: str, array: Array) -> None:
+    """An array that is changed in place: contiguous and writeable."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} is not C-contiguous and would be changed in place; pass numpy.ascontiguousarray({name})")
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(f"{name} is read-only and would be changed in place; pass a copy: {name}.copy()")
+
+
+def same_device(first: tuple[str, Any], *others: tuple[str, Any]) -> None:
+    """Raise if some arrays live on the host and others on a GPU. Absent arrays (None) are skipped."""
+    on_device = is_device_array(first[1])
+    for name, value in others:
+        if value is not None and is_device_array(value) != on_device:
+            here, there = ("on a GPU", "on the host") if on_device else ("on the host", "on a GPU")
+            raise TypeError(f"{first[0]} is {here} but {name} is {there}; all arrays of one call live in one place")

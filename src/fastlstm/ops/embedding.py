@@ -1,0 +1,186 @@
+"""Embedding: gather rows, gradients of the gather (dense or by rows), and scatter_add."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fastlstm.backends import family_for
+from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
+from fastlstm.ops import checks, scalars
+
+
+def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
+    """Rows of W: out[...] = W[ids[...]].
+
+    Parameters
+    ----------
+    W : (V, E) float32 or float64
+    ids : (...) int32 or int64
+        From 0 to V - 1.
+
+    Returns
+    -------
+    (..., E) array
+        A new array of W's dtype.
+
+    Raises
+    ------
+    IndexError
+        An id lies outside 0 to V - 1.
+    TypeError, ValueError
+        A dtype or a shape does not fit.
+    """
+    checks.same_device(("W", W), ("ids", ids))
+    W = checks.float_array("W", W, 2)
+    V, E = W.shape
+    if V == 0 or E == 0:
+        raise ValueError(f"W has shape {W.shape} = (V, E): both must be at least 1")
+    flat = checks.int_ids("ids", ids, V, f"W has V = {V} rows")
+    out: FloatArray = family_for(W, "embedding").embedding_forward(W, flat)
+    return out.reshape(*ids.shape, E)
+
+
+def embedding_backward(
+    ids: IntArray,
+    dout: FloatArray,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None = None,
+    out: FloatArray | None = None,
+) -> FloatArray:
+    """Dense gradient of `embedding_forward`: dW[v] is the sum of dout over the places where ids is v.
+
+    Parameters
+    ----------
+    ids : (...) int32 or int64
+        From 0 to num_embeddings - 1.
+    dout : (..., E) float32 or float64
+        Gradient of the loss by the rows.
+    num_embeddings : int
+        V, the number of rows of W.
+    padding_idx : int, optional
+        This row gets a zero gradient.
+    out : (V, E), optional
+        Overwritten with the gradient and returned; C-contiguous, of dout's dtype.
+
+    Returns
+    -------
+    (V, E) array
+        dW: ``out`` if it was given, else a new array.
+
+    Raises
+    ------
+    IndexError
+        An id or padding_idx lies outside 0 to V - 1.
+    TypeError, ValueError
+        A dtype or a shape does not fit, or out is read-only or overlaps dout. Nothing is changed then.
+    """
+    checks.same_device(("dout", dout), ("ids", ids), ("out", out))
+    checks.require_array("ids", ids)
+    V = scalars.integer("num_embeddings", num_embeddings, 1)
+    dout, E = _rows_of(dout, ids)
+    flat = checks.int_ids("ids", ids, V, f"num_embeddings = {V}")
+    if padding_idx is not None:
+        padding_idx = scalars.integer("padding_idx", padding_idx)
+        if not 0 <= padding_idx < V:
+            raise IndexError(
+                f"padding_idx is {padding_idx}, expected 0 to {V - 1} (num_embeddings = {V}); "
+                "negative ids do not count from the end"
+            )
+    if out is not None:
+        out = _gradient_buffer(out, (V, E), dout)
+    dW: FloatArray = family_for(dout, "embedding").embedding_backward(flat, dout, V, padding_idx=padding_idx, out=out)
+    return dW
+
+
+def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
+    """The gradient of `embedding_forward` as the rows it touches; no array of V rows is made.
+
+    Parameters
+    ----------
+    ids : (...) int32 or int64
+        Not negative.
+    dout : (..., E) float32 or float64
+        Gradient of the loss by the rows.
+
+    Returns
+    -------
+    RowGrad
+        indices (U,), the ascending unique ids, of the ids' dtype, and values (U, E), the sums of their rows.
+
+    Raises
+    ------
+    IndexError
+        An id is negative.
+    TypeError, ValueError
+        A dtype or a shape does not fit.
+    """
+    checks.same_device(("dout", dout), ("ids", ids))
+    checks.require_array("ids", ids)
+    dout, _ = _rows_of(dout, ids)
+    flat = checks.int_ids("ids", ids, None, "")
+    grad: RowGrad = family_for(dout, "embedding").embedding_backward_rows(flat, dout)
+    return grad
+
+
+def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
+    """target[ids[m]] += rows[m], in place; rows with the same id add up (numpy.add.at).
+
+    Parameters
+    ----------
+    target : (V, ...) float32 or float64
+        Changed in place; C-contiguous. Any shape after the first axis, for instance (V,) or (V, E).
+    ids : (...) int32 or int64
+        From 0 to V - 1.
+    rows : (*ids.shape, *target.shape[1:])
+        Of target's dtype. May overlap target: all rows are read before target changes.
+
+    Raises
+    ------
+    IndexError
+        An id lies outside 0 to V - 1.
+    TypeError, ValueError
+        A dtype or a shape does not fit, or target is read-only. Nothing is changed then.
+    """
+    checks.same_device(("target", target), ("ids", ids), ("rows", rows))
+    checks.require_array("target", target)
+    checks.require_array("ids", ids)
+    checks.require_array("rows", rows)
+    if target.ndim == 0:
+        raise ValueError("target has shape (), expected at least one axis: (V,) or (V, E)")
+    checks.require_writeable("target", target)
+    checks.float_array("target", target, target.ndim)
+    rows = checks.float_array("rows", rows, rows.ndim, target.dtype)
+    checks.expect_shape("rows", rows, ids.shape + target.shape[1:], "= ids.shape + target.shape[1:]")
+    V, E = target.shape[0], math.prod(target.shape[1:])
+    flat = checks.int_ids("ids", ids, V, f"target has V = {V} rows")
+    if rows.size == 0:
+        return
+    if np.may_share_memory(target, rows):
+        rows = rows.copy()
+    family_for(target, "embedding").scatter_add(target.reshape(V, E), flat, rows.reshape(flat.size, E))
+
+
+def _rows_of(dout: Any, ids: Array) -> tuple[FloatArray, int]:
+    """dout (*ids.shape, E) flattened to (M, E), and E."""
+    checks.require_array("dout", dout)
+    if dout.ndim != ids.ndim + 1 or dout.shape[:-1] != ids.shape:
+        raise ValueError(f"dout has shape {dout.shape}, expected {ids.shape} + (E,): the shape of ids and one axis")
+    E = dout.shape[-1]
+    if E == 0:
+        raise ValueError(f"dout has shape {dout.shape}: E must be at least 1")
+    return checks.float_array("dout", dout, dout.ndim).reshape(ids.size, E), E
+
+
+def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> FloatArray:
+    checks.require_array("out", out)
+    checks.require_writeable("out", out)
+    checks.float_array("out", out, out.ndim, dout.dtype)
+    checks.expect_shape("out", out, shape, "= (V, E)", "V is num_embeddings, E the last axis of dout")
+    if np.may_share_memory(out, dout):  # exact here: both are contiguous
+        raise ValueError("out overlaps dout, which is read while out is written; pass an array of its own")
+    buffer: FloatArray = out
+    return buffer

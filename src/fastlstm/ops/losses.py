@@ -1,0 +1,135 @@
+"""Losses over a vocabulary, with their gradients in the same call."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from fastlstm.backends import family_for
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.ops import checks, scalars
+
+
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int = -1) -> LossGrad:
+    """Mean of -log softmax(logits)[target] over the targets that count, and its gradient.
+
+    Parameters
+    ----------
+    logits : (..., V) float32 or float64
+    targets : (...) int32 or int64
+        From 0 to V - 1, or ignore_index.
+    ignore_index : int
+        Rows with this target are not read, do not count and get a zero gradient.
+
+    Returns
+    -------
+    LossGrad
+        loss, a Python float (0.0 if every target is ignored), and dlogits (..., V), its gradient.
+
+    Raises
+    ------
+    IndexError
+        A target lies outside 0 to V - 1 and is not ignore_index.
+    TypeError, ValueError
+        A dtype or a shape does not fit.
+    """
+    checks.same_device(("logits", logits), ("targets", targets))
+    rows = _rows("logits", logits, "V")
+    V = rows.shape[1]
+    flat, ignore_index = _targets(targets, logits.shape, V, ignore_index)
+    loss, dlogits = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
+    return LossGrad(loss, dlogits.reshape(logits.shape))
+
+
+def linear_cross_entropy(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int = -1,
+    memory: Literal["fast", "low"] = "fast",
+) -> LinearLossGrads:
+    """Projection to the vocabulary, softmax, cross entropy and all their gradients in one call.
+
+    The loss is that of ``softmax_cross_entropy(h @ W + b, targets)``.
+
+    Parameters
+    ----------
+    h : (..., H) float32 or float64
+        Hidden states; all other float arrays have their dtype.
+    W : (H, V)
+    b : (V,)
+        Weights of the projection.
+    targets : (...) int32 or int64
+        From 0 to V - 1, or ignore_index.
+    ignore_index : int
+        Rows of h with this target are not read, do not count and get a zero gradient.
+    memory : "fast" or "low"
+        "low" never holds more than a block of the logits and computes them twice.
+
+    Returns
+    -------
+    LinearLossGrads
+        loss, a Python float (0.0 if every target is ignored), and its gradients dh (..., H), dW (H, V), db (V,).
+
+    Raises
+    ------
+    IndexError
+        A target lies outside 0 to V - 1 and is not ignore_index.
+    TypeError, ValueError
+        A dtype, a shape or an option does not fit.
+    """
+    checks.same_device(("h", h), ("W", W), ("b", b), ("targets", targets))
+    rows = _rows("h", h, "H")
+    H = rows.shape[1]
+    W = checks.float_array("W", W, 2, rows.dtype)
+    b = checks.float_array("b", b, 1, rows.dtype)
+    V = b.shape[0]
+    if V == 0:
+        raise ValueError("b has shape (0,): V must be at least 1")
+    checks.expect_shape(
+        "W",
+        W,
+        (H, V),
+        f"= (H, V) for h with H = {H} and b with V = {V}",
+        "An embedding (V, E) or PyTorch's weight needs .T",
+    )
+    flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
+    checks.check_choice("memory", memory, ("fast", "low"))
+    grads: LinearLossGrads = family_for(rows, "losses").linear_cross_entropy(
+        rows, W, b, flat, ignore_index=ignore_index, memory=memory
+    )
+    return grads._replace(dh=grads.dh.reshape(h.shape))
+
+
+def _rows(name: str, array: Any, last: str) -> FloatArray:
+    """array (..., last) flattened to two axes."""
+    checks.require_array(name, array)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}, expected (..., {last}) with {last} at least 1")
+    width = array.shape[-1]
+    return checks.float_array(name, array, array.ndim).reshape(array.size // width, width)
+
+
+def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: Any) -> tuple[IntArray, int]:
+    """targets flattened, each checked to be in [0, V) or ignore_index."""
+    checks.require_array("targets", targets)
+    ignore_index = scalars.integer("ignore_index", ignore_index)
+    hint = "One-hot targets are not taken; pass targets.argmax(-1)" if targets.shape == logits_shape else ""
+    checks.expect_shape("targets", targets, logits_shape[:-1], "= the leading axes of the logits", hint)
+    if targets.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
+        raise TypeError(
+            f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
+        )
+    flat = targets.ravel()
+    # Two passes where all is well; which target is wrong is worked out only when one is.
+    if flat.size and (int(flat.min()) < 0 or int(flat.max()) >= V):
+        wrong = flat[((flat < 0) | (flat >= V)) & (flat != ignore_index)]
+        if wrong.size:
+            raise IndexError(
+                f"targets holds {int(wrong[0])}, expected 0 to {V - 1} (the logits have V = {V} columns) "
+                f"or ignore_index = {ignore_index}"
+            )
+    return flat, ignore_index

@@ -1,0 +1,222 @@
+"""LSTM cell and sequence. Gers, Schmidhuber, Cummins (2000), without peepholes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.backends import family_for
+from fastlstm.contract import (
+    DEFAULT_GATE_ORDER,
+    RECURRENT_ACTIVATIONS,
+    Array,
+    FloatArray,
+    LSTMCellGrads,
+    LSTMCellOutput,
+    LSTMGrads,
+    LSTMOutput,
+    RecurrentActivation,
+    Tape,
+)
+from fastlstm.ops import checks
+
+
+def lstm_cell_forward(
+    x: FloatArray,
+    h_prev: FloatArray,
+    c_prev: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    gate_order: str = DEFAULT_GATE_ORDER,
+) -> LSTMCellOutput:
+    """One LSTM step.
+
+    Parameters
+    ----------
+    x : (N, D) float32 or float64
+        Input; all other arrays have its dtype.
+    h_prev, c_prev : (N, H)
+        Hidden and cell state before the step.
+    Wx : (D, 4H)
+    Wh : (H, 4H)
+    b : (4H,)
+        Weights; gates lie in blocks of H columns in ``gate_order``.
+    gate_order : str
+        A permutation of "ifgo" (g is the candidate).
+
+    Returns
+    -------
+    LSTMCellOutput
+        ``h`` and ``c`` (N, H) after the step, and the tape for `lstm_cell_backward`. The tape refers to the arrays
+        passed here: change none of them before the backward call.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than x.
+    ValueError
+        A shape does not fit, or gate_order is no permutation of "ifgo".
+
+    References
+    ----------
+    Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes.
+    """
+    checks.same_device(("x", x), ("h_prev", h_prev), ("c_prev", c_prev), ("Wx", Wx), ("Wh", Wh), ("b", b))
+    x = checks.float_array("x", x, 2)
+    N, D = x.shape
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, x.dtype)
+    h_prev = checks.state("h_prev", h_prev, N, H, x.dtype)
+    c_prev = checks.state("c_prev", c_prev, N, H, x.dtype)
+    checks.check_gate_order(gate_order)
+    family = family_for(x, "lstm")
+    h, c, saved = family.lstm_cell_forward(x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order)
+    return LSTMCellOutput(h, c, Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved))
+
+
+def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGrads:
+    """Gradients of one LSTM step.
+
+    Parameters
+    ----------
+    dh, dc : (N, H)
+        Gradients of the loss by the step's h and c.
+    tape : the tape of `lstm_cell_forward`
+        May be used more than once.
+
+    Returns
+    -------
+    LSTMCellGrads
+        dx (N, D), dh_prev and dc_prev (N, H), dWx (D, 4H), dWh (H, 4H), db (4H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, or the tape is another operator's.
+    """
+    tape = checks.check_tape(tape, "lstm_cell")
+    N, H = tape.sizes["N"], tape.sizes["H"]
+    dh = checks.state("dh", dh, N, H, tape.dtype)
+    dc = checks.state("dc", dc, N, H, tape.dtype)
+    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
+
+
+def lstm_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None = None,
+    c0: FloatArray | None = None,
+    mask: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    gate_order: str = DEFAULT_GATE_ORDER,
+    recurrent_activation: RecurrentActivation = "sigmoid",
+    training: bool = True,
+) -> LSTMOutput:
+    """An LSTM over a whole sequence.
+
+    Parameters
+    ----------
+    xs : (N, T, D) float32 or float64
+        Inputs, batch first; all other float arrays have their dtype.
+    Wx : (D, 4H)
+    Wh : (H, 4H)
+    b : (4H,)
+        Weights; gates lie in blocks of H columns in ``gate_order``.
+    h0, c0 : (N, H), optional
+        State before the first step; zeros if not given.
+    mask : (N, T) bool or 0/1, optional
+        Where it is 0 the step carries h and c over unchanged, whatever x holds there.
+    lengths : (N,) integers from 0 to T, optional
+        Short form of a mask for right padding.
+    reverse : bool
+        Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
+    gate_order : str
+        A permutation of "ifgo" (g is the candidate).
+    recurrent_activation : "sigmoid" or "hard_sigmoid"
+        The activation of i, f and o. "hard_sigmoid" is Keras 1 and 2's clip(0.2 z + 0.5, 0, 1).
+    training : bool
+        False keeps nothing for a backward call (tape is None).
+
+    Returns
+    -------
+    LSTMOutput
+        hs (N, T, H), h_n and c_n (N, H), and the tape for `lstm_backward`. The tape refers to the arrays passed
+        here: change none of them before the backward call.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than xs.
+    ValueError
+        A shape or an option does not fit.
+
+    References
+    ----------
+    Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes. Masks as in Theano's LSTM tutorial and Keras.
+    """
+    checks.same_device(
+        ("xs", xs), ("Wx", Wx), ("Wh", Wh), ("b", b), ("h0", h0), ("c0", c0), ("mask", mask), ("lengths", lengths)
+    )
+    xs = checks.float_array("xs", xs, 3)
+    N, T, D = xs.shape
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, xs.dtype)
+    h0 = checks.optional_state("h0", h0, N, H, xs.dtype)
+    c0 = checks.optional_state("c0", c0, N, H, xs.dtype)
+    valid = checks.valid_steps(mask, lengths, N, T)
+    checks.check_gate_order(gate_order)
+    checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
+    family = family_for(xs, "lstm")
+    hs, h_n, c_n, saved = family.lstm_forward(
+        xs,
+        Wx,
+        Wh,
+        b,
+        h0=h0,
+        c0=c0,
+        mask=valid,
+        reverse=bool(reverse),
+        gate_order=gate_order,
+        recurrent_activation=recurrent_activation,
+        training=bool(training),
+    )
+    tape = Tape("lstm", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    return LSTMOutput(hs, h_n, c_n, tape)
+
+
+def lstm_backward(
+    dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
+) -> LSTMGrads:
+    """Back-propagation through time over a whole sequence.
+
+    Parameters
+    ----------
+    dhs : (N, T, H), or None for zeros
+        Gradient of the loss by hs.
+    tape : the tape of `lstm_forward`
+        May be used more than once.
+    dh_n, dc_n : (N, H), optional
+        Gradients of the loss by h_n and c_n; zeros if not given.
+
+    Returns
+    -------
+    LSTMGrads
+        dxs (N, T, D), dWx (D, 4H), dWh (H, 4H), db (4H,), dh0 and dc0 (N, H).
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, or the tape is another operator's.
+    """
+    tape = checks.check_tape(tape, "lstm")
+    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    if dhs is not None:
+        dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
+        if dhs.shape != (N, T, H):
+            raise ValueError(f"dhs has shape {dhs.shape}, expected {(N, T, H)} = (N, T, H) of the forward call")
+    dh_n = checks.optional_state("dh_n", dh_n, N, H, tape.dtype)
+    dc_n = checks.optional_state("dc_n", dc_n, N, H, tape.dtype)
+    return tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)

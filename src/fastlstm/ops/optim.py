@@ -1,0 +1,505 @@
+"""Parameter updates in place, one fused pass a parameter, and clipping by the global norm.
+
+``params`` and ``grads`` are single arrays or sequences of them; a gradient is an array of its parameter's shape or a
+`RowGrad`. Everything is checked before anything changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from fastlstm.backends import family_for
+from fastlstm.contract import FloatArray, IntArray, RowGrad
+from fastlstm.ops import checks, scalars
+
+Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
+Grads: TypeAlias = "FloatArray | RowGrad | Sequence[FloatArray | RowGrad]"
+
+
+class _Update(NamedTuple):
+    """One parameter's checked arguments, in the order the backends take them."""
+
+    family: ModuleType
+    param: FloatArray
+    grad: FloatArray
+    rows: IntArray | None
+    state: tuple[FloatArray, ...]
+
+
+def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1.0) -> None:
+    """Stochastic gradient descent: p -= lr g.
+
+    Parameters
+    ----------
+    params : array or sequence of arrays, float32 or float64
+        Changed in place; C-contiguous.
+    grads : array or RowGrad, or a sequence of them
+        Of their parameters' shapes and dtypes. A RowGrad changes only its rows.
+    lr : float
+        Learning rate.
+    grad_scale : float
+        Every gradient is multiplied by it first, see `clip_scale`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit, or a parameter is read-only. Nothing is changed then.
+    """
+    lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
+    for update in _checked(params, grads, (), lazy=True):
+        update.family.sgd_update(update.param, update.grad, update.rows, lr=lr, grad_scale=grad_scale)
+
+
+def momentum_update(
+    params: Params,
+    grads: Grads,
+    velocities: Params,
+    lr: float,
+    *,
+    momentum: float = 0.9,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """Momentum: v = momentum v - lr g; p += v.
+
+    Parameters
+    ----------
+    params, grads, lr, grad_scale
+        As in `sgd_update`.
+    velocities : array or sequence of arrays
+        v, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+    momentum : float from 0 to 1
+    lazy : bool
+        True: a RowGrad changes only its rows of p and v. False: exactly what the dense gradient would do.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+    """
+    _momentum(params, grads, velocities, lr, momentum, lazy, grad_scale, nesterov=False)
+
+
+def nesterov_update(
+    params: Params,
+    grads: Grads,
+    velocities: Params,
+    lr: float,
+    *,
+    momentum: float = 0.9,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """Nesterov's accelerated gradient: v = momentum v - lr g; p += momentum v - lr g.
+
+    Parameters
+    ----------
+    params, grads, velocities, lr, momentum, lazy, grad_scale
+        As in `momentum_update`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Bengio, Boulanger-Lewandowski, Pascanu (2012), "Advances in optimizing recurrent networks", equations 6 and 7.
+    """
+    _momentum(params, grads, velocities, lr, momentum, lazy, grad_scale, nesterov=True)
+
+
+def _momentum(
+    params: Params,
+    grads: Grads,
+    velocities: Params,
+    lr: float,
+    momentum: float,
+    lazy: bool,
+    grad_scale: float,
+    nesterov: bool,
+) -> None:
+    lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
+    momentum = scalars.finite("momentum", momentum, 0, 1)
+    for update in _checked(params, grads, (("velocities", velocities),), lazy):
+        update.family.momentum_update(
+            update.param,
+            update.grad,
+            update.rows,
+            *update.state,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            grad_scale=grad_scale,
+        )
+
+
+def adagrad_update(
+    params: Params,
+    grads: Grads,
+    accumulators: Params,
+    lr: float,
+    *,
+    eps: float = 1e-7,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """AdaGrad: a += g^2; p -= lr g / (sqrt(a) + eps).
+
+    Parameters
+    ----------
+    params, grads, lr, grad_scale
+        As in `sgd_update`.
+    accumulators : array or sequence of arrays
+        a, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+    eps : float, not negative
+    lazy : bool
+        As in `momentum_update`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Duchi, Hazan, Singer (2011), "Adaptive subgradient methods".
+    """
+    lr, grad_scale, eps = (
+        scalars.finite("lr", lr),
+        scalars.real("grad_scale", grad_scale),
+        scalars.finite("eps", eps, 0),
+    )
+    for update in _checked(params, grads, (("accumulators", accumulators),), lazy):
+        update.family.adagrad_update(
+            update.param, update.grad, update.rows, *update.state, lr=lr, eps=eps, grad_scale=grad_scale
+        )
+
+
+def rmsprop_update(
+    params: Params,
+    grads: Grads,
+    accumulators: Params,
+    lr: float,
+    *,
+    decay: float = 0.99,
+    eps: float = 1e-7,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """RMSprop: a = decay a + (1 - decay) g^2; p -= lr g / (sqrt(a) + eps).
+
+    Parameters
+    ----------
+    params, grads, accumulators, lr, eps, lazy, grad_scale
+        As in `adagrad_update`.
+    decay : float from 0 to 1
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Tieleman, Hinton (2012), Coursera lecture 6.5.
+    """
+    lr, grad_scale, eps = (
+        scalars.finite("lr", lr),
+        scalars.real("grad_scale", grad_scale),
+        scalars.finite("eps", eps, 0),
+    )
+    decay = scalars.finite("decay", decay, 0, 1)
+    for update in _checked(params, grads, (("accumulators", accumulators),), lazy):
+        update.family.rmsprop_update(
+            update.param, update.grad, update.rows, *update.state, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale
+        )
+
+
+def adam_update(
+    params: Params,
+    grads: Grads,
+    m: Params,
+    v: Params,
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-7,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """Adam: m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; p -= lr_t m / (sqrt(v) + eps).
+
+    lr_t = lr sqrt(1 - beta2^step) / (1 - beta1^step): the "epsilon hat" form, as in Keras and "Deep Learning from
+    Scratch 2". PyTorch adds its eps after the correction instead.
+
+    Parameters
+    ----------
+    params, grads, lr, grad_scale
+        As in `sgd_update`.
+    m, v : array or sequence of arrays
+        First and second moments, one a parameter, of its shape and dtype, zeros before the first step; changed in
+        place.
+    step : int
+        1 in the first call, then 2, 3 ...
+    beta1, beta2 : float from 0 to below 1
+    eps : float, not negative
+    lazy : bool
+        As in `momentum_update`.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Kingma, Ba (2015), "Adam", algorithm 1 with the order of computation of the end of section 2.
+    """
+    _adam(params, grads, m, v, lr, step, beta1, beta2, eps, 0.0, lazy, grad_scale)
+
+
+def adamw_update(
+    params: Params,
+    grads: Grads,
+    m: Params,
+    v: Params,
+    lr: float,
+    *,
+    step: int,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-7,
+    weight_decay: float = 0.01,
+    lazy: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    """Adam with decoupled weight decay: p -= lr weight_decay p, then the step of `adam_update`.
+
+    Parameters
+    ----------
+    params, grads, m, v, lr, step, beta1, beta2, eps, grad_scale
+        As in `adam_update`.
+    weight_decay : float, not negative
+    lazy : bool
+        As in `momentum_update`; rows that a lazy RowGrad does not touch do not decay either.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        Something does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Loshchilov, Hutter (2019), "Decoupled weight decay regularization".
+    """
+    weight_decay = scalars.finite("weight_decay", weight_decay, 0)
+    _adam(params, grads, m, v, lr, step, beta1, beta2, eps, weight_decay, lazy, grad_scale)
+
+
+def _adam(
+    params: Params,
+    grads: Grads,
+    m: Params,
+    v: Params,
+    lr: float,
+    step: int,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    lazy: bool,
+    grad_scale: float,
+) -> None:
+    lr, grad_scale, eps = (
+        scalars.finite("lr", lr),
+        scalars.real("grad_scale", grad_scale),
+        scalars.finite("eps", eps, 0),
+    )
+    beta1, beta2 = scalars.below_one("beta1", beta1), scalars.below_one("beta2", beta2)
+    step = scalars.integer("step", step, 1)
+    for update in _checked(params, grads, (("m", m), ("v", v)), lazy):
+        update.family.adam_update(
+            update.param,
+            update.grad,
+            update.rows,
+            *update.state,
+            lr=lr,
+            step=step,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=weight_decay,
+            grad_scale=grad_scale,
+        )
+
+
+def global_norm(grads: Grads) -> float:
+    """L2 norm of all gradients together, added in float64.
+
+    Parameters
+    ----------
+    grads : array or RowGrad, or a sequence of them
+        An array that stands in the sequence twice counts once.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError
+        Something is no float32 or float64 array.
+    """
+    return _norm([checks.float_array(name, values, values.ndim) for name, values in _values_of(grads)])
+
+
+def clip_grad_norm(grads: Grads, max_norm: float) -> float:
+    """Scale all gradients in place by ``clip_scale(norm, max_norm)``, so that their global norm is at most max_norm.
+
+    To save the pass over the memory, leave the gradients as they are and hand the factor to the update:
+    ``sgd_update(params, grads, lr, grad_scale=clip_scale(global_norm(grads), max_norm))``.
+
+    Parameters
+    ----------
+    grads : array or RowGrad, or a sequence of them
+        Changed in place; C-contiguous. An array that stands in the sequence twice is scaled once.
+    max_norm : float, positive
+
+    Returns
+    -------
+    float
+        The global norm before clipping.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something does not fit, or a gradient is read-only. Nothing is changed then.
+    """
+    arrays = []
+    for name, values in _values_of(grads):
+        checks.require_writeable(name, values)
+        arrays.append(checks.float_array(name, values, values.ndim))
+    max_norm = scalars.positive("max_norm", max_norm)
+    norm = _norm(arrays)
+    factor = clip_scale(norm, max_norm)
+    if factor != 1.0:
+        for array in arrays:
+            family_for(array, "optim").scale(array, factor)
+    return norm
+
+
+def clip_scale(norm: float, max_norm: float) -> float:
+    """The factor that clipping multiplies gradients by: max_norm / (norm + 1e-6) if norm > max_norm, else 1.
+
+    Parameters
+    ----------
+    norm : float
+        What `global_norm` returned. NaN gives 1: a broken gradient stays visible.
+    max_norm : float, positive
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        max_norm is no positive number.
+    """
+    max_norm = scalars.positive("max_norm", max_norm)
+    return max_norm / (norm + 1e-6) if norm > max_norm else 1.0
+
+
+def _norm(arrays: list[FloatArray]) -> float:
+    return math.sqrt(sum(family_for(array, "optim").squared_norm(array) for array in arrays))
+
+
+def _values_of(grads: Grads) -> list[tuple[str, FloatArray]]:
+    """Each gradient's array with its name for errors; one that stands there twice comes once."""
+    values: dict[int, tuple[str, FloatArray]] = {}
+    for name, grad in _named("grads", grads):
+        array = grad.values if isinstance(grad, RowGrad) else grad
+        checks.require_array(name, array)
+        values.setdefault(id(array), (name, array))
+    return list(values.values())
+
+
+def _named(name: str, entries: Any) -> list[tuple[str, Any]]:
+    """Entries of a single array or RowGrad, or of a sequence of them, with their names for errors."""
+    if checks.is_array(entries) or isinstance(entries, RowGrad):
+        return [(name, entries)]
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise TypeError(f"{name} is {checks.describe(entries)}; expected an array or a sequence of arrays")
+    return [(f"{name}[{k}]", entry) for k, entry in enumerate(entries)]
+
+
+def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy: bool) -> list[_Update]:
+    """Check every parameter with its gradient and state; only then does the caller change any."""
+    named_params, named_grads = _named("params", params), _named("grads", grads)
+    named_states = [_named(name, entries) for name, entries in states]
+    for (what, _), entries in zip((("grads", None), *states), (named_grads, *named_states), strict=True):
+        if len(entries) != len(named_params):
+            raise ValueError(f"{what} has {len(entries)} entries, params has {len(named_params)}; give one a parameter")
+    return [_checked_one(p, g, s, lazy) for p, g, *s in zip(named_params, named_grads, *named_states, strict=True)]
+
+
+def _checked_one(
+    named_param: tuple[str, Any], named_grad: tuple[str, Any], named_states: list[tuple[str, Any]], lazy: bool
+) -> _Update:
+    name, param = named_param
+    checks.require_array(name, param)
+    checks.require_writeable(name, param)
+    checks.float_array(name, param, param.ndim)
+    changed = {id(param): name}
+    for state_name, state in named_states:
+        checks.same_device((name, param), (state_name, state))
+        _same_kind(state_name, state, name, param)
+        checks.require_writeable(state_name, state)
+        if id(state) in changed:
+            raise ValueError(f"{state_name} and {changed[id(state)]} are one array; each needs memory of its own")
+        changed[id(state)] = state_name
+    grad_name, grad = named_grad
+    rows: IntArray | None = None
+    if isinstance(grad, RowGrad):
+        rows, grad = _checked_rows(grad_name, grad, name, param)
+        if not lazy:
+            dense = np.zeros_like(param)
+            dense[rows] = grad
+            rows, grad = None, dense
+    else:
+        checks.same_device((name, param), (grad_name, grad))
+        grad = _same_kind(grad_name, grad, name, param)
+    return _Update(family_for(param, "optim"), param, grad, rows, tuple(state for _, state in named_states))
+
+
+def _same_kind(name: str, array: Any, param_name: str, param: FloatArray) -> FloatArray:
+    """array with param's shape and dtype, C-contiguous."""
+    checks.require_array(name, array)
+    checks.expect_shape(name, array, param.shape, f"as {param_name}")
+    return checks.float_array(name, array, param.ndim, param.dtype)
+
+
+def _checked_rows(name: str, grad: RowGrad, param_name: str, param: FloatArray) -> tuple[IntArray, FloatArray]:
+    checks.same_device((param_name, param), (f"{name}.indices", grad.indices), (f"{name}.values", grad.values))
+    if param.ndim == 0:
+        raise ValueError(f"{name} is a RowGrad, but {param_name} has no rows: its shape is ()")
+    checks.require_array(f"{name}.indices", grad.indices)
+    if grad.indices.ndim != 1:
+        raise ValueError(f"{name}.indices has shape {grad.indices.shape}, expected one axis (U,)")
+    rows = checks.int_ids(f"{name}.indices", grad.indices, param.shape[0], f"{param_name} has {param.shape[0]} rows")
+    if not bool((rows[1:] > rows[:-1]).all()):
+        raise ValueError(
+            f"{name}.indices is not ascending and unique; embedding_backward_rows(indices, values) sums and sorts them"
+        )
+    checks.require_array(f"{name}.values", grad.values)
+    expected = (len(rows), *param.shape[1:])
+    checks.expect_shape(f"{name}.values", grad.values, expected, f"= (U,) + {param_name}.shape[1:]")
+    return rows, checks.float_array(f"{name}.values", grad.values, param.ndim, param.dtype)

@@ -1,0 +1,105 @@
+"""The tanh recurrent network over a sequence. Elman (1990), "Finding structure in time"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.backends import family_for
+from fastlstm.contract import Array, FloatArray, RNNGrads, RNNOutput, Tape
+from fastlstm.ops import checks
+
+
+def rnn_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None = None,
+    mask: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    training: bool = True,
+) -> RNNOutput:
+    """h = tanh(x Wx + h_prev Wh + b) over a whole sequence.
+
+    Parameters
+    ----------
+    xs : (N, T, D) float32 or float64
+        Inputs, batch first; all other float arrays have their dtype.
+    Wx : (D, H)
+    Wh : (H, H)
+    b : (H,)
+        Weights.
+    h0 : (N, H), optional
+        State before the first step; zeros if not given.
+    mask : (N, T) bool or 0/1, optional
+        Where it is 0 the step carries h over unchanged, whatever x holds there.
+    lengths : (N,) integers from 0 to T, optional
+        Short form of a mask for right padding.
+    reverse : bool
+        Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
+    training : bool
+        False keeps nothing for a backward call (tape is None).
+
+    Returns
+    -------
+    RNNOutput
+        hs (N, T, H), h_n (N, H), and the tape for `rnn_backward`. The tape refers to the arrays passed here and to
+        the results: change none of them before the backward call.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than xs.
+    ValueError
+        A shape or an option does not fit.
+
+    References
+    ----------
+    Elman (1990), "Finding structure in time".
+    """
+    checks.same_device(("xs", xs), ("Wx", Wx), ("Wh", Wh), ("b", b), ("h0", h0), ("mask", mask), ("lengths", lengths))
+    xs = checks.float_array("xs", xs, 3)
+    N, T, D = xs.shape
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 1, xs.dtype)
+    h0 = checks.optional_state("h0", h0, N, H, xs.dtype)
+    valid = checks.valid_steps(mask, lengths, N, T)
+    family = family_for(xs, "rnn")
+    hs, h_n, saved = family.rnn_forward(
+        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), training=bool(training)
+    )
+    tape = Tape("rnn", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    return RNNOutput(hs, h_n, tape)
+
+
+def rnn_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None) -> RNNGrads:
+    """Back-propagation through time over a whole sequence.
+
+    Parameters
+    ----------
+    dhs : (N, T, H), or None for zeros
+        Gradient of the loss by hs.
+    tape : the tape of `rnn_forward`
+        May be used more than once.
+    dh_n : (N, H), optional
+        Gradient of the loss by h_n; zeros if not given.
+
+    Returns
+    -------
+    RNNGrads
+        dxs (N, T, D), dWx (D, H), dWh (H, H), db (H,), dh0 (N, H).
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, or the tape is another operator's.
+    """
+    tape = checks.check_tape(tape, "rnn")
+    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    if dhs is not None:
+        dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
+        checks.expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
+    dh_n = checks.optional_state("dh_n", dh_n, N, H, tape.dtype)
+    grads: RNNGrads = tape.family.rnn_backward(tape.saved, dhs=dhs, dh_n=dh_n)
+    return grads

@@ -1,0 +1,539 @@
+"""Losses over a sample of the vocabulary: candidates, sampled logits, NCE, sampled softmax, negative sampling.
+
+Semantics are TensorFlow's: ``tf.random.log_uniform_candidate_sampler``, ``tf.nn.nce_loss`` and
+``tf.nn.sampled_softmax_loss``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastlstm.backends import family_for
+from fastlstm.contract import (
+    Candidates,
+    FloatArray,
+    IntArray,
+    SampledLogits,
+    SampledLogitsGrads,
+    SampledLoss,
+    SampledLossKind,
+    Tape,
+)
+from fastlstm.ops import checks, scalars
+
+# Different classes are found by drawing again and again; a sample whose last class takes longer than this on average
+# is refused instead of seeming to hang.
+_MAX_EXPECTED_TRIES = 1e8
+
+
+def log_uniform_candidates(
+    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool = True, rng: np.random.Generator
+) -> Candidates:
+    """Classes drawn from a log-uniform (Zipfian) law, for ids sorted by descending frequency.
+
+    P(class) = log((class + 2) / (class + 1)) / log(range_max + 1).
+
+    Parameters
+    ----------
+    num_sampled : int
+        S, how many.
+    range_max : int
+        Classes are 0 to range_max - 1.
+    true_classes : (...) int32 or int64
+        Their expected counts are wanted too, usually the labels (B,) or (B, num_true).
+    unique : bool
+        True: all sampled classes are different; the expected counts take the number of tries as given.
+    rng : numpy.random.Generator
+        One 64-bit number is drawn from it. Equal seeds give equal samples on every backend.
+
+    Returns
+    -------
+    Candidates
+        sampled (S,) int64, true_expected_count of true_classes' shape, sampled_expected_count (S,), num_tries.
+
+    Raises
+    ------
+    IndexError
+        A true class lies outside 0 to range_max - 1.
+    TypeError, ValueError
+        An argument does not fit, or there are fewer than num_sampled classes.
+
+    References
+    ----------
+    tf.random.log_uniform_candidate_sampler.
+    """
+    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    range_max = scalars.integer("range_max", range_max, 1)
+    flat = checks.int_ids("true_classes", true_classes, range_max, f"range_max = {range_max}")
+    log_range = math.log1p(range_max)
+    if unique:
+        _enough_classes(num_sampled, range_max, "range_max")
+        _ends_in_time(num_sampled, math.log1p((range_max + 1 - num_sampled) / num_sampled) / log_range)
+    candidates: Candidates = family_for(flat, "sampling").log_uniform_candidates(
+        num_sampled,
+        range_max,
+        flat.astype(np.int64, copy=False),
+        unique=bool(unique),
+        log_range=log_range,
+        seed=_seed(rng),
+    )
+    return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
+
+
+def log_uniform_expected_count(
+    classes: IntArray, num_tries: int, range_max: int, *, unique: bool = True, num_sampled: int
+) -> FloatArray:
+    """How often classes are expected in a sample of `log_uniform_candidates`.
+
+    Parameters
+    ----------
+    classes : (...) int32 or int64
+        From 0 to range_max - 1.
+    num_tries : int
+        Draws the sample took; not used without ``unique``.
+    range_max : int
+    unique : bool
+    num_sampled : int
+        S, the size of the sample.
+
+    Returns
+    -------
+    (...) float64 array
+        p S without ``unique`` or if no draw was repeated (num_tries = S), else 1 - (1 - p)^num_tries, with
+        p = log((class + 2) / (class + 1)) / log(range_max + 1). Exactly what TensorFlow computes.
+
+    Raises
+    ------
+    IndexError
+        A class lies outside 0 to range_max - 1.
+    TypeError, ValueError
+        An argument does not fit.
+
+    References
+    ----------
+    ExpectedCountHelper in TensorFlow's range_sampler.cc.
+    """
+    range_max = scalars.integer("range_max", range_max, 1)
+    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    flat = checks.int_ids("classes", classes, range_max, f"range_max = {range_max}")
+    num_tries = scalars.integer("num_tries", num_tries, num_sampled) if unique else num_sampled
+    count: FloatArray = family_for(flat, "sampling").log_uniform_expected_count(
+        flat.astype(np.int64, copy=False),
+        log_range=math.log1p(range_max),
+        num_tries=num_tries,
+        num_sampled=num_sampled,
+    )
+    return count.reshape(classes.shape)
+
+
+class UnigramTable:
+    """Counts made ready for `unigram_candidates`: build it once, draw from it in every step.
+
+    Parameters
+    ----------
+    counts : (V,) integers or floats
+        How often each class occurs; not negative, not all zero. Copied: later changes have no effect.
+    power : float, not negative
+        P(class) is proportional to counts[class] ** power.
+
+    Attributes
+    ----------
+    probabilities : (V,) float64
+    threshold, alias : (V,) float64 and int64
+        The alias method's table: column v stands for class v up to threshold[v] and for class alias[v] above.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit.
+
+    References
+    ----------
+    Vose (1991), "A linear algorithm for generating random numbers with a given distribution".
+    """
+
+    def __init__(self, counts: Any, *, power: float = 0.75) -> None:
+        checks.require_array("counts", counts)
+        if counts.dtype.kind not in "iuf" or counts.ndim != 1 or len(counts) == 0:
+            raise ValueError(f"counts is {checks.describe(counts)}, expected numbers of shape (V,) with V at least 1")
+        power = scalars.finite("power", power, 0)
+        counts = counts.astype(np.float64)
+        if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
+            raise ValueError("counts holds negative numbers, NaN or infinity, or nothing but zeros")
+        weights = (counts / counts.max()) ** power
+        self.probabilities: FloatArray = weights / weights.sum()
+        self.threshold: FloatArray
+        self.alias: IntArray
+        self.threshold, self.alias = family_for(counts, "sampling").alias_table(self.probabilities * len(counts))
+
+    def __len__(self) -> int:
+        """V, the number of classes."""
+        return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        return f"UnigramTable of {len(self)} classes"
+
+    @functools.cached_property
+    def mass_of_rarest(self) -> FloatArray:
+        """(V + 1,) float64: the probability of the n rarest classes together, for n = 0 ... V."""
+        return np.concatenate([[0.0], np.cumsum(np.sort(self.probabilities))])
+
+
+def unigram_candidates(
+    counts: Any,
+    num_sampled: int,
+    true_classes: IntArray,
+    *,
+    power: float = 0.75,
+    unique: bool = False,
+    rng: np.random.Generator,
+) -> Candidates:
+    """Classes drawn with probability proportional to counts ** power, by the alias method.
+
+    Parameters
+    ----------
+    counts : (V,) integers or floats, or UnigramTable
+        How often each class occurs. From an array the table is built anew in every call, which takes time in proportion
+        to V; a loop builds a `UnigramTable` once.
+    num_sampled : int
+        S, how many.
+    true_classes : (...) int32 or int64
+        Their expected counts are wanted too, usually the labels (B,) or (B, num_true).
+    power : float, not negative
+        0.75 in word2vec. Not used with a UnigramTable, which has its own.
+    unique : bool
+        True: all sampled classes are different; the expected counts take the number of tries as given.
+    rng : numpy.random.Generator
+        One 64-bit number is drawn from it. Equal seeds give equal samples on every backend.
+
+    Returns
+    -------
+    Candidates
+        sampled (S,) int64, true_expected_count of true_classes' shape, sampled_expected_count (S,), num_tries.
+
+    Raises
+    ------
+    IndexError
+        A true class lies outside 0 to V - 1.
+    TypeError, ValueError
+        An argument does not fit, or fewer than num_sampled classes can be drawn.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Distributed representations of words and phrases";
+    tf.random.fixed_unigram_candidate_sampler.
+    """
+    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    if not isinstance(counts, UnigramTable):
+        checks.same_device(("true_classes", true_classes), ("counts", counts))
+        counts = UnigramTable(counts, power=power)
+    table: UnigramTable = counts
+    V = len(table)
+    flat = checks.int_ids("true_classes", true_classes, V, f"counts has V = {V} classes")
+    if unique:
+        _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
+        _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
+    candidates: Candidates = family_for(flat, "sampling").unigram_candidates(
+        table.probabilities,
+        table.threshold,
+        table.alias,
+        num_sampled,
+        flat.astype(np.int64, copy=False),
+        unique=bool(unique),
+        seed=_seed(rng),
+    )
+    return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
+
+
+def sampled_logits_forward(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    subtract_log_q: bool = True,
+    remove_accidental_hits: bool = False,
+) -> SampledLogits:
+    """Logits of the true and of the sampled classes: inputs . weights + biases.
+
+    Parameters
+    ----------
+    weights : (V, E) float32 or float64
+    biases : (V,)
+        Of weights' dtype.
+    labels : (B,) or (B, num_true), int32 or int64
+        True classes, from 0 to V - 1.
+    inputs : (B, E)
+        Of weights' dtype.
+    candidates : Candidates
+        S sampled classes, shared by the batch.
+    subtract_log_q : bool
+        Subtract the logarithm of each class's expected count from its logit.
+    remove_accidental_hits : bool
+        Give a sampled class that is a true one of the row the logit -3.4e38, so that it counts for nothing.
+
+    Returns
+    -------
+    SampledLogits
+        logits and labels (B, num_true + S), the true columns first; a true column's label is 1 / num_true, a sampled
+        one's 0; and the tape for `sampled_logits_backward`.
+
+    Raises
+    ------
+    IndexError
+        A label or a sampled class lies outside 0 to V - 1.
+    TypeError, ValueError
+        An argument does not fit.
+
+    References
+    ----------
+    _compute_sampled_logits in TensorFlow's nn_impl.py.
+    """
+    args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=subtract_log_q)
+    family = family_for(args.weights, "sampling")
+    logits, is_true, saved = family.sampled_logits_forward(
+        args.weights,
+        args.biases,
+        args.labels,
+        args.inputs,
+        args.sampled,
+        true_expected_count=args.true_expected_count,
+        sampled_expected_count=args.sampled_expected_count,
+        remove_accidental_hits=bool(remove_accidental_hits),
+    )
+    B, num_true = args.labels.shape
+    sizes = {"B": B, "E": args.inputs.shape[1], "num_true": num_true, "S": len(args.sampled)}
+    return SampledLogits(logits, is_true, Tape("sampled_logits", family, sizes, args.weights.dtype, saved))
+
+
+def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrads:
+    """Gradients of `sampled_logits_forward`.
+
+    Parameters
+    ----------
+    dlogits : (B, num_true + S)
+        Gradient of the loss by the logits.
+    tape : the tape of `sampled_logits_forward`
+        May be used more than once.
+
+    Returns
+    -------
+    SampledLogitsGrads
+        dinputs (B, E); dweights and dbiases as RowGrad over the ascending unique classes (int64), with values (U, E)
+        and (U,). A class that occurs several times, as true and as sampled, has one row with the sum.
+
+    Raises
+    ------
+    TypeError, ValueError
+        dlogits does not fit the tape, or the tape is another operator's.
+    """
+    tape = checks.check_tape(tape, "sampled_logits")
+    dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype)
+    expected = (tape.sizes["B"], tape.sizes["num_true"] + tape.sizes["S"])
+    checks.expect_shape("dlogits", dlogits, expected, "= (B, num_true + S) of the forward call")
+    grads: SampledLogitsGrads = tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
+    return grads
+
+
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = False,
+) -> SampledLoss:
+    """Noise-contrastive estimation: sigmoid cross entropy of the true and the sampled classes, summed over the classes.
+
+    Parameters
+    ----------
+    weights, biases, labels, inputs, candidates, remove_accidental_hits
+        As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+
+    Returns
+    -------
+    SampledLoss
+        loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `sampled_logits_forward`.
+
+    References
+    ----------
+    Gutmann, Hyvärinen (2010), "Noise-contrastive estimation"; tf.nn.nce_loss.
+    """
+    args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
+    return _loss("sigmoid", args, remove_accidental_hits)
+
+
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = True,
+) -> SampledLoss:
+    """Cross entropy of a softmax over the true and the sampled classes only.
+
+    Parameters
+    ----------
+    weights, biases, labels, inputs, candidates, remove_accidental_hits
+        As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+
+    Returns
+    -------
+    SampledLoss
+        loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `sampled_logits_forward`.
+
+    References
+    ----------
+    Jean et al. (2015), "On using very large target vocabulary"; tf.nn.sampled_softmax_loss.
+    """
+    args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
+    return _loss("softmax", args, remove_accidental_hits)
+
+
+def negative_sampling_loss(
+    weights: FloatArray, labels: IntArray, inputs: FloatArray, candidates: Candidates
+) -> SampledLoss:
+    """word2vec's objective: sigmoid cross entropy summed over the classes, no biases, no expected counts.
+
+    Parameters
+    ----------
+    weights, labels, inputs, candidates
+        As in `sampled_logits_forward`; only candidates.sampled is read.
+
+    Returns
+    -------
+    SampledLoss
+        loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights as RowGrad; dbiases is None.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        As `sampled_logits_forward`.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
+    """
+    args = _checked(weights, None, labels, inputs, candidates, with_biases=False, with_counts=False)
+    return _loss("sigmoid", args, remove_accidental_hits=False)
+
+
+class _Checked(NamedTuple):
+    """Checked arguments of the logits and losses, in the order the backends take them."""
+
+    weights: FloatArray
+    biases: FloatArray | None
+    labels: IntArray
+    inputs: FloatArray
+    sampled: IntArray
+    true_expected_count: FloatArray | None
+    sampled_expected_count: FloatArray | None
+
+
+def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -> SampledLoss:
+    loss: SampledLoss = family_for(args.weights, "sampling").sampled_loss(
+        args.weights,
+        args.biases,
+        args.labels,
+        args.inputs,
+        args.sampled,
+        true_expected_count=args.true_expected_count,
+        sampled_expected_count=args.sampled_expected_count,
+        remove_accidental_hits=bool(remove_accidental_hits),
+        loss=kind,
+    )
+    return loss
+
+
+def _checked(
+    weights: Any, biases: Any, labels: Any, inputs: Any, candidates: Any, *, with_biases: bool, with_counts: bool
+) -> _Checked:
+    if not isinstance(candidates, Candidates):
+        raise TypeError(
+            f"candidates is {checks.describe(candidates)}; expected the Candidates that log_uniform_candidates or "
+            "unigram_candidates returned"
+        )
+    checks.same_device(("weights", weights), ("biases", biases), ("labels", labels), ("inputs", inputs))
+    weights = checks.float_array("weights", weights, 2)
+    V, E = weights.shape
+    if V == 0 or E == 0:
+        raise ValueError(f"weights has shape {weights.shape} = (V, E): both must be at least 1")
+    if with_biases:
+        biases = checks.float_array("biases", biases, 1, weights.dtype)
+        checks.expect_shape("biases", biases, (V,), "= (V,) for weights (V, E)")
+    checks.require_array("labels", labels)
+    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] == 0):
+        raise ValueError(f"labels has shape {labels.shape}, expected (B,) or (B, num_true) with num_true at least 1")
+    B, num_true = (*labels.shape, 1)[:2]
+    inputs = checks.float_array("inputs", inputs, 2, weights.dtype)
+    checks.expect_shape("inputs", inputs, (B, E), f"= (B, E) for labels with B = {B} and weights (V, E)")
+    labels = checks.int_ids("labels", labels, V, f"weights has V = {V} rows").reshape(B, num_true)
+    sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, f"weights has V = {V} rows")
+    counts: tuple[FloatArray | None, FloatArray | None] = (None, None)
+    if with_counts:
+        counts = (
+            _expected_count("true_expected_count", candidates.true_expected_count, B * num_true).reshape(B, num_true),
+            _expected_count("sampled_expected_count", candidates.sampled_expected_count, len(sampled)),
+        )
+    labels, sampled = labels.astype(np.int64, copy=False), sampled.astype(np.int64, copy=False)
+    return _Checked(weights, biases, labels, inputs, sampled, *counts)
+
+
+def _expected_count(name: str, counts: Any, size: int) -> FloatArray:
+    """Expected counts as (size,) float64."""
+    checks.require_array(f"candidates.{name}", counts)
+    if counts.size != size:
+        raise ValueError(
+            f"candidates.{name} has shape {counts.shape}, expected {size} numbers; draw candidates for these labels: "
+            "log_uniform_candidates(num_sampled, range_max, labels, rng=rng)"
+        )
+    flat = checks.float_array(f"candidates.{name}", counts, counts.ndim).reshape(-1).astype(np.float64, copy=False)
+    if size and not flat.min() > 0:
+        raise ValueError(
+            f"candidates.{name} holds {flat.min()}, whose logarithm is subtracted; expected positive numbers: "
+            "every class must be one that the sampler can draw"
+        )
+    return flat
+
+
+def _seed(rng: Any) -> int:
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"rng is {checks.describe(rng)}; expected a numpy Generator such as numpy.random.default_rng(0)"
+        )
+    return int(rng.integers(0, 2**64, dtype=np.uint64))
+
+
+def _enough_classes(num_sampled: int, classes: int, what: str) -> None:
+    if num_sampled > classes:
+        raise ValueError(
+            f"num_sampled is {num_sampled}, but {what} is {classes}: there are not that many different classes; "
+            "use unique=False or a smaller num_sampled"
+        )
+
+
+def _ends_in_time(num_sampled: int, mass_left: float) -> None:
+    """Refuse a sample whose last class has, at worst, the probability mass_left in each draw."""
+    if mass_left * _MAX_EXPECTED_TRIES < 1:
+        raise ValueError(
+            f"num_sampled is {num_sampled}, but the last of so many different classes turns up in a fraction "
+            f"{mass_left:.0e} of the draws; use unique=False or a smaller num_sampled"
+        )

@@ -1,0 +1,55 @@
+"""Checks of arguments that are single numbers: what came, what was expected."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from fastlstm.ops.checks import describe
+
+
+def integer(name: str, value: Any, low: int | None = None) -> int:
+    """A whole number, not below ``low``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
+        raise TypeError(f"{name} is {describe(value)}, expected a whole number")
+    number = operator.index(value)
+    if low is not None and number < low:
+        raise ValueError(f"{name} is {number}, expected at least {low}")
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """Any number, NaN and infinity too."""
+    if isinstance(value, str) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
+        raise TypeError(f"{name} is {describe(value)}, expected a number")
+    return float(value)
+
+
+def finite(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
+    """A finite number, not below ``low`` nor above ``high``."""
+    number = real(name, value)
+    if not math.isfinite(number) or (low is not None and number < low) or (high is not None and number > high):
+        limits = ["a finite number"]
+        if low is not None:
+            limits.append(f"at least {low}")
+        if high is not None:
+            limits.append(f"at most {high}")
+        raise ValueError(f"{name} is {number}, expected {', '.join(limits)}")
+    return number
+
+
+def below_one(name: str, value: Any) -> float:
+    """A number from 0 to below 1."""
+    number = real(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} is {number}, expected at least 0 and below 1")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A number above 0, infinity too."""
+    number = real(name, value)
+    if not number > 0:
+        raise ValueError(f"{name} is {number}, expected a positive number")
+    return number

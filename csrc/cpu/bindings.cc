@@ -1,0 +1,470 @@
+// The Python module _cpu. The only file that sees Python: it takes apart what fastlstm.backends.cpp passes (checked
+// before by fastlstm.ops), makes the result arrays and tapes, and calls the kernels without the GIL.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "row_groups.h"
+#include "threads.h"
+#include "workspace.h"
+
+namespace py = pybind11;
+
+namespace fastlstm {
+namespace {
+
+using OptionalArray = std::optional<py::array>;
+
+template <class S>
+const S* pointer(const py::array& array) {
+  return static_cast<const S*>(array.data());
+}
+template <class S>
+const S* pointer(const OptionalArray& array) {
+  return array ? pointer<S>(*array) : nullptr;
+}
+template <class S>
+S* writable(py::array& array) {
+  return static_cast<S*>(array.mutable_data());
+}
+
+template <class S>
+py::array new_array(std::vector<Index> shape) {
+  return py::array_t<S>(std::move(shape));
+}
+
+// Calls body<float>() or body<double>(), as the array's elements are.
+template <class Body>
+auto with_float_type(const py::array& array, const Body& body) {
+  return array.itemsize() == sizeof(float) ? body.template operator()<float>() : body.template operator()<double>();
+}
+
+template <class Body>
+auto with_id_type(const py::array& ids, const Body& body) {
+  return ids.itemsize() == sizeof(std::int32_t) ? body.template operator()<std::int32_t>()
+                                                : body.template operator()<std::int64_t>();
+}
+
+template <class S, class Id>
+const EmbeddingKernels<S, Id>& embedding_kernels() {
+  if constexpr (std::is_same_v<Id, std::int32_t>) {
+    return *kernels<S>().embedding_int32;
+  } else {
+    return *kernels<S>().embedding_int64;
+  }
+}
+
+template <class S, class Id>
+const LossKernels<S, Id>& loss_kernels() {
+  if constexpr (std::is_same_v<Id, std::int32_t>) {
+    return *kernels<S>().loss_int32;
+  } else {
+    return *kernels<S>().loss_int64;
+  }
+}
+
+// ---- Recurrent layers ------------------------------------------------------------------------------------------------
+
+struct Lstm {
+  static constexpr BlockLayout kLayout = kLstmLayout;
+  static constexpr bool kHasCellState = true;
+  static constexpr bool kKeepsGates = true;
+  template <class S>
+  static const RecurrentKernels<S>& table() {
+    return *kernels<S>().lstm;
+  }
+};
+
+struct Rnn {
+  static constexpr BlockLayout kLayout = kRnnLayout;
+  static constexpr bool kHasCellState = false;
+  static constexpr bool kKeepsGates = false;  // the states are enough for the backward pass
+  template <class S>
+  static const RecurrentKernels<S>& table() {
+    return *kernels<S>().rnn;
+  }
+};
+
+// The arguments of a forward call; the arrays stay alive with it.
+struct RecurrentInputs {
+  RecurrentSizes sizes;
+  py::array xs, Wx, Wh, b;
+  OptionalArray h0, c0, mask;
+};
+
+template <class S, class Layer>
+class Tape {
+ public:
+  Tape(RecurrentInputs inputs, bool keep) : inputs_(std::move(inputs)), slots_(keep ? inputs_.sizes.T + 1 : 2) {
+    const RecurrentSizes& s = inputs_.sizes;
+    if (keep && Layer::kKeepsGates) gates_ = Array<S>(Layer::kLayout.gate_buffer(s.T * s.N, s.H));
+    h_ = Array<S>(Layer::kLayout.state_buffer(slots_ * s.N, s.H));
+    if (Layer::kHasCellState) c_ = Array<S>(Layer::kLayout.state_buffer(slots_ * s.N, s.H));
+  }
+
+  // Without the GIL. The outputs may be null.
+  void forward(S* hs, S* h_n, S* c_n) {
+    const RecurrentSizes& s = inputs_.sizes;
+    const Array<S> workspace(Layer::template table<S>().forward_workspace(s));
+    Layer::template table<S>().forward({.sizes = s,
+                                        .xs = pointer<S>(inputs_.xs),
+                                        .Wx = pointer<S>(inputs_.Wx),
+                                        .Wh = pointer<S>(inputs_.Wh),
+                                        .b = pointer<S>(inputs_.b),
+                                        .h0 = pointer<S>(inputs_.h0),
+                                        .c0 = pointer<S>(inputs_.c0),
+                                        .mask = pointer<bool>(inputs_.mask),
+                                        .hs = hs,
+                                        .h_n = h_n,
+                                        .c_n = c_n,
+                                        .gates = gates_.data(),
+                                        .h = h_.data(),
+                                        .c = c_.data(),
+                                        .slots = slots_,
+                                        .workspace = workspace.data()});
+  }
+
+  py::tuple backward(const OptionalArray& dhs, const OptionalArray& dh_n, const OptionalArray& dc_n) {
+    const RecurrentSizes& s = inputs_.sizes;
+    const Index G = Layer::kLayout.gates * s.H;
+    py::array dxs = new_array<S>({s.N, s.T, s.D});
+    py::array dWx = new_array<S>({s.D, G});
+    py::array dWh = new_array<S>({s.H, G});
+    py::array db = new_array<S>({G});
+    py::array dh0 = new_array<S>({s.N, s.H});
+    py::array dc0 = Layer::kHasCellState ? new_array<S>({s.N, s.H}) : py::array();
+    RecurrentBackward<S> args{.sizes = s,
+                              .xs = pointer<S>(inputs_.xs),
+                              .Wx = pointer<S>(inputs_.Wx),
+                              .Wh = pointer<S>(inputs_.Wh),
+                              .mask = pointer<bool>(inputs_.mask),
+                              .dhs = pointer<S>(dhs),
+                              .dh_n = pointer<S>(dh_n),
+                              .dc_n = pointer<S>(dc_n),
+                              .gates = nullptr,
+                              .h = h_.data(),
+                              .c = c_.data(),
+                              .dxs = writable<S>(dxs),
+                              .dWx = writable<S>(dWx),
+                              .dWh = writable<S>(dWh),
+                              .db = writable<S>(db),
+                              .dh0 = writable<S>(dh0),
+                              .dc0 = Layer::kHasCellState ? writable<S>(dc0) : nullptr,
+                              .workspace = nullptr};
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      Array<S> gate_gradients;
+      if constexpr (Layer::kKeepsGates) {
+        // The gates' gradients take the gates' place; a second call computes the gates again.
+        if (gates_consumed_) forward(nullptr, nullptr, nullptr);
+        gates_consumed_ = true;
+        args.gates = gates_.data();
+      } else {
+        gate_gradients = Array<S>(Layer::kLayout.gate_buffer(s.T * s.N, s.H));
+        args.gates = gate_gradients.data();
+      }
+      const Array<S> workspace(Layer::template table<S>().backward_workspace(s));
+      args.workspace = workspace.data();
+      Layer::template table<S>().backward(args);
+    }
+    if constexpr (Layer::kHasCellState) return py::make_tuple(dxs, dWx, dWh, db, dh0, dc0);
+    return py::make_tuple(dxs, dWx, dWh, db, dh0);
+  }
+
+ private:
+  RecurrentInputs inputs_;
+  Index slots_;
+  Array<S> gates_, h_, c_;
+  bool gates_consumed_ = false;
+  std::mutex mutex_;
+};
+
+template <class S, class Layer>
+py::tuple recurrent_forward_of(RecurrentInputs inputs, bool training) {
+  const RecurrentSizes s = inputs.sizes;
+  py::array hs = new_array<S>({s.N, s.T, s.H});
+  py::array h_n = new_array<S>({s.N, s.H});
+  py::array c_n = Layer::kHasCellState ? new_array<S>({s.N, s.H}) : py::array();
+  S* const hs_data = writable<S>(hs);
+  S* const h_n_data = writable<S>(h_n);
+  S* const c_n_data = Layer::kHasCellState ? writable<S>(c_n) : nullptr;
+  auto tape = std::make_unique<Tape<S, Layer>>(std::move(inputs), training);
+  {
+    const py::gil_scoped_release release;
+    tape->forward(hs_data, h_n_data, c_n_data);
+  }
+  const py::object kept = training ? py::cast(std::move(tape)) : py::none();
+  if constexpr (Layer::kHasCellState) return py::make_tuple(hs, h_n, c_n, kept);
+  return py::make_tuple(hs, h_n, kept);
+}
+
+template <class Layer>
+py::tuple recurrent_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
+                            const OptionalArray& h0, const OptionalArray& c0, const OptionalArray& mask, bool reverse,
+                            const std::string& gate_order, bool hard_sigmoid, bool training) {
+  RecurrentSizes sizes{.N = xs.shape(0),
+                       .T = xs.shape(1),
+                       .D = xs.shape(2),
+                       .H = Wh.shape(0),
+                       .reverse = reverse,
+                       .gate_position = {},
+                       .activation =
+                           hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid};
+  for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
+    sizes.gate_position[gate] = static_cast<int>(gate_order.find("ifgo"[gate]));
+  }
+  RecurrentInputs inputs{sizes, xs, Wx, Wh, b, h0, c0, mask};
+  return with_float_type(xs, [&]<class S>() { return recurrent_forward_of<S, Layer>(std::move(inputs), training); });
+}
+
+py::tuple lstm_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
+                       const OptionalArray& h0, const OptionalArray& c0, const OptionalArray& mask, bool reverse,
+                       const std::string& gate_order, bool hard_sigmoid, bool training) {
+  return recurrent_forward<Lstm>(xs, Wx, Wh, b, h0, c0, mask, reverse, gate_order, hard_sigmoid, training);
+}
+
+py::tuple rnn_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
+                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool training) {
+  return recurrent_forward<Rnn>(xs, Wx, Wh, b, h0, std::nullopt, mask, reverse, "", false, training);
+}
+
+template <class S>
+void bind_tapes(py::module_& module, const std::string& suffix) {
+  using LstmTape = Tape<S, Lstm>;
+  using RnnTape = Tape<S, Rnn>;
+  py::class_<LstmTape>(module, ("LstmTape" + suffix).c_str())
+      .def("backward", &LstmTape::backward, py::arg("dhs"), py::arg("dh_n"), py::arg("dc_n"));
+  py::class_<RnnTape>(module, ("RnnTape" + suffix).c_str())
+      .def(
+          "backward",
+          [](RnnTape& tape, const OptionalArray& dhs, const OptionalArray& dh_n) {
+            return tape.backward(dhs, dh_n, std::nullopt);
+          },
+          py::arg("dhs"), py::arg("dh_n"));
+}
+
+// ---- Embedding -------------------------------------------------------------------------------------------------------
+
+py::array embedding_forward(const py::array& W, const py::array& ids) {
+  const Index M = ids.shape(0), E = W.shape(1);
+  return with_float_type(W, [&]<class S>() {
+    py::array out = new_array<S>({M, E});
+    S* const out_data = writable<S>(out);
+    with_id_type(ids, [&]<class Id>() {
+      const py::gil_scoped_release release;
+      embedding_kernels<S, Id>().gather(pointer<S>(W), pointer<Id>(ids), M, E, out_data);
+    });
+    return out;
+  });
+}
+
+// target[ids[m]] += rows[m]; with clear, target is zeroed first; rows of the id skip (-1: none) are left out.
+void scatter_add(py::array target, const py::array& ids, const py::array& rows, bool clear, Index skip) {
+  const Index V = target.shape(0), E = target.shape(1), M = ids.shape(0);
+  with_float_type(target, [&]<class S>() {
+    S* const data = writable<S>(target);
+    with_id_type(ids, [&]<class Id>() {
+      const py::gil_scoped_release release;
+      embedding_kernels<S, Id>().scatter_add(data, V, pointer<Id>(ids), pointer<S>(rows), M, E, clear, skip);
+    });
+  });
+}
+
+py::tuple embedding_backward_rows(const py::array& ids, const py::array& dout) {
+  const Index M = ids.shape(0), E = dout.shape(1);
+  return with_id_type(ids, [&]<class Id>() {
+    Array<Index> order(M), starts(M + 1), work(M);
+    Index U = 0;
+    {
+      const py::gil_scoped_release release;
+      U = group_rows(pointer<Id>(ids), M, order.data(), starts.data(), work.data());
+    }
+    py::array indices = new_array<Id>({U});
+    Id* const unique = writable<Id>(indices);
+    for (Index u = 0; u < U; ++u) unique[u] = pointer<Id>(ids)[order.data()[starts.data()[u]]];
+    return with_float_type(dout, [&]<class S>() {
+      py::array values = new_array<S>({U, E});
+      S* const out = writable<S>(values);
+      {
+        const py::gil_scoped_release release;
+        embedding_kernels<S, Id>().sum_segments(pointer<S>(dout), order.data(), starts.data(), U, E, out);
+      }
+      return py::make_tuple(indices, values);
+    });
+  });
+}
+
+// ---- Losses ----------------------------------------------------------------------------------------------------------
+
+template <class Id>
+Index count_targets(const Id* targets, Index M, Id ignore_index) {
+  Index count = 0;
+  for (Index m = 0; m < M; ++m) count += targets[m] != ignore_index;
+  return count;
+}
+
+// The mean over the targets that count, 0 if there are none; ignored rows have loss 0.
+double mean_loss(const double* losses, Index M, Index counted) {
+  double sum = 0;
+  for (Index m = 0; m < M; ++m) sum += losses[m];
+  return counted ? sum / static_cast<double>(counted) : 0.0;
+}
+
+template <class S>
+S scale_of(Index counted) {
+  return counted ? S{1} / static_cast<S>(counted) : S{0};
+}
+
+py::tuple softmax_cross_entropy(const py::array& logits, const py::array& targets, std::int64_t ignore_index) {
+  const Index M = logits.shape(0), V = logits.shape(1);
+  return with_float_type(logits, [&]<class S>() {
+    py::array dlogits = new_array<S>({M, V});
+    S* const out = writable<S>(dlogits);
+    const double loss = with_id_type(targets, [&]<class Id>() {
+      const py::gil_scoped_release release;
+      const Id* const ids = pointer<Id>(targets);
+      const Id ignored = static_cast<Id>(ignore_index);
+      const Index counted = count_targets(ids, M, ignored);
+      const Array<double> losses(M);
+      loss_kernels<S, Id>().softmax_cross_entropy(pointer<S>(logits), ids, M, V, ignored, scale_of<S>(counted),
+                                                  losses.data(), out);
+      return mean_loss(losses.data(), M, counted);
+    });
+    return py::make_tuple(loss, dlogits);
+  });
+}
+
+// block: columns of the logits held at once.
+py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
+                               std::int64_t ignore_index, Index block) {
+  const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
+  return with_float_type(h, [&]<class S>() {
+    py::array dh = new_array<S>({M, H});
+    py::array dW = new_array<S>({H, V});
+    py::array db = new_array<S>({V});
+    LinearLoss<S> args{.M = M,
+                       .H = H,
+                       .V = V,
+                       .h = pointer<S>(h),
+                       .W = pointer<S>(W),
+                       .b = pointer<S>(b),
+                       .targets = pointer<std::int64_t>(targets),
+                       .ignore_index = ignore_index,
+                       .scale = S{0},
+                       .block = block,
+                       .threads = num_threads(),
+                       .losses = nullptr,
+                       .dh = writable<S>(dh),
+                       .dW = writable<S>(dW),
+                       .db = writable<S>(db),
+                       .workspace = nullptr};
+    double loss = 0;
+    {
+      const py::gil_scoped_release release;
+      const Index counted = count_targets(args.targets, M, ignore_index);
+      args.scale = scale_of<S>(counted);
+      const Array<double> losses(M);
+      args.losses = losses.data();
+      const Array<S> workspace(kernels<S>().linear_loss->workspace(args));
+      args.workspace = workspace.data();
+      kernels<S>().linear_loss->run(args);
+      loss = mean_loss(losses.data(), M, counted);
+    }
+    return py::make_tuple(loss, dh, dW, db);
+  });
+}
+
+// ---- Optimisers ------------------------------------------------------------------------------------------------------
+
+void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows,
+                  std::optional<py::array> first, std::optional<py::array> second, double grad_scale, double lr,
+                  double momentum, double beta2, double eps, double decay) {
+  const Index count = rows ? rows->shape(0) : (param.ndim() ? param.shape(0) : 1);
+  const Index elements = grad.size();
+  with_float_type(param, [&]<class S>() {
+    const OptimUpdate<S> update{.rule = rule,
+                                .param = writable<S>(param),
+                                .grad = pointer<S>(grad),
+                                .first = first ? writable<S>(*first) : nullptr,
+                                .second = second ? writable<S>(*second) : nullptr,
+                                .ids = pointer<std::int64_t>(rows),
+                                .rows = count,
+                                .width = count ? elements / count : 0,
+                                .grad_scale = static_cast<S>(grad_scale),
+                                .lr = static_cast<S>(lr),
+                                .momentum = static_cast<S>(momentum),
+                                .beta2 = static_cast<S>(beta2),
+                                .eps = static_cast<S>(eps),
+                                .decay = static_cast<S>(decay)};
+    const py::gil_scoped_release release;
+    kernels<S>().optim->update(update);
+  });
+}
+
+double squared_norm(const py::array& values) {
+  return with_float_type(values, [&]<class S>() {
+    const py::gil_scoped_release release;
+    return kernels<S>().optim->squared_norm(pointer<S>(values), values.size());
+  });
+}
+
+void scale(py::array values, double factor) {
+  with_float_type(values, [&]<class S>() {
+    S* const data = writable<S>(values);
+    const Index count = values.size();
+    const py::gil_scoped_release release;
+    kernels<S>().optim->scale(data, count, static_cast<S>(factor));
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, module) {
+  module.doc() = "Compiled CPU kernels. Private: call fastlstm.ops, which checks what these functions trust.";
+  module.def("isa", [] { return std::string(instruction_set().name); });
+  module.def("set_num_threads", &set_num_threads, py::arg("threads"));
+  module.def("get_num_threads", &num_threads);
+  module.def("free_unused_buffers", &free_unused_buffers);
+
+  bind_tapes<float>(module, "Float32");
+  bind_tapes<double>(module, "Float64");
+  module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::kw_only(),
+             py::arg("h0"), py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("gate_order"),
+             py::arg("hard_sigmoid"), py::arg("training"));
+  module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::kw_only(),
+             py::arg("h0"), py::arg("mask"), py::arg("reverse"), py::arg("training"));
+
+  module.def("embedding_forward", &embedding_forward, py::arg("W"), py::arg("ids"));
+  module.def("scatter_add", &scatter_add, py::arg("target"), py::arg("ids"), py::arg("rows"), py::kw_only(),
+             py::arg("clear"), py::arg("skip"));
+  module.def("embedding_backward_rows", &embedding_backward_rows, py::arg("ids"), py::arg("dout"));
+
+  module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"), py::kw_only(),
+             py::arg("ignore_index"));
+  module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
+             py::arg("targets"), py::kw_only(), py::arg("ignore_index"), py::arg("block"));
+
+  py::enum_<OptimRule>(module, "OptimRule")
+      .value("SGD", OptimRule::kSgd)
+      .value("MOMENTUM", OptimRule::kMomentum)
+      .value("NESTEROV", OptimRule::kNesterov)
+      .value("ADAGRAD", OptimRule::kAdaGrad)
+      .value("RMSPROP", OptimRule::kRmsProp)
+      .value("ADAM", OptimRule::kAdam);
+  module.def("optim_update", &optim_update, py::arg("rule"), py::arg("param"), py::arg("grad"), py::arg("rows"),
+             py::arg("first") = py::none(), py::arg("second") = py::none(), py::kw_only(), py::arg("grad_scale"),
+             py::arg("lr"), py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0,
+             py::arg("decay") = 0.0);
+  module.def("squared_norm", &squared_norm, py::arg("values"));
+  module.def("scale", &scale, py::arg("values"), py::arg("factor"));
+}
+
+}  // namespace fastlstm

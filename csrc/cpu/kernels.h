@@ -1,0 +1,214 @@
+// What the kernels take: argument blocks with named fields, and the table of functions that every instruction set
+// exports. Letters as in contract.py: N batch, T time steps, D input width, H hidden width, M rows, V vocabulary, E
+// embedding width. Arrays are C-contiguous. Kernels do not allocate and do not throw; where one needs memory to work
+// in, *_workspace says how many elements.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../lstm_cell.h"
+
+namespace fastlstm {
+
+using Index = std::ptrdiff_t;
+
+// ---- Recurrent layers ------------------------------------------------------------------------------------------------
+//
+// Inside, units lie in blocks of `units` (16 for the LSTM, 64 for the RNN) whatever the instruction set, rows in the
+// order of processing: step s = 0 .. T - 1 is time t = s, or T - 1 - s in reverse, and row r = s N + n.
+//   gates  [H / units][T N][gates * units]         a row: i16 f16 g16 o16
+//   h, c   [H / units][(T + 1) N][units]           slot s is the state before step s
+// A block is followed by kBlockPadding elements, so that blocks do not fall on the same cache sets.
+// The gate buffer is the output of the recurrent product, then the place of its own gradient, the A of the products
+// with Wx^T and Wh^T, and an already packed B of the weights' gradients.
+
+inline constexpr Index kBlockPadding = 16;
+
+struct BlockLayout {
+  Index units;  // a block
+  Index gates;
+
+  constexpr Index blocks(Index H) const { return (H + units - 1) / units; }
+  constexpr Index gate_stride(Index rows) const { return rows * gates * units + kBlockPadding; }
+  constexpr Index state_stride(Index rows) const { return rows * units + kBlockPadding; }
+  constexpr Index gate_buffer(Index rows, Index H) const { return blocks(H) * gate_stride(rows); }
+  constexpr Index state_buffer(Index rows, Index H) const { return blocks(H) * state_stride(rows); }
+};
+
+inline constexpr BlockLayout kLstmLayout{16, 4};
+inline constexpr BlockLayout kRnnLayout{64, 1};
+
+struct RecurrentSizes {
+  Index N, T, D, H;
+  bool reverse;
+  int gate_position[4];  // which block of H columns of the weights holds i, f, g, o
+  RecurrentActivation activation;
+};
+
+template <class S>
+struct RecurrentForward {
+  RecurrentSizes sizes;
+  const S* xs;       // (N, T, D)
+  const S* Wx;       // (D, gates H)
+  const S* Wh;       // (H, gates H)
+  const S* b;        // (gates H,)
+  const S* h0;       // (N, H) or null
+  const S* c0;       // (N, H) or null; LSTM only
+  const bool* mask;  // (N, T) or null
+  S* hs;             // (N, T, H) or null: not wanted
+  S* h_n;            // (N, H) or null
+  S* c_n;            // (N, H) or null
+  S* gates;          // gate buffer of T N rows, or null: keep nothing
+  S* h;              // state buffers of slots * N rows
+  S* c;              // LSTM only
+  Index slots;       // T + 1 to keep the states of all steps, or 2
+  S* workspace;
+};
+
+template <class S>
+struct RecurrentBackward {
+  RecurrentSizes sizes;
+  const S* xs;
+  const S* Wx;
+  const S* Wh;
+  const bool* mask;
+  const S* dhs;   // (N, T, H) or null: zeros
+  const S* dh_n;  // (N, H) or null
+  const S* dc_n;  // (N, H) or null; LSTM only
+  S* gates;       // in: as the forward pass left it; out: gradients of the pre-activations
+  const S* h;     // T + 1 slots
+  const S* c;
+  S* dxs;         // (N, T, D)
+  S* dWx;
+  S* dWh;
+  S* db;
+  S* dh0;  // (N, H)
+  S* dc0;  // (N, H); LSTM only
+  S* workspace;
+};
+
+template <class S>
+struct RecurrentKernels {
+  Index (*forward_workspace)(const RecurrentSizes&);
+  void (*forward)(const RecurrentForward<S>&);
+  Index (*backward_workspace)(const RecurrentSizes&);
+  void (*backward)(const RecurrentBackward<S>&);
+};
+
+// ---- Embedding -------------------------------------------------------------------------------------------------------
+
+template <class S, class Id>
+struct EmbeddingKernels {
+  // out[m] = W[ids[m]]
+  void (*gather)(const S* W, const Id* ids, Index M, Index E, S* out);
+  // target[ids[m]] += rows[m], in the order of m; with clear, target (V, E) is zeroed first. Rows whose id is skip
+  // (-1: none) are left out.
+  void (*scatter_add)(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip);
+  // out[u] = sum of rows[order[k]] for k in [starts[u], starts[u + 1])
+  void (*sum_segments)(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out);
+};
+
+// ---- Losses ----------------------------------------------------------------------------------------------------------
+
+template <class S, class Id>
+struct LossKernels {
+  // losses (M,): a row's loss, 0 where ignored. dlogits (M, V) = (softmax - one-hot) * scale, zero where ignored.
+  void (*softmax_cross_entropy)(const S* logits, const Id* targets, Index M, Index V, Id ignore_index, S scale,
+                                double* losses, S* dlogits);
+};
+
+template <class S>
+struct LinearLoss {
+  Index M, H, V;
+  const S* h;  // (M, H)
+  const S* W;  // (H, V)
+  const S* b;  // (V,)
+  const std::int64_t* targets;
+  std::int64_t ignore_index;
+  S scale;         // of the gradients: 1 / number of targets that count
+  Index block;     // columns of the logits held at once, a multiple of kLossPanel
+  int threads;     // at most
+  double* losses;  // (M,)
+  S* dh;           // (M, H)
+  S* dW;           // (H, V)
+  S* db;           // (V,)
+  S* workspace;
+};
+
+inline constexpr Index kLossPanel = 64;
+
+template <class S>
+struct LinearLossKernels {
+  Index (*workspace)(const LinearLoss<S>&);
+  void (*run)(const LinearLoss<S>&);
+};
+
+// ---- Optimisers ------------------------------------------------------------------------------------------------------
+
+enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
+
+// One parameter, changed in place. grad has `rows` rows of `width` elements; row u belongs to row ids[u] of the
+// parameter and its state, or to row u where ids is null.
+template <class S>
+struct OptimUpdate {
+  OptimRule rule;
+  S* param;
+  const S* grad;
+  S* first;   // velocity, accumulator or Adam's m
+  S* second;  // Adam's v
+  const std::int64_t* ids;
+  Index rows, width;
+  S grad_scale;
+  S lr;        // Adam: with the bias corrections folded in
+  S momentum;  // decay of RMSprop; Adam's beta1
+  S beta2;
+  S eps;
+  S decay;  // AdamW: the parameter is first multiplied by 1 - decay
+};
+
+template <class S>
+struct OptimKernels {
+  void (*update)(const OptimUpdate<S>&);
+  // In float64, in chunks of fixed size summed in order.
+  double (*squared_norm)(const S* values, Index count);
+  void (*scale)(S* values, Index count, S factor);
+};
+
+// ---- The table -------------------------------------------------------------------------------------------------------
+
+template <class S>
+struct Kernels {
+  const RecurrentKernels<S>* lstm;
+  const RecurrentKernels<S>* rnn;
+  const EmbeddingKernels<S, std::int32_t>* embedding_int32;
+  const EmbeddingKernels<S, std::int64_t>* embedding_int64;
+  const LossKernels<S, std::int32_t>* loss_int32;
+  const LossKernels<S, std::int64_t>* loss_int64;
+  const LinearLossKernels<S>* linear_loss;
+  const OptimKernels<S>* optim;
+};
+
+struct InstructionSet {
+  const char* name;
+  Kernels<float> float32;
+  Kernels<double> float64;
+};
+
+// The one that this processor runs best, or a lower one that FASTLSTM_MAX_ISA names. Chosen once.
+// Throws std::invalid_argument if FASTLSTM_MAX_ISA names none.
+const InstructionSet& instruction_set();
+
+template <class S>
+const Kernels<S>& kernels();
+
+template <>
+inline const Kernels<float>& kernels<float>() {
+  return instruction_set().float32;
+}
+template <>
+inline const Kernels<double>& kernels<double>() {
+  return instruction_set().float64;
+}
+
+}  // namespace fastlstm

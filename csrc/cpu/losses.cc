@@ -1,0 +1,319 @@
+// Cross entropy kernels of one instruction set.
+#include "kernels.h"
+#include "parallel.h"
+#include "tile.h"
+#include "vector_math.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+namespace {
+
+// The running log-sum-exp of a row: log(sum) + max (Milakov and Gimelshein 2018, "Online normalizer calculation for
+// softmax").
+template <class S>
+struct LogSumExp {
+  S max = -static_cast<S>(__builtin_inf());
+  S sum = 0;
+
+  void add(const S* x, Index count) {
+    Vec<S> largest = broadcast(max);
+    Index k = 0;
+    for (; k + kLanes<S> <= count; k += kLanes<S>) largest = maximum<S>(largest, load(x + k));
+    S new_max = max_lane<S>(largest);
+    for (; k < count; ++k) {
+      if (x[k] > new_max || x[k] != x[k]) new_max = x[k];
+    }
+    if (new_max == -static_cast<S>(__builtin_inf())) return;  // nothing but exp(-inf) so far
+    Vec<S> total{};
+    for (k = 0; k + kLanes<S> <= count; k += kLanes<S>) total += Math<S>::exp(load(x + k) - new_max);
+    S rest = 0;
+    if (k < count) {
+      const Vec<S> e = Math<S>::exp(load_partial(x + k, count - k) - new_max);
+      for (Index lane = 0; lane < count - k; ++lane) rest += e[lane];
+    }
+    const Vec<S> correction = Math<S>::exp(broadcast<S>(max - new_max));
+    sum = (sum == 0 ? S{0} : sum * correction[0]) + (sum_lanes<S>(total) + rest);
+    max = new_max;
+  }
+
+  double value() const { return __builtin_log(static_cast<double>(sum)) + static_cast<double>(max); }
+};
+
+// out = (softmax - one-hot at target) * scale; target outside [0, count): no one-hot.
+template <class S>
+void softmax_gradient(const S* x, const LogSumExp<S>& row, Index target, Index count, S scale, S* out) {
+  const S factor = scale / row.sum;
+  Index k = 0;
+  for (; k + kLanes<S> <= count; k += kLanes<S>) store(out + k, Math<S>::exp(load(x + k) - row.max) * factor);
+  if (k < count) {
+    store_partial(out + k, Math<S>::exp(load_partial(x + k, count - k) - row.max) * factor, count - k);
+  }
+  if (target >= 0 && target < count) out[target] -= scale;
+}
+
+template <class S>
+void clear(S* x, Index count) {
+  for (Index k = 0; k < count; ++k) x[k] = 0;
+}
+
+template <class S, class Id>
+void softmax_cross_entropy(const S* logits, const Id* targets, Index M, Index V, Id ignore_index, S scale,
+                           double* losses, S* dlogits) {
+  parallel_pieces(M, 1, 4 * M * V, [=](Range rows) {
+    for (Index m = rows.begin; m < rows.end; ++m) {
+      losses[m] = 0;
+      if (targets[m] == ignore_index) {
+        clear(dlogits + m * V, V);
+        continue;
+      }
+      LogSumExp<S> row;
+      row.add(logits + m * V, V);
+      const Index target = static_cast<Index>(targets[m]);
+      losses[m] = row.value() - static_cast<double>(logits[m * V + target]);
+      softmax_gradient(logits + m * V, row, target, V, scale, dlogits + m * V);
+    }
+  });
+}
+
+template <class S, class Id>
+constexpr LossKernels<S, Id> table() {
+  return {softmax_cross_entropy<S, Id>};
+}
+
+// ---- Projection, softmax, loss and gradients in one --------------------------------------------------------------
+//
+// The vocabulary is taken in blocks of `block` columns. A first pass over the blocks finds every row's log-sum-exp; a
+// second one turns logits into their gradients and these into dW, db and dh. With one block the logits of the first
+// pass are still there in the second; with more they are computed again, and no more than a block of them is ever held
+// (Wijmans et al. 2024, "Cut your losses in large-vocabulary language models").
+//
+// A block lies in panels of kLossPanel columns, [panels][M][kLossPanel]: rows of it are B of dW and A of dh.
+template <class S>
+struct LinearLossPass {
+  static constexpr Index kPanel = kLossPanel;
+  static constexpr Index kLaneBlock = 16;  // rows of dW computed together
+  static constexpr Index kChunk = 512;     // rows of h summed in one chain
+  static constexpr Index kDepth = 1024;    // columns of the vocabulary summed in one chain of dh
+
+  const LinearLoss<S>& args;
+  S* logits;          // a block
+  LogSumExp<S>* sums; // (M,)
+  S* packed;          // a panel of W or a piece of its transpose, one a thread
+  Index packed_size;
+
+  explicit LinearLossPass(const LinearLoss<S>& a) : args(a) {
+    logits = args.workspace;
+    sums = reinterpret_cast<LogSumExp<S>*>(logits + args.M * block_columns(a));
+    packed = reinterpret_cast<S*>(sums + args.M);
+    packed_size = packed_elements(a);
+  }
+
+  static Index block_columns(const LinearLoss<S>& a) { return min_of(a.block, ceil_div(a.V, kPanel) * kPanel); }
+  static Index packed_elements(const LinearLoss<S>& a) {
+    return max_of(a.H * kPanel, min_of(kDepth, block_columns(a)) * kTileColumns<S>);
+  }
+  static Index workspace(const LinearLoss<S>& a) {
+    return a.M * block_columns(a) + 2 * a.M + a.threads * packed_elements(a);
+  }
+
+  void run(Team& team) const {
+    const Range rows = piece(args.M, team.member(), team.size());
+    const Index block = block_columns(args);
+    for (Index m = rows.begin; m < rows.end; ++m) sums[m] = LogSumExp<S>{};
+    for (Index first = 0; first < args.V; first += block) {
+      multiply_logits(team, first);
+      team.wait();
+      add_to_sums(rows, first);
+      if (block < args.V) team.wait();
+    }
+    for (Index first = 0; first < args.V; first += block) {
+      if (block < args.V) {
+        multiply_logits(team, first);
+        team.wait();
+      }
+      differentiate(rows, first);
+      team.wait();
+      multiply_dW(team, first);
+      multiply_dh(team, first);
+      team.wait();
+    }
+  }
+
+  Index block_end(Index first) const { return min_of(first + block_columns(args), args.V); }
+  // Row m's logits of the panel that begins at column `column` of the vocabulary.
+  S* logits_at(Index first, Index column, Index m) const {
+    return logits + (column - first) / kPanel * args.M * kPanel + m * kPanel;
+  }
+  S* own_packed(const Team& team) const { return packed + team.member() * packed_size; }
+
+  // Calls body(column) for the panels of a block that this thread owns.
+  template <class Body>
+  void for_each_own_panel(const Team& team, Index first, const Body& body) const {
+    const Range own = piece(ceil_div(block_end(first) - first, kPanel), team.member(), team.size());
+    for (Index p = own.begin; p < own.end; ++p) body(first + p * kPanel);
+  }
+
+  void multiply_logits(const Team& team, Index first) const {
+    S* const W = own_packed(team);
+    for_each_own_panel(team, first, [&](Index column) {
+      for (Index part = 0; part < kPanel; part += kTileColumns<S>) {
+        const Index left = args.V - column - part;
+        if (left <= 0) break;
+        alignas(64) S bias[kTileColumns<S>];
+        for (Index v = 0; v < kTileColumns<S>; v += kLanes<S>) {
+          store(bias + v, load_partial(args.b + column + part + v, left - v));
+          for (Index k = 0; k < args.H; ++k) {
+            store(W + k * kTileColumns<S> + v, load_partial(args.W + k * args.V + column + part + v, left - v));
+          }
+        }
+        for (Index m = 0; m < args.M;) {
+          const Index count = next_tile(args.M, m, kTileRows<kTileVectors>);
+          const Term<S> term{row_major(args.h + m * args.H, args.H, args.H), W};
+          kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
+          m += count;
+        }
+      }
+    });
+  }
+
+  bool counts(Index m) const { return args.targets[m] != args.ignore_index; }
+
+  void add_to_sums(Range rows, Index first) const {
+    const Index end = block_end(first);
+    for (Index m = rows.begin; m < rows.end; ++m) {
+      if (first == 0) args.losses[m] = 0;
+      if (!counts(m)) continue;
+      for (Index column = first; column < end; column += kPanel) {
+        sums[m].add(logits_at(first, column, m), min_of(kPanel, end - column));
+      }
+      const Index target = static_cast<Index>(args.targets[m]);
+      if (target >= first && target < end) {
+        args.losses[m] -= static_cast<double>(logits_at(first, target, m)[(target - first) % kPanel]);
+      }
+      if (end == args.V) args.losses[m] += sums[m].value();
+    }
+  }
+
+  void differentiate(Range rows, Index first) const {
+    const Index end = block_end(first);
+    for (Index m = rows.begin; m < rows.end; ++m) {
+      for (Index column = first; column < end; column += kPanel) {
+        S* const x = logits_at(first, column, m);
+        const Index count = min_of(kPanel, end - column);
+        if (counts(m)) {
+          softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, args.scale, x);
+        } else {
+          clear(x, count);
+        }
+        clear(x + count, kPanel - count);
+      }
+    }
+  }
+
+  // dW = h^T dlogits, db = sum of dlogits.
+  void multiply_dW(const Team& team, Index first) const {
+    alignas(64) S block[kLaneBlock * kPanel];
+    for_each_own_panel(team, first, [&](Index column) {
+      const S* const dlogits = logits_at(first, column, 0);
+      const Index width = min_of(kPanel, args.V - column);
+      for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
+        const Index lanes = min_of(kLaneBlock, args.H - lane);
+        clear(block, lanes * kPanel);
+        for (Index m = 0; m < args.M; m += kChunk) {
+          const Index count = min_of(kChunk, args.M - m);
+          for (Index part = 0; part < width; part += kTileColumns<S>) {
+            for (Index done = 0; done < lanes;) {
+              const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
+              kTransposedTilesOf<S, kTileVectors>.by_rows[tile](args.h + m * args.H + lane + done, args.H,
+                                                               dlogits + m * kPanel + part, kPanel, count,
+                                                               block + done * kPanel + part, kPanel);
+              done += tile;
+            }
+          }
+        }
+        for (Index k = 0; k < lanes; ++k) {
+          for (Index v = 0; v < width; v += kLanes<S>) {
+            store_partial(args.dW + (lane + k) * args.V + column + v, load(block + k * kPanel + v), width - v);
+          }
+        }
+      }
+      for (Index v = 0; v < width; v += kLanes<S>) {
+        Vec<S> total{};
+        for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel + v);
+        store_partial(args.db + column + v, total, width - v);
+      }
+    });
+  }
+
+  // dh += dlogits W^T
+  void multiply_dh(const Team& team, Index first) const {
+    S* const Wt = own_packed(team);
+    const Range own = piece(ceil_div(args.H, kLanes<S>), team.member(), team.size());
+    const Index block = block_end(first) - first;
+    for (Index column = 0; column < block; column += kDepth) {
+      const Index depth = min_of(kDepth, block - column);
+      for (Index unit = own.begin * kLanes<S>; unit < min_of(own.end * kLanes<S>, args.H); unit += kTileColumns<S>) {
+        const Index width = min_of(kTileColumns<S>, own.end * kLanes<S> - unit);
+        pack_transposed(unit, first + column, depth, width, Wt);
+        const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
+        add_to_dh(dlogits, Wt, unit, width, first + column == 0);
+      }
+    }
+  }
+
+  void pack_transposed(Index unit, Index column, Index depth, Index width, S* Wt) const {
+    constexpr Index kSquare = 16;
+    for (Index k = 0; k < depth; k += kSquare) {
+      for (Index i = 0; i < width; ++i) {
+        const bool inside = unit + i < args.H;
+        const S* const row = args.W + (unit + i) * args.V + column;
+        for (Index l = k; l < min_of(k + kSquare, depth); ++l) Wt[l * width + i] = inside ? row[l] : S{0};
+      }
+    }
+  }
+
+  void add_to_dh(const Operand<S>& dlogits, const S* Wt, Index unit, Index width, bool begin) const {
+    alignas(64) S tile[kMostRows * kTileColumns<S>];
+    with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+      for (Index m = 0; m < args.M;) {
+        const Index count = next_tile(args.M, m, kTileRows<vectors>);
+        for (Index k = 0; k < count; ++k) {
+          for (Index v = 0; v < width; v += kLanes<S>) {
+            const S* const place = args.dh + (m + k) * args.H + unit + v;
+            store(tile + k * width + v, begin ? Vec<S>{} : load_partial(place, args.H - unit - v));
+          }
+        }
+        const Term<S> term{dlogits.rows_from(m), Wt};
+        kTilesOf<S, vectors>.by_rows[count](&term, 1, tile, width, tile, width);
+        for (Index k = 0; k < count; ++k) {
+          for (Index v = 0; v < width; v += kLanes<S>) {
+            store_partial(args.dh + (m + k) * args.H + unit + v, load(tile + k * width + v), args.H - unit - v);
+          }
+        }
+        m += count;
+      }
+    });
+  }
+};
+
+template <class S>
+void linear_cross_entropy(const LinearLoss<S>& args) {
+  LinearLossPass<S> pass(args);
+  constexpr double kSmallWork = 4e5;
+  const double work = static_cast<double>(args.M) * static_cast<double>(args.H) * static_cast<double>(args.V);
+  run_team(
+      work < kSmallWork ? 1 : args.threads, [](void* p, Team& team) { static_cast<LinearLossPass<S>*>(p)->run(team); },
+      &pass);
+}
+
+}  // namespace
+
+extern const LossKernels<float, std::int32_t> losses_float32_int32 = table<float, std::int32_t>();
+extern const LossKernels<float, std::int64_t> losses_float32_int64 = table<float, std::int64_t>();
+extern const LossKernels<double, std::int32_t> losses_float64_int32 = table<double, std::int32_t>();
+extern const LossKernels<double, std::int64_t> losses_float64_int64 = table<double, std::int64_t>();
+extern const LinearLossKernels<float> linear_loss_float32{LinearLossPass<float>::workspace,
+                                                          linear_cross_entropy<float>};
+extern const LinearLossKernels<double> linear_loss_float64{LinearLossPass<double>::workspace,
+                                                           linear_cross_entropy<double>};
+
+}  // namespace fastlstm::FASTLSTM_ISA

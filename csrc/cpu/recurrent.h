@@ -1,0 +1,563 @@
+// The time loop of a recurrent layer, forward and backward, in one parallel region each.
+//
+// A cell (LstmCell in lstm.cc, RnnCell in rnn.cc) says what happens to a tile's pre-activations; everything else - the
+// packing of the weights, the split of the work, the products - is here, once.
+//
+// The split: if the packed weights fit the cache and the batch is large enough, threads take rows of the batch and
+// never wait for each other; else they take units, and meet at a barrier each step.
+#pragma once
+
+#include "kernels.h"
+#include "threads.h"
+#include "tile.h"
+#include "vector_math.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+// Sizes of one call, derived once.
+template <class S, class Cell>
+struct Plan {
+  static constexpr Index kUnits = Cell::kLayout.units;
+  static constexpr Index kGates = Cell::kLayout.gates;
+  static constexpr Index kWidth = kUnits * kGates;  // columns of a gate block
+  static constexpr Index kPanel = kTileColumns<S>;  // columns of a packed panel
+  static_assert(kWidth % kPanel == 0 && kUnits % kLanes<S> == 0);
+
+  const RecurrentSizes& sizes;
+  Index N, T, D, H;
+  Index G;            // columns of the weights
+  Index blocks;       // of units
+  Index input_blocks; // of input columns, as wide as blocks of units
+  Index rows;         // T N
+
+  explicit Plan(const RecurrentSizes& s)
+      : sizes(s),
+        N(s.N),
+        T(s.T),
+        D(s.D),
+        H(s.H),
+        G(kGates * s.H),
+        blocks(Cell::kLayout.blocks(s.H)),
+        input_blocks(Cell::kLayout.blocks(s.D)),
+        rows(s.T * s.N) {}
+
+  Index time(Index step) const { return sizes.reverse ? T - 1 - step : step; }
+
+  // Columns of block j that hold units, in whole vectors. Only a cell of one gate can leave the rest out: its units
+  // are neighbours.
+  Index columns(Index j) const {
+    if constexpr (kGates == 1) return min_of(kUnits, ceil_div(H - j * kUnits, kLanes<S>) * kLanes<S>);
+    return kWidth;
+  }
+
+  Index padded_units() const { return blocks * kUnits; }
+  // Columns of dx, in whole vectors.
+  Index padded_inputs() const { return ceil_div(D, kLanes<S>) * kLanes<S>; }
+
+  bool split_rows() const {
+    constexpr Index kCachedBytes = 768 * 1024;
+    return N >= 8 && (D + H) * G * static_cast<Index>(sizeof(S)) <= kCachedBytes;
+  }
+
+  int threads() const {
+    // Below this, waking another thread costs more than it brings.
+    constexpr double kSmallWork = 4e5;
+    const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
+    if (work < kSmallWork) return 1;
+    return static_cast<int>(split_rows() ? ceil_div(N, 4) : blocks);
+  }
+
+  Range own_rows(const Team& team) const {
+    return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N};
+  }
+  Range own_blocks(const Team& team) const {
+    return split_rows() ? Range{0, blocks} : piece(blocks, team.member(), team.size());
+  }
+  // What each thread packs for itself: everything shared evenly, or what it alone reads.
+  Range packed_blocks(const Team& team) const { return piece(blocks, team.member(), team.size()); }
+};
+
+// ---- Packing ---------------------------------------------------------------------------------------------------------
+
+// The columns of gate block j of W (depth, G) as panels [kWidth / kPanel][depth][kPanel]; zeros beside the units.
+template <class S, class P>
+void pack_gate_block(const P& plan, const S* W, Index depth, Index j, S* packed) {
+  const Index columns = plan.columns(j);
+  for (Index panel = 0; panel < columns; panel += P::kPanel) {
+    const Index width = min_of(P::kPanel, columns - panel);
+    for (Index column = panel; column < panel + width; column += kLanes<S>) {
+      const Index unit = j * P::kUnits + column % P::kUnits;
+      const S* source = W + plan.sizes.gate_position[column / P::kUnits] * plan.H + unit;
+      S* out = packed + panel * depth + (column - panel);
+      for (Index k = 0; k < depth; ++k) store(out + k * width, load_partial(source + k * plan.G, plan.H - unit));
+    }
+  }
+}
+
+// The transpose of rows [first, first + width) of W (count, G), as a panel [kGates H][width] whose rows stand in the
+// order of the gate buffer's columns. Rows from count on are zero.
+template <class S, class P>
+void pack_transposed_panel(const P& plan, const S* W, Index count, Index first, Index width, S* packed) {
+  for (Index j = 0; j < plan.blocks; ++j) {
+    const Index units = min_of(P::kUnits, plan.H - j * P::kUnits);
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      const S* source = W + plan.sizes.gate_position[gate] * plan.H + j * P::kUnits;
+      for (Index i = 0; i < width; ++i) {
+        const bool inside = first + i < count;
+        const S* row = source + (first + i) * plan.G;
+        for (Index u = 0; u < units; ++u) packed[u * width + i] = inside ? row[u] : S{0};
+      }
+      packed += units * width;
+    }
+  }
+}
+
+// Calls body(first, width) for the panels of columns [begin, end).
+template <class S, class Body>
+FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
+  for (Index first = begin; first < end; first += kTileColumns<S>) body(first, min_of(kTileColumns<S>, end - first));
+}
+
+// ---- Forward ---------------------------------------------------------------------------------------------------------
+
+template <class S, class Cell>
+struct ForwardPass {
+  using P = Plan<S, Cell>;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kPanel = P::kPanel;
+
+  const RecurrentForward<S>& args;
+  P plan;
+  S* packed_Wx;
+  S* packed_Wh;
+  S* packed_b;
+
+  explicit ForwardPass(const RecurrentForward<S>& a) : args(a), plan(a.sizes) {
+    packed_Wx = args.workspace;
+    packed_Wh = packed_Wx + plan.blocks * kWidth * plan.D;
+    packed_b = packed_Wh + plan.blocks * kWidth * plan.H;
+  }
+
+  static Index workspace(const RecurrentSizes& sizes) {
+    const P plan(sizes);
+    return plan.blocks * kWidth * (plan.D + plan.H + 1);
+  }
+
+  Index state_stride() const { return Cell::kLayout.state_stride(args.slots * plan.N); }
+  Index slot_row(Index step) const { return (args.slots == plan.T + 1 ? step : step % 2) * plan.N; }
+
+  // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
+  // them in the step saves writing and reading the gates.
+  bool hoist_inputs() const { return args.gates != nullptr && plan.T > 1 && !plan.split_rows(); }
+
+  void run(Team& team) const {
+    const Range rows = plan.own_rows(team);
+    const Range blocks = plan.own_blocks(team);
+    pack(plan.packed_blocks(team));
+    load_state(args.h0, args.h, rows, blocks);
+    if constexpr (Cell::kHasCellState) load_state(args.c0, args.c, rows, blocks);
+    team.wait();
+    const bool hoisted = hoist_inputs();
+    if (hoisted) {
+      for (Index j = blocks.begin; j < blocks.end; ++j) {
+        for (Index step = 0; step < plan.T; ++step) multiply_inputs(step, j, rows);
+      }
+    }
+    for (Index step = 0; step < plan.T; ++step) {
+      for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, rows, hoisted);
+      if (!plan.split_rows()) team.wait();
+    }
+    store_state(args.h, args.h_n, rows, blocks);
+    if constexpr (Cell::kHasCellState) store_state(args.c, args.c_n, rows, blocks);
+  }
+
+  void pack(Range blocks) const {
+    for (Index j = blocks.begin; j < blocks.end; ++j) {
+      pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
+      pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
+      pack_gate_block(plan, args.b, 1, j, packed_b + j * kWidth);
+    }
+  }
+
+  void load_state(const S* from, S* to, Range rows, Range blocks) const {
+    for (Index j = blocks.begin; j < blocks.end; ++j) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        for (Index u = 0; u < kUnits; u += kLanes<S>) {
+          const Index unit = j * kUnits + u;
+          const Vec<S> value = from ? load_partial(from + n * plan.H + unit, plan.H - unit) : Vec<S>{};
+          store(to + j * state_stride() + (slot_row(0) + n) * kUnits + u, value);
+        }
+      }
+    }
+  }
+
+  void store_state(const S* from, S* to, Range rows, Range blocks) const {
+    if (to == nullptr) return;
+    for (Index j = blocks.begin; j < blocks.end; ++j) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
+          const Index unit = j * kUnits + u;
+          const Vec<S> value = load(from + j * state_stride() + (slot_row(plan.T) + n) * kUnits + u);
+          store_partial(to + n * plan.H + unit, value, plan.H - unit);
+        }
+      }
+    }
+  }
+
+  Operand<S> inputs(Index step, Index n) const {
+    return row_major(args.xs + (n * plan.T + plan.time(step)) * plan.D, plan.T * plan.D, plan.D);
+  }
+
+  S* gate_row(Index step, Index j, Index n) const {
+    return args.gates + j * Cell::kLayout.gate_stride(plan.rows) + (step * plan.N + n) * kWidth;
+  }
+
+  // gates = b + x Wx
+  void multiply_inputs(Index step, Index j, Range rows) const {
+    const Index columns = plan.columns(j);
+    for_each_panel<S>(0, columns, [&](Index panel, Index width) {
+      const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
+      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+        for (Index n = rows.begin; n < rows.end;) {
+          const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
+          const Term<S> term{inputs(step, n), Wx};
+          kTilesOf<S, vectors>.by_rows[count](&term, 1, packed_b + j * kWidth + panel, 0, gate_row(step, j, n) + panel,
+                                              kWidth);
+          n += count;
+        }
+      });
+    });
+  }
+
+  // One step of one block of units.
+  void advance(Index step, Index j, Range rows, bool hoisted) const {
+    alignas(64) S tile[kTileRows<kTileVectors> * kWidth];
+    const Index columns = plan.columns(j);
+    for (Index n = rows.begin; n < rows.end;) {
+      // A last panel narrower than the tile could take more rows, but all panels of a block share them.
+      const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
+      const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
+      for_each_panel<S>(0, columns, [&](Index panel, Index width) {
+        const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
+        const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
+        const Term<S> terms[2] = {{inputs(step, n), Wx}, {h, Wh}};
+        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+          const Tile<S> multiply = kTilesOf<S, vectors>.by_rows[count];
+          if (hoisted) {
+            multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
+          } else {
+            multiply(terms, 2, packed_b + j * kWidth + panel, 0, tile + panel, kWidth);
+          }
+        });
+      });
+      for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
+      n += count;
+    }
+  }
+
+  // The cell's arithmetic on one row of a tile, and its results in their places.
+  void finish_row(Index step, Index j, Index n, const S* tile_row) const {
+    const Index t = plan.time(step);
+    const bool valid = args.mask == nullptr || args.mask[n * plan.T + t];
+    const Index before = j * state_stride() + (slot_row(step) + n) * kUnits;
+    const Index after = j * state_stride() + (slot_row(step + 1) + n) * kUnits;
+    S* const kept = args.gates ? gate_row(step, j, n) : nullptr;
+    for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
+      Vec<S> h;
+      if (valid) {
+        h = Cell::template forward<S>(tile_row + u, kept ? kept + u : nullptr, args.c, before + u, after + u);
+      } else {
+        h = load(args.h + before + u);
+        if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
+      }
+      store(args.h + after + u, h);
+      if (args.hs) {
+        const Index unit = j * kUnits + u;
+        store_partial(args.hs + (n * plan.T + t) * plan.H + unit, h, plan.H - unit);
+      }
+    }
+  }
+};
+
+// ---- Backward --------------------------------------------------------------------------------------------------------
+
+template <class S, class Cell>
+struct BackwardPass {
+  using P = Plan<S, Cell>;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kPanel = P::kPanel;
+  // Rows of one chain of sums in the weights' gradients: longer ones lose accuracy, and a chunk of both operands
+  // stays in the cache.
+  static constexpr Index kChunk = 512;
+
+  const RecurrentBackward<S>& args;
+  P plan;
+  S* packed_Wh;  // transposed: panels of units, each [G][width]
+  S* packed_Wx;  // transposed: panels of inputs
+  S* x;          // inputs in blocks [D / kUnits][T N][kUnits], in the order of processing
+  S* dc;         // state layout, one slot
+  S* carried;    // what a masked step hands through, state layout, one slot
+
+  explicit BackwardPass(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
+    packed_Wh = args.workspace;
+    packed_Wx = packed_Wh + plan.padded_units() * plan.G;
+    x = packed_Wx + plan.padded_inputs() * plan.G;
+    dc = x + plan.input_blocks * Cell::kLayout.state_stride(plan.rows);
+    carried = dc + plan.blocks * state_stride();
+  }
+
+  static Index workspace(const RecurrentSizes& sizes) {
+    const P plan(sizes);
+    return (plan.padded_units() + plan.padded_inputs()) * plan.G +
+           plan.input_blocks * Cell::kLayout.state_stride(plan.rows) +
+           2 * plan.blocks * Cell::kLayout.state_stride(plan.N);
+  }
+
+  Index state_stride() const { return Cell::kLayout.state_stride(plan.N); }
+  Index kept_state_stride() const { return Cell::kLayout.state_stride(plan.rows + plan.N); }
+  Index gate_stride() const { return Cell::kLayout.gate_stride(plan.rows); }
+
+  // Columns of units [first, last) that hold units, in whole vectors.
+  Index units_end(Index last_block) const {
+    return min_of(last_block * kUnits, ceil_div(plan.H, kLanes<S>) * kLanes<S>);
+  }
+
+  void run(Team& team) const {
+    const Range rows = plan.own_rows(team);
+    const Range blocks = plan.own_blocks(team);
+    const Range units{blocks.begin * kUnits, units_end(blocks.end)};
+    pack_Wh(team, units);
+    pack_inputs(piece(plan.rows, team.member(), team.size()));
+    if (plan.split_rows()) team.wait();  // all of Wh is packed
+
+    start(rows, units);
+    for (Index step = plan.T - 1; step >= 0; --step) {
+      if (!plan.split_rows()) team.wait();  // all gradients of this step's gates are there
+      for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) { recede(step, first, width, rows); });
+    }
+    if constexpr (Cell::kHasCellState) store_dc0(rows, units);
+
+    for_each_own_input_panel(team, [&](Index first, Index width) {
+      pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_Wx + first * plan.G);
+    });
+    team.wait();
+    multiply_dx(piece(plan.rows, team.member(), team.size()));
+    multiply_dW(team);
+  }
+
+  template <class Body>
+  void for_each_own_input_panel(const Team& team, const Body& body) const {
+    const Range own = piece(ceil_div(plan.padded_inputs(), kPanel), team.member(), team.size());
+    for_each_panel<S>(own.begin * kPanel, min_of(own.end * kPanel, plan.padded_inputs()), body);
+  }
+
+  // A panel is packed where its first column is. Threads that own rows share all panels; threads that own units pack
+  // the panels of their own units.
+  void pack_Wh(const Team& team, Range units) const {
+    Index index = 0;
+    for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
+      if (!plan.split_rows() || index++ % team.size() == team.member()) {
+        pack_transposed_panel(plan, args.Wh, plan.H, first, width, packed_Wh + first * plan.G);
+      }
+    });
+  }
+
+  void pack_inputs(Range rows) const {
+    const Index stride = Cell::kLayout.state_stride(plan.rows);
+    for (Index r = rows.begin; r < rows.end; ++r) {
+      const Index n = r % plan.N, t = plan.time(r / plan.N);
+      const bool valid = args.mask == nullptr || args.mask[n * plan.T + t];
+      const S* source = args.xs + (n * plan.T + t) * plan.D;
+      for (Index d = 0; d < plan.D; d += kLanes<S>) {
+        // Masked steps may hold anything; zeros keep it out of the weights' gradients.
+        const Vec<S> value = valid ? load_partial(source + d, plan.D - d) : Vec<S>{};
+        store(x + d / kUnits * stride + r * kUnits + d % kUnits, value);
+      }
+    }
+  }
+
+  // The gradients after the last step, and through the last step's cell.
+  void start(Range rows, Range units) const {
+    for (Index u = units.begin; u < units.end; u += kLanes<S>) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        const Index place = n * plan.H + u;
+        if constexpr (Cell::kHasCellState) {
+          store(state(dc, n, u), args.dc_n ? load_partial(args.dc_n + place, plan.H - u) : Vec<S>{});
+        }
+        const Vec<S> dh = args.dh_n ? load_partial(args.dh_n + place, plan.H - u) : Vec<S>{};
+        if (plan.T > 0) {
+          through_cell(plan.T - 1, n, u, dh);
+        } else {
+          store_partial(args.dh0 + place, dh, plan.H - u);
+        }
+      }
+    }
+  }
+
+  S* state(S* buffer, Index n, Index u) const {
+    return buffer + u / kUnits * state_stride() + n * kUnits + u % kUnits;
+  }
+
+  S* gate_row(Index step, Index n, Index u) const {
+    return args.gates + u / kUnits * gate_stride() + (step * plan.N + n) * kWidth + u % kUnits;
+  }
+
+  // From dh, the gradient of h after a step (without dhs): the gradients of the step's pre-activations.
+  FASTLSTM_INLINE void through_cell(Index step, Index n, Index u, Vec<S> dh) const {
+    const Index t = plan.time(step);
+    if (args.dhs) dh += load_partial(args.dhs + (n * plan.T + t) * plan.H + u, plan.H - u);
+    const bool valid = args.mask == nullptr || args.mask[n * plan.T + t];
+    if (args.mask) store(state(carried, n, u), valid ? Vec<S>{} : dh);
+    S* const gates = gate_row(step, n, u);
+    if (!valid) {
+      for (Index gate = 0; gate < P::kGates; ++gate) store(gates + gate * kUnits, Vec<S>{});
+      return;
+    }
+    const Index before = u / kUnits * kept_state_stride() + (step * plan.N + n) * kUnits + u % kUnits;
+    const Index after = before + plan.N * kUnits;
+    Cell::template backward<S>(gates, args.h, args.c, before, after, dh, Cell::kHasCellState ? state(dc, n, u) : nullptr);
+  }
+
+  // dh before a step, for a panel of units: dA Wh^T; then on through the cell of the step before it.
+  void recede(Index step, Index first, Index width, Range rows) const {
+    alignas(64) S tile[kMostRows * kPanel];
+    with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+      for (Index n = rows.begin; n < rows.end;) {
+        const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
+        const Term<S> term{gate_gradients(step * plan.N + n), packed_Wh + first * plan.G};
+        kTilesOf<S, vectors>.by_rows[count](&term, 1, nullptr, 0, tile, width);
+        for (Index v = 0; v < width; v += kLanes<S>) {
+          const Index u = first + v;
+          for (Index m = 0; m < count; ++m) {
+            Vec<S> dh = load(tile + m * width + v);
+            if (args.mask) dh += load(state(carried, n + m, u));
+            if (step > 0) {
+              through_cell(step - 1, n + m, u, dh);
+            } else {
+              store_partial(args.dh0 + (n + m) * plan.H + u, dh, plan.H - u);
+            }
+          }
+        }
+        n += count;
+      }
+    });
+  }
+
+  void store_dc0(Range rows, Range units) const {
+    for (Index u = units.begin; u < units.end; u += kLanes<S>) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        store_partial(args.dc0 + n * plan.H + u, load(state(dc, n, u)), plan.H - u);
+      }
+    }
+  }
+
+  Operand<S> gate_gradients(Index row) const {
+    return {args.gates + row * kWidth, kWidth, gate_stride(), kUnits, static_cast<int>(P::kGates), plan.H};
+  }
+
+  // dx = dA Wx^T
+  void multiply_dx(Range rows) const {
+    alignas(64) S tile[kMostRows * kPanel];
+    for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
+      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+        for (Index r = rows.begin; r < rows.end;) {
+          const Index count = next_tile(rows.end - rows.begin, r - rows.begin, kTileRows<vectors>);
+          const Term<S> term{gate_gradients(r), packed_Wx + first * plan.G};
+          kTilesOf<S, vectors>.by_rows[count](&term, 1, nullptr, 0, tile, width);
+          for (Index m = 0; m < count; ++m) {
+            const Index n = (r + m) % plan.N, t = plan.time((r + m) / plan.N);
+            S* const out = args.dxs + (n * plan.T + t) * plan.D + first;
+            for (Index v = 0; v < width; v += kLanes<S>) {
+              store_partial(out + v, load(tile + m * width + v), plan.D - first - v);
+            }
+          }
+          r += count;
+        }
+      });
+    });
+  }
+
+  // dWx = x^T dA, dWh = h_prev^T dA, db = sum of dA: all steps at once. The work is split over blocks of the results.
+  void multiply_dW(const Team& team) const {
+    const Index left_blocks = plan.input_blocks + plan.blocks + 1;  // of the rows of dWx and dWh, and db
+    const Range own = piece(plan.blocks * left_blocks, team.member(), team.size());
+    for (Index item = own.begin; item < own.end; ++item) {
+      const Index j = item / left_blocks, left = item % left_blocks;
+      if (left < plan.input_blocks) {
+        const S* a = x + left * Cell::kLayout.state_stride(plan.rows);
+        weight_block(a, plan.D, left, j, args.dWx);
+      } else if (left < plan.input_blocks + plan.blocks) {
+        const Index i = left - plan.input_blocks;
+        weight_block(args.h + i * kept_state_stride(), plan.H, i, j, args.dWh);
+      } else {
+        bias_block(j);
+      }
+    }
+  }
+
+  // Rows of block i, columns of gate block j of a weight gradient of `height` rows.
+  void weight_block(const S* a, Index height, Index i, Index j, S* dW) const {
+    alignas(64) S sums[kUnits * kWidth];
+    const Index lanes = min_of(kUnits, height - i * kUnits);
+    for (Index k = 0; k < lanes * kWidth; k += kLanes<S>) store(sums + k, Vec<S>{});
+    const S* const gates = args.gates + j * gate_stride();
+    for (Index r = 0; r < plan.rows; r += kChunk) {
+      const Index count = min_of(kChunk, plan.rows - r);
+      for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
+        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+          for (Index lane = 0; lane < lanes;) {
+            const Index tile = next_tile(lanes, lane, kTileRows<vectors>);
+            kTransposedTilesOf<S, vectors>.by_rows[tile](a + r * kUnits + lane, kUnits, gates + r * kWidth + panel,
+                                                         kWidth, count, sums + lane * kWidth + panel, kWidth);
+            lane += tile;
+          }
+        });
+      });
+    }
+    for (Index lane = 0; lane < lanes; ++lane) unpack_gates(sums + lane * kWidth, j, dW + (i * kUnits + lane) * plan.G);
+  }
+
+  void bias_block(Index j) const {
+    alignas(64) S sums[kWidth];
+    const S* const gates = args.gates + j * gate_stride();
+    for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
+      Vec<S> total{};
+      for (Index r = 0; r < plan.rows; r += kChunk) {
+        Vec<S> sum{};
+        for (Index k = r; k < min_of(r + kChunk, plan.rows); ++k) sum += load(gates + k * kWidth + column);
+        total += sum;
+      }
+      store(sums + column, total);
+    }
+    unpack_gates(sums, j, args.db);
+  }
+
+  // A row of gate block j to its places in a row of G columns.
+  void unpack_gates(const S* block, Index j, S* row) const {
+    for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
+      const Index unit = j * kUnits + column % kUnits;
+      if (unit >= plan.H) continue;
+      S* const out = row + plan.sizes.gate_position[column / kUnits] * plan.H + unit;
+      store_partial(out, load(block + column), plan.H - unit);
+    }
+  }
+};
+
+// ---- Table -----------------------------------------------------------------------------------------------------------
+
+template <class Pass>
+void run_pass(void* pass, Team& team) {
+  static_cast<const Pass*>(pass)->run(team);
+}
+
+template <class S, class Cell>
+void run_forward(const RecurrentForward<S>& args) {
+  ForwardPass<S, Cell> pass(args);
+  run_team(pass.plan.threads(), run_pass<ForwardPass<S, Cell>>, &pass);
+}
+
+template <class S, class Cell>
+void run_backward(const RecurrentBackward<S>& args) {
+  BackwardPass<S, Cell> pass(args);
+  run_team(pass.plan.threads(), run_pass<BackwardPass<S, Cell>>, &pass);
+}
+
+}  // namespace fastlstm::FASTLSTM_ISA

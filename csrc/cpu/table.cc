@@ -1,0 +1,31 @@
+// The table of one instruction set: all that the rest of the program sees of it.
+#include "kernels.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+extern const RecurrentKernels<float> lstm_float32, rnn_float32;
+extern const RecurrentKernels<double> lstm_float64, rnn_float64;
+extern const EmbeddingKernels<float, std::int32_t> embedding_float32_int32;
+extern const EmbeddingKernels<float, std::int64_t> embedding_float32_int64;
+extern const EmbeddingKernels<double, std::int32_t> embedding_float64_int32;
+extern const EmbeddingKernels<double, std::int64_t> embedding_float64_int64;
+extern const LossKernels<float, std::int32_t> losses_float32_int32;
+extern const LossKernels<float, std::int64_t> losses_float32_int64;
+extern const LossKernels<double, std::int32_t> losses_float64_int32;
+extern const LossKernels<double, std::int64_t> losses_float64_int64;
+extern const LinearLossKernels<float> linear_loss_float32;
+extern const LinearLossKernels<double> linear_loss_float64;
+extern const OptimKernels<float> optim_float32;
+extern const OptimKernels<double> optim_float64;
+
+#define FASTLSTM_NAME_OF(isa) #isa
+#define FASTLSTM_NAME(isa) FASTLSTM_NAME_OF(isa)
+
+extern const InstructionSet table{
+    FASTLSTM_NAME(FASTLSTM_ISA),
+    {&lstm_float32, &rnn_float32, &embedding_float32_int32, &embedding_float32_int64, &losses_float32_int32,
+     &losses_float32_int64, &linear_loss_float32, &optim_float32},
+    {&lstm_float64, &rnn_float64, &embedding_float64_int32, &embedding_float64_int64, &losses_float64_int32,
+     &losses_float64_int64, &linear_loss_float64, &optim_float64}};
+
+}  // namespace fastlstm::FASTLSTM_ISA

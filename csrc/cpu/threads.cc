@@ -1,0 +1,199 @@
+#include "threads.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fastlstm {
+namespace {
+
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Some tens of microseconds: longer than the gap between the regions of a training step, shorter than anyone notices.
+constexpr int kSpins = 4000;
+
+// Waits until value differs from old: spins briefly, then sleeps in the kernel. With more threads than cores spinning
+// only keeps the others from running.
+std::uint32_t wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old, bool spin) {
+  if (spin) {
+    for (int k = 0; k < kSpins; ++k) {
+      const std::uint32_t now = value.load(std::memory_order_acquire);
+      if (now != old) return now;
+      pause_cpu();
+    }
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
+}
+
+bool worth_spinning(int threads) { return threads <= static_cast<int>(std::thread::hardware_concurrency()); }
+
+}  // namespace
+
+class Barrier {
+ public:
+  explicit Barrier(int size) : size_(size), spin_(worth_spinning(size)) {}
+
+  void wait() {
+    const std::uint32_t round = round_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+      round_.notify_all();
+    } else {
+      wait_while(round_, round, spin_);
+    }
+  }
+
+ private:
+  const int size_;
+  const bool spin_;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<std::uint32_t> round_{0};
+};
+
+void Team::wait() {
+  if (size_ > 1) barrier_->wait();
+}
+
+namespace {
+
+// Denormal numbers are zero inside regions: arithmetic on them takes a hundred times longer, and decaying states and
+// gradients of padding are full of them. The caller's own setting is restored.
+class FlushDenormals {
+ public:
+#if defined(__x86_64__)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(saved_ | (std::uint64_t{1} << 24)));
+  }
+  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  std::uint64_t saved_;
+#endif
+};
+
+void run_member(Region region, void* context, int member, int size, Barrier* barrier) {
+  const FlushDenormals flush;
+  Team team(member, size, barrier);
+  region(context, team);
+}
+
+// Workers 1 .. n - 1 of teams. One region at a time.
+class Pool {
+ public:
+  // Runs the region if no other one is running; false if one is.
+  bool try_run(int threads, Region region, void* context) {
+    const std::unique_lock lock(busy_, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    const int size = grow_to(threads);
+    Barrier barrier(size);
+    job_ = {region, context, size, &barrier};
+    pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
+    for (int member = 1; member < size; ++member) {
+      std::atomic<std::uint32_t>& calls = workers_[static_cast<std::size_t>(member) - 1]->calls;
+      calls.fetch_add(1, std::memory_order_release);
+      calls.notify_one();
+    }
+    run_member(region, context, 0, size, &barrier);
+    for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) {
+      wait_while(pending_, left, worth_spinning(size));
+    }
+    return true;
+  }
+
+ private:
+  struct Worker {
+    alignas(64) std::atomic<std::uint32_t> calls{0};
+    std::thread thread;
+  };
+
+  struct Job {
+    Region region;
+    void* context;
+    int size;
+    Barrier* barrier;
+  };
+
+  int grow_to(int threads) {
+    while (static_cast<int>(workers_.size()) + 1 < threads) {
+      const int member = static_cast<int>(workers_.size()) + 1;
+      auto worker = std::make_unique<Worker>();
+      try {
+        worker->thread = std::thread([this, member, calls = &worker->calls] { work(member, *calls); });
+      } catch (const std::system_error&) {
+        break;  // no more threads to be had: the team is smaller
+      }
+      workers_.push_back(std::move(worker));
+    }
+    const int available = static_cast<int>(workers_.size()) + 1;
+    return available < threads ? available : threads;
+  }
+
+  [[noreturn]] void work(int member, const std::atomic<std::uint32_t>& calls) {
+    for (std::uint32_t seen = 0;;) {
+      seen = wait_while(calls, seen, worth_spinning(member + 1));
+      run_member(job_.region, job_.context, member, job_.size, job_.barrier);
+      if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
+    }
+  }
+
+  std::mutex busy_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  Job job_{};
+  alignas(64) std::atomic<std::uint32_t> pending_{0};
+};
+
+// Never destroyed: its sleeping threads end with the process. A forked child has none of them and starts a new pool.
+std::atomic<Pool*> current_pool{nullptr};
+
+Pool& pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
+  (void)registered;
+  Pool* found = current_pool.load(std::memory_order_acquire);
+  if (found == nullptr) {
+    auto made = std::make_unique<Pool>();
+    if (current_pool.compare_exchange_strong(found, made.get(), std::memory_order_acq_rel)) found = made.release();
+  }
+  return *found;
+}
+
+std::atomic<int> configured_threads{1};
+
+}  // namespace
+
+void set_num_threads(int threads) { configured_threads.store(threads, std::memory_order_relaxed); }
+
+int num_threads() { return configured_threads.load(std::memory_order_relaxed); }
+
+void run_team(int threads, Region region, void* context) {
+  const int limit = num_threads();
+  const int wanted = threads < limit ? threads : limit;
+  if (wanted <= 1 || !pool().try_run(wanted, region, context)) run_member(region, context, 0, 1, nullptr);
+}
+
+}  // namespace fastlstm

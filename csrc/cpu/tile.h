@@ -1,0 +1,179 @@
+// The product kernels: a tile of C = init + A B, held in registers.
+//
+// A tile is up to kTileRows<nv> rows by nv vectors. For each k it loads nv vectors of B and multiplies them by one
+// element of A a row, so B must lie row after row ("packed"), while A may lie in blocks, as everything here does that
+// is once an A and once a B. Every element is summed over k in one order, whatever the tile, so that neither the
+// number of threads nor the tiling changes a bit.
+#pragma once
+
+#include "simd.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+// Vectors in the widest tile: with its 6 rows, accumulators, a row of B and one element of A fill the registers
+// (4 vectors where there are 32 registers, else 2).
+inline constexpr int kTileVectors = FASTLSTM_TILE_VECTORS;
+template <class S>
+inline constexpr int kTileColumns = kTileVectors * kLanes<S>;
+
+inline constexpr int kRegisters = kTileVectors == 4 ? 32 : 16;
+inline constexpr int kMostRows = 12;
+template <int vectors>
+inline constexpr int kTileRows = static_cast<int>(min_of(kMostRows, (kRegisters - 1 - vectors) / vectors));
+
+// Where A's rows lie. Its columns k come in blocks of `width` units with `gates` runs each: element (m, k) with
+// k = (block, gate, unit) is data[m * row_stride + block * block_stride + gate * width + unit], and unit stops at
+// `depth` in all, so that the padding of the last block is skipped.
+template <class S>
+struct Operand {
+  const S* data;
+  Index row_stride;
+  Index block_stride;
+  Index width;
+  int gates;
+  Index depth;
+
+  Operand rows_from(Index row) const {
+    Operand moved = *this;
+    moved.data += row * row_stride;
+    return moved;
+  }
+  // Rows of B that belong to this A.
+  Index columns() const { return depth * gates; }
+};
+
+// A row-major matrix: one block.
+template <class S>
+Operand<S> row_major(const S* data, Index row_stride, Index depth) {
+  return {data, row_stride, 0, max_of(depth, 1), 1, depth};
+}
+
+template <class S>
+struct Term {
+  Operand<S> a;
+  const S* b;  // packed, as wide as the tile
+};
+
+template <class S, int rows, int vectors>
+FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index a_row, Index a_step, const S* b,
+                                Index b_step, Index count) {
+  for (Index k = 0; k < count; ++k) {
+    Vec<S> b_row[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) b_row[v] = load(b + v * kLanes<S>);
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+      const Vec<S> value = broadcast(a[m * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sum[m][v] += value * b_row[v];
+    }
+    a += a_step;
+    b += b_step;
+  }
+}
+
+// out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
+template <class S, int rows, int vectors>
+void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index init_row, S* out, Index out_row) {
+  Vec<S> sum[rows][vectors];
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sum[m][v] = init ? load(init + m * init_row + v * kLanes<S>) : Vec<S>{};
+  }
+  for (int t = 0; t < term_count; ++t) {
+    const Operand<S>& a = terms[t].a;
+    const S* b = terms[t].b;
+    const S* block = a.data;
+    for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
+      const Index count = min_of(left, a.width);
+      for (int gate = 0; gate < a.gates; ++gate) {
+        accumulate<S, rows, vectors>(sum, block + gate * a.width, a.row_stride, 1, b, vectors * kLanes<S>, count);
+        b += count * vectors * kLanes<S>;
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<S>, sum[m][v]);
+  }
+}
+
+// out += A^T B over `count` rows r: A^T's rows are neighbours in memory, a[r * a_step + m], B's row r is b[r * b_step].
+template <class S, int rows, int vectors>
+void multiply_transposed_tile(const S* a, Index a_step, const S* b, Index b_step, Index count, S* out, Index out_row) {
+  Vec<S> sum[rows][vectors] = {};
+  accumulate<S, rows, vectors>(sum, a, 1, a_step, b, b_step, count);
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      S* const p = out + m * out_row + v * kLanes<S>;
+      store(p, load(p) + sum[m][v]);
+    }
+  }
+}
+
+// ---- the same with rows and vectors known only at run time --------------------------------------------------------
+
+template <class S>
+using Tile = void (*)(const Term<S>*, int, const S*, Index, S*, Index);
+template <class S>
+using TransposedTile = void (*)(const S*, Index, const S*, Index, Index, S*, Index);
+
+template <class S, int vectors>
+struct TilesOf {
+  Tile<S> by_rows[kMostRows + 1] = {};
+  constexpr TilesOf() { fill<1>(); }
+  template <int rows>
+  constexpr void fill() {
+    if constexpr (rows <= kTileRows<vectors>) {
+      by_rows[rows] = multiply_tile<S, rows, vectors>;
+      fill<rows + 1>();
+    }
+  }
+};
+
+template <class S, int vectors>
+struct TransposedTilesOf {
+  TransposedTile<S> by_rows[kMostRows + 1] = {};
+  constexpr TransposedTilesOf() { fill<1>(); }
+  template <int rows>
+  constexpr void fill() {
+    if constexpr (rows <= kTileRows<vectors>) {
+      by_rows[rows] = multiply_transposed_tile<S, rows, vectors>;
+      fill<rows + 1>();
+    }
+  }
+};
+
+template <class S, int vectors>
+inline constexpr TilesOf<S, vectors> kTilesOf;
+template <class S, int vectors>
+inline constexpr TransposedTilesOf<S, vectors> kTransposedTilesOf;
+
+// Calls body(vectors as a constant) for vectors in 1 .. kTileVectors.
+template <class Body>
+FASTLSTM_INLINE void with_vectors(int vectors, const Body& body) {
+  switch (vectors) {
+    case 1:
+      return body.template operator()<1>();
+    case 2:
+      return body.template operator()<2>();
+#if FASTLSTM_TILE_VECTORS == 4
+    case 3:
+      return body.template operator()<3>();
+    case 4:
+      return body.template operator()<4>();
+#endif
+  }
+}
+
+// Nearly equal tiles of at most `most` rows: the size of the tile that begins at `done`.
+FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
+  const Index left = rows - done;
+  return ceil_div(left, ceil_div(left, most));
+}
+
+}  // namespace fastlstm::FASTLSTM_ISA

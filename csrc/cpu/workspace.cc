@@ -1,0 +1,100 @@
+#include "workspace.h"
+
+#include <pthread.h>
+
+#include <bit>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+
+namespace fastlstm {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kKeptBytes = std::size_t{1} << 30;  // unused buffers above this go back to the system
+
+struct Header {
+  std::size_t bytes;  // of the whole block
+};
+
+// Unused blocks by size. Never destroyed: tapes may be released while the process ends.
+struct Unused {
+  std::mutex mutex;
+  std::multimap<std::size_t, void*> blocks;
+  std::size_t bytes = 0;
+};
+
+Unused& unused() {
+  static Unused* const instance = [] {
+    // A fork while another thread holds the lock must not leave it locked in the child.
+    pthread_atfork([] { unused().mutex.lock(); }, [] { unused().mutex.unlock(); }, [] { unused().mutex.unlock(); });
+    return new Unused;
+  }();
+  return *instance;
+}
+
+// An eighth of a power of two at most is wasted, and sizes that differ little share blocks.
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t step = bytes <= 4096 ? 512 : std::bit_floor(bytes) / 8;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+Buffer take_buffer(std::size_t bytes) {
+  if (bytes > static_cast<std::size_t>(-1) / 4) throw std::bad_alloc();
+  const std::size_t size = rounded(bytes + kAlignment);
+  void* block = nullptr;
+  {
+    const std::lock_guard lock(unused().mutex);
+    if (auto found = unused().blocks.find(size); found != unused().blocks.end()) {
+      block = found->second;
+      unused().bytes -= size;
+      unused().blocks.erase(found);
+    }
+  }
+  if (block == nullptr) {
+    block = std::aligned_alloc(kAlignment, size);
+    if (block == nullptr) {
+      free_unused_buffers();
+      block = std::aligned_alloc(kAlignment, size);
+    }
+    if (block == nullptr) throw std::bad_alloc();
+    static_cast<Header*>(block)->bytes = size;
+  }
+  return Buffer(static_cast<char*>(block) + kAlignment);
+}
+
+void ReleaseBuffer::operator()(void* buffer) const {
+  void* const block = static_cast<char*>(buffer) - kAlignment;
+  const std::size_t size = static_cast<Header*>(block)->bytes;
+  {
+    const std::lock_guard lock(unused().mutex);
+    if (unused().bytes + size <= kKeptBytes) {
+      try {
+        unused().blocks.emplace(size, block);
+        unused().bytes += size;
+        return;
+      } catch (const std::bad_alloc&) {
+        // no room even for the list: free the block below
+      }
+    }
+  }
+  std::free(block);
+}
+
+std::size_t free_unused_buffers() {
+  std::multimap<std::size_t, void*> blocks;
+  std::size_t bytes = 0;
+  {
+    const std::lock_guard lock(unused().mutex);
+    blocks.swap(unused().blocks);
+    bytes = unused().bytes;
+    unused().bytes = 0;
+  }
+  for (const auto& [size, block] : blocks) std::free(block);
+  return bytes;
+}
+
+}  // namespace fastlstm

@@ -1,0 +1,35 @@
+// Buffers that outlive a call: what tapes hold and what kernels work in. They are kept when they are released and
+// handed out again, because fresh memory costs a page fault every 4 KB.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+namespace fastlstm {
+
+struct ReleaseBuffer {
+  void operator()(void* buffer) const;
+};
+
+// Aligned to 64 bytes; the contents are undefined. Returns to the pool when it goes out of scope, on any thread.
+using Buffer = std::unique_ptr<void, ReleaseBuffer>;
+
+// Throws std::bad_alloc.
+Buffer take_buffer(std::size_t bytes);
+
+// Gives the memory of all unused buffers back to the system; returns how many bytes that were.
+std::size_t free_unused_buffers();
+
+template <class S>
+class Array {
+ public:
+  Array() = default;
+  explicit Array(std::ptrdiff_t size) : buffer_(take_buffer(static_cast<std::size_t>(size) * sizeof(S))) {}
+  S* data() const { return static_cast<S*>(buffer_.get()); }
+  explicit operator bool() const { return buffer_ != nullptr; }
+
+ private:
+  Buffer buffer_;
+};
+
+}  // namespace fastlstm

@@ -1,0 +1,29 @@
+"""Embedding: csrc/cpu/embedding.cc, and csrc/cpu/row_groups.cc for row gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm import _cpu
+from fastlstm.contract import FloatArray, IntArray, RowGrad
+
+
+def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
+    return _cpu.embedding_forward(W, ids)
+
+
+def embedding_backward(
+    ids: IntArray, dout: FloatArray, num_embeddings: int, *, padding_idx: int | None, out: FloatArray | None
+) -> FloatArray:
+    if out is None:
+        out = np.empty((num_embeddings, dout.shape[1]), dout.dtype)
+    _cpu.scatter_add(out, ids, dout, clear=True, skip=-1 if padding_idx is None else padding_idx)
+    return out
+
+
+def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
+    return RowGrad(*_cpu.embedding_backward_rows(ids, dout))
+
+
+def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
+    _cpu.scatter_add(target, ids, rows, clear=False, skip=-1)

@@ -1,0 +1,33 @@
+"""Cross entropy: csrc/cpu/losses.cc."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from fastlstm import _cpu
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+
+# Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.
+LOW_MEMORY_COLUMNS = 256
+
+
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+    return LossGrad(*_cpu.softmax_cross_entropy(logits, targets, ignore_index=ignore_index))
+
+
+def linear_cross_entropy(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int,
+    memory: Literal["fast", "low"],
+) -> LinearLossGrads:
+    V = W.shape[1]
+    block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V
+    block = -(-block // 64) * 64
+    targets = targets.astype(np.int64, copy=False)
+    return LinearLossGrads(*_cpu.linear_cross_entropy(h, W, b, targets, ignore_index=ignore_index, block=block))

@@ -1,0 +1,84 @@
+"""LSTM: csrc/cpu/lstm.cc and the time loop of csrc/cpu/recurrent.h. A cell is a sequence of one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm import _cpu
+from fastlstm.contract import (
+    BoolArray,
+    FloatArray,
+    LSTMCellGrads,
+    LSTMCellOutput,
+    LSTMGrads,
+    LSTMOutput,
+    RecurrentActivation,
+)
+
+
+def lstm_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h_prev: FloatArray,
+    c_prev: FloatArray,
+    gate_order: str,
+) -> LSTMCellOutput:
+    _, h, c, tape = _cpu.lstm_forward(
+        x[:, None],
+        Wx,
+        Wh,
+        b,
+        h0=h_prev,
+        c0=c_prev,
+        mask=None,
+        reverse=False,
+        gate_order=gate_order,
+        hard_sigmoid=False,
+        training=True,
+    )
+    return LSTMCellOutput(h, c, tape)
+
+
+def lstm_cell_backward(saved: Any, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
+    dxs, dWx, dWh, db, dh_prev, dc_prev = saved.backward(None, dh, dc)
+    return LSTMCellGrads(dxs[:, 0], dh_prev, dc_prev, dWx, dWh, db)
+
+
+def lstm_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None,
+    c0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    gate_order: str,
+    recurrent_activation: RecurrentActivation,
+    training: bool,
+) -> LSTMOutput:
+    return LSTMOutput(
+        *_cpu.lstm_forward(
+            xs,
+            Wx,
+            Wh,
+            b,
+            h0=h0,
+            c0=c0,
+            mask=mask,
+            reverse=reverse,
+            gate_order=gate_order,
+            hard_sigmoid=recurrent_activation == "hard_sigmoid",
+            training=training,
+        )
+    )
+
+
+def lstm_backward(
+    saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+) -> LSTMGrads:
+    return LSTMGrads(*saved.backward(dhs, dh_n, dc_n))

@@ -1,0 +1,26 @@
+"""tanh RNN: csrc/cpu/rnn.cc and the time loop of csrc/cpu/recurrent.h."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm import _cpu
+from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
+
+
+def rnn_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    training: bool,
+) -> RNNOutput:
+    return RNNOutput(*_cpu.rnn_forward(xs, Wx, Wh, b, h0=h0, mask=mask, reverse=reverse, training=training))
+
+
+def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
+    return RNNGrads(*saved.backward(dhs, dh_n))

@@ -55,13 +55,13 @@ struct Plan {
   Index padded_inputs() const { return ceil_div(D, kLanes<S>) * kLanes<S>; }
 
   bool split_rows() const {
-    constexpr Index kCachedBytes = 768 * 1024;
+    constexpr Index kCachedBytes = 1536 * 1024;
     return N >= 8 && (D + H) * G * static_cast<Index>(sizeof(S)) <= kCachedBytes;
   }
 
   int threads() const {
     // Below this, waking another thread costs more than it brings.
-    constexpr double kSmallWork = 4e5;
+    constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
     if (work < kSmallWork) return 1;
     return static_cast<int>(split_rows() ? ceil_div(N, 4) : blocks);
@@ -158,9 +158,7 @@ struct ForwardPass {
     team.wait();
     const bool hoisted = hoist_inputs();
     if (hoisted) {
-      for (Index j = blocks.begin; j < blocks.end; ++j) {
-        for (Index step = 0; step < plan.T; ++step) multiply_inputs(step, j, rows);
-      }
+      for (Index j = blocks.begin; j < blocks.end; ++j) multiply_inputs(j, rows);
     }
     for (Index step = 0; step < plan.T; ++step) {
       for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, rows, hoisted);
@@ -211,18 +209,26 @@ struct ForwardPass {
     return args.gates + j * Cell::kLayout.gate_stride(plan.rows) + (step * plan.N + n) * kWidth;
   }
 
-  // gates = b + x Wx
-  void multiply_inputs(Index step, Index j, Range rows) const {
-    const Index columns = plan.columns(j);
-    for_each_panel<S>(0, columns, [&](Index panel, Index width) {
+  // gates = b + x Wx, for all steps of some rows of the batch. A tile takes neighbours in the batch or in time,
+  // whichever there are more of.
+  void multiply_inputs(Index j, Range rows) const {
+    const bool along_time = plan.T > rows.end - rows.begin;
+    const Index tiled = along_time ? plan.T : rows.end - rows.begin;
+    const Index repeated = along_time ? rows.end - rows.begin : plan.T;
+    for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
       const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
+      const S* bias = packed_b + j * kWidth + panel;
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        for (Index n = rows.begin; n < rows.end;) {
-          const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
-          const Term<S> term{inputs(step, n), Wx};
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, packed_b + j * kWidth + panel, 0, gate_row(step, j, n) + panel,
-                                              kWidth);
-          n += count;
+        for (Index outer = 0; outer < repeated; ++outer) {
+          for (Index inner = 0; inner < tiled;) {
+            const Index count = next_tile(tiled, inner, kTileRows<vectors>);
+            const Index step = along_time ? inner : outer, n = rows.begin + (along_time ? outer : inner);
+            Term<S> term{inputs(step, n), Wx};
+            if (along_time) term.a.row_stride = plan.sizes.reverse ? -plan.D : plan.D;
+            kTilesOf<S, vectors>.by_rows[count](&term, 1, bias, 0, gate_row(step, j, n) + panel,
+                                                along_time ? plan.N * kWidth : kWidth);
+            inner += count;
+          }
         }
       });
     });
@@ -236,6 +242,7 @@ struct ForwardPass {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
+      prefetch_results(step, j, n, count);
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
@@ -251,6 +258,19 @@ struct ForwardPass {
       });
       for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
       n += count;
+    }
+  }
+
+  // What finish_row will write, while the product still runs: a step's results are not in the cache.
+  FASTLSTM_INLINE void prefetch_results(Index step, Index j, Index n, Index count) const {
+    const Index after = j * state_stride() + (slot_row(step + 1) + n) * kUnits;
+    prefetch_for_writing(args.h + after, count * kUnits);
+    if constexpr (Cell::kHasCellState) prefetch_for_writing(args.c + after, count * kUnits);
+    if (args.gates) prefetch_for_writing(gate_row(step, j, n), count * kWidth);
+    if (args.hs) {
+      for (Index m = n; m < n + count; ++m) {
+        prefetch_for_writing(args.hs + (m * plan.T + plan.time(step)) * plan.H + j * kUnits, kUnits);
+      }
     }
   }
 

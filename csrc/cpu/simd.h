@@ -102,6 +102,11 @@ FASTLSTM_INLINE Vec<S> maximum(const Vec<S>& a, const Vec<S>& b) {
   return a != a ? a : larger;
 }
 
+template <class S>
+FASTLSTM_INLINE void prefetch_for_writing(S* p, Index count) {
+  for (Index k = 0; k < count; k += 64 / static_cast<Index>(sizeof(S))) __builtin_prefetch(p + k, 1);
+}
+
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }
 FASTLSTM_INLINE constexpr Index max_of(Index a, Index b) { return a > b ? a : b; }
 FASTLSTM_INLINE constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }

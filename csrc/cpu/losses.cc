@@ -253,20 +253,12 @@ struct LinearLossPass {
       const Index depth = min_of(kDepth, block - column);
       for (Index unit = own.begin * kLanes<S>; unit < min_of(own.end * kLanes<S>, args.H); unit += kTileColumns<S>) {
         const Index width = min_of(kTileColumns<S>, own.end * kLanes<S> - unit);
-        pack_transposed(unit, first + column, depth, width, Wt);
+        for (Index i = 0; i < width; i += kLanes<S>) {
+          const S* const corner = args.W + (unit + i) * args.V + first + column;
+          transpose_into(corner, args.V, args.H - unit - i, depth, Wt + i, width);
+        }
         const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
         add_to_dh(dlogits, Wt, unit, width, first + column == 0);
-      }
-    }
-  }
-
-  void pack_transposed(Index unit, Index column, Index depth, Index width, S* Wt) const {
-    constexpr Index kSquare = 16;
-    for (Index k = 0; k < depth; k += kSquare) {
-      for (Index i = 0; i < width; ++i) {
-        const bool inside = unit + i < args.H;
-        const S* const row = args.W + (unit + i) * args.V + column;
-        for (Index l = k; l < min_of(k + kSquare, depth); ++l) Wt[l * width + i] = inside ? row[l] : S{0};
       }
     }
   }

@@ -102,10 +102,8 @@ void pack_transposed_panel(const P& plan, const S* W, Index count, Index first, 
     const Index units = min_of(P::kUnits, plan.H - j * P::kUnits);
     for (Index gate = 0; gate < P::kGates; ++gate) {
       const S* source = W + plan.sizes.gate_position[gate] * plan.H + j * P::kUnits;
-      for (Index i = 0; i < width; ++i) {
-        const bool inside = first + i < count;
-        const S* row = source + (first + i) * plan.G;
-        for (Index u = 0; u < units; ++u) packed[u * width + i] = inside ? row[u] : S{0};
+      for (Index i = 0; i < width; i += kLanes<S>) {
+        transpose_into(source + (first + i) * plan.G, plan.G, count - first - i, units, packed + i, width);
       }
       packed += units * width;
     }
@@ -152,13 +150,18 @@ struct ForwardPass {
   void run(Team& team) const {
     const Range rows = plan.own_rows(team);
     const Range blocks = plan.own_blocks(team);
-    pack(plan.packed_blocks(team));
+    const bool hoisted = hoist_inputs();
+    pack(plan.packed_blocks(team), hoisted);
     load_state(args.h0, args.h, rows, blocks);
     if constexpr (Cell::kHasCellState) load_state(args.c0, args.c, rows, blocks);
     team.wait();
-    const bool hoisted = hoist_inputs();
     if (hoisted) {
-      for (Index j = blocks.begin; j < blocks.end; ++j) multiply_inputs(j, rows);
+      // Each block of Wx is used once: packed where the last one was, it never leaves the cache.
+      S* const packed = packed_Wx + blocks.begin * kWidth * plan.D;
+      for (Index j = blocks.begin; j < blocks.end; ++j) {
+        pack_gate_block(plan, args.Wx, plan.D, j, packed);
+        multiply_inputs(packed, j, rows);
+      }
     }
     for (Index step = 0; step < plan.T; ++step) {
       for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, rows, hoisted);
@@ -168,9 +171,9 @@ struct ForwardPass {
     if constexpr (Cell::kHasCellState) store_state(args.c, args.c_n, rows, blocks);
   }
 
-  void pack(Range blocks) const {
+  void pack(Range blocks, bool hoisted) const {
     for (Index j = blocks.begin; j < blocks.end; ++j) {
-      pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
+      if (!hoisted) pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
       pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
       pack_gate_block(plan, args.b, 1, j, packed_b + j * kWidth);
     }
@@ -211,12 +214,12 @@ struct ForwardPass {
 
   // gates = b + x Wx, for all steps of some rows of the batch. A tile takes neighbours in the batch or in time,
   // whichever there are more of.
-  void multiply_inputs(Index j, Range rows) const {
+  void multiply_inputs(const S* packed, Index j, Range rows) const {
     const bool along_time = plan.T > rows.end - rows.begin;
     const Index tiled = along_time ? plan.T : rows.end - rows.begin;
     const Index repeated = along_time ? rows.end - rows.begin : plan.T;
     for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
-      const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
+      const S* Wx = packed + panel * plan.D;
       const S* bias = packed_b + j * kWidth + panel;
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
         for (Index outer = 0; outer < repeated; ++outer) {

@@ -74,6 +74,17 @@ FASTLSTM_INLINE void store_partial(S* p, const Vec<S>& v, Index count) {
   }
 }
 
+template <int... lane>
+struct Lanes {};
+template <int count, int... lane>
+struct AllLanesOf : AllLanesOf<count - 1, count - 1, lane...> {};
+template <int... lane>
+struct AllLanesOf<0, lane...> {
+  using Type = Lanes<lane...>;
+};
+template <int count>
+using AllLanes = typename AllLanesOf<count>::Type;
+
 // Lanes summed in one fixed order.
 template <class S>
 FASTLSTM_INLINE S sum_lanes(const Vec<S>& v) {
@@ -95,11 +106,47 @@ FASTLSTM_INLINE S max_lane(const Vec<S>& v) {
   return best;
 }
 
+template <class S, int distance, int... lane>
+FASTLSTM_INLINE void exchange(Vec<S>& a, Vec<S>& b, Lanes<lane...>) {
+  const Vec<S> upper = a;
+  a = __builtin_shufflevector(a, b, (lane & distance ? kLanes<S> + lane - distance : lane)...);
+  b = __builtin_shufflevector(upper, b, (lane & distance ? kLanes<S> + lane : lane + distance)...);
+}
+
+// Rows become columns: for distance 1, 2, 4 ... the off-diagonal squares of that size change places.
+template <class S, int distance = 1>
+FASTLSTM_INLINE void transpose(Vec<S> (&rows)[kLanes<S>]) {
+  if constexpr (distance < kLanes<S>) {
+#pragma GCC unroll 16
+    for (int k = 0; k < kLanes<S>; ++k) {
+      if ((k & distance) == 0) exchange<S, distance>(rows[k], rows[k + distance], AllLanes<kLanes<S>>{});
+    }
+    transpose<S, distance * 2>(rows);
+  }
+}
+
 // The lane-wise maximum; NaN where either is NaN.
 template <class S>
 FASTLSTM_INLINE Vec<S> maximum(const Vec<S>& a, const Vec<S>& b) {
   const Vec<S> larger = a > b ? a : b;  // b where a is NaN, so only b's NaN comes through
   return a != a ? a : larger;
+}
+
+// The transpose of `count` columns of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride +
+// k] for i < kLanes, zero from `height` on.
+template <class S>
+FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
+  for (Index k = 0; k < count; k += kLanes<S>) {
+    const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
+    Vec<S> rows[kLanes<S>];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load_partial(in + i * in_stride + k, columns) : Vec<S>{};
+    transpose<S>(rows);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) {
+      if (i < columns) store(out + (k + i) * out_stride, rows[i]);
+    }
+  }
 }
 
 template <class S>

@@ -144,6 +144,45 @@ struct LinearLossKernels {
   void (*run)(const LinearLoss<S>&);
 };
 
+// ---- Sampled classes -------------------------------------------------------------------------------------------------
+//
+// Logits (B, K + S) of K = num_true true and S sampled classes. The rows of weights that take part are gathered once,
+// into the workspace.
+
+enum class SampledLossKind { kSigmoid, kSoftmax };
+
+template <class S>
+struct SampledLogits {
+  Index B, K, sampled_count, E;
+  const S* weights;             // (V, E)
+  const S* biases;              // (V,) or null
+  const std::int64_t* labels;   // (B, K)
+  const S* inputs;              // (B, E)
+  const std::int64_t* sampled;  // (S,)
+  const double* true_expected;  // (B, K) or null; logarithms are subtracted from the logits
+  const double* sampled_expected;  // (S,) or null
+  bool remove_accidental_hits;
+  S* logits;     // (B, K + S), out of forward; loss leaves their gradients in it
+  S* workspace;  // kept from forward to backward
+  // Backward. The classes - labels, then sampled - grouped: see group_rows.
+  const S* dlogits;  // (B, K + S)
+  const Index* order;
+  const Index* starts;
+  Index U;
+  S* dinputs;   // (B, E)
+  S* dweights;  // (U, E)
+  S* dbiases;   // (U,) or null
+};
+
+template <class S>
+struct SampledKernels {
+  Index (*workspace)(const SampledLogits<S>&);
+  void (*forward)(const SampledLogits<S>&);
+  void (*backward)(const SampledLogits<S>&);
+  // Forward, losses (B,), the gradients of their mean, backward.
+  void (*loss)(const SampledLogits<S>&, SampledLossKind, S* losses);
+};
+
 // ---- Optimisers ------------------------------------------------------------------------------------------------------
 
 enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
@@ -186,6 +225,7 @@ struct Kernels {
   const LossKernels<S, std::int32_t>* loss_int32;
   const LossKernels<S, std::int64_t>* loss_int64;
   const LinearLossKernels<S>* linear_loss;
+  const SampledKernels<S>* sampled;
   const OptimKernels<S>* optim;
 };
 

@@ -15,6 +15,8 @@ extern const LossKernels<double, std::int32_t> losses_float64_int32;
 extern const LossKernels<double, std::int64_t> losses_float64_int64;
 extern const LinearLossKernels<float> linear_loss_float32;
 extern const LinearLossKernels<double> linear_loss_float64;
+extern const SampledKernels<float> sampled_float32;
+extern const SampledKernels<double> sampled_float64;
 extern const OptimKernels<float> optim_float32;
 extern const OptimKernels<double> optim_float64;
 
@@ -24,8 +26,8 @@ extern const OptimKernels<double> optim_float64;
 extern const InstructionSet table{
     FASTLSTM_NAME(FASTLSTM_ISA),
     {&lstm_float32, &rnn_float32, &embedding_float32_int32, &embedding_float32_int64, &losses_float32_int32,
-     &losses_float32_int64, &linear_loss_float32, &optim_float32},
+     &losses_float32_int64, &linear_loss_float32, &sampled_float32, &optim_float32},
     {&lstm_float64, &rnn_float64, &embedding_float64_int32, &embedding_float64_int64, &losses_float64_int32,
-     &losses_float64_int64, &linear_loss_float64, &optim_float64}};
+     &losses_float64_int64, &linear_loss_float64, &sampled_float64, &optim_float64}};
 
 }  // namespace fastlstm::FASTLSTM_ISA

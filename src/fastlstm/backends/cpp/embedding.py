@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm import _cpu
+import fastlstm._cpu as _cpu
 from fastlstm.contract import FloatArray, IntArray, RowGrad
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastlstm import _cpu
+import fastlstm._cpu as _cpu
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 
 # Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlstm import _cpu
+import fastlstm._cpu as _cpu
 from fastlstm.contract import (
     BoolArray,
     FloatArray,
@@ -78,7 +78,5 @@ def lstm_forward(
     )
 
 
-def lstm_backward(
-    saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
-) -> LSTMGrads:
+def lstm_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None) -> LSTMGrads:
     return LSTMGrads(*saved.backward(dhs, dh_n, dc_n))

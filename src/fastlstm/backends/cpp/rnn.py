@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlstm import _cpu
+import fastlstm._cpu as _cpu
 from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
 
 

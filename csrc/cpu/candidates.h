@@ -1,0 +1,28 @@
+// Sampled classes: the draws that contract.py fixes to the last bit for every backend.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace fastlstm {
+
+struct Sample {
+  std::vector<std::int64_t> classes;
+  std::int64_t num_tries;
+};
+
+Sample log_uniform_sample(std::int64_t num_sampled, std::int64_t range_max, bool unique, double log_range,
+                          std::uint64_t seed);
+
+Sample unigram_sample(const double* threshold, const std::int64_t* alias, std::int64_t V, std::int64_t num_sampled,
+                      bool unique, std::uint64_t seed);
+
+// How often a class of probability p is expected in a sample, as TensorFlow counts.
+double expected_count(double p, std::int64_t num_tries, std::int64_t num_sampled);
+double log_uniform_probability(std::int64_t value, double log_range);
+
+// In place: scaled probabilities become thresholds. Vose (1991).
+void alias_table(double* threshold, std::int64_t* alias, std::int64_t V);
+
+}  // namespace fastlstm

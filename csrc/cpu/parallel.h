@@ -7,7 +7,7 @@
 namespace fastlstm::FASTLSTM_ISA {
 
 // Elements below which waking another thread costs more than it brings.
-inline constexpr Index kSmallLoop = 16 * 1024;
+inline constexpr Index kSmallLoop = 64 * 1024;
 
 // body(Range) on as many threads as `elements` of work are worth; a piece begins at a multiple of `grain`.
 template <class Body>

@@ -23,7 +23,7 @@ struct SampledPass {
   S* true_rows;      // panels [B K][kPanel]
   S* sampled_rows;   // panels [S][kPanel]
   S* transposed;     // sampled rows as columns: panels [E][kPanel] of S
-  S* offset;         // (padded,) bias - log expected count
+  S* offset;         // (padded,) bias - log expected count; in backward, gradients of the sampled biases
   S* dsampled_rows;  // panels [S][kPanel]
   S* row;            // (B, padded) logits of the sampled classes, then their gradients
 
@@ -51,7 +51,7 @@ struct SampledPass {
   }
 
   int threads() const {
-    constexpr double kSmallWork = 1e6;
+    constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(B) * static_cast<double>(columns) * static_cast<double>(E);
     return work < kSmallWork ? 1 : static_cast<int>(ceil_div(B, 16));
   }
@@ -146,27 +146,38 @@ struct SampledPass {
     }
   }
 
-  // Sum of max(x, 0) - x z + log(1 + exp(-|x|)): the logarithms of a few columns are taken together.
+  // Sum of max(x, 0) - x z + log(1 + exp(-|x|)). The logarithms are taken of products of up to kTogether factors, each
+  // at most 2.
   S sigmoid_loss(S* x, S share, S scale) const {
-    double loss = 0, product = 1;
-    for (Index k = 0; k < columns; k += kLanes<S>) {
-      const Index count = min_of(kLanes<S>, columns - k);
-      const Vec<S> value = load_partial(x + k, count);
-      Vec<S> label{};
-      for (Index lane = 0; lane < count && k + lane < K; ++lane) label[lane] = share;
-      const Vec<S> magnitude = value < 0 ? -value : value;
-      const Vec<S> tail = 1 + Math<S>::exp(-magnitude);
-      const Vec<S> positive = value < 0 ? Vec<S>{} : value;
-      const Vec<S> linear = positive - value * label;
-      for (Index lane = 0; lane < count; ++lane) {
-        loss += static_cast<double>(linear[lane]);
-        product *= static_cast<double>(tail[lane]);  // each at most 2
+    constexpr Index kTogether = 100;
+    double loss = 0;
+    for (Index begin = 0; begin < columns; begin += kTogether * kLanes<S>) {
+      const Index end = min_of(begin + kTogether * kLanes<S>, columns);
+      Vec<S> linear{}, product = broadcast<S>(1);
+      for (Index k = begin; k < end; k += kLanes<S>) {
+        const Vec<S> value = load_partial(x + k, end - k);
+        const Vec<S> magnitude = value < 0 ? -value : value;
+        const Vec<S> factor = 1 + Math<S>::exp(-magnitude);
+        Vec<S> label{}, gradient = Math<S>::sigmoid(value);
+        for (Index lane = k; lane < min_of(k + kLanes<S>, K); ++lane) label[lane - k] = share;
+        linear += (value < 0 ? Vec<S>{} : value) - value * label;
+        gradient = (gradient - label) * scale;
+        if (end - k >= kLanes<S>) {
+          product *= factor;
+        } else {
+          for (Index lane = 0; lane < end - k; ++lane) product[lane] *= factor[lane];
+        }
+        store_partial(x + k, gradient, end - k);
       }
-      if (product > 0x1p900 || k + kLanes<S> >= columns) {
-        loss += __builtin_log(product);
-        product = 1;
+      double factors = 1;
+      for (int lane = 0; lane < kLanes<S>; ++lane) {
+        factors *= static_cast<double>(product[lane]);
+        if (lane % 8 == 7 || lane == kLanes<S> - 1) {
+          loss += __builtin_log(factors);
+          factors = 1;
+        }
       }
-      store_partial(x + k, (Math<S>::sigmoid(value) - label) * scale, count);
+      loss += static_cast<double>(sum_lanes<S>(linear));
     }
     return static_cast<S>(loss);
   }
@@ -199,6 +210,7 @@ struct SampledPass {
     multiply_dinputs(rows);
     team.wait();
     multiply_dsampled(piece(S_, team.member(), team.size()));
+    sum_dsampled_biases(piece(padded / kLanes<S>, team.member(), team.size()));
     team.wait();
     sum_classes(piece(args.U, team.member(), team.size()));
   }
@@ -264,15 +276,19 @@ struct SampledPass {
     }
   }
 
+  void sum_dsampled_biases(Range vectors) const {
+    for (Index s = vectors.begin * kLanes<S>; s < vectors.end * kLanes<S>; s += kLanes<S>) {
+      Vec<S> sum{};
+      for (Index b = 0; b < B; ++b) sum += load(row + b * padded + s);
+      store(offset + s, sum);
+    }
+  }
+
   S bias_gradient(Index u) const {
     S sum = 0;
     for (Index g = args.starts[u]; g < args.starts[u + 1]; ++g) {
       const Index m = args.order[g];
-      if (m < B * K) {
-        sum += args.dlogits[m / K * columns + m % K];
-      } else {
-        for (Index b = 0; b < B; ++b) sum += args.dlogits[b * columns + K + (m - B * K)];
-      }
+      sum += m < B * K ? args.dlogits[m / K * columns + m % K] : offset[m - B * K];
     }
     return sum;
   }

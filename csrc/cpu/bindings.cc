@@ -82,7 +82,8 @@ const LossKernels<S, Id>& loss_kernels() {
   }
 }
 
-// ---- Recurrent layers ------------------------------------------------------------------------------------------------
+// ---- Recurrent layers
+// ------------------------------------------------------------------------------------------------
 
 struct Lstm {
   static constexpr BlockLayout kLayout = kLstmLayout;
@@ -228,8 +229,7 @@ py::tuple recurrent_forward(const py::array& xs, const py::array& Wx, const py::
                        .H = Wh.shape(0),
                        .reverse = reverse,
                        .gate_position = {},
-                       .activation =
-                           hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid};
+                       .activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid};
   for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
     sizes.gate_position[gate] = static_cast<int>(gate_order.find("ifgo"[gate]));
   }
@@ -263,7 +263,8 @@ void bind_tapes(py::module_& module, const std::string& suffix) {
           py::arg("dhs"), py::arg("dh_n"));
 }
 
-// ---- Embedding -------------------------------------------------------------------------------------------------------
+// ---- Embedding
+// -------------------------------------------------------------------------------------------------------
 
 py::array embedding_forward(const py::array& W, const py::array& ids) {
   const Index M = ids.shape(0), E = W.shape(1);
@@ -333,7 +334,8 @@ py::tuple embedding_backward_rows(const py::array& ids, const py::array& dout) {
   });
 }
 
-// ---- Losses ----------------------------------------------------------------------------------------------------------
+// ---- Losses
+// ----------------------------------------------------------------------------------------------------------
 
 template <class Id>
 Index count_targets(const Id* targets, Index M, Id ignore_index) {
@@ -373,6 +375,49 @@ py::tuple softmax_cross_entropy(const py::array& logits, const py::array& target
   });
 }
 
+// The rows of h whose targets count, side by side; the others are never read. Without ignored targets h is used as it
+// is.
+template <class S>
+class CountedRows {
+ public:
+  CountedRows(const S* h, const std::int64_t* targets, Index M, Index H, std::int64_t ignore_index)
+      : M_(M), H_(H), count_(count_targets(targets, M, ignore_index)), h_(h), targets_(targets) {
+    if (count_ == M) return;
+    places_ = Array<Index>(count_);
+    h_copy_ = Array<S>(count_ * H);
+    dh_copy_ = Array<S>(count_ * H);
+    targets_copy_ = Array<std::int64_t>(count_);
+    for (Index m = 0, k = 0; m < M; ++m) {
+      if (targets[m] == ignore_index) continue;
+      places_.data()[k] = m;
+      targets_copy_.data()[k] = targets[m];
+      std::copy_n(h + m * H, H, h_copy_.data() + k++ * H);
+    }
+    h_ = h_copy_.data();
+    targets_ = targets_copy_.data();
+  }
+
+  Index count() const { return count_; }
+  const S* h() const { return h_; }
+  const std::int64_t* targets() const { return targets_; }
+
+  // Where the kernel writes the gradients of the counted rows, and from there to their places among zeros.
+  S* dh_or(S* dh) const { return dh_copy_ ? dh_copy_.data() : dh; }
+  void spread_dh(S* dh) const {
+    if (!dh_copy_) return;
+    std::fill_n(dh, M_ * H_, S{0});
+    for (Index k = 0; k < count_; ++k) std::copy_n(dh_copy_.data() + k * H_, H_, dh + places_.data()[k] * H_);
+  }
+
+ private:
+  Index M_, H_, count_;
+  const S* h_;
+  const std::int64_t* targets_;
+  Array<Index> places_;
+  Array<S> h_copy_, dh_copy_;
+  Array<std::int64_t> targets_copy_;
+};
+
 // block: columns of the logits held at once.
 py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
                                std::int64_t ignore_index, Index block) {
@@ -381,45 +426,50 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
     py::array dh = new_array<S>({M, H});
     py::array dW = new_array<S>({H, V});
     py::array db = new_array<S>({V});
-    LinearLoss<S> args{.M = M,
+    S* const dh_data = writable<S>(dh);
+    LinearLoss<S> args{.M = 0,
                        .H = H,
                        .V = V,
-                       .h = pointer<S>(h),
+                       .h = nullptr,
                        .W = pointer<S>(W),
                        .b = pointer<S>(b),
-                       .targets = pointer<std::int64_t>(targets),
-                       .ignore_index = ignore_index,
-                       .scale = S{0},
+                       .targets = nullptr,
                        .block = block,
                        .threads = num_threads(),
                        .losses = nullptr,
-                       .dh = writable<S>(dh),
+                       .dh = nullptr,
                        .dW = writable<S>(dW),
                        .db = writable<S>(db),
                        .workspace = nullptr};
     double loss = 0;
     {
       const py::gil_scoped_release release;
-      const Index counted = count_targets(args.targets, M, ignore_index);
-      args.scale = scale_of<S>(counted);
-      const Array<double> losses(M);
+      const CountedRows<S> rows(pointer<S>(h), pointer<std::int64_t>(targets), M, H, ignore_index);
+      args.M = rows.count();
+      args.h = rows.h();
+      args.targets = rows.targets();
+      args.dh = rows.dh_or(dh_data);
+      const Array<double> losses(args.M);
       args.losses = losses.data();
       const Array<S> workspace(kernels<S>().linear_loss->workspace(args));
       args.workspace = workspace.data();
       kernels<S>().linear_loss->run(args);
-      loss = mean_loss(losses.data(), M, counted);
+      rows.spread_dh(dh_data);
+      loss = mean_loss(losses.data(), args.M, args.M);
     }
     return py::make_tuple(loss, dh, dW, db);
   });
 }
 
-// ---- Sampled classes -------------------------------------------------------------------------------------------------
+// ---- Sampled classes
+// -------------------------------------------------------------------------------------------------
 
 py::array expected_counts(const py::array& classes, std::int64_t num_tries, std::int64_t num_sampled,
                           const std::function<double(std::int64_t)>& probability) {
   py::array counts = new_array<double>({classes.size()});
   for (Index m = 0; m < classes.size(); ++m) {
-    writable<double>(counts)[m] = expected_count(probability(pointer<std::int64_t>(classes)[m]), num_tries, num_sampled);
+    writable<double>(counts)[m] =
+        expected_count(probability(pointer<std::int64_t>(classes)[m]), num_tries, num_sampled);
   }
   return counts;
 }
@@ -449,8 +499,7 @@ py::tuple log_uniform_candidates(std::int64_t num_sampled, std::int64_t range_ma
 }
 
 py::tuple unigram_candidates(const py::array& probabilities, const py::array& threshold, const py::array& alias,
-                             std::int64_t num_sampled, const py::array& true_classes, bool unique,
-                             std::uint64_t seed) {
+                             std::int64_t num_sampled, const py::array& true_classes, bool unique, std::uint64_t seed) {
   const Sample sample = [&] {
     const py::gil_scoped_release release;
     return unigram_sample(pointer<double>(threshold), pointer<std::int64_t>(alias), threshold.shape(0), num_sampled,
@@ -576,7 +625,8 @@ py::tuple sampled_loss(const py::array& weights, const OptionalArray& biases, co
   });
 }
 
-// ---- Optimisers ------------------------------------------------------------------------------------------------------
+// ---- Optimisers
+// ------------------------------------------------------------------------------------------------------
 
 void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows,
                   std::optional<py::array> first, std::optional<py::array> second, double grad_scale, double lr,
@@ -661,9 +711,9 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("sampled_logits_forward", &sampled_logits_forward, py::arg("weights"), py::arg("biases"),
              py::arg("labels"), py::arg("inputs"), py::arg("sampled"), py::kw_only(), py::arg("true_expected_count"),
              py::arg("sampled_expected_count"), py::arg("remove_accidental_hits"));
-  module.def("sampled_loss", &sampled_loss, py::arg("weights"), py::arg("biases"), py::arg("labels"),
-             py::arg("inputs"), py::arg("sampled"), py::kw_only(), py::arg("true_expected_count"),
-             py::arg("sampled_expected_count"), py::arg("remove_accidental_hits"), py::arg("softmax"));
+  module.def("sampled_loss", &sampled_loss, py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
+             py::arg("sampled"), py::kw_only(), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
+             py::arg("remove_accidental_hits"), py::arg("softmax"));
 
   py::enum_<OptimRule>(module, "OptimRule")
       .value("SGD", OptimRule::kSgd)

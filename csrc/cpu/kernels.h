@@ -13,7 +13,8 @@ namespace fastlstm {
 
 using Index = std::ptrdiff_t;
 
-// ---- Recurrent layers ------------------------------------------------------------------------------------------------
+// ---- Recurrent layers
+// ------------------------------------------------------------------------------------------------
 //
 // Inside, units lie in blocks of `units` (16 for the LSTM, 64 for the RNN) whatever the instruction set, rows in the
 // order of processing: step s = 0 .. T - 1 is time t = s, or T - 1 - s in reverse, and row r = s N + n.
@@ -79,7 +80,7 @@ struct RecurrentBackward {
   S* gates;       // in: as the forward pass left it; out: gradients of the pre-activations
   const S* h;     // T + 1 slots
   const S* c;
-  S* dxs;         // (N, T, D)
+  S* dxs;  // (N, T, D)
   S* dWx;
   S* dWh;
   S* db;
@@ -96,7 +97,8 @@ struct RecurrentKernels {
   void (*backward)(const RecurrentBackward<S>&);
 };
 
-// ---- Embedding -------------------------------------------------------------------------------------------------------
+// ---- Embedding
+// -------------------------------------------------------------------------------------------------------
 
 template <class S, class Id>
 struct EmbeddingKernels {
@@ -109,7 +111,8 @@ struct EmbeddingKernels {
   void (*sum_segments)(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out);
 };
 
-// ---- Losses ----------------------------------------------------------------------------------------------------------
+// ---- Losses
+// ----------------------------------------------------------------------------------------------------------
 
 template <class S, class Id>
 struct LossKernels {
@@ -121,18 +124,16 @@ struct LossKernels {
 template <class S>
 struct LinearLoss {
   Index M, H, V;
-  const S* h;  // (M, H)
-  const S* W;  // (H, V)
-  const S* b;  // (V,)
-  const std::int64_t* targets;
-  std::int64_t ignore_index;
-  S scale;         // of the gradients: 1 / number of targets that count
-  Index block;     // columns of the logits held at once, a multiple of kLossPanel
-  int threads;     // at most
-  double* losses;  // (M,)
-  S* dh;           // (M, H)
-  S* dW;           // (H, V)
-  S* db;           // (V,)
+  const S* h;                   // (M, H)
+  const S* W;                   // (H, V)
+  const S* b;                   // (V,)
+  const std::int64_t* targets;  // (M,), in [0, V)
+  Index block;                  // columns of the logits held at once, a multiple of kLossPanel
+  int threads;                  // at most
+  double* losses;               // (M,)
+  S* dh;                        // (M, H)
+  S* dW;                        // (H, V)
+  S* db;                        // (V,)
   S* workspace;
 };
 
@@ -144,7 +145,8 @@ struct LinearLossKernels {
   void (*run)(const LinearLoss<S>&);
 };
 
-// ---- Sampled classes -------------------------------------------------------------------------------------------------
+// ---- Sampled classes
+// -------------------------------------------------------------------------------------------------
 //
 // Logits (B, K + S) of K = num_true true and S sampled classes. The rows of weights that take part are gathered once,
 // into the workspace.
@@ -154,12 +156,12 @@ enum class SampledLossKind { kSigmoid, kSoftmax };
 template <class S>
 struct SampledLogits {
   Index B, K, sampled_count, E;
-  const S* weights;             // (V, E)
-  const S* biases;              // (V,) or null
-  const std::int64_t* labels;   // (B, K)
-  const S* inputs;              // (B, E)
-  const std::int64_t* sampled;  // (S,)
-  const double* true_expected;  // (B, K) or null; logarithms are subtracted from the logits
+  const S* weights;                // (V, E)
+  const S* biases;                 // (V,) or null
+  const std::int64_t* labels;      // (B, K)
+  const S* inputs;                 // (B, E)
+  const std::int64_t* sampled;     // (S,)
+  const double* true_expected;     // (B, K) or null; logarithms are subtracted from the logits
   const double* sampled_expected;  // (S,) or null
   bool remove_accidental_hits;
   S* logits;     // (B, K + S), out of forward; loss leaves their gradients in it
@@ -183,7 +185,8 @@ struct SampledKernels {
   void (*loss)(const SampledLogits<S>&, SampledLossKind, S* losses);
 };
 
-// ---- Optimisers ------------------------------------------------------------------------------------------------------
+// ---- Optimisers
+// ------------------------------------------------------------------------------------------------------
 
 enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
 
@@ -214,7 +217,8 @@ struct OptimKernels {
   void (*scale)(S* values, Index count, S factor);
 };
 
-// ---- The table -------------------------------------------------------------------------------------------------------
+// ---- The table
+// -------------------------------------------------------------------------------------------------------
 
 template <class S>
 struct Kernels {

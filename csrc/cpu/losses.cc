@@ -95,9 +95,9 @@ struct LinearLossPass {
   static constexpr Index kDepth = 1024;    // columns of the vocabulary summed in one chain of dh
 
   const LinearLoss<S>& args;
-  S* logits;          // a block
-  LogSumExp<S>* sums; // (M,)
-  S* packed;          // a panel of W or a piece of its transpose, one a thread
+  S* logits;           // a block
+  LogSumExp<S>* sums;  // (M,)
+  S* packed;           // a panel of W or a piece of its transpose, one a thread
   Index packed_size;
 
   explicit LinearLossPass(const LinearLoss<S>& a) : args(a) {
@@ -175,13 +175,10 @@ struct LinearLossPass {
     });
   }
 
-  bool counts(Index m) const { return args.targets[m] != args.ignore_index; }
-
   void add_to_sums(Range rows, Index first) const {
     const Index end = block_end(first);
     for (Index m = rows.begin; m < rows.end; ++m) {
       if (first == 0) args.losses[m] = 0;
-      if (!counts(m)) continue;
       for (Index column = first; column < end; column += kPanel) {
         sums[m].add(logits_at(first, column, m), min_of(kPanel, end - column));
       }
@@ -193,17 +190,15 @@ struct LinearLossPass {
     }
   }
 
+  // Gradients of the mean loss.
   void differentiate(Range rows, Index first) const {
     const Index end = block_end(first);
+    const S scale = 1 / static_cast<S>(args.M);
     for (Index m = rows.begin; m < rows.end; ++m) {
       for (Index column = first; column < end; column += kPanel) {
         S* const x = logits_at(first, column, m);
         const Index count = min_of(kPanel, end - column);
-        if (counts(m)) {
-          softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, args.scale, x);
-        } else {
-          clear(x, count);
-        }
+        softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, scale, x);
         clear(x + count, kPanel - count);
       }
     }
@@ -224,8 +219,8 @@ struct LinearLossPass {
             for (Index done = 0; done < lanes;) {
               const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
               kTransposedTilesOf<S, kTileVectors>.by_rows[tile](args.h + m * args.H + lane + done, args.H,
-                                                               dlogits + m * kPanel + part, kPanel, count,
-                                                               block + done * kPanel + part, kPanel);
+                                                                dlogits + m * kPanel + part, kPanel, count,
+                                                                block + done * kPanel + part, kPanel);
               done += tile;
             }
           }

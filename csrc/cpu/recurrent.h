@@ -25,10 +25,10 @@ struct Plan {
 
   const RecurrentSizes& sizes;
   Index N, T, D, H;
-  Index G;            // columns of the weights
-  Index blocks;       // of units
-  Index input_blocks; // of input columns, as wide as blocks of units
-  Index rows;         // T N
+  Index G;             // columns of the weights
+  Index blocks;        // of units
+  Index input_blocks;  // of input columns, as wide as blocks of units
+  Index rows;          // T N
 
   explicit Plan(const RecurrentSizes& s)
       : sizes(s),
@@ -67,9 +67,7 @@ struct Plan {
     return static_cast<int>(split_rows() ? ceil_div(N, 4) : blocks);
   }
 
-  Range own_rows(const Team& team) const {
-    return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N};
-  }
+  Range own_rows(const Team& team) const { return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N}; }
   Range own_blocks(const Team& team) const {
     return split_rows() ? Range{0, blocks} : piece(blocks, team.member(), team.size());
   }
@@ -77,7 +75,8 @@ struct Plan {
   Range packed_blocks(const Team& team) const { return piece(blocks, team.member(), team.size()); }
 };
 
-// ---- Packing ---------------------------------------------------------------------------------------------------------
+// ---- Packing
+// ---------------------------------------------------------------------------------------------------------
 
 // The columns of gate block j of W (depth, G) as panels [kWidth / kPanel][depth][kPanel]; zeros beside the units.
 template <class S, class P>
@@ -116,7 +115,8 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
   for (Index first = begin; first < end; first += kTileColumns<S>) body(first, min_of(kTileColumns<S>, end - first));
 }
 
-// ---- Forward ---------------------------------------------------------------------------------------------------------
+// ---- Forward
+// ---------------------------------------------------------------------------------------------------------
 
 template <class S, class Cell>
 struct ForwardPass {
@@ -301,7 +301,8 @@ struct ForwardPass {
   }
 };
 
-// ---- Backward --------------------------------------------------------------------------------------------------------
+// ---- Backward
+// --------------------------------------------------------------------------------------------------------
 
 template <class S, class Cell>
 struct BackwardPass {
@@ -415,9 +416,7 @@ struct BackwardPass {
     }
   }
 
-  S* state(S* buffer, Index n, Index u) const {
-    return buffer + u / kUnits * state_stride() + n * kUnits + u % kUnits;
-  }
+  S* state(S* buffer, Index n, Index u) const { return buffer + u / kUnits * state_stride() + n * kUnits + u % kUnits; }
 
   S* gate_row(Index step, Index n, Index u) const {
     return args.gates + u / kUnits * gate_stride() + (step * plan.N + n) * kWidth + u % kUnits;
@@ -436,7 +435,8 @@ struct BackwardPass {
     }
     const Index before = u / kUnits * kept_state_stride() + (step * plan.N + n) * kUnits + u % kUnits;
     const Index after = before + plan.N * kUnits;
-    Cell::template backward<S>(gates, args.h, args.c, before, after, dh, Cell::kHasCellState ? state(dc, n, u) : nullptr);
+    Cell::template backward<S>(gates, args.h, args.c, before, after, dh,
+                               Cell::kHasCellState ? state(dc, n, u) : nullptr);
   }
 
   // dh before a step, for a panel of units: dA Wh^T; then on through the cell of the step before it.
@@ -564,7 +564,8 @@ struct BackwardPass {
   }
 };
 
-// ---- Table -----------------------------------------------------------------------------------------------------------
+// ---- Table
+// -----------------------------------------------------------------------------------------------------------
 
 template <class Pass>
 void run_pass(void* pass, Team& team) {

@@ -125,8 +125,8 @@ struct SampledPass {
       const Index m = b * K + k;
       Vec<S> sum{};
       for (Index e = 0; e < panels * kPanel; e += kLanes<S>) sum += at(inputs, B, b, e) * at(true_rows, B * K, m, e);
-      logits[k] = sum_lanes<S>(sum) +
-                  class_offset(args.labels[m], args.true_expected ? args.true_expected + m : nullptr);
+      logits[k] =
+          sum_lanes<S>(sum) + class_offset(args.labels[m], args.true_expected ? args.true_expected + m : nullptr);
     }
     for (Index s = 0; s < S_; ++s) logits[K + s] = row[b * padded + s];
     if (!args.remove_accidental_hits) return;
@@ -297,15 +297,13 @@ struct SampledPass {
 template <class S>
 void forward(const SampledLogits<S>& args) {
   SampledPass<S> pass(args);
-  run_team(
-      pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->forward(team); }, &pass);
+  run_team(pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->forward(team); }, &pass);
 }
 
 template <class S>
 void backward(const SampledLogits<S>& args) {
   SampledPass<S> pass(args);
-  run_team(
-      pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->backward(team); }, &pass);
+  run_team(pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->backward(team); }, &pass);
 }
 
 template <class S>

@@ -19,7 +19,7 @@ struct ExpConstants<float> {
   static constexpr float kSmallest = -87.0f, kLargest = 88.0f;  // results stay normal numbers
   static constexpr float kSaturated = 10.0f;                    // tanh is 1 to the last bit from here
   static constexpr int kExponentShift = 23, kExponentBias = 127;
-  static constexpr float kPolynomial[] = {0.5000000014286223f,   0.16666666682534356f, 0.04166645680967788f,
+  static constexpr float kPolynomial[] = {0.5000000014286223f,   0.16666666682534356f,  0.04166645680967788f,
                                           0.008333310024225292f, 0.001393454192827027f, 0.00019891981313977691f};
 };
 
@@ -30,10 +30,10 @@ struct ExpConstants<double> {
   static constexpr double kSmallest = -708.0, kLargest = 709.0;
   static constexpr double kSaturated = 20.0;
   static constexpr int kExponentShift = 52, kExponentBias = 1023;
-  static constexpr double kPolynomial[] = {0.5000000000000001128,     0.16666666666666667534,    0.041666666666620638584,
-                                           0.0083333333333297934996,  0.0013888888918939167785,  0.00019841269864380513295,
-                                           0.000024801518641395993583, 2.7557266418612303703e-6, 2.76213386691429238e-7,
-                                           2.5101346928350340198e-8};
+  static constexpr double kPolynomial[] = {
+      0.5000000000000001128,    0.16666666666666667534,    0.041666666666620638584,    0.0083333333333297934996,
+      0.0013888888918939167785, 0.00019841269864380513295, 0.000024801518641395993583, 2.7557266418612303703e-6,
+      2.76213386691429238e-7,   2.5101346928350340198e-8};
 };
 
 template <class S>

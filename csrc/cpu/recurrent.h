@@ -317,6 +317,7 @@ struct BackwardPass {
   S* packed_Wh;  // transposed: panels of units, each [G][width]
   S* packed_Wx;  // transposed: panels of inputs
   S* x;          // inputs in blocks [D / kUnits][T N][kUnits], in the order of processing
+  S* product;    // a panel of dh or dx for every row: [padded_units or padded_inputs / width][rows][width]
   S* dc;         // state layout, one slot
   S* carried;    // what a masked step hands through, state layout, one slot
 
@@ -324,16 +325,20 @@ struct BackwardPass {
     packed_Wh = args.workspace;
     packed_Wx = packed_Wh + plan.padded_units() * plan.G;
     x = packed_Wx + plan.padded_inputs() * plan.G;
-    dc = x + plan.input_blocks * Cell::kLayout.state_stride(plan.rows);
+    product = x + plan.input_blocks * Cell::kLayout.state_stride(plan.rows);
+    dc = product + product_size(plan);
     carried = dc + plan.blocks * state_stride();
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
     return (plan.padded_units() + plan.padded_inputs()) * plan.G +
-           plan.input_blocks * Cell::kLayout.state_stride(plan.rows) +
+           plan.input_blocks * Cell::kLayout.state_stride(plan.rows) + product_size(plan) +
            2 * plan.blocks * Cell::kLayout.state_stride(plan.N);
   }
+
+  // dh needs all its panels at once, one a thread, dx one.
+  static Index product_size(const P& plan) { return max_of(plan.padded_units() * plan.N, kPanel * plan.rows); }
 
   Index state_stride() const { return Cell::kLayout.state_stride(plan.N); }
   Index kept_state_stride() const { return Cell::kLayout.state_stride(plan.rows + plan.N); }
@@ -441,27 +446,23 @@ struct BackwardPass {
 
   // dh before a step, for a panel of units: dA Wh^T; then on through the cell of the step before it.
   void recede(Index step, Index first, Index width, Range rows) const {
-    alignas(64) S tile[kMostRows * kPanel];
+    S* const dh_panel = product + first * plan.N + rows.begin * width;
     with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-      for (Index n = rows.begin; n < rows.end;) {
-        const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
-        const Term<S> term{gate_gradients(step * plan.N + n), packed_Wh + first * plan.G};
-        kTilesOf<S, vectors>.by_rows[count](&term, 1, nullptr, 0, tile, width);
-        for (Index v = 0; v < width; v += kLanes<S>) {
-          const Index u = first + v;
-          for (Index m = 0; m < count; ++m) {
-            Vec<S> dh = load(tile + m * width + v);
-            if (args.mask) dh += load(state(carried, n + m, u));
-            if (step > 0) {
-              through_cell(step - 1, n + m, u, dh);
-            } else {
-              store_partial(args.dh0 + (n + m) * plan.H + u, dh, plan.H - u);
-            }
-          }
-        }
-        n += count;
-      }
+      multiply_rows<S, vectors>(gate_gradients(step * plan.N + rows.begin), packed_Wh + first * plan.G,
+                                rows.end - rows.begin, dh_panel);
     });
+    for (Index v = 0; v < width; v += kLanes<S>) {
+      const Index u = first + v;
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        Vec<S> dh = load(dh_panel + (n - rows.begin) * width + v);
+        if (args.mask) dh += load(state(carried, n, u));
+        if (step > 0) {
+          through_cell(step - 1, n, u, dh);
+        } else {
+          store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
+        }
+      }
+    }
   }
 
   void store_dc0(Range rows, Range units) const {
@@ -478,23 +479,19 @@ struct BackwardPass {
 
   // dx = dA Wx^T
   void multiply_dx(Range rows) const {
-    alignas(64) S tile[kMostRows * kPanel];
+    S* const dx_panel = product + rows.begin * kPanel;
     for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        for (Index r = rows.begin; r < rows.end;) {
-          const Index count = next_tile(rows.end - rows.begin, r - rows.begin, kTileRows<vectors>);
-          const Term<S> term{gate_gradients(r), packed_Wx + first * plan.G};
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, nullptr, 0, tile, width);
-          for (Index m = 0; m < count; ++m) {
-            const Index n = (r + m) % plan.N, t = plan.time((r + m) / plan.N);
-            S* const out = args.dxs + (n * plan.T + t) * plan.D + first;
-            for (Index v = 0; v < width; v += kLanes<S>) {
-              store_partial(out + v, load(tile + m * width + v), plan.D - first - v);
-            }
-          }
-          r += count;
-        }
+        multiply_rows<S, vectors>(gate_gradients(rows.begin), packed_Wx + first * plan.G, rows.end - rows.begin,
+                                  dx_panel);
       });
+      for (Index r = rows.begin; r < rows.end; ++r) {
+        const Index n = r % plan.N, t = plan.time(r / plan.N);
+        S* const out = args.dxs + (n * plan.T + t) * plan.D + first;
+        for (Index v = 0; v < width; v += kLanes<S>) {
+          store_partial(out + v, load(dx_panel + (r - rows.begin) * width + v), plan.D - first - v);
+        }
+      }
     });
   }
 

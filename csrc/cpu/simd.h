@@ -8,6 +8,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #if !defined(FASTLSTM_ISA) || !defined(FASTLSTM_VECTOR_BYTES) || !defined(FASTLSTM_TILE_VECTORS)
 #error "compile kernels through CMake, which names the instruction set"
 #endif
@@ -72,6 +76,29 @@ FASTLSTM_INLINE void store_partial(S* p, const Vec<S>& v, Index count) {
   } else {
     for (Index k = 0; k < count; ++k) p[k] = v[k];
   }
+}
+
+// x, but not below low or above high; NaN stays NaN. One instruction a bound where the processor's minimum and maximum
+// return their second operand if either is NaN; compilers may not assume that of a > b ? a : b.
+template <class S>
+FASTLSTM_INLINE Vec<S> clamp(const Vec<S>& x, S low, S high) {
+  const Vec<S> lows = broadcast<S>(low), highs = broadcast<S>(high);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  // The plain intrinsics draw false warnings of uninitialised values from gcc 12.
+  constexpr auto kAll = static_cast<std::uint16_t>(-1);
+  if constexpr (sizeof(S) == 4) return _mm512_maskz_min_ps(kAll, highs, _mm512_maskz_max_ps(kAll, lows, x));
+  if constexpr (sizeof(S) == 8)
+    return _mm512_maskz_min_pd(kAll & 0xFF, highs, _mm512_maskz_max_pd(kAll & 0xFF, lows, x));
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  if constexpr (sizeof(S) == 4) return _mm256_min_ps(highs, _mm256_max_ps(lows, x));
+  if constexpr (sizeof(S) == 8) return _mm256_min_pd(highs, _mm256_max_pd(lows, x));
+#elif defined(__x86_64__)
+  if constexpr (sizeof(S) == 4) return _mm_min_ps(highs, _mm_max_ps(lows, x));
+  if constexpr (sizeof(S) == 8) return _mm_min_pd(highs, _mm_max_pd(lows, x));
+#else
+  const Vec<S> above = x < lows ? lows : x;
+  return above > highs ? highs : above;
+#endif
 }
 
 template <int... lane>

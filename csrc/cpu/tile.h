@@ -38,8 +38,13 @@ struct Operand {
     moved.data += row * row_stride;
     return moved;
   }
-  // Rows of B that belong to this A.
-  Index columns() const { return depth * gates; }
+  // Blocks [first, last), as far as there are units in them.
+  Operand blocks(Index first, Index last) const {
+    Operand part = *this;
+    part.data += first * block_stride;
+    part.depth = min_of(last * width, depth) - first * width;
+    return part;
+  }
 };
 
 // A row-major matrix: one block.
@@ -174,6 +179,27 @@ FASTLSTM_INLINE void with_vectors(int vectors, const Body& body) {
 FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   const Index left = rows - done;
   return ceil_div(left, ceil_div(left, most));
+}
+
+// out (rows, vectors * kLanes) = A B. The columns of A are taken in chunks, and each chunk of B meets all rows before
+// the next one is read: a long panel of B would fall out of the cache between one tile of rows and the next.
+template <class S, int vectors>
+void multiply_rows(const Operand<S>& a, const S* b, Index rows, S* out) {
+  constexpr Index kChunk = 1024;
+  constexpr Index kColumns = vectors * kLanes<S>;
+  const Index blocks = ceil_div(a.depth, a.width);
+  const Index step = max_of(1, kChunk / (a.width * a.gates));
+  for (Index first = 0; first < blocks; first += step) {
+    const Operand<S> part = a.blocks(first, first + step);
+    for (Index m = 0; m < rows;) {
+      const Index count = next_tile(rows, m, kTileRows<vectors>);
+      const Term<S> term{part.rows_from(m), b};
+      S* const tile = out + m * kColumns;
+      kTilesOf<S, vectors>.by_rows[count](&term, 1, first == 0 ? nullptr : tile, kColumns, tile, kColumns);
+      m += count;
+    }
+    b += part.depth * part.gates * kColumns;
+  }
 }
 
 }  // namespace fastlstm::FASTLSTM_ISA

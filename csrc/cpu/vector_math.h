@@ -41,11 +41,6 @@ struct Math {
   using V = Vec<S>;
   using C = ExpConstants<S>;
 
-  static FASTLSTM_INLINE V clamp(const V& x, S low, S high) {
-    const V above = x < low ? broadcast<S>(low) : x;
-    return above > high ? broadcast<S>(high) : above;
-  }
-
   // 2^n and expm1(r), for x in [kSmallest, kLargest].
   struct Reduced {
     V scale, expm1_r;
@@ -57,35 +52,42 @@ struct Math {
     const V n = shifted - C::kRound;
     const V r = (x - n * C::kLn2High) - n * C::kLn2Low;
     constexpr int kDegree = sizeof(C::kPolynomial) / sizeof(S) - 1;
-    V p = broadcast<S>(C::kPolynomial[kDegree]);
+    // Even and odd powers apart: two short chains of additions run side by side.
+    static_assert(kDegree % 2 == 1);
+    const V r2 = r * r;
+    V even = broadcast<S>(C::kPolynomial[kDegree - 1]), odd = broadcast<S>(C::kPolynomial[kDegree]);
 #pragma GCC unroll 16
-    for (int k = kDegree - 1; k >= 0; --k) p = p * r + C::kPolynomial[k];
+    for (int k = kDegree - 3; k >= 0; k -= 2) {
+      even = even * r2 + C::kPolynomial[k];
+      odd = odd * r2 + C::kPolynomial[k + 1];
+    }
+    const V p = odd * r + even;
     // The integer n stands in the low bits of shifted; those above fall off the shift.
     const Integer exponent = (reinterpret_cast<Integer>(shifted) + C::kExponentBias) << C::kExponentShift;
-    return {reinterpret_cast<V>(exponent), r * r * p + r};
+    return {reinterpret_cast<V>(exponent), r2 * p + r};
   }
 
   // Zero, not a denormal number, where the result would be below the smallest normal number.
   static FASTLSTM_INLINE V exp(const V& x) {
-    const Reduced e = reduce(clamp(x, C::kSmallest, C::kLargest));
+    const Reduced e = reduce(clamp<S>(x, C::kSmallest, C::kLargest));
     const V result = e.scale * e.expm1_r + e.scale;
     return x < C::kSmallest ? V{} : result;
   }
 
   static FASTLSTM_INLINE V sigmoid(const V& x) {
-    const Reduced e = reduce(clamp(-x, C::kSmallest, -C::kSmallest));
-    return 1 / (1 + (e.scale * e.expm1_r + e.scale));
+    const Reduced e = reduce(clamp<S>(-x, C::kSmallest, -C::kSmallest));
+    return 1 / (e.scale * e.expm1_r + (e.scale + 1));  // 2^n + 1 is nearly always exact
   }
 
   static FASTLSTM_INLINE V tanh(const V& x) {
-    const Reduced e = reduce(clamp(x + x, -2 * C::kSaturated, 2 * C::kSaturated));
+    const Reduced e = reduce(clamp<S>(x + x, -2 * C::kSaturated, 2 * C::kSaturated));
     const V m = e.scale * e.expm1_r + (e.scale - 1);
     return m / (m + 2);
   }
 
   // Keras 1 and 2: clip(0.2 x + 0.5, 0, 1).
   static FASTLSTM_INLINE V hard_sigmoid(const V& x) {
-    return clamp(x * static_cast<S>(0.2) + static_cast<S>(0.5), 0, 1);
+    return clamp<S>(x * static_cast<S>(0.2) + static_cast<S>(0.5), 0, 1);
   }
 
   static FASTLSTM_INLINE V hard_sigmoid_slope(const V& s) {

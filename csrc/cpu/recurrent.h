@@ -311,13 +311,16 @@ struct BackwardPass {
   // Rows of one chain of sums in the weights' gradients: longer ones lose accuracy, and a chunk of both operands
   // stays in the cache.
   static constexpr Index kChunk = 512;
+  // Rows and columns of the gates' gradients that stay in the cache while they meet all panels of a weight.
+  static constexpr Index kRowBlock = 64;
+  static constexpr Index kColumnBlock = 1024;
 
   const RecurrentBackward<S>& args;
   P plan;
   S* packed_Wh;  // transposed: panels of units, each [G][width]
   S* packed_Wx;  // transposed: panels of inputs
   S* x;          // inputs in blocks [D / kUnits][T N][kUnits], in the order of processing
-  S* product;    // a panel of dh or dx for every row: [padded_units or padded_inputs / width][rows][width]
+  S* product;    // panels of dh for all rows, or of dx for kRowBlock rows a thread
   S* dc;         // state layout, one slot
   S* carried;    // what a masked step hands through, state layout, one slot
 
@@ -337,8 +340,9 @@ struct BackwardPass {
            2 * plan.blocks * Cell::kLayout.state_stride(plan.N);
   }
 
-  // dh needs all its panels at once, one a thread, dx one.
-  static Index product_size(const P& plan) { return max_of(plan.padded_units() * plan.N, kPanel * plan.rows); }
+  static Index product_size(const P& plan) {
+    return max_of(plan.padded_units() * plan.N, plan.threads() * plan.padded_inputs() * kRowBlock);
+  }
 
   Index state_stride() const { return Cell::kLayout.state_stride(plan.N); }
   Index kept_state_stride() const { return Cell::kLayout.state_stride(plan.rows + plan.N); }
@@ -360,7 +364,7 @@ struct BackwardPass {
     start(rows, units);
     for (Index step = plan.T - 1; step >= 0; --step) {
       if (!plan.split_rows()) team.wait();  // all gradients of this step's gates are there
-      for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) { recede(step, first, width, rows); });
+      recede(step, units, rows);
     }
     if constexpr (Cell::kHasCellState) store_dc0(rows, units);
 
@@ -368,7 +372,7 @@ struct BackwardPass {
       pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_Wx + first * plan.G);
     });
     team.wait();
-    multiply_dx(piece(plan.rows, team.member(), team.size()));
+    multiply_dx(team);
     multiply_dW(team);
   }
 
@@ -444,25 +448,40 @@ struct BackwardPass {
                                Cell::kHasCellState ? state(dc, n, u) : nullptr);
   }
 
-  // dh before a step, for a panel of units: dA Wh^T; then on through the cell of the step before it.
-  void recede(Index step, Index first, Index width, Range rows) const {
-    S* const dh_panel = product + first * plan.N + rows.begin * width;
-    with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-      multiply_rows<S, vectors>(gate_gradients(step * plan.N + rows.begin), packed_Wh + first * plan.G,
-                                rows.end - rows.begin, dh_panel);
-    });
-    for (Index v = 0; v < width; v += kLanes<S>) {
-      const Index u = first + v;
-      for (Index n = rows.begin; n < rows.end; ++n) {
-        Vec<S> dh = load(dh_panel + (n - rows.begin) * width + v);
-        if (args.mask) dh += load(state(carried, n, u));
-        if (step > 0) {
-          through_cell(step - 1, n, u, dh);
-        } else {
-          store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
+  // out = dA W^T for `count` rows of the gates' gradients from `row` on, and columns of W^T: panels [count][width].
+  void multiply_gate_gradients(Index row, Index count, Range columns, const S* packed, S* out) const {
+    constexpr Index kBlocks = kColumnBlock / kWidth;
+    for (Index first = 0; first < plan.blocks; first += kBlocks) {
+      const Operand<S> part = gate_gradients(row).blocks(first, first + kBlocks);
+      for_each_panel<S>(columns.begin, columns.end, [&](Index column, Index width) {
+        const S* const b = packed + column * plan.G + first * kWidth * width;
+        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+          multiply_rows<S, vectors>(part, b, count, first == 0, out + (column - columns.begin) * count);
+        });
+      });
+    }
+  }
+
+  // dh before a step: dA Wh^T; then on through the cell of the step before it.
+  void recede(Index step, Range units, Range rows) const {
+    const Index count = rows.end - rows.begin;
+    // Each thread's own part: of the rows, or of the units.
+    S* const dh_panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
+    multiply_gate_gradients(step * plan.N + rows.begin, count, units, packed_Wh, dh_panels);
+    for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
+      for (Index u = first; u < first + width; u += kLanes<S>) {
+        const S* const column = dh_panels + (first - units.begin) * count + (u - first);
+        for (Index n = rows.begin; n < rows.end; ++n) {
+          Vec<S> dh = load(column + (n - rows.begin) * width);
+          if (args.mask) dh += load(state(carried, n, u));
+          if (step > 0) {
+            through_cell(step - 1, n, u, dh);
+          } else {
+            store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
+          }
         }
       }
-    }
+    });
   }
 
   void store_dc0(Range rows, Range units) const {
@@ -478,19 +497,22 @@ struct BackwardPass {
   }
 
   // dx = dA Wx^T
-  void multiply_dx(Range rows) const {
-    S* const dx_panel = product + rows.begin * kPanel;
+  void multiply_dx(const Team& team) const {
+    const Range rows = piece(plan.rows, team.member(), team.size());
+    S* const dx_panels = product + team.member() * plan.padded_inputs() * kRowBlock;
+    for (Index row = rows.begin; row < rows.end; row += kRowBlock) {
+      const Index count = min_of(kRowBlock, rows.end - row);
+      multiply_gate_gradients(row, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels);
+      for (Index r = row; r < row + count; ++r) store_dx(r, dx_panels, count, r - row);
+    }
+  }
+
+  // Row m of panels of `count` rows to the input gradient of row r.
+  void store_dx(Index r, const S* panels, Index count, Index m) const {
+    S* const out = args.dxs + (r % plan.N * plan.T + plan.time(r / plan.N)) * plan.D;
     for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
-      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        multiply_rows<S, vectors>(gate_gradients(rows.begin), packed_Wx + first * plan.G, rows.end - rows.begin,
-                                  dx_panel);
-      });
-      for (Index r = rows.begin; r < rows.end; ++r) {
-        const Index n = r % plan.N, t = plan.time(r / plan.N);
-        S* const out = args.dxs + (n * plan.T + t) * plan.D + first;
-        for (Index v = 0; v < width; v += kLanes<S>) {
-          store_partial(out + v, load(dx_panel + (r - rows.begin) * width + v), plan.D - first - v);
-        }
+      for (Index v = 0; v < width; v += kLanes<S>) {
+        store_partial(out + first + v, load(panels + first * count + m * width + v), plan.D - first - v);
       }
     });
   }

@@ -181,24 +181,16 @@ FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   return ceil_div(left, ceil_div(left, most));
 }
 
-// out (rows, vectors * kLanes) = A B. The columns of A are taken in chunks, and each chunk of B meets all rows before
-// the next one is read: a long panel of B would fall out of the cache between one tile of rows and the next.
+// out (rows, vectors * kLanes) = A B, or += unless begin.
 template <class S, int vectors>
-void multiply_rows(const Operand<S>& a, const S* b, Index rows, S* out) {
-  constexpr Index kChunk = 1024;
+void multiply_rows(const Operand<S>& a, const S* b, Index rows, bool begin, S* out) {
   constexpr Index kColumns = vectors * kLanes<S>;
-  const Index blocks = ceil_div(a.depth, a.width);
-  const Index step = max_of(1, kChunk / (a.width * a.gates));
-  for (Index first = 0; first < blocks; first += step) {
-    const Operand<S> part = a.blocks(first, first + step);
-    for (Index m = 0; m < rows;) {
-      const Index count = next_tile(rows, m, kTileRows<vectors>);
-      const Term<S> term{part.rows_from(m), b};
-      S* const tile = out + m * kColumns;
-      kTilesOf<S, vectors>.by_rows[count](&term, 1, first == 0 ? nullptr : tile, kColumns, tile, kColumns);
-      m += count;
-    }
-    b += part.depth * part.gates * kColumns;
+  for (Index m = 0; m < rows;) {
+    const Index count = next_tile(rows, m, kTileRows<vectors>);
+    const Term<S> term{a.rows_from(m), b};
+    S* const tile = out + m * kColumns;
+    kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
+    m += count;
   }
 }
 

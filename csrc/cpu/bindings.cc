@@ -291,6 +291,17 @@ void scatter_add(py::array target, const py::array& ids, const py::array& rows, 
   });
 }
 
+void clear_rows(py::array target, const py::array& ids) {
+  const Index E = target.shape(1), M = ids.shape(0);
+  with_float_type(target, [&]<class S>() {
+    S* const data = writable<S>(target);
+    with_id_type(ids, [&]<class Id>() {
+      const py::gil_scoped_release release;
+      embedding_kernels<S, Id>().clear_rows(data, pointer<Id>(ids), M, E);
+    });
+  });
+}
+
 // Rows grouped by id, ids ascending.
 template <class Id>
 class RowGroups {
@@ -628,9 +639,9 @@ py::tuple sampled_loss(const py::array& weights, const OptionalArray& biases, co
 // ---- Optimisers
 // ------------------------------------------------------------------------------------------------------
 
-void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows,
-                  std::optional<py::array> first, std::optional<py::array> second, double grad_scale, double lr,
-                  double momentum, double beta2, double eps, double decay) {
+void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows, double grad_scale,
+                  double lr, std::optional<py::array> first, std::optional<py::array> second, double momentum,
+                  double beta2, double eps, double decay) {
   const Index count = rows ? rows->shape(0) : (param.ndim() ? param.shape(0) : 1);
   const Index elements = grad.size();
   with_float_type(param, [&]<class S>() {
@@ -673,6 +684,8 @@ void scale(py::array values, double factor) {
 
 PYBIND11_MODULE(_cpu, module) {
   module.doc() = "Compiled CPU kernels. Private: call fastlstm.ops, which checks what these functions trust.";
+  // Arguments come by position: for one that comes by name pybind11 makes and looks up strings in every call, which
+  // takes longer than the smallest kernels.
   module.def("isa", [] { return std::string(instruction_set().name); });
   module.def("set_num_threads", &set_num_threads, py::arg("threads"));
   module.def("get_num_threads", &num_threads);
@@ -680,39 +693,39 @@ PYBIND11_MODULE(_cpu, module) {
 
   bind_tapes<float>(module, "Float32");
   bind_tapes<double>(module, "Float64");
-  module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::kw_only(),
-             py::arg("h0"), py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("gate_order"),
-             py::arg("hard_sigmoid"), py::arg("training"));
-  module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::kw_only(),
-             py::arg("h0"), py::arg("mask"), py::arg("reverse"), py::arg("training"));
+  module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
+             py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("gate_order"), py::arg("hard_sigmoid"),
+             py::arg("training"));
+  module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
+             py::arg("mask"), py::arg("reverse"), py::arg("training"));
 
   module.def("embedding_forward", &embedding_forward, py::arg("W"), py::arg("ids"));
-  module.def("scatter_add", &scatter_add, py::arg("target"), py::arg("ids"), py::arg("rows"), py::kw_only(),
-             py::arg("clear"), py::arg("skip"));
+  module.def("scatter_add", &scatter_add, py::arg("target"), py::arg("ids"), py::arg("rows"), py::arg("clear"),
+             py::arg("skip"));
+  module.def("clear_rows", &clear_rows, py::arg("target"), py::arg("ids"));
   module.def("embedding_backward_rows", &embedding_backward_rows, py::arg("ids"), py::arg("dout"));
 
-  module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"), py::kw_only(),
+  module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
              py::arg("ignore_index"));
   module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
-             py::arg("targets"), py::kw_only(), py::arg("ignore_index"), py::arg("block"));
+             py::arg("targets"), py::arg("ignore_index"), py::arg("block"));
 
   py::class_<SampledTape<float>>(module, "SampledTapeFloat32")
       .def("backward", &SampledTape<float>::backward, py::arg("dlogits"));
   py::class_<SampledTape<double>>(module, "SampledTapeFloat64")
       .def("backward", &SampledTape<double>::backward, py::arg("dlogits"));
   module.def("log_uniform_candidates", &log_uniform_candidates, py::arg("num_sampled"), py::arg("range_max"),
-             py::arg("true_classes"), py::kw_only(), py::arg("unique"), py::arg("log_range"), py::arg("seed"));
-  module.def("log_uniform_expected_count", &log_uniform_expected_count, py::arg("classes"), py::kw_only(),
-             py::arg("log_range"), py::arg("num_tries"), py::arg("num_sampled"));
+             py::arg("true_classes"), py::arg("unique"), py::arg("log_range"), py::arg("seed"));
+  module.def("log_uniform_expected_count", &log_uniform_expected_count, py::arg("classes"), py::arg("log_range"),
+             py::arg("num_tries"), py::arg("num_sampled"));
   module.def("alias_table", &alias_table_of, py::arg("scaled"));
   module.def("unigram_candidates", &unigram_candidates, py::arg("probabilities"), py::arg("threshold"),
-             py::arg("alias"), py::arg("num_sampled"), py::arg("true_classes"), py::kw_only(), py::arg("unique"),
-             py::arg("seed"));
+             py::arg("alias"), py::arg("num_sampled"), py::arg("true_classes"), py::arg("unique"), py::arg("seed"));
   module.def("sampled_logits_forward", &sampled_logits_forward, py::arg("weights"), py::arg("biases"),
-             py::arg("labels"), py::arg("inputs"), py::arg("sampled"), py::kw_only(), py::arg("true_expected_count"),
+             py::arg("labels"), py::arg("inputs"), py::arg("sampled"), py::arg("true_expected_count"),
              py::arg("sampled_expected_count"), py::arg("remove_accidental_hits"));
   module.def("sampled_loss", &sampled_loss, py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
-             py::arg("sampled"), py::kw_only(), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
+             py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
              py::arg("remove_accidental_hits"), py::arg("softmax"));
 
   py::enum_<OptimRule>(module, "OptimRule")
@@ -723,9 +736,8 @@ PYBIND11_MODULE(_cpu, module) {
       .value("RMSPROP", OptimRule::kRmsProp)
       .value("ADAM", OptimRule::kAdam);
   module.def("optim_update", &optim_update, py::arg("rule"), py::arg("param"), py::arg("grad"), py::arg("rows"),
-             py::arg("first") = py::none(), py::arg("second") = py::none(), py::kw_only(), py::arg("grad_scale"),
-             py::arg("lr"), py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0,
-             py::arg("decay") = 0.0);
+             py::arg("grad_scale"), py::arg("lr"), py::arg("first") = py::none(), py::arg("second") = py::none(),
+             py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0, py::arg("decay") = 0.0);
   module.def("squared_norm", &squared_norm, py::arg("values"));
   module.def("scale", &scale, py::arg("values"), py::arg("factor"));
 }

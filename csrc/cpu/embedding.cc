@@ -49,6 +49,16 @@ void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Inde
   });
 }
 
+template <class S, class Id>
+void clear_rows(S* target, const Id* ids, Index M, Index E) {
+  constexpr Index kGrain = 64 / sizeof(S);
+  parallel_pieces(E, kGrain, M * E, [=](Range columns) {
+    for (Index m = 0; m < M; ++m) {
+      clear_row(target + static_cast<Index>(ids[m]) * E + columns.begin, columns.end - columns.begin);
+    }
+  });
+}
+
 template <class S>
 void sum_segments(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out) {
   parallel_pieces(U, 1, starts[U] * E, [=](Range segments) {
@@ -61,7 +71,7 @@ void sum_segments(const S* rows, const Index* order, const Index* starts, Index 
 
 template <class S, class Id>
 constexpr EmbeddingKernels<S, Id> table() {
-  return {gather<S, Id>, scatter_add<S, Id>, sum_segments<S>};
+  return {gather<S, Id>, scatter_add<S, Id>, clear_rows<S, Id>, sum_segments<S>};
 }
 
 }  // namespace

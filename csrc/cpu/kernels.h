@@ -107,6 +107,8 @@ struct EmbeddingKernels {
   // target[ids[m]] += rows[m], in the order of m; with clear, target (V, E) is zeroed first. Rows whose id is skip
   // (-1: none) are left out.
   void (*scatter_add)(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip);
+  // target[ids[m]] = 0
+  void (*clear_rows)(S* target, const Id* ids, Index M, Index E);
   // out[u] = sum of rows[order[k]] for k in [starts[u], starts[u + 1])
   void (*sum_segments)(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out);
 };

@@ -12,7 +12,11 @@ namespace fastlstm {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kKeptBytes = 0;  // AddressSanitizer sees a buffer's end only if it is a block of its own
+#else
 constexpr std::size_t kKeptBytes = std::size_t{1} << 30;  // unused buffers above this go back to the system
+#endif
 
 struct Header {
   std::size_t bytes;  // of the whole block
@@ -36,6 +40,7 @@ Unused& unused() {
 
 // An eighth of a power of two at most is wasted, and sizes that differ little share blocks.
 std::size_t rounded(std::size_t bytes) {
+  if (kKeptBytes == 0) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const std::size_t step = bytes <= 4096 ? 512 : std::bit_floor(bytes) / 8;
   return (bytes + step - 1) / step * step;
 }

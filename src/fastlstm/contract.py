@@ -287,8 +287,17 @@ class EmbeddingFamily(Protocol):
     def embedding_forward(self, W: FloatArray, ids: IntArray) -> FloatArray: ...
 
     def embedding_backward(
-        self, ids: IntArray, dout: FloatArray, num_embeddings: int, *, padding_idx: int | None, out: FloatArray | None
-    ) -> FloatArray: ...
+        self,
+        ids: IntArray,
+        dout: FloatArray,
+        num_embeddings: int,
+        *,
+        padding_idx: int | None,
+        out: FloatArray | None,
+        touched: IntArray | None,
+    ) -> FloatArray:
+        """With touched (any ids, which may differ from ids in dtype), all other rows of out are zero already."""
+        ...
 
     def embedding_backward_rows(self, ids: IntArray, dout: FloatArray) -> RowGrad: ...
 

@@ -118,6 +118,6 @@ def is_device_array(array: Any) -> bool:
 
 def family_for(array: Any, family: str) -> ModuleType:
     """The module that computes ``family`` on arrays of the kind of ``array``."""
-    if is_device_array(array):
+    if hasattr(array, "__cuda_array_interface__"):
         return load_family(_check_name("cuda"), family)
-    return load_family(get_backend(), family)
+    return load_family(_chosen_here.get() or _chosen or _default_backend(), family)

@@ -2,29 +2,37 @@
 
 Every check runs before anything is computed or changed. Inputs come back C-contiguous (copied if they were not);
 arrays that are changed in place must be contiguous and writeable as they are.
+
+Small operators take a few microseconds, so what is right has to pass in a few attribute reads: the checks try the usual
+case first (a numpy array, as it should be), and only what is not usual is looked at closely. Texts of errors are made
+when there is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
 from typing import Any, TypeGuard
 
 import numpy as np
+from numpy import ndarray
 
 from fastlstm.backends import is_device_array
 from fastlstm.contract import GATES, Array, BoolArray, FloatArray, IntArray, Tape
 
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_INTS = (np.dtype(np.int32), np.dtype(np.int64))
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+INTS = (np.dtype(np.int64), np.dtype(np.int32))
+_GATE_ORDERS = frozenset(map("".join, itertools.permutations(GATES)))
 
 
 def is_array(value: Any) -> TypeGuard[Array]:
-    return isinstance(value, np.ndarray) or is_device_array(value)
+    return isinstance(value, ndarray) or is_device_array(value)
 
 
 def describe(value: Any) -> str:
     """What a caller passed, in a few words."""
-    return f"an array of shape {value.shape}, {value.dtype}" if is_array(value) else f"{type(value).__name__} {value!r:.60}"
+    if is_array(value):
+        return f"an array of shape {value.shape}, {value.dtype}"
+    return f"{type(value).__name__} {value!r:.60}"
 
 
 def require_array(name: str, value: Any) -> None:
@@ -42,8 +50,15 @@ def _contiguous(array: Array) -> Array:
 
 def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None) -> FloatArray:
     """A float array with ndim axes, of ``dtype`` if that is given, C-contiguous."""
+    if (
+        isinstance(value, ndarray)
+        and value.ndim == ndim
+        and (value.dtype is dtype or (dtype is None and value.dtype in FLOATS))
+        and value.flags.c_contiguous
+    ):
+        return value
     require_array(name, value)
-    if value.dtype not in _FLOATS:
+    if value.dtype not in FLOATS:
         raise TypeError(
             f"{name} has dtype {value.dtype}, expected float32 or float64; convert it with {name}.astype(numpy.float32)"
         )
@@ -71,10 +86,6 @@ def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatA
     return array
 
 
-def optional_state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatArray | None:
-    return None if value is None else state(name, value, N, H, dtype)
-
-
 def recurrent_weights(
     Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any]
 ) -> tuple[FloatArray, FloatArray, FloatArray, int]:
@@ -82,13 +93,15 @@ def recurrent_weights(
     Wx = float_array("Wx", Wx, 2, dtype)
     Wh = float_array("Wh", Wh, 2, dtype)
     b = float_array("b", b, 1, dtype)
-    if gates == 1:
-        H = Wh.shape[0]
-        letters, lie = "H", "PyTorch's"
-    else:
-        H = min(Wh.shape)
-        letters, lie = f"{gates}H", "Gates lie along the last axis; PyTorch's"
+    H = Wh.shape[0]
     G = gates * H
+    if D and H and Wh.shape == (H, G) and Wx.shape == (D, G) and b.shape == (G,):
+        return Wx, Wh, b, H
+    letters, lie = "H", "PyTorch's"
+    if gates != 1:
+        H = min(Wh.shape)
+        G = gates * H
+        letters, lie = f"{gates}H", "Gates lie along the last axis; PyTorch's"
     if D == 0 or H == 0:
         raise ValueError(f"D = {D} and H = {H}: both must be at least 1; only N and T may be 0")
     if Wh.shape != (H, G):
@@ -97,14 +110,13 @@ def recurrent_weights(
         )
     if Wx.shape != (D, G):
         raise ValueError(
-            f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. {lie} weight_ih needs .T"
+            f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. "
+            f"{lie} weight_ih needs .T"
         )
-    if b.shape != (G,):
-        raise ValueError(
-            f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. PyTorch's two biases are added: "
-            "bias_ih + bias_hh"
-        )
-    return Wx, Wh, b, H
+    raise ValueError(
+        f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. PyTorch's two biases are added: "
+        "bias_ih + bias_hh"
+    )
 
 
 def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
@@ -120,8 +132,9 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         expect_shape("lengths", lengths, (N,), f"for N = {N}")
         if N and (lengths.min() < 0 or lengths.max() > T):
             raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
-        steps = np.arange(T) if isinstance(lengths, np.ndarray) else _module_of(lengths).arange(T)
-        return steps[None, :] < lengths[:, None]
+        steps = np.arange(T) if isinstance(lengths, ndarray) else _module_of(lengths).arange(T)
+        before_end: BoolArray = steps[None, :] < lengths[:, None]
+        return before_end
     require_array("mask", mask)
     if mask.shape != (N, T):
         hint = ". Theano's masks are (T, N): use .T" if mask.shape == (T, N) else ""
@@ -136,7 +149,7 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
 
 def _module_of(array: Any) -> Any:
     """numpy or cupy, whichever made the array."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, ndarray):
         return np
     import cupy
 
@@ -144,57 +157,82 @@ def _module_of(array: Any) -> Any:
 
 
 def check_gate_order(gate_order: Any) -> None:
-    if not isinstance(gate_order, str) or len(gate_order) != 4 or set(gate_order) != set(GATES):
+    if not isinstance(gate_order, str) or gate_order not in _GATE_ORDERS:
         raise ValueError(
             f"gate_order is {gate_order!r}, expected a permutation of 'ifgo' such as 'ifgo' (Keras, PyTorch), "
             "'fgio' (Deep Learning from Scratch 2), 'ifog' (Theano) or 'iofg' (ONNX)"
         )
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    choices = tuple(choices)
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
 
 
 def check_tape(tape: Any, op: str) -> Tape:
     """The tape that ``{op}_forward`` made."""
+    if isinstance(tape, Tape):
+        if tape.op != op:
+            raise ValueError(f"tape was made by {tape.op}_forward; expected one of {op}_forward")
+        return tape
     if tape is None:
         raise TypeError(f"tape is None; call {op}_forward with training=True to get one")
-    if not isinstance(tape, Tape):
-        raise TypeError(f"tape is {describe(tape)}; expected the tape that {op}_forward returned")
-    if tape.op != op:
-        raise ValueError(f"tape was made by {tape.op}_forward; expected one of {op}_forward")
-    return tape
+    raise TypeError(f"tape is {describe(tape)}; expected the tape that {op}_forward returned")
 
 
 def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
-    """Integer ids in [0, upper), flattened to (M,); ``bound`` names the upper bound in the error."""
-    require_array(name, ids)
-    if ids.dtype not in _INTS:
-        raise TypeError(f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)")
-    flat = _contiguous(ids).reshape(-1)
+    """Integer ids in [0, upper), flattened to (M,); ``bound`` says in the error where upper, its {}, comes from."""
+    flat: IntArray = ids
+    if not (isinstance(ids, ndarray) and ids.ndim == 1 and ids.dtype in INTS and ids.flags.c_contiguous):
+        require_array(name, ids)
+        if ids.dtype not in INTS:
+            raise TypeError(
+                f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)"
+            )
+        flat = _contiguous(ids).reshape(-1)
     if flat.size:
-        low, high = int(flat.min()), int(flat.max())
+        low, high = smallest(flat), largest(flat)
         if low < 0 or (upper is not None and high >= upper):
             wrong = low if low < 0 else high
-            limit = "expected ids from 0" + ("" if upper is None else f" to {upper - 1} ({bound})")
+            limit = "expected ids from 0" + ("" if upper is None else f" to {upper - 1} ({bound.format(upper)})")
             raise IndexError(f"{name} holds {wrong}, {limit}; negative ids do not count from the end")
     return flat
+
+
+def smallest(values: Array) -> Any:
+    """The smallest of at least one number, flat; NaN if there is one."""
+    # numpy finds the place of an extreme several times faster than the extreme itself.
+    return values.item(values.argmin()) if isinstance(values, ndarray) else values.min().item()
+
+
+def largest(values: Array) -> Any:
+    """The largest of at least one number, flat; NaN if there is one."""
+    return values.item(values.argmax()) if isinstance(values, ndarray) else values.max().item()
 
 
 def require_writeable(name: str, array: Array) -> None:
     """An array that is changed in place: contiguous and writeable."""
     if not array.flags.c_contiguous:
-        raise ValueError(f"{name} is not C-contiguous and would be changed in place; pass numpy.ascontiguousarray({name})")
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(
+            f"{name} is not C-contiguous and would be changed in place; pass numpy.ascontiguousarray({name})"
+        )
+    if isinstance(array, ndarray) and not array.flags.writeable:
         raise ValueError(f"{name} is read-only and would be changed in place; pass a copy: {name}.copy()")
 
 
-def same_device(first: tuple[str, Any], *others: tuple[str, Any]) -> None:
-    """Raise if some arrays live on the host and others on a GPU. Absent arrays (None) are skipped."""
-    on_device = is_device_array(first[1])
-    for name, value in others:
-        if value is not None and is_device_array(value) != on_device:
+def same_device(names: str, *arrays: Any) -> None:
+    """Raise if some arrays live on the host and others on a GPU. Absent arrays (None) are skipped.
+
+    ``names`` are the arrays' names, with spaces between them.
+    """
+    for array in arrays:
+        if not (isinstance(array, ndarray) or array is None):
+            break
+    else:
+        return
+    on_device = is_device_array(arrays[0])
+    first, *others = names.split()
+    for name, array in zip(others, arrays[1:], strict=True):
+        if array is not None and is_device_array(array) != on_device:
             here, there = ("on a GPU", "on the host") if on_device else ("on the host", "on a GPU")
-            raise TypeError(f"{first[0]} is {here} but {name} is {there}; all arrays of one call live in one place")
+            raise TypeError(f"{first} is {here} but {name} is {there}; all arrays of one call live in one place")

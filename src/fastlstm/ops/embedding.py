@@ -33,14 +33,14 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
     TypeError, ValueError
         A dtype or a shape does not fit.
     """
-    checks.same_device(("W", W), ("ids", ids))
+    checks.same_device("W ids", W, ids)
     W = checks.float_array("W", W, 2)
     V, E = W.shape
     if V == 0 or E == 0:
         raise ValueError(f"W has shape {W.shape} = (V, E): both must be at least 1")
-    flat = checks.int_ids("ids", ids, V, f"W has V = {V} rows")
+    flat = checks.int_ids("ids", ids, V, "W has V = {} rows")
     out: FloatArray = family_for(W, "embedding").embedding_forward(W, flat)
-    return out.reshape(*ids.shape, E)
+    return out if ids.ndim == 1 else out.reshape(*ids.shape, E)
 
 
 def embedding_backward(
@@ -50,6 +50,7 @@ def embedding_backward(
     *,
     padding_idx: int | None = None,
     out: FloatArray | None = None,
+    touched: IntArray | None = None,
 ) -> FloatArray:
     """Dense gradient of `embedding_forward`: dW[v] is the sum of dout over the places where ids is v.
 
@@ -65,6 +66,9 @@ def embedding_backward(
         This row gets a zero gradient.
     out : (V, E), optional
         Overwritten with the gradient and returned; C-contiguous, of dout's dtype.
+    touched : (...) int32 or int64, optional
+        The rows of ``out`` that may hold something, in any order: usually the ids of the call before with this
+        ``out``. All other rows must be zero; they are taken to be, and not written, which saves a pass over (V, E).
 
     Returns
     -------
@@ -74,15 +78,15 @@ def embedding_backward(
     Raises
     ------
     IndexError
-        An id or padding_idx lies outside 0 to V - 1.
+        An id, a touched row or padding_idx lies outside 0 to V - 1.
     TypeError, ValueError
-        A dtype or a shape does not fit, or out is read-only or overlaps dout. Nothing is changed then.
+        A dtype or a shape does not fit, out is read-only or overlaps dout, or touched is given without out. Nothing is
+        changed then.
     """
-    checks.same_device(("dout", dout), ("ids", ids), ("out", out))
-    checks.require_array("ids", ids)
+    checks.same_device("dout ids out touched", dout, ids, out, touched)
     V = scalars.integer("num_embeddings", num_embeddings, 1)
     dout, E = _rows_of(dout, ids)
-    flat = checks.int_ids("ids", ids, V, f"num_embeddings = {V}")
+    flat = checks.int_ids("ids", ids, V, "num_embeddings = {}")
     if padding_idx is not None:
         padding_idx = scalars.integer("padding_idx", padding_idx)
         if not 0 <= padding_idx < V:
@@ -92,7 +96,15 @@ def embedding_backward(
             )
     if out is not None:
         out = _gradient_buffer(out, (V, E), dout)
-    dW: FloatArray = family_for(dout, "embedding").embedding_backward(flat, dout, V, padding_idx=padding_idx, out=out)
+    if touched is not None:
+        if out is None:
+            raise ValueError("touched is given without out: it says which rows of out may hold something; give both")
+        touched = checks.int_ids("touched", touched, V, "num_embeddings = {}")
+        if touched.size >= V:  # then clearing all rows is less work
+            touched = None
+    dW: FloatArray = family_for(dout, "embedding").embedding_backward(
+        flat, dout, V, padding_idx=padding_idx, out=out, touched=touched
+    )
     return dW
 
 
@@ -118,8 +130,7 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
     TypeError, ValueError
         A dtype or a shape does not fit.
     """
-    checks.same_device(("dout", dout), ("ids", ids))
-    checks.require_array("ids", ids)
+    checks.same_device("dout ids", dout, ids)
     dout, _ = _rows_of(dout, ids)
     flat = checks.int_ids("ids", ids, None, "")
     grad: RowGrad = family_for(dout, "embedding").embedding_backward_rows(flat, dout)
@@ -145,7 +156,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     TypeError, ValueError
         A dtype or a shape does not fit, or target is read-only. Nothing is changed then.
     """
-    checks.same_device(("target", target), ("ids", ids), ("rows", rows))
+    checks.same_device("target ids rows", target, ids, rows)
     checks.require_array("target", target)
     checks.require_array("ids", ids)
     checks.require_array("rows", rows)
@@ -156,7 +167,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     rows = checks.float_array("rows", rows, rows.ndim, target.dtype)
     checks.expect_shape("rows", rows, ids.shape + target.shape[1:], "= ids.shape + target.shape[1:]")
     V, E = target.shape[0], math.prod(target.shape[1:])
-    flat = checks.int_ids("ids", ids, V, f"target has V = {V} rows")
+    flat = checks.int_ids("ids", ids, V, "target has V = {} rows")
     if rows.size == 0:
         return
     if np.may_share_memory(target, rows):
@@ -166,13 +177,15 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
 
 def _rows_of(dout: Any, ids: Array) -> tuple[FloatArray, int]:
     """dout (*ids.shape, E) flattened to (M, E), and E."""
+    checks.require_array("ids", ids)
     checks.require_array("dout", dout)
     if dout.ndim != ids.ndim + 1 or dout.shape[:-1] != ids.shape:
         raise ValueError(f"dout has shape {dout.shape}, expected {ids.shape} + (E,): the shape of ids and one axis")
     E = dout.shape[-1]
     if E == 0:
         raise ValueError(f"dout has shape {dout.shape}: E must be at least 1")
-    return checks.float_array("dout", dout, dout.ndim).reshape(ids.size, E), E
+    rows = checks.float_array("dout", dout, dout.ndim)
+    return (rows if rows.ndim == 2 else rows.reshape(ids.size, E)), E
 
 
 def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> FloatArray:

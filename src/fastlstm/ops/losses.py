@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 from fastlstm.ops import checks, scalars
@@ -34,12 +32,12 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
     TypeError, ValueError
         A dtype or a shape does not fit.
     """
-    checks.same_device(("logits", logits), ("targets", targets))
+    checks.same_device("logits targets", logits, targets)
     rows = _rows("logits", logits, "V")
     V = rows.shape[1]
     flat, ignore_index = _targets(targets, logits.shape, V, ignore_index)
-    loss, dlogits = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
-    return LossGrad(loss, dlogits.reshape(logits.shape))
+    result: LossGrad = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
+    return result if logits.ndim == 2 else LossGrad(result.loss, result.dlogits.reshape(logits.shape))
 
 
 def linear_cross_entropy(
@@ -81,7 +79,7 @@ def linear_cross_entropy(
     TypeError, ValueError
         A dtype, a shape or an option does not fit.
     """
-    checks.same_device(("h", h), ("W", W), ("b", b), ("targets", targets))
+    checks.same_device("h W b targets", h, W, b, targets)
     rows = _rows("h", h, "H")
     H = rows.shape[1]
     W = checks.float_array("W", W, 2, rows.dtype)
@@ -89,19 +87,17 @@ def linear_cross_entropy(
     V = b.shape[0]
     if V == 0:
         raise ValueError("b has shape (0,): V must be at least 1")
-    checks.expect_shape(
-        "W",
-        W,
-        (H, V),
-        f"= (H, V) for h with H = {H} and b with V = {V}",
-        "An embedding (V, E) or PyTorch's weight needs .T",
-    )
+    if W.shape != (H, V):
+        raise ValueError(
+            f"W has shape {W.shape}, expected {(H, V)} = (H, V) for h with H = {H} and b with V = {V}. "
+            "An embedding (V, E) or PyTorch's weight needs .T"
+        )
     flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
     checks.check_choice("memory", memory, ("fast", "low"))
     grads: LinearLossGrads = family_for(rows, "losses").linear_cross_entropy(
         rows, W, b, flat, ignore_index=ignore_index, memory=memory
     )
-    return grads._replace(dh=grads.dh.reshape(h.shape))
+    return grads if h.ndim == 2 else grads._replace(dh=grads.dh.reshape(h.shape))
 
 
 def _rows(name: str, array: Any, last: str) -> FloatArray:
@@ -109,27 +105,31 @@ def _rows(name: str, array: Any, last: str) -> FloatArray:
     checks.require_array(name, array)
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}, expected (..., {last}) with {last} at least 1")
-    width = array.shape[-1]
-    return checks.float_array(name, array, array.ndim).reshape(array.size // width, width)
+    rows = checks.float_array(name, array, array.ndim)
+    width = rows.shape[-1]
+    return rows if rows.ndim == 2 else rows.reshape(rows.size // width, width)
 
 
 def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: Any) -> tuple[IntArray, int]:
     """targets flattened, each checked to be in [0, V) or ignore_index."""
     checks.require_array("targets", targets)
     ignore_index = scalars.integer("ignore_index", ignore_index)
-    hint = "One-hot targets are not taken; pass targets.argmax(-1)" if targets.shape == logits_shape else ""
-    checks.expect_shape("targets", targets, logits_shape[:-1], "= the leading axes of the logits", hint)
-    if targets.dtype not in (np.dtype(np.int32), np.dtype(np.int64)):
+    if targets.shape != logits_shape[:-1]:
+        hint = "One-hot targets are not taken; pass targets.argmax(-1)" if targets.shape == logits_shape else ""
+        checks.expect_shape("targets", targets, logits_shape[:-1], "= the leading axes of the logits", hint)
+    if targets.dtype not in checks.INTS:
         raise TypeError(
             f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
         )
     flat = targets.ravel()
-    # Two passes where all is well; which target is wrong is worked out only when one is.
-    if flat.size and (int(flat.min()) < 0 or int(flat.max()) >= V):
-        wrong = flat[((flat < 0) | (flat >= V)) & (flat != ignore_index)]
-        if wrong.size:
-            raise IndexError(
-                f"targets holds {int(wrong[0])}, expected 0 to {V - 1} (the logits have V = {V} columns) "
-                f"or ignore_index = {ignore_index}"
-            )
+    if flat.size:
+        low, high = checks.smallest(flat), checks.largest(flat)
+        # Below 0 there may be what is ignored. Which target is wrong is worked out only where one may be.
+        if high >= V or (low < 0 and not low == -1 == ignore_index):
+            wrong = flat[((flat < 0) | (flat >= V)) & (flat != ignore_index)]
+            if wrong.size:
+                raise IndexError(
+                    f"targets holds {int(wrong[0])}, expected 0 to {V - 1} (the logits have V = {V} columns) "
+                    f"or ignore_index = {ignore_index}"
+                )
     return flat, ignore_index

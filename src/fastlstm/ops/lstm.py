@@ -62,7 +62,7 @@ def lstm_cell_forward(
     ----------
     Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes.
     """
-    checks.same_device(("x", x), ("h_prev", h_prev), ("c_prev", c_prev), ("Wx", Wx), ("Wh", Wh), ("b", b))
+    checks.same_device("x h_prev c_prev Wx Wh b", x, h_prev, c_prev, Wx, Wh, b)
     x = checks.float_array("x", x, 2)
     N, D = x.shape
     Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, x.dtype)
@@ -98,7 +98,8 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGra
     N, H = tape.sizes["N"], tape.sizes["H"]
     dh = checks.state("dh", dh, N, H, tape.dtype)
     dc = checks.state("dc", dc, N, H, tape.dtype)
-    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
+    grads: LSTMCellGrads = tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
+    return grads
 
 
 def lstm_forward(
@@ -156,16 +157,17 @@ def lstm_forward(
 
     References
     ----------
-    Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes. Masks as in Theano's LSTM tutorial and Keras.
+    Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes. Masks as in Theano's LSTM tutorial and
+    Keras.
     """
-    checks.same_device(
-        ("xs", xs), ("Wx", Wx), ("Wh", Wh), ("b", b), ("h0", h0), ("c0", c0), ("mask", mask), ("lengths", lengths)
-    )
+    checks.same_device("xs Wx Wh b h0 c0 mask lengths", xs, Wx, Wh, b, h0, c0, mask, lengths)
     xs = checks.float_array("xs", xs, 3)
     N, T, D = xs.shape
     Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, xs.dtype)
-    h0 = checks.optional_state("h0", h0, N, H, xs.dtype)
-    c0 = checks.optional_state("c0", c0, N, H, xs.dtype)
+    if h0 is not None:
+        h0 = checks.state("h0", h0, N, H, xs.dtype)
+    if c0 is not None:
+        c0 = checks.state("c0", c0, N, H, xs.dtype)
     valid = checks.valid_steps(mask, lengths, N, T)
     checks.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
@@ -212,11 +214,15 @@ def lstm_backward(
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "lstm")
-    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    sizes = tape.sizes
+    N, T, H = sizes["N"], sizes["T"], sizes["H"]
     if dhs is not None:
         dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
         if dhs.shape != (N, T, H):
             raise ValueError(f"dhs has shape {dhs.shape}, expected {(N, T, H)} = (N, T, H) of the forward call")
-    dh_n = checks.optional_state("dh_n", dh_n, N, H, tape.dtype)
-    dc_n = checks.optional_state("dc_n", dc_n, N, H, tape.dtype)
-    return tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)
+    if dh_n is not None:
+        dh_n = checks.state("dh_n", dh_n, N, H, tape.dtype)
+    if dc_n is not None:
+        dc_n = checks.state("dc_n", dc_n, N, H, tape.dtype)
+    grads: LSTMGrads = tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)
+    return grads

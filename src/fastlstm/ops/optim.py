@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy import ndarray
 
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, RowGrad
@@ -21,14 +22,9 @@ Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
 Grads: TypeAlias = "FloatArray | RowGrad | Sequence[FloatArray | RowGrad]"
 
 
-class _Update(NamedTuple):
-    """One parameter's checked arguments, in the order the backends take them."""
-
-    family: ModuleType
-    param: FloatArray
-    grad: FloatArray
-    rows: IntArray | None
-    state: tuple[FloatArray, ...]
+# One parameter's checked arguments, in the order the backends take them: the backend's module, the parameter, its
+# gradient, the gradient's rows, the state. A plain tuple, because there is one for every parameter in every step.
+_Update: TypeAlias = "tuple[ModuleType, FloatArray, FloatArray, IntArray | None, Sequence[FloatArray]]"
 
 
 def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1.0) -> None:
@@ -51,8 +47,8 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
         Something does not fit, or a parameter is read-only. Nothing is changed then.
     """
     lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
-    for update in _checked(params, grads, (), lazy=True):
-        update.family.sgd_update(update.param, update.grad, update.rows, lr=lr, grad_scale=grad_scale)
+    for family, param, grad, rows, _ in _checked(params, grads, (), lazy=True):
+        family.sgd_update(param, grad, rows, lr=lr, grad_scale=grad_scale)
 
 
 def momentum_update(
@@ -126,16 +122,9 @@ def _momentum(
 ) -> None:
     lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
     momentum = scalars.finite("momentum", momentum, 0, 1)
-    for update in _checked(params, grads, (("velocities", velocities),), lazy):
-        update.family.momentum_update(
-            update.param,
-            update.grad,
-            update.rows,
-            *update.state,
-            lr=lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            grad_scale=grad_scale,
+    for family, param, grad, rows, (velocity,) in _checked(params, grads, (("velocities", velocities),), lazy):
+        family.momentum_update(
+            param, grad, rows, velocity, lr=lr, momentum=momentum, nesterov=nesterov, grad_scale=grad_scale
         )
 
 
@@ -175,10 +164,8 @@ def adagrad_update(
         scalars.real("grad_scale", grad_scale),
         scalars.finite("eps", eps, 0),
     )
-    for update in _checked(params, grads, (("accumulators", accumulators),), lazy):
-        update.family.adagrad_update(
-            update.param, update.grad, update.rows, *update.state, lr=lr, eps=eps, grad_scale=grad_scale
-        )
+    for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
+        family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
 
 
 def rmsprop_update(
@@ -215,10 +202,8 @@ def rmsprop_update(
         scalars.finite("eps", eps, 0),
     )
     decay = scalars.finite("decay", decay, 0, 1)
-    for update in _checked(params, grads, (("accumulators", accumulators),), lazy):
-        update.family.rmsprop_update(
-            update.param, update.grad, update.rows, *update.state, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale
-        )
+    for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
+        family.rmsprop_update(param, grad, rows, accumulator, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale)
 
 
 def adam_update(
@@ -325,12 +310,13 @@ def _adam(
     )
     beta1, beta2 = scalars.below_one("beta1", beta1), scalars.below_one("beta2", beta2)
     step = scalars.integer("step", step, 1)
-    for update in _checked(params, grads, (("m", m), ("v", v)), lazy):
-        update.family.adam_update(
-            update.param,
-            update.grad,
-            update.rows,
-            *update.state,
+    for family, param, grad, rows, (m_of_param, v_of_param) in _checked(params, grads, (("m", m), ("v", v)), lazy):
+        family.adam_update(
+            param,
+            grad,
+            rows,
+            m_of_param,
+            v_of_param,
             lr=lr,
             step=step,
             beta1=beta1,
@@ -358,7 +344,7 @@ def global_norm(grads: Grads) -> float:
     TypeError
         Something is no float32 or float64 array.
     """
-    return _norm([checks.float_array(name, values, values.ndim) for name, values in _values_of(grads)])
+    return _norm(_values_of(grads, in_place=False))
 
 
 def clip_grad_norm(grads: Grads, max_norm: float) -> float:
@@ -383,10 +369,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     TypeError, ValueError
         Something does not fit, or a gradient is read-only. Nothing is changed then.
     """
-    arrays = []
-    for name, values in _values_of(grads):
-        checks.require_writeable(name, values)
-        arrays.append(checks.float_array(name, values, values.ndim))
+    arrays = _values_of(grads, in_place=True)
     max_norm = scalars.positive("max_norm", max_norm)
     norm = _norm(arrays)
     factor = clip_scale(norm, max_norm)
@@ -419,54 +402,127 @@ def clip_scale(norm: float, max_norm: float) -> float:
 
 
 def _norm(arrays: list[FloatArray]) -> float:
-    return math.sqrt(sum(family_for(array, "optim").squared_norm(array) for array in arrays))
+    total = 0.0
+    for array in arrays:
+        total += family_for(array, "optim").squared_norm(array)
+    return math.sqrt(total)
 
 
-def _values_of(grads: Grads) -> list[tuple[str, FloatArray]]:
-    """Each gradient's array with its name for errors; one that stands there twice comes once."""
-    values: dict[int, tuple[str, FloatArray]] = {}
-    for name, grad in _named("grads", grads):
+def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
+    """Each gradient's array, checked; one that stands there twice comes once."""
+    values: dict[int, FloatArray] = {}
+    for k, grad in enumerate(_listed("grads", grads)):
         array = grad.values if isinstance(grad, RowGrad) else grad
-        checks.require_array(name, array)
-        values.setdefault(id(array), (name, array))
+        if id(array) in values:
+            continue
+        if not (type(array) is ndarray and array.dtype in checks.FLOATS and array.flags.carray):
+            name = _name("grads", grads, k)
+            checks.require_array(name, array)
+            if in_place:
+                checks.require_writeable(name, array)
+            array = checks.float_array(name, array, array.ndim)
+        values[id(array)] = array
     return list(values.values())
 
 
-def _named(name: str, entries: Any) -> list[tuple[str, Any]]:
-    """Entries of a single array or RowGrad, or of a sequence of them, with their names for errors."""
-    if checks.is_array(entries) or isinstance(entries, RowGrad):
-        return [(name, entries)]
+def _is_single(entries: Any) -> bool:
+    """Whether ``entries`` are one array or RowGrad, no sequence of them."""
+    return checks.is_array(entries) or isinstance(entries, RowGrad)
+
+
+def _listed(name: str, entries: Any) -> Sequence[Any]:
+    """The entries of a sequence of arrays or RowGrads; a single one as a sequence of one."""
+    if type(entries) is list or type(entries) is tuple:
+        return entries
+    if _is_single(entries):
+        return (entries,)
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise TypeError(f"{name} is {checks.describe(entries)}; expected an array or a sequence of arrays")
-    return [(f"{name}[{k}]", entry) for k, entry in enumerate(entries)]
+    return entries
+
+
+def _name(name: str, entries: Any, k: int) -> str:
+    """What errors call the entry k of `_listed`."""
+    return name if _is_single(entries) else f"{name}[{k}]"
 
 
 def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy: bool) -> list[_Update]:
     """Check every parameter with its gradient and state; only then does the caller change any."""
-    named_params, named_grads = _named("params", params), _named("grads", grads)
-    named_states = [_named(name, entries) for name, entries in states]
-    for (what, _), entries in zip((("grads", None), *states), (named_grads, *named_states), strict=True):
-        if len(entries) != len(named_params):
-            raise ValueError(f"{what} has {len(entries)} entries, params has {len(named_params)}; give one a parameter")
-    return [_checked_one(p, g, s, lazy) for p, g, *s in zip(named_params, named_grads, *named_states, strict=True)]
+    param_list, grad_list = _listed("params", params), _listed("grads", grads)
+    state_lists = [_listed(name, entries) for name, entries in states]
+    count = len(param_list)
+    for (what, _), entries in zip((("grads", None), *states), (grad_list, *state_lists), strict=True):
+        if len(entries) != count:
+            raise ValueError(f"{what} has {len(entries)} entries, params has {count}; give one a parameter")
+    updates: list[_Update] = []
+    ascending: Any = None
+    for k, (param, grad, *state) in enumerate(zip(param_list, grad_list, *state_lists, strict=True)):
+        rows = None
+        if _fit(param, state):
+            if type(grad) is RowGrad:
+                # Gradients of one sampled loss have the same indices, which need to be looked at once only.
+                if lazy and _rows_fit(grad, param, grad.indices is ascending):
+                    ascending = rows = grad.indices
+                    updates.append((family_for(param, "optim"), param, grad.values, rows, state))
+                    continue
+            elif _like(grad, param) and grad.flags.c_contiguous:
+                updates.append((family_for(param, "optim"), param, grad, None, state))
+                continue
+        names = [_name(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
+        updates.append(_checked_one(names, param, grad, state, lazy))
+    return updates
 
 
-def _checked_one(
-    named_param: tuple[str, Any], named_grad: tuple[str, Any], named_states: list[tuple[str, Any]], lazy: bool
-) -> _Update:
-    name, param = named_param
+def _fit(param: Any, state: Sequence[Any]) -> bool:
+    """Whether a parameter and its state are plainly right; `_checked_one` says what is wrong, or mends it."""
+    if not (type(param) is ndarray and param.dtype in checks.FLOATS and param.flags.carray):
+        return False
+    for array in state:
+        if not (_like(array, param) and array.flags.carray) or array is param:
+            return False
+    return len(state) < 2 or state[0] is not state[1]
+
+
+def _like(array: Any, param: FloatArray) -> bool:
+    return type(array) is ndarray and array.dtype is param.dtype and array.shape == param.shape
+
+
+def _rows_fit(grad: RowGrad, param: FloatArray, ascending: bool) -> bool:
+    """Whether a RowGrad is plainly right for ``param``; ``ascending`` says that its indices are known to be so."""
+    rows, values = grad
+    return (
+        type(rows) is ndarray
+        and type(values) is ndarray
+        and rows.ndim == 1
+        and rows.dtype in checks.INTS
+        and rows.flags.c_contiguous
+        and values.dtype is param.dtype
+        and values.flags.c_contiguous
+        and values.shape == (len(rows), *param.shape[1:])
+        and param.ndim > 0
+        and (len(rows) == 0 or (rows.item(0) >= 0 and rows.item(-1) < len(param) and (ascending or _ascend(rows))))
+    )
+
+
+def _ascend(rows: IntArray) -> bool:
+    """Whether ids are ascending and unique."""
+    return len(rows) < 2 or bool(checks.smallest(rows[1:] > rows[:-1]))
+
+
+def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy: bool) -> _Update:
+    """Check one parameter; ``names`` are those of the parameter, its gradient and its state."""
+    name, grad_name, *state_names = names
     checks.require_array(name, param)
     checks.require_writeable(name, param)
     checks.float_array(name, param, param.ndim)
     changed = {id(param): name}
-    for state_name, state in named_states:
-        checks.same_device((name, param), (state_name, state))
-        _same_kind(state_name, state, name, param)
-        checks.require_writeable(state_name, state)
-        if id(state) in changed:
-            raise ValueError(f"{state_name} and {changed[id(state)]} are one array; each needs memory of its own")
-        changed[id(state)] = state_name
-    grad_name, grad = named_grad
+    for state_name, array in zip(state_names, state, strict=True):
+        checks.same_device(f"{name} {state_name}", param, array)
+        _same_kind(state_name, array, name, param)
+        checks.require_writeable(state_name, array)
+        if id(array) in changed:
+            raise ValueError(f"{state_name} and {changed[id(array)]} are one array; each needs memory of its own")
+        changed[id(array)] = state_name
     rows: IntArray | None = None
     if isinstance(grad, RowGrad):
         rows, grad = _checked_rows(grad_name, grad, name, param)
@@ -475,9 +531,9 @@ def _checked_one(
             dense[rows] = grad
             rows, grad = None, dense
     else:
-        checks.same_device((name, param), (grad_name, grad))
+        checks.same_device(f"{name} {grad_name}", param, grad)
         grad = _same_kind(grad_name, grad, name, param)
-    return _Update(family_for(param, "optim"), param, grad, rows, tuple(state for _, state in named_states))
+    return family_for(param, "optim"), param, grad, rows, state
 
 
 def _same_kind(name: str, array: Any, param_name: str, param: FloatArray) -> FloatArray:
@@ -488,14 +544,14 @@ def _same_kind(name: str, array: Any, param_name: str, param: FloatArray) -> Flo
 
 
 def _checked_rows(name: str, grad: RowGrad, param_name: str, param: FloatArray) -> tuple[IntArray, FloatArray]:
-    checks.same_device((param_name, param), (f"{name}.indices", grad.indices), (f"{name}.values", grad.values))
+    checks.same_device(f"{param_name} {name}.indices {name}.values", param, grad.indices, grad.values)
     if param.ndim == 0:
         raise ValueError(f"{name} is a RowGrad, but {param_name} has no rows: its shape is ()")
     checks.require_array(f"{name}.indices", grad.indices)
     if grad.indices.ndim != 1:
         raise ValueError(f"{name}.indices has shape {grad.indices.shape}, expected one axis (U,)")
-    rows = checks.int_ids(f"{name}.indices", grad.indices, param.shape[0], f"{param_name} has {param.shape[0]} rows")
-    if not bool((rows[1:] > rows[:-1]).all()):
+    rows = checks.int_ids(f"{name}.indices", grad.indices, param.shape[0], f"{param_name} has {{}} rows")
+    if not _ascend(rows):
         raise ValueError(
             f"{name}.indices is not ascending and unique; embedding_backward_rows(indices, values) sums and sorts them"
         )

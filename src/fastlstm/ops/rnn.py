@@ -59,11 +59,12 @@ def rnn_forward(
     ----------
     Elman (1990), "Finding structure in time".
     """
-    checks.same_device(("xs", xs), ("Wx", Wx), ("Wh", Wh), ("b", b), ("h0", h0), ("mask", mask), ("lengths", lengths))
+    checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
     xs = checks.float_array("xs", xs, 3)
     N, T, D = xs.shape
     Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 1, xs.dtype)
-    h0 = checks.optional_state("h0", h0, N, H, xs.dtype)
+    if h0 is not None:
+        h0 = checks.state("h0", h0, N, H, xs.dtype)
     valid = checks.valid_steps(mask, lengths, N, T)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
@@ -96,10 +97,12 @@ def rnn_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "rnn")
-    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    sizes = tape.sizes
+    N, T, H = sizes["N"], sizes["T"], sizes["H"]
     if dhs is not None:
         dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
         checks.expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
-    dh_n = checks.optional_state("dh_n", dh_n, N, H, tape.dtype)
+    if dh_n is not None:
+        dh_n = checks.state("dh_n", dh_n, N, H, tape.dtype)
     grads: RNNGrads = tape.family.rnn_backward(tape.saved, dhs=dhs, dh_n=dh_n)
     return grads

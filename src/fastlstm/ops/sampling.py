@@ -25,6 +25,8 @@ from fastlstm.contract import (
 )
 from fastlstm.ops import checks, scalars
 
+_INT64, _UINT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
+
 # Different classes are found by drawing again and again; a sample whose last class takes longer than this on average
 # is refused instead of seeming to hang.
 _MAX_EXPECTED_TRIES = 1e8
@@ -68,7 +70,7 @@ def log_uniform_candidates(
     """
     num_sampled = scalars.integer("num_sampled", num_sampled, 1)
     range_max = scalars.integer("range_max", range_max, 1)
-    flat = checks.int_ids("true_classes", true_classes, range_max, f"range_max = {range_max}")
+    flat = checks.int_ids("true_classes", true_classes, range_max, "range_max = {}")
     log_range = math.log1p(range_max)
     if unique:
         _enough_classes(num_sampled, range_max, "range_max")
@@ -76,12 +78,12 @@ def log_uniform_candidates(
     candidates: Candidates = family_for(flat, "sampling").log_uniform_candidates(
         num_sampled,
         range_max,
-        flat.astype(np.int64, copy=False),
+        flat.astype(_INT64, copy=False),
         unique=bool(unique),
         log_range=log_range,
         seed=_seed(rng),
     )
-    return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
+    return _shaped(candidates, true_classes)
 
 
 def log_uniform_expected_count(
@@ -119,10 +121,10 @@ def log_uniform_expected_count(
     """
     range_max = scalars.integer("range_max", range_max, 1)
     num_sampled = scalars.integer("num_sampled", num_sampled, 1)
-    flat = checks.int_ids("classes", classes, range_max, f"range_max = {range_max}")
+    flat = checks.int_ids("classes", classes, range_max, "range_max = {}")
     num_tries = scalars.integer("num_tries", num_tries, num_sampled) if unique else num_sampled
     count: FloatArray = family_for(flat, "sampling").log_uniform_expected_count(
-        flat.astype(np.int64, copy=False),
+        flat.astype(_INT64, copy=False),
         log_range=math.log1p(range_max),
         num_tries=num_tries,
         num_sampled=num_sampled,
@@ -229,11 +231,11 @@ def unigram_candidates(
     """
     num_sampled = scalars.integer("num_sampled", num_sampled, 1)
     if not isinstance(counts, UnigramTable):
-        checks.same_device(("true_classes", true_classes), ("counts", counts))
+        checks.same_device("true_classes counts", true_classes, counts)
         counts = UnigramTable(counts, power=power)
     table: UnigramTable = counts
     V = len(table)
-    flat = checks.int_ids("true_classes", true_classes, V, f"counts has V = {V} classes")
+    flat = checks.int_ids("true_classes", true_classes, V, "counts has V = {} classes")
     if unique:
         _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
         _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
@@ -242,11 +244,11 @@ def unigram_candidates(
         table.threshold,
         table.alias,
         num_sampled,
-        flat.astype(np.int64, copy=False),
+        flat.astype(_INT64, copy=False),
         unique=bool(unique),
         seed=_seed(rng),
     )
-    return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
+    return _shaped(candidates, true_classes)
 
 
 def sampled_logits_forward(
@@ -471,7 +473,7 @@ def _checked(
             f"candidates is {checks.describe(candidates)}; expected the Candidates that log_uniform_candidates or "
             "unigram_candidates returned"
         )
-    checks.same_device(("weights", weights), ("biases", biases), ("labels", labels), ("inputs", inputs))
+    checks.same_device("weights biases labels inputs", weights, biases, labels, inputs)
     weights = checks.float_array("weights", weights, 2)
     V, E = weights.shape
     if V == 0 or E == 0:
@@ -480,38 +482,54 @@ def _checked(
         biases = checks.float_array("biases", biases, 1, weights.dtype)
         checks.expect_shape("biases", biases, (V,), "= (V,) for weights (V, E)")
     checks.require_array("labels", labels)
-    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] == 0):
-        raise ValueError(f"labels has shape {labels.shape}, expected (B,) or (B, num_true) with num_true at least 1")
-    B, num_true = (*labels.shape, 1)[:2]
+    if labels.ndim == 1:
+        B, num_true = labels.shape[0], 1
+    else:
+        if labels.ndim != 2 or labels.shape[1] == 0:
+            raise ValueError(
+                f"labels has shape {labels.shape}, expected (B,) or (B, num_true) with num_true at least 1"
+            )
+        B, num_true = labels.shape
     inputs = checks.float_array("inputs", inputs, 2, weights.dtype)
-    checks.expect_shape("inputs", inputs, (B, E), f"= (B, E) for labels with B = {B} and weights (V, E)")
-    labels = checks.int_ids("labels", labels, V, f"weights has V = {V} rows").reshape(B, num_true)
-    sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, f"weights has V = {V} rows")
-    counts: tuple[FloatArray | None, FloatArray | None] = (None, None)
-    if with_counts:
-        counts = (
-            _expected_count("true_expected_count", candidates.true_expected_count, B * num_true).reshape(B, num_true),
-            _expected_count("sampled_expected_count", candidates.sampled_expected_count, len(sampled)),
+    if inputs.shape != (B, E):
+        raise ValueError(
+            f"inputs has shape {inputs.shape}, expected {(B, E)} = (B, E) for labels with B = {B} and weights (V, E)"
         )
-    labels, sampled = labels.astype(np.int64, copy=False), sampled.astype(np.int64, copy=False)
-    return _Checked(weights, biases, labels, inputs, sampled, *counts)
+    labels = checks.int_ids("labels", labels, V, "weights has V = {} rows")
+    sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, "weights has V = {} rows")
+    true_count = sampled_count = None
+    if with_counts:
+        true_count = _expected_count("candidates.true_expected_count", candidates.true_expected_count, B * num_true)
+        true_count = true_count.reshape(B, num_true)
+        sampled_count = _expected_count(
+            "candidates.sampled_expected_count", candidates.sampled_expected_count, len(sampled)
+        )
+    labels, sampled = labels.astype(_INT64, copy=False), sampled.astype(_INT64, copy=False)
+    return _Checked(weights, biases, labels.reshape(B, num_true), inputs, sampled, true_count, sampled_count)
 
 
 def _expected_count(name: str, counts: Any, size: int) -> FloatArray:
     """Expected counts as (size,) float64."""
-    checks.require_array(f"candidates.{name}", counts)
+    checks.require_array(name, counts)
     if counts.size != size:
         raise ValueError(
-            f"candidates.{name} has shape {counts.shape}, expected {size} numbers; draw candidates for these labels: "
+            f"{name} has shape {counts.shape}, expected {size} numbers; draw candidates for these labels: "
             "log_uniform_candidates(num_sampled, range_max, labels, rng=rng)"
         )
-    flat = checks.float_array(f"candidates.{name}", counts, counts.ndim).reshape(-1).astype(np.float64, copy=False)
-    if size and not flat.min() > 0:
+    flat = checks.float_array(name, counts, counts.ndim).reshape(-1).astype(_FLOAT64, copy=False)
+    if size and not checks.smallest(flat) > 0:
         raise ValueError(
-            f"candidates.{name} holds {flat.min()}, whose logarithm is subtracted; expected positive numbers: "
+            f"{name} holds {checks.smallest(flat)}, whose logarithm is subtracted; expected positive numbers: "
             "every class must be one that the sampler can draw"
         )
     return flat
+
+
+def _shaped(candidates: Candidates, true_classes: IntArray) -> Candidates:
+    """Candidates whose true_expected_count has the shape of the true classes; it comes flat."""
+    if true_classes.ndim == 1:
+        return candidates
+    return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
 
 
 def _seed(rng: Any) -> int:
@@ -519,7 +537,7 @@ def _seed(rng: Any) -> int:
         raise TypeError(
             f"rng is {checks.describe(rng)}; expected a numpy Generator such as numpy.random.default_rng(0)"
         )
-    return int(rng.integers(0, 2**64, dtype=np.uint64))
+    return int(rng.integers(0, 2**64, dtype=_UINT64))
 
 
 def _enough_classes(num_sampled: int, classes: int, what: str) -> None:

@@ -11,9 +11,11 @@ from fastlstm.ops.checks import describe
 
 def integer(name: str, value: Any, low: int | None = None) -> int:
     """A whole number, not below ``low``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
-        raise TypeError(f"{name} is {describe(value)}, expected a whole number")
-    number = operator.index(value)
+    number: int = value
+    if type(value) is not int:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
+            raise TypeError(f"{name} is {describe(value)}, expected a whole number")
+        number = operator.index(value)
     if low is not None and number < low:
         raise ValueError(f"{name} is {number}, expected at least {low}")
     return number
@@ -21,6 +23,8 @@ def integer(name: str, value: Any, low: int | None = None) -> int:
 
 def real(name: str, value: Any) -> float:
     """Any number, NaN and infinity too."""
+    if type(value) is float:
+        return value
     if isinstance(value, str) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
         raise TypeError(f"{name} is {describe(value)}, expected a number")
     return float(value)

@@ -13,11 +13,20 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
 
 
 def embedding_backward(
-    ids: IntArray, dout: FloatArray, num_embeddings: int, *, padding_idx: int | None, out: FloatArray | None
+    ids: IntArray,
+    dout: FloatArray,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None,
+    out: FloatArray | None,
+    touched: IntArray | None,
 ) -> FloatArray:
     if out is None:
         out = np.empty((num_embeddings, dout.shape[1]), dout.dtype)
-    _cpu.scatter_add(out, ids, dout, clear=True, skip=-1 if padding_idx is None else padding_idx)
+    if touched is not None:
+        _cpu.clear_rows(out, touched)
+    clear, skip = touched is None, -1 if padding_idx is None else padding_idx
+    _cpu.scatter_add(out, ids, dout, clear, skip)
     return out
 
 
@@ -26,4 +35,5 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
 
 
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
-    _cpu.scatter_add(target, ids, rows, clear=False, skip=-1)
+    clear, skip = False, -1
+    _cpu.scatter_add(target, ids, rows, clear, skip)

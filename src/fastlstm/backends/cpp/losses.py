@@ -9,12 +9,13 @@ import numpy as np
 import fastlstm._cpu as _cpu
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 
+_INT64 = np.dtype(np.int64)
 # Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.
 LOW_MEMORY_COLUMNS = 256
 
 
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
-    return LossGrad(*_cpu.softmax_cross_entropy(logits, targets, ignore_index=ignore_index))
+    return LossGrad(*_cpu.softmax_cross_entropy(logits, targets, ignore_index))
 
 
 def linear_cross_entropy(
@@ -29,5 +30,5 @@ def linear_cross_entropy(
     V = W.shape[1]
     block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V
     block = -(-block // 64) * 64
-    targets = targets.astype(np.int64, copy=False)
-    return LinearLossGrads(*_cpu.linear_cross_entropy(h, W, b, targets, ignore_index=ignore_index, block=block))
+    targets = targets.astype(_INT64, copy=False)
+    return LinearLossGrads(*_cpu.linear_cross_entropy(h, W, b, targets, ignore_index, block))

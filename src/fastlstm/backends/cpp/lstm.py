@@ -26,18 +26,9 @@ def lstm_cell_forward(
     c_prev: FloatArray,
     gate_order: str,
 ) -> LSTMCellOutput:
+    mask, reverse, hard_sigmoid, training = None, False, False, True
     _, h, c, tape = _cpu.lstm_forward(
-        x[:, None],
-        Wx,
-        Wh,
-        b,
-        h0=h_prev,
-        c0=c_prev,
-        mask=None,
-        reverse=False,
-        gate_order=gate_order,
-        hard_sigmoid=False,
-        training=True,
+        x[:, None], Wx, Wh, b, h_prev, c_prev, mask, reverse, gate_order, hard_sigmoid, training
     )
     return LSTMCellOutput(h, c, tape)
 
@@ -61,21 +52,8 @@ def lstm_forward(
     recurrent_activation: RecurrentActivation,
     training: bool,
 ) -> LSTMOutput:
-    return LSTMOutput(
-        *_cpu.lstm_forward(
-            xs,
-            Wx,
-            Wh,
-            b,
-            h0=h0,
-            c0=c0,
-            mask=mask,
-            reverse=reverse,
-            gate_order=gate_order,
-            hard_sigmoid=recurrent_activation == "hard_sigmoid",
-            training=training,
-        )
-    )
+    hard_sigmoid = recurrent_activation == "hard_sigmoid"
+    return LSTMOutput(*_cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, gate_order, hard_sigmoid, training))
 
 
 def lstm_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None) -> LSTMGrads:

@@ -20,12 +20,15 @@ __all__ = [
 ]
 
 
+_INT64 = np.dtype(np.int64)
+
+
 def _int64(rows: IntArray | None) -> IntArray | None:
-    return None if rows is None else rows.astype(np.int64, copy=False)
+    return rows if rows is None or rows.dtype is _INT64 else rows.astype(_INT64, copy=False)
 
 
 def sgd_update(param: FloatArray, grad: FloatArray, rows: IntArray | None, *, lr: float, grad_scale: float) -> None:
-    optim_update(OptimRule.SGD, param, grad, _int64(rows), grad_scale=grad_scale, lr=lr)
+    optim_update(OptimRule.SGD, param, grad, _int64(rows), grad_scale, lr)
 
 
 def momentum_update(
@@ -40,7 +43,7 @@ def momentum_update(
     grad_scale: float,
 ) -> None:
     rule = OptimRule.NESTEROV if nesterov else OptimRule.MOMENTUM
-    optim_update(rule, param, grad, _int64(rows), velocity, grad_scale=grad_scale, lr=lr, momentum=momentum)
+    optim_update(rule, param, grad, _int64(rows), grad_scale, lr, velocity, None, momentum)
 
 
 def adagrad_update(
@@ -53,7 +56,8 @@ def adagrad_update(
     eps: float,
     grad_scale: float,
 ) -> None:
-    optim_update(OptimRule.ADAGRAD, param, grad, _int64(rows), accumulator, grad_scale=grad_scale, lr=lr, eps=eps)
+    momentum, beta2 = 0.0, 0.0  # not used by the rule
+    optim_update(OptimRule.ADAGRAD, param, grad, _int64(rows), grad_scale, lr, accumulator, None, momentum, beta2, eps)
 
 
 def rmsprop_update(
@@ -67,9 +71,8 @@ def rmsprop_update(
     eps: float,
     grad_scale: float,
 ) -> None:
-    optim_update(
-        OptimRule.RMSPROP, param, grad, _int64(rows), accumulator, grad_scale=grad_scale, lr=lr, momentum=decay, eps=eps
-    )
+    beta2 = 0.0  # not used by the rule
+    optim_update(OptimRule.RMSPROP, param, grad, _int64(rows), grad_scale, lr, accumulator, None, decay, beta2, eps)
 
 
 def adam_update(
@@ -87,17 +90,6 @@ def adam_update(
     weight_decay: float,
     grad_scale: float,
 ) -> None:
-    optim_update(
-        OptimRule.ADAM,
-        param,
-        grad,
-        _int64(rows),
-        m,
-        v,
-        grad_scale=grad_scale,
-        lr=lr * math.sqrt(1 - beta2**step) / (1 - beta1**step),
-        momentum=beta1,
-        beta2=beta2,
-        eps=eps,
-        decay=lr * weight_decay,
-    )
+    corrected_lr = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+    decay = lr * weight_decay
+    optim_update(OptimRule.ADAM, param, grad, _int64(rows), grad_scale, corrected_lr, m, v, beta1, beta2, eps, decay)

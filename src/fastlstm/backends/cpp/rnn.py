@@ -19,7 +19,7 @@ def rnn_forward(
     reverse: bool,
     training: bool,
 ) -> RNNOutput:
-    return RNNOutput(*_cpu.rnn_forward(xs, Wx, Wh, b, h0=h0, mask=mask, reverse=reverse, training=training))
+    return RNNOutput(*_cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, training))
 
 
 def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:

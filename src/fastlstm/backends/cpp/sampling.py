@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm import _cpu
+import fastlstm._cpu as _cpu
 from fastlstm._cpu import alias_table
 from fastlstm.contract import (
     Candidates,
@@ -33,17 +33,11 @@ __all__ = [
 def log_uniform_candidates(
     num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: int
 ) -> Candidates:
-    return Candidates(
-        *_cpu.log_uniform_candidates(
-            num_sampled, range_max, true_classes, unique=unique, log_range=log_range, seed=seed
-        )
-    )
+    return Candidates(*_cpu.log_uniform_candidates(num_sampled, range_max, true_classes, unique, log_range, seed))
 
 
 def log_uniform_expected_count(classes: IntArray, *, log_range: float, num_tries: int, num_sampled: int) -> FloatArray:
-    return _cpu.log_uniform_expected_count(
-        classes, log_range=log_range, num_tries=num_tries, num_sampled=num_sampled
-    )
+    return _cpu.log_uniform_expected_count(classes, log_range, num_tries, num_sampled)
 
 
 def unigram_candidates(
@@ -57,7 +51,7 @@ def unigram_candidates(
     seed: int,
 ) -> Candidates:
     return Candidates(
-        *_cpu.unigram_candidates(probabilities, threshold, alias, num_sampled, true_classes, unique=unique, seed=seed)
+        *_cpu.unigram_candidates(probabilities, threshold, alias, num_sampled, true_classes, unique, seed)
     )
 
 
@@ -78,9 +72,9 @@ def sampled_logits_forward(
         labels,
         inputs,
         sampled,
-        true_expected_count=true_expected_count,
-        sampled_expected_count=sampled_expected_count,
-        remove_accidental_hits=remove_accidental_hits,
+        true_expected_count,
+        sampled_expected_count,
+        remove_accidental_hits,
     )
     K = labels.shape[1]
     is_true = np.zeros_like(logits)
@@ -111,10 +105,10 @@ def sampled_loss(
         labels,
         inputs,
         sampled,
-        true_expected_count=true_expected_count,
-        sampled_expected_count=sampled_expected_count,
-        remove_accidental_hits=remove_accidental_hits,
-        softmax=loss == "softmax",
+        true_expected_count,
+        sampled_expected_count,
+        remove_accidental_hits,
+        loss == "softmax",
     )
     return SampledLoss(
         per_row, dinputs, RowGrad(indices, dweights), None if dbiases is None else RowGrad(indices, dbiases)

@@ -12,10 +12,16 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
 
 
 def embedding_backward(
-    ids: IntArray, dout: FloatArray, num_embeddings: int, *, padding_idx: int | None, out: FloatArray | None
+    ids: IntArray,
+    dout: FloatArray,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None,
+    out: FloatArray | None,
+    touched: IntArray | None,
 ) -> FloatArray:
     dW = np.empty((num_embeddings, dout.shape[1]), dout.dtype) if out is None else out
-    dW[...] = 0
+    dW[... if touched is None else touched] = 0
     np.add.at(dW, ids, dout)
     if padding_idx is not None:
         dW[padding_idx] = 0

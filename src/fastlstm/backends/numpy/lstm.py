@@ -49,7 +49,8 @@ class _Tape(NamedTuple):
 
 def sigmoid(z: FloatArray) -> FloatArray:
     e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
+    s: FloatArray = np.where(z >= 0, 1, e) / (1 + e)
+    return s
 
 
 def hard_sigmoid(z: FloatArray) -> FloatArray:

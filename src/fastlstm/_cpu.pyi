@@ -1,0 +1,101 @@
+"""The compiled kernels, csrc/cpu/bindings.cc. Private: ``fastlstm.ops`` check what these functions trust."""
+
+import enum
+from typing import Any
+
+from fastlstm.contract import BoolArray, FloatArray, IntArray
+
+class OptimRule(enum.Enum):
+    SGD = ...
+    MOMENTUM = ...
+    NESTEROV = ...
+    ADAGRAD = ...
+    RMSPROP = ...
+    ADAM = ...
+
+def isa() -> str: ...
+def set_num_threads(threads: int) -> None: ...
+def get_num_threads() -> int: ...
+def free_unused_buffers() -> None: ...
+def lstm_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    h0: FloatArray | None,
+    c0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    gate_order: str,
+    hard_sigmoid: bool,
+    training: bool,
+) -> tuple[FloatArray, FloatArray, FloatArray, Any]: ...
+def rnn_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    h0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    training: bool,
+) -> tuple[FloatArray, FloatArray, Any]: ...
+def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray: ...
+def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> tuple[IntArray, FloatArray]: ...
+def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray, clear: bool, skip: int) -> None: ...
+def clear_rows(target: FloatArray, ids: IntArray) -> None: ...
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, ignore_index: int) -> tuple[float, FloatArray]: ...
+def linear_cross_entropy(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, ignore_index: int, block: int
+) -> tuple[float, FloatArray, FloatArray, FloatArray]: ...
+def log_uniform_candidates(
+    num_sampled: int, range_max: int, true_classes: IntArray, unique: bool, log_range: float, seed: int
+) -> tuple[IntArray, FloatArray, FloatArray, int]: ...
+def log_uniform_expected_count(classes: IntArray, log_range: float, num_tries: int, num_sampled: int) -> FloatArray: ...
+def alias_table(scaled: FloatArray) -> tuple[FloatArray, IntArray]: ...
+def unigram_candidates(
+    probabilities: FloatArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    true_classes: IntArray,
+    unique: bool,
+    seed: int,
+) -> tuple[IntArray, FloatArray, FloatArray, int]: ...
+def sampled_logits_forward(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+) -> tuple[FloatArray, Any]: ...
+def sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    softmax: bool,
+) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray | None]: ...
+def optim_update(
+    rule: OptimRule,
+    param: FloatArray,
+    grad: FloatArray,
+    rows: IntArray | None,
+    grad_scale: float,
+    lr: float,
+    first: FloatArray | None = None,
+    second: FloatArray | None = None,
+    momentum: float = 0.0,
+    beta2: float = 0.0,
+    eps: float = 0.0,
+    decay: float = 0.0,
+) -> None: ...
+def squared_norm(values: FloatArray) -> float: ...
+def scale(values: FloatArray, factor: float) -> None: ...

@@ -1,0 +1,51 @@
+"""Attention of a decoder over an encoder's states."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm.contract import FloatArray
+from fastlstm.layers.layer import Layer, saved
+
+
+class TimeAttention(Layer):
+    """Dot-product attention: every decoder step gets the encoder states weighted by softmax(hs_dec . hs_enc).
+
+    Attributes
+    ----------
+    attention_weights : list of (N, S), one a decoder step
+        How much each of the S encoder states weighed in the last forward call.
+
+    References
+    ----------
+    Luong, Pham, Manning (2015), "Effective approaches to attention-based neural machine translation", score "dot".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hs: tuple[FloatArray, FloatArray] | None = None
+        self._weights: FloatArray | None = None
+
+    @property
+    def attention_weights(self) -> list[FloatArray]:
+        return [] if self._weights is None else list(self._weights.swapaxes(0, 1))
+
+    def forward(self, hs_enc: FloatArray, hs_dec: FloatArray) -> FloatArray:
+        """hs_enc (N, S, H), hs_dec (N, T, H) -> context vectors (N, T, H)."""
+        weights = hs_dec @ hs_enc.swapaxes(1, 2)
+        weights -= weights.max(axis=-1, keepdims=True)
+        np.exp(weights, out=weights)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        self._hs, self._weights = (hs_enc, hs_dec), weights
+        context: FloatArray = weights @ hs_enc
+        return context
+
+    def backward(self, dout: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(N, T, H) -> dhs_enc (N, S, H), dhs_dec (N, T, H)."""
+        (hs_enc, hs_dec), weights = saved(self._hs), saved(self._weights)
+        dscores = dout @ hs_enc.swapaxes(1, 2)
+        dscores -= (dscores * weights).sum(axis=-1, keepdims=True)
+        dscores *= weights
+        dhs_enc = weights.swapaxes(1, 2) @ dout
+        dhs_enc += dscores.swapaxes(1, 2) @ hs_dec
+        return dhs_enc, dscores @ hs_enc

@@ -1,0 +1,48 @@
+"""Dropout over sequences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm.contract import FloatArray
+from fastlstm.layers.layer import Layer
+
+
+class TimeDropout(Layer):
+    """Sets elements to zero with probability ``dropout_ratio`` and scales the rest by 1 / (1 - dropout_ratio).
+
+    Parameters
+    ----------
+    dropout_ratio : float from 0 to below 1
+    rng : numpy Generator, optional
+        Draws the masks; without it numpy's global generator does, as in the book.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False lets everything through unchanged.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+        super().__init__()
+        if not 0 <= dropout_ratio < 1:
+            raise ValueError(f"dropout_ratio is {dropout_ratio}, expected at least 0 and below 1")
+        self.dropout_ratio = dropout_ratio
+        self.train_flg = True
+        self.mask: FloatArray | None = None
+        self._rng = rng
+
+    def forward(self, xs: FloatArray) -> FloatArray:
+        """Any shape -> the same shape."""
+        if not self.train_flg:
+            self.mask = None
+            return xs
+        # The book's way to draw: a script that seeds numpy's global generator gets the masks it always got.
+        drawn = np.random.rand(*xs.shape) if self._rng is None else self._rng.random(xs.shape)  # noqa: NPY002
+        self.mask = (drawn > self.dropout_ratio).astype(xs.dtype)
+        self.mask *= 1.0 / (1.0 - self.dropout_ratio)
+        return xs * self.mask
+
+    def backward(self, dout: FloatArray) -> FloatArray:
+        """Of the shape of the forward call."""
+        return dout if self.mask is None else dout * self.mask

@@ -1,0 +1,59 @@
+"""Embedding, and the same over time."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from fastlstm import ops
+from fastlstm.contract import FloatArray, IntArray
+from fastlstm.layers.layer import Layer, saved
+
+
+class Embedding(Layer):
+    """Rows of W by id.
+
+    Parameters
+    ----------
+    W : (V, E)
+
+    Attributes
+    ----------
+    grads_only_scaled : bool
+        False. With True you promise that from now on nothing but ``backward`` writes into ``grads[0]``, except to scale
+        or to zero it (clipping does). Then ``backward`` clears the rows of its call before and no others, which saves a
+        pass over (V, E). Leave it False where gradients of shared weights are added into ``grads[0]``, or weight decay.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W",)
+
+    def __init__(self, W: FloatArray) -> None:
+        super().__init__(W)
+        self.idx: IntArray | None = None
+        self.grads_only_scaled = False
+        # The gradient last written under that promise, and the rows that it may hold something in.
+        self._written: tuple[FloatArray, IntArray] | None = None
+
+    def forward(self, idx: IntArray) -> FloatArray:
+        """Ids (...), int32 or int64, -> (..., E)."""
+        self.idx = idx
+        return ops.embedding_forward(self.params[0], idx)
+
+    def backward(self, dout: FloatArray) -> None:
+        """Gradient (..., E); ids that occur more than once add up. Ids have no gradient, so nothing is returned."""
+        (dW,) = self.grads
+        idx = saved(self.idx)
+        touched = None
+        if self.grads_only_scaled and self._written is not None and self._written[0] is dW:
+            touched = self._written[1]
+        ops.embedding_backward(idx, dout, dW.shape[0], out=dW, touched=touched)
+        # A copy: the caller may fill the array of ids with the next batch.
+        self._written = (dW, idx.copy()) if self.grads_only_scaled else None
+
+
+class TimeEmbedding(Embedding):
+    """Rows of W by id at every time step: ids (N, T) -> (N, T, E).
+
+    Parameters
+    ----------
+    W : (V, E)
+    """

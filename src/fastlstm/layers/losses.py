@@ -1,0 +1,138 @@
+"""Layers that end a network: softmax or sigmoid with cross entropy, alone and over time."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import Array, FloatArray, IntArray
+from fastlstm.layers.layer import Layer, saved
+from fastlstm.layers.product import product
+
+
+def as_ids(targets: Array, ndim: int) -> IntArray:
+    """Target ids with ``ndim`` axes; one-hot targets have one axis more."""
+    ids: IntArray = targets.argmax(axis=-1) if targets.ndim == ndim + 1 else targets
+    return ids
+
+
+class SoftmaxWithLoss(Layer):
+    """Softmax and cross entropy, the mean over the batch.
+
+    Attributes
+    ----------
+    ignore_label : int
+        Targets of this value do not count; -1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ignore_label = -1
+        self._dx: FloatArray | None = None
+
+    def forward(self, x: FloatArray, t: Array) -> float:
+        """Scores x (N, V), targets t (N,) ids or (N, V) one-hot -> loss."""
+        targets = as_ids(t, x.ndim - 1)
+        loss, self._dx = ops.softmax_cross_entropy(x, targets, ignore_index=self.ignore_label)
+        return loss
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by the scores, of their shape."""
+        dx = saved(self._dx)
+        return dx if dout == 1 else dx * dx.dtype.type(dout)
+
+
+class TimeSoftmaxWithLoss(SoftmaxWithLoss):
+    """Softmax and cross entropy at every time step, the mean over all steps.
+
+    Scores xs (N, T, V), targets ts (N, T) ids or (N, T, V) one-hot. Steps whose target is ``ignore_label`` (-1) do not
+    count.
+    """
+
+
+class SigmoidWithLoss(Layer):
+    """Sigmoid and binary cross entropy, the mean over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dx: FloatArray | None = None
+
+    def forward(self, x: FloatArray, t: Array) -> float:
+        """Scores x (N,), labels t (N,) 0 or 1 -> loss."""
+        if x.shape != t.shape:
+            raise ValueError(f"t has shape {t.shape}, expected {x.shape} = the shape of the scores")
+        e = np.exp(-np.abs(x))
+        self._dx = (np.where(x >= 0, x.dtype.type(1), e) / (1 + e) - t).astype(x.dtype, copy=False)
+        self._dx /= max(x.shape[0], 1)
+        return float((np.maximum(x, 0) - x * t + np.log1p(e)).sum() / max(x.shape[0], 1))
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by the scores, of their shape."""
+        dx = saved(self._dx)
+        return dx if dout == 1 else dx * dx.dtype.type(dout)
+
+
+class TimeSigmoidWithLoss(Layer):
+    """Sigmoid and binary cross entropy at every time step, the mean over all steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = SigmoidWithLoss()
+        self._shape: tuple[int, ...] = ()
+
+    def forward(self, xs: FloatArray, ts: Array) -> float:
+        """Scores xs (N, T), labels ts (N, T) 0 or 1 -> loss."""
+        if xs.shape != ts.shape:
+            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape} = the shape of the scores")
+        self._shape = xs.shape
+        return self._steps.forward(xs.reshape(-1), ts.reshape(-1))
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by the scores, (N, T)."""
+        return self._steps.backward(dout).reshape(self._shape)
+
+
+class TimeAffineWithLoss(Layer):
+    """TimeAffine and TimeSoftmaxWithLoss in one pass: projection to the vocabulary, softmax and cross entropy.
+
+    Parameters
+    ----------
+    W : (H, V)
+    b : (V,)
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W", "b")
+
+    def __init__(self, W: FloatArray, b: FloatArray) -> None:
+        super().__init__(W, b)
+        self._dhs: FloatArray | None = None
+
+    def scores(self, hs: FloatArray) -> FloatArray:
+        """Hidden states (..., H) -> scores (..., V), without a loss."""
+        W, b = self.params
+        H, V = W.shape
+        scores = product(hs.reshape(hs.size // H, H), W)
+        scores += b
+        return scores.reshape(*hs.shape[:-1], V)
+
+    def forward(self, hs: FloatArray, ts: Array) -> float:
+        """hs (N, T, H), targets ts (N, T) ids, or (N, T, V) one-hot -> loss. All gradients are computed here.
+
+        Steps whose target is -1 do not count.
+        """
+        W, b = self.params
+        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, as_ids(ts, hs.ndim - 1))
+        self.grads[0][...] = dW
+        self.grads[1][...] = db
+        return loss
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by hs, (N, T, H)."""
+        dhs = saved(self._dhs)
+        if dout == 1:
+            return dhs
+        for grad in self.grads:
+            grad *= dout
+        return dhs * dhs.dtype.type(dout)

@@ -1,0 +1,324 @@
+"""What all models have: parameters by name, fit, evaluate, summary, save and load."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from fastlstm.contract import Array, FloatArray
+from fastlstm.layers import Layer
+from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+
+if TYPE_CHECKING:
+    from fastlstm.training import Callback, History, OptimizerLike
+
+FORMAT_VERSION = 1
+
+
+class Model(abc.ABC):
+    """Base of all models.
+
+    A model calls ``Model.__init__`` with its options, then ``_own_layers`` once its layers exist.
+
+    Parameters
+    ----------
+    options : mapping
+        The constructor's arguments, as JSON can hold them; ``load`` calls the constructor with them.
+    seed : int or None
+        Fixes the initial weights, the order of the training rows and the dropout masks.
+
+    Attributes
+    ----------
+    layers : dict of name to layer, in the order of the data
+    params, grads : list of arrays
+        Every parameter once, also where layers share it; the same array objects for the model's life.
+    rng : numpy Generator
+        The source of everything random in the model and its training.
+    vocabulary : list of str or None
+        What the ids mean; saved with the model.
+    stop_training : bool
+        A callback sets it to end ``fit`` after the batch or epoch at hand.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("loss",)
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
+
+    def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
+        self.options = dict(options)
+        self.rng = np.random.default_rng(seed)
+        self.layers: dict[str, Layer] = {}
+        self.params: list[FloatArray] = []
+        self.grads: list[FloatArray] = []
+        self.vocabulary: list[str] | None = None
+        self.stop_training = False
+        self._names: list[str] = []
+        self._shared: list[tuple[FloatArray, FloatArray]] = []
+
+    def _own_layers(self, layers: Mapping[str, Layer]) -> None:
+        """Collect the parameters. Where layers share one, the first layer's gradient is the sum of all."""
+        self.layers = dict(layers)
+        first: dict[int, int] = {}
+        for layer_name, layer in self.layers.items():
+            for name, param, grad in zip(layer.param_names, layer.params, layer.grads, strict=True):
+                if id(param) in first:
+                    self._shared.append((self.grads[first[id(param)]], grad))
+                    continue
+                first[id(param)] = len(self.params)
+                self._names.append(f"{layer_name}.{name}")
+                self.params.append(param)
+                self.grads.append(grad)
+
+    @abc.abstractmethod
+    def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
+        """The loss of a batch. With training=False dropout is off and nothing is kept for ``backward``."""
+
+    @abc.abstractmethod
+    def _backward(self) -> None:
+        """Fill the layers' gradients for the last forward call."""
+
+    @abc.abstractmethod
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """Of the last forward call, for each name but "loss": the sum of what is averaged, and over how many."""
+
+    @property
+    @abc.abstractmethod
+    def loss_count(self) -> int:
+        """Over how many targets the last forward call's loss is the mean."""
+
+    @abc.abstractmethod
+    def check_batch(self, xs: Any, ts: Any) -> tuple[Array, Array]:
+        """Training or validation data as arrays of ids; raises if they cannot be learned from."""
+
+    def backward(self) -> None:
+        """Gradients of the last forward call's loss, into ``grads``."""
+        self._backward()
+        for total, part in self._shared:
+            total += part
+
+    def named_parameters(self) -> Iterator[tuple[str, FloatArray]]:
+        """Name and array of every parameter, for instance "encoder.lstm1.Wx"."""
+        return zip(self._names, self.params, strict=True)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are learned; shared weights count once."""
+        return sum(param.size for param in self.params)
+
+    def summary(self) -> str:
+        """Print a table of the layers, their parameters' shapes and counts, and return it."""
+        names = {id(param): name for name, param in self.named_parameters()}
+        rows = [("layer", "kind", "parameters", "count")]
+        for layer_name, layer in self.layers.items():
+            own = [
+                (name, param)
+                for name, param in zip(layer.param_names, layer.params, strict=True)
+                if names[id(param)] == f"{layer_name}.{name}"
+            ]
+            shown = [f"{name} {'x'.join(map(str, param.shape))}" for name, param in own]
+            shown += [
+                f"{name} of {names[id(param)]}"
+                for name, param in zip(layer.param_names, layer.params, strict=True)
+                if names[id(param)] != f"{layer_name}.{name}"
+            ]
+            count = sum(param.size for _, param in own)
+            rows.append((layer_name, type(layer).__name__, ", ".join(shown), f"{count:,}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  {row[3]:>{widths[3]}}" for row in rows
+        ]
+        rule = "-" * len(lines[0])
+        table = "\n".join(
+            [
+                f"{type(self).__name__}, {self.params[0].dtype}",
+                rule,
+                lines[0],
+                rule,
+                *lines[1:],
+                rule,
+                f"{self.num_parameters:,} parameters",
+            ]
+        )
+        print(table)
+        return table
+
+    def fit(
+        self,
+        xs: Array,
+        ts: Array,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerLike = "adam",
+        max_grad: float | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Array, Array] | None = None,
+        metrics: Sequence[str] = ("loss",),
+        callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
+        verbose: int | str = "auto",
+    ) -> History:
+        """Train. The arguments mean what they mean in Keras.
+
+        Parameters
+        ----------
+        xs, ts : arrays with one row an example
+            Targets are ids; one-hot targets are accepted.
+        epochs, batch_size : int
+            The last batch of an epoch may be smaller.
+        optimizer : str or optimizer
+            "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw": a new one with its default values; or
+            an object of ``fastlstm.optim``, which keeps its state from one ``fit`` to the next.
+        max_grad : float, optional
+            Clip the gradients' global norm to it.
+        validation_split : float from 0 to below 1
+            Hold out the last part of the rows, before any shuffling.
+        validation_data : (xs, ts), optional
+            Evaluated after every epoch; takes precedence over validation_split.
+        metrics : sequence of str
+            Names in ``metric_names``; the loss is always there.
+        callbacks : sequence of callbacks
+        shuffle : bool
+            A new order of the rows every epoch.
+        verbose : 0, 1, 2 or "auto"
+            Silent, a progress bar, a line an epoch; "auto" is 1 on a terminal, else 2.
+
+        Returns
+        -------
+        History
+            ``history[name]`` is a list, an entry an epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
+        """
+        from fastlstm.training.loop import Trainer
+
+        return Trainer(
+            self,
+            xs,
+            ts,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            max_grad=max_grad,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            metrics=metrics,
+            callbacks=callbacks,
+            shuffle=shuffle,
+            verbose=verbose,
+        ).run()
+
+    def evaluate(
+        self, xs: Array, ts: Array, *, batch_size: int = 512, metrics: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
+        xs, ts = self.check_batch(xs, ts)
+        names = self.check_metrics(self.metric_names if metrics is None else metrics)
+        means = {name: RunningMean() for name in ("loss", *names)}
+        for start in range(0, len(xs), batch_size):
+            rows = slice(start, start + batch_size)
+            loss = self.forward(xs[rows], ts[rows], training=False)
+            add_batch(means, self, loss, names)
+        return {name: mean.value for name, mean in means.items()}
+
+    def check_metrics(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """The names without "loss"; raises on a name the model has not."""
+        if isinstance(metrics, str):
+            raise TypeError(f"metrics is the string {metrics!r}, expected a sequence of names such as ({metrics!r},)")
+        for name in metrics:
+            if name not in self.metric_names:
+                raise ValueError(f"unknown metric {name!r}; {type(self).__name__} has {', '.join(self.metric_names)}")
+        return tuple(name for name in metrics if name != "loss")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, options and vocabulary into one safetensors file; an older file is replaced at once."""
+        write_tensor_file(path, dict(self.named_parameters()), self.description())
+
+    def description(self) -> dict[str, Any]:
+        """What a saved file says beside the weights."""
+        return {
+            "format": FORMAT_VERSION,
+            "class": type(self).__name__,
+            "options": self.options,
+            **{name: getattr(self, name) for name in self.vocabulary_names},
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a model that ``save`` wrote.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It is no model, cut short, of another class or format, or its weights do not fit its options.
+        """
+        tensors, description = read_tensor_file(path)
+        if not isinstance(description, dict) or "class" not in description:
+            raise ValueError(f"{path} is a fastlstm file, but no model")
+        if description["class"] != cls.__name__:
+            raise ValueError(f"{path} holds a {description['class']}, expected a {cls.__name__}")
+        if description.get("format") != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format {description.get('format')}, this version of fastlstm reads {FORMAT_VERSION}; "
+                "install the version that wrote it"
+            )
+        try:
+            model = cls(**description["options"])
+            for name in cls.vocabulary_names:
+                setattr(model, name, description[name])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: its options do not make a {cls.__name__} ({error})") from None
+        model.set_weights(tensors, str(path))
+        return model
+
+    def set_weights(self, tensors: Mapping[str, Array], source: str) -> None:
+        """Copy every parameter from ``tensors``; nothing changes unless all names, shapes and dtypes fit."""
+        params = dict(self.named_parameters())
+        if missing := sorted(params.keys() - tensors.keys()):
+            raise ValueError(f"{source} lacks the weights {', '.join(missing)}")
+        if unknown := sorted(tensors.keys() - params.keys()):
+            raise ValueError(f"{source} has weights the model does not have: {', '.join(unknown)}")
+        for name, param in params.items():
+            got = tensors[name]
+            if got.shape != param.shape or got.dtype != param.dtype:
+                raise ValueError(
+                    f"{source}: {name} has shape {got.shape} and dtype {got.dtype}, "
+                    f"expected {param.shape} and {param.dtype}"
+                )
+        for name, param in params.items():
+            param[...] = tensors[name]
+
+
+class RunningMean:
+    """A mean that grows batch by batch."""
+
+    __slots__ = ("count", "total")
+
+    def __init__(self, total: float = 0.0, count: int = 0) -> None:
+        self.total = total
+        self.count = count
+
+    def add(self, total: float, count: int) -> None:
+        self.total += total
+        self.count += count
+
+    @property
+    def value(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+
+def add_batch(means: Mapping[str, RunningMean], model: Model, loss: float, names: Sequence[str]) -> None:
+    """Add the model's last forward call to the running means."""
+    count = model.loss_count
+    means["loss"].add(loss * count, count)
+    if names:
+        for name, (total, n) in model.batch_metrics(names).items():
+            means[name].add(total, n)

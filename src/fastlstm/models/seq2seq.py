@@ -1,0 +1,475 @@
+"""Sequence to sequence: an encoder LSTM reads the source, a decoder LSTM writes the target.
+
+Sutskever, Vinyals, Le (2014), "Sequence to sequence learning with neural networks" (reversed source); Cho et al. (2014)
+(the peeky decoder); Luong, Pham, Manning (2015) (attention). Layers and initial weights as in chapters 7 and 8 of "Deep
+Learning from Scratch 2".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
+from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
+from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.model import Model
+
+IGNORED = -1  # a target of this value does not count
+
+
+class Encoded(NamedTuple):
+    """What the decoder gets: hs (N, S, H) of the top layer; h and c (N, H) of every layer after the last step."""
+
+    hs: FloatArray
+    states: list[tuple[FloatArray, FloatArray | None]]
+
+
+class Encoder:
+    """Embedding and a stack of LSTMs over the source."""
+
+    def __init__(
+        self,
+        embedding: TimeEmbedding,
+        lstms: Sequence[TimeLSTM | TimeBiLSTM],
+        dropouts: Sequence[TimeDropout],
+        *,
+        reverse_source: bool,
+        pass_cell_state: bool,
+    ) -> None:
+        self.embedding = embedding
+        self.lstms = lstms
+        self.dropouts = dropouts
+        self.reverse_source = reverse_source
+        self.pass_cell_state = pass_cell_state
+
+    def forward(self, xs: IntArray, *, training: bool) -> Encoded:
+        """Ids (N, S) -> states."""
+        out = self.embedding.forward(np.ascontiguousarray(xs[:, ::-1]) if self.reverse_source else xs)
+        states = []
+        for dropout, lstm in zip(self.dropouts, self.lstms, strict=True):
+            out = lstm.forward(dropout.forward(out), training=training)
+            assert lstm.h is not None
+            states.append((lstm.h, lstm.c if self.pass_cell_state else None))
+        return Encoded(out, states)
+
+    def backward(self, dhs: FloatArray | None, dstates: Sequence[tuple[FloatArray | None, FloatArray | None]]) -> None:
+        """dhs (N, S, H) by the top layer's states, None for zeros; dstates by every layer's last h and c."""
+        for dropout, lstm, (dh, dc) in reversed(list(zip(self.dropouts, self.lstms, dstates, strict=True))):
+            dhs = dropout.backward(lstm.backward(dhs, dh_n=dh, dc_n=dc if self.pass_cell_state else None))
+        assert dhs is not None
+        self.embedding.backward(dhs)
+
+
+class Decoder:
+    """Embedding and a stack of LSTMs that start from the encoder's states, up to what the output layer projects.
+
+    Peeky: the encoder's last state stands before the input of every LSTM and of the output layer. Attention: the
+    context vector stands before the input of the output layer.
+    """
+
+    def __init__(
+        self,
+        embedding: TimeEmbedding,
+        lstms: Sequence[TimeLSTM],
+        dropouts: Sequence[TimeDropout],
+        *,
+        peeky: bool,
+        attention: TimeAttention | None,
+    ) -> None:
+        self.embedding = embedding
+        self.lstms = lstms
+        self.dropouts = dropouts
+        self.peeky = peeky
+        self.attention = attention
+        self.H = lstms[0].params[1].shape[0]
+        self._encoded: Encoded | None = None
+
+    def start(self, encoded: Encoded) -> None:
+        """Take over the encoder's states."""
+        self._encoded = encoded
+        for lstm, (h, c) in zip(self.lstms, encoded.states, strict=True):
+            lstm.set_state(h, c)
+
+    def forward(self, ids: IntArray, *, training: bool) -> FloatArray:
+        """Previous ids (N, T) -> input of the output layer (N, T, F). Goes on from the last call, or from `start`."""
+        assert self._encoded is not None
+        out = self.embedding.forward(ids)
+        h = self._encoded.states[-1][0]
+        peek = [np.broadcast_to(h[:, None], (*ids.shape, self.H))] if self.peeky else []
+        for dropout, lstm in zip(self.dropouts, self.lstms, strict=False):
+            out = lstm.forward(_join([*peek, dropout.forward(out)]), training=training)
+        context = [] if self.attention is None else [self.attention.forward(self._encoded.hs, out)]
+        return self.dropouts[-1].forward(_join([*peek, *context, out]))
+
+    def backward(self, dout: FloatArray) -> tuple[FloatArray | None, list[tuple[FloatArray | None, FloatArray | None]]]:
+        """dout (N, T, F) -> dhs and dstates for `Encoder.backward`."""
+        H = self.H
+        dout = self.dropouts[-1].backward(dout)
+        dpeek: FloatArray | None = None
+        dhs: FloatArray | None = None
+        if self.peeky:
+            dpeek, dout = dout[..., :H].sum(axis=1), dout[..., H:]
+        if self.attention is not None:
+            dcontext, dout = dout[..., :H], dout[..., H:]
+            dhs, dout_by_attention = self.attention.backward(np.ascontiguousarray(dcontext))
+            dout = dout + dout_by_attention
+        dstates: list[tuple[FloatArray | None, FloatArray | None]] = []
+        for dropout, lstm in reversed(list(zip(self.dropouts, self.lstms, strict=False))):
+            dout = lstm.backward(dout)
+            dstates.insert(0, (lstm.dh, lstm.dc))
+            if dpeek is not None:
+                dpeek += dout[..., :H].sum(axis=1)
+                dout = dout[..., H:]
+            dout = dropout.backward(dout)
+        self.embedding.backward(dout)
+        if dpeek is not None:
+            dh, dc = dstates[-1]
+            dstates[-1] = (dpeek if dh is None else dh + dpeek, dc)
+        return dhs, dstates
+
+    def pick_rows(self, rows: IntArray) -> None:
+        """Go on with these rows of the states: what a beam search keeps."""
+        for lstm in self.lstms:
+            assert lstm.h is not None
+            assert lstm.c is not None
+            lstm.set_state(lstm.h[rows], lstm.c[rows])
+
+
+class Seq2seq(Model):
+    """An encoder LSTM reads the source, a decoder LSTM writes the target.
+
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+        V, D and H. Of a bidirectional model the decoder's H is 2 * hidden_size.
+    target_vocab_size : int, optional
+        Of the decoder; vocab_size unless given.
+    num_layers : int
+        LSTMs in the encoder and in the decoder.
+    reverse_source : bool
+        The encoder reads the source from its end.
+    share_embedding : bool
+        Encoder and decoder use one embedding; needs one vocabulary.
+    bidirectional : bool
+        Two LSTMs a layer read the source in both directions; the decoder starts from their states side by side.
+    peeky : bool
+        Every LSTM of the decoder and the output layer see the encoder's last state at every step.
+    attention : bool
+        The output layer sees the encoder's states, weighted by their dot products with the decoder's.
+    pass_cell_state : bool
+        The decoder starts from the encoder's h and c; False: from h alone, as in "Deep Learning from Scratch 2".
+    dropout : float from 0 to below 1
+        On the inputs of every LSTM and of the output layer, while training.
+    seed : int, optional
+        Fixes the initial weights, the order of the training rows and the dropout masks.
+    dtype : "float32" or "float64"
+
+    Attributes
+    ----------
+    target_vocabulary : list of str or None
+        What the target's ids mean; None: the same as ``vocabulary``.
+
+    Notes
+    -----
+    Targets ``ts (N, T)`` hold the start symbol first: the decoder reads ``ts[:, :-1]`` and is to say ``ts[:, 1:]``.
+    Targets of -1 do not count. Metrics: "accuracy", the share of rows that are right from beginning to end, as
+    `generate` would write them; "token_accuracy", the share of right ids when all ids before are given. Gates lie in
+    the order "ifgo".
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "token_accuracy")
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "target_vocabulary")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
+        *,
+        target_vocab_size: int | None = None,
+        num_layers: int = 1,
+        reverse_source: bool = False,
+        share_embedding: bool = False,
+        bidirectional: bool = False,
+        peeky: bool = False,
+        attention: bool = False,
+        pass_cell_state: bool = True,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        dtype = np.dtype(dtype).name
+        target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
+        sizes = {
+            "vocab_size": vocab_size,
+            "wordvec_size": wordvec_size,
+            "hidden_size": hidden_size,
+            "target_vocab_size": target_vocab_size,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}, expected at least 1")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
+        if share_embedding and target_vocab_size != vocab_size:
+            raise ValueError(
+                f"share_embedding needs one vocabulary, but vocab_size is {vocab_size} and target_vocab_size "
+                f"{target_vocab_size}"
+            )
+        switches = {
+            "reverse_source": reverse_source,
+            "share_embedding": share_embedding,
+            "bidirectional": bidirectional,
+            "peeky": peeky,
+            "attention": attention,
+            "pass_cell_state": pass_cell_state,
+        }
+        super().__init__({**sizes, **switches, "dropout": dropout, "seed": seed, "dtype": dtype}, seed)
+        self.target_vocabulary: list[str] | None = None
+
+        weights = InitialWeights(self.rng, dtype)
+        D, H = wordvec_size, hidden_size * (2 if bidirectional else 1)
+        layers: dict[str, Layer] = {}
+
+        source_embedding = weights.embedding(vocab_size, D)
+        layers["encoder.embedding"] = encoder_embedding = TimeEmbedding(source_embedding)
+        encoder_lstms: list[TimeLSTM | TimeBiLSTM] = []
+        for depth in range(num_layers):
+            width = D if depth == 0 else H
+            lstm: TimeLSTM | TimeBiLSTM
+            if bidirectional:
+                forwards, backwards = weights.lstm(width, hidden_size), weights.lstm(width, hidden_size)
+                lstm = TimeBiLSTM(*forwards, *backwards, gate_order=DEFAULT_GATE_ORDER)
+            else:
+                lstm = TimeLSTM(*weights.lstm(width, H), gate_order=DEFAULT_GATE_ORDER)
+            layers[f"encoder.lstm{depth + 1}"] = lstm
+            encoder_lstms.append(lstm)
+
+        target_embedding = source_embedding if share_embedding else weights.embedding(target_vocab_size, D)
+        layers["decoder.embedding"] = decoder_embedding = TimeEmbedding(target_embedding)
+        decoder_lstms = []
+        for depth in range(num_layers):
+            width = (D if depth == 0 else H) + (H if peeky else 0)
+            decoder_lstms.append(TimeLSTM(*weights.lstm(width, H), stateful=True, gate_order=DEFAULT_GATE_ORDER))
+            layers[f"decoder.lstm{depth + 1}"] = decoder_lstms[-1]
+        attention_layer = TimeAttention() if attention else None
+        if attention_layer is not None:
+            layers["decoder.attention"] = attention_layer
+        self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(2 * num_layers + 1)]
+        self._output = TimeAffineWithLoss(*weights.affine(H * (1 + peeky + attention), target_vocab_size))
+        layers["output"] = self._output
+
+        self._encoder = Encoder(
+            encoder_embedding,
+            encoder_lstms,
+            self._dropouts[:num_layers],
+            reverse_source=reverse_source,
+            pass_cell_state=pass_cell_state,
+        )
+        self._decoder = Decoder(
+            decoder_embedding, decoder_lstms, self._dropouts[num_layers:], peeky=peeky, attention=attention_layer
+        )
+        self._own_layers(layers)
+        self._targets: IntArray | None = None
+        self._features: FloatArray | None = None
+        self._scores: FloatArray | None = None
+
+    @property
+    def attention_weights(self) -> list[FloatArray]:
+        """Of the last call: (N, S) for each decoder step. With reverse_source the S source steps stand reversed."""
+        attention = self._decoder.attention
+        if attention is None:
+            raise ValueError("the model has no attention; make it with attention=True")
+        return attention.attention_weights
+
+    def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
+        """Ids xs (N, S) and ts (N, T), T at least 2, of any array-likes; ts may be one-hot (N, T, V)."""
+        xs, ts = np.asarray(xs), np.asarray(ts)
+        if ts.ndim == 3:
+            ts = ts.argmax(axis=-1)
+        for name, ids in (("xs", xs), ("ts", ts)):
+            if ids.ndim != 2:
+                raise ValueError(f"{name} has shape {ids.shape}, expected two axes, (examples, time steps)")
+            if ids.dtype.kind not in "iu":
+                raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
+        if len(xs) != len(ts):
+            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        if ts.shape[1] < 2:
+            raise ValueError(f"ts has shape {ts.shape}, expected at least 2 steps: the start symbol and what follows")
+        return _as_ids(xs), _as_ids(ts)
+
+    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
+        """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss."""
+        if ts.ndim == 3:
+            ts = ts.argmax(axis=-1)
+        targets = np.ascontiguousarray(ts[:, 1:])
+        previous = np.maximum(ts[:, :-1], 0)  # after a target that does not count, what is read does not matter
+        features = self._features_of(xs, previous, training=training)
+        self._targets = targets
+        if training:
+            self._features, self._scores = features, None
+            return self._output.forward(features, targets)
+        self._features, self._scores = None, self._output.scores(features)
+        return ops.softmax_cross_entropy(self._scores, targets).loss
+
+    def _backward(self) -> None:
+        self._encoder.backward(*self._decoder.backward(self._output.backward()))
+
+    def _features_of(self, xs: IntArray, previous: IntArray, *, training: bool) -> FloatArray:
+        """What the output layer projects, (N, T, F), when the decoder reads ``previous``."""
+        self._set_dropout(training)
+        self._decoder.start(self._encoder.forward(xs, training=training))
+        return self._decoder.forward(previous, training=training)
+
+    def _set_dropout(self, training: bool) -> None:
+        for dropout in self._dropouts:
+            dropout.train_flg = training and dropout.dropout_ratio > 0
+
+    @property
+    def loss_count(self) -> int:
+        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        if self._targets is None:
+            raise RuntimeError("batch_metrics was called before forward")
+        if self._scores is None:
+            assert self._features is not None
+            self._scores = self._output.scores(self._features)
+        counts: BoolArray = self._targets != IGNORED
+        right: BoolArray = self._scores.argmax(axis=-1) == self._targets
+        # Greedy decoding writes the right row exactly if every step is right when all steps before are.
+        answers = counts.any(axis=1)
+        values = {
+            "accuracy": (float(((right | ~counts).all(axis=1) & answers).sum()), int(answers.sum())),
+            "token_accuracy": (float((right & counts).sum()), int(counts.sum())),
+        }
+        return {name: values[name] for name in names}
+
+    def predict(self, xs: IntArray, ts: IntArray, *, batch_size: int = 512) -> FloatArray:
+        """Probabilities of every next id, given the source and the right ids before.
+
+        Parameters
+        ----------
+        xs : (N, S) ids
+        ts : (N, T) ids
+            What the decoder reads at each step, the start symbol first.
+        batch_size : int
+
+        Returns
+        -------
+        (N, T, V) array
+            [:, t] are the probabilities of what follows ``ts[:, t]``.
+        """
+        parts = []
+        for start in range(0, len(xs), batch_size):
+            rows = slice(start, start + batch_size)
+            scores = self._output.scores(self._features_of(xs[rows], ts[rows], training=False))
+            parts.append(np.exp(_log_softmax(scores)))
+        return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
+
+    def generate(
+        self, xs: IntArray, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None
+    ) -> IntArray:
+        """Write the target of each source, id by id.
+
+        Parameters
+        ----------
+        xs : (N, S) ids
+        start_id : int
+            The symbol the decoder reads first.
+        max_len : int
+            How many ids to write.
+        beam : int
+            Candidates kept at each step; 1 takes the likeliest id every time. The likeliest whole row wins.
+        end_id : int, optional
+            After it a row is finished and filled with it.
+
+        Returns
+        -------
+        (N, max_len) int64
+            Without the start symbol.
+        """
+        xs = np.asarray(xs)
+        if xs.ndim != 2:
+            raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
+        V = self.options["target_vocab_size"]
+        if not 0 <= start_id < V:
+            raise IndexError(f"start_id is {start_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
+        if end_id is not None and not 0 <= end_id < V:
+            raise IndexError(f"end_id is {end_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
+        for name, value in (("max_len", max_len), ("beam", beam)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1")
+        self._set_dropout(False)
+        encoded = self._encoder.forward(xs, training=False)
+        if beam > 1:
+            return self._beam_search(encoded, start_id, max_len, beam, end_id)
+        self._decoder.start(encoded)
+        last = np.full((len(xs), 1), start_id, np.int64)
+        ended = np.zeros((len(xs), 1), bool)
+        out = np.full((len(xs), max_len), 0 if end_id is None else end_id, np.int64)
+        for t in range(max_len):
+            last = self._next_scores(last).argmax(axis=-1)[:, None]
+            if end_id is not None:
+                last[ended] = end_id
+                ended |= last == end_id
+            out[:, t] = last[:, 0]
+            if ended.all():
+                break
+        return out
+
+    def _next_scores(self, last: IntArray) -> FloatArray:
+        """Ids (N, 1) written last -> scores (N, V) of the next."""
+        return self._output.scores(self._decoder.forward(last, training=False))[:, 0]
+
+    def _beam_search(self, encoded: Encoded, start_id: int, max_len: int, beam: int, end_id: int | None) -> IntArray:
+        N, V = len(encoded.hs), self.options["target_vocab_size"]
+        copies = np.repeat(np.arange(N), beam)
+        states = [(h[copies], None if c is None else c[copies]) for h, c in encoded.states]
+        self._decoder.start(Encoded(encoded.hs[copies], states))
+        # All candidates of a row start equal: only the first may go on, or the beam would hold one row many times.
+        total = np.full((N, beam), -np.inf)
+        total[:, 0] = 0.0
+        written = np.full((N, beam, max_len), 0 if end_id is None else end_id, np.int64)
+        ended = np.zeros((N, beam), bool)
+        last = np.full((N * beam, 1), start_id, np.int64)
+        for t in range(max_len):
+            log_p = _log_softmax(self._next_scores(last)).reshape(N, beam, V).astype(np.float64)
+            if end_id is not None:
+                log_p[ended] = -np.inf
+                log_p[ended, end_id] = 0.0
+            candidates = (total[:, :, None] + log_p).reshape(N, beam * V)
+            best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam]
+            total = np.take_along_axis(candidates, best, axis=1)
+            parents, ids = np.divmod(best, V)
+            written = np.take_along_axis(written, parents[:, :, None], axis=1)
+            written[:, :, t] = ids
+            if end_id is not None:
+                ended = np.take_along_axis(ended, parents, axis=1) | (ids == end_id)
+                if ended.all():
+                    break
+            self._decoder.pick_rows((np.arange(N)[:, None] * beam + parents).ravel())
+            last = ids.reshape(N * beam, 1)
+        return written[:, 0]
+
+
+def _join(parts: Sequence[FloatArray]) -> FloatArray:
+    """Side by side along the last axis."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _as_ids(ids: Array) -> IntArray:
+    """int32 or int64, C-contiguous."""
+    as_signed = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
+    return np.ascontiguousarray(as_signed)
+
+
+def _log_softmax(scores: FloatArray) -> FloatArray:
+    shifted: FloatArray = scores - scores.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted

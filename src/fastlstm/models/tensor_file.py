@@ -1,0 +1,72 @@
+"""One safetensors file: arrays by name and a description in JSON. Models and checkpoints are stored in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastlstm.contract import Array
+
+_KEY = "fastlstm"
+
+
+def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], description: Any) -> None:
+    """Write a file that is either complete or not there: beside its place first, then moved.
+
+    Parameters
+    ----------
+    path : path
+    tensors : mapping of name to C-contiguous array
+    description : anything JSON can hold
+    """
+    from safetensors.numpy import save
+
+    write_atomically(path, save(dict(tensors), metadata={_KEY: json.dumps(description)}))
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:
+    """The arrays and the description that `write_tensor_file` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        There is no such file.
+    ValueError
+        The file is something else, or cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file that fastlstm saved")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            description = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or it is cut short ({error})") from None
+    if description is None:
+        raise ValueError(f"{path} is a safetensors file, but fastlstm did not write it: the entry {_KEY!r} is missing")
+    try:
+        return tensors, json.loads(description)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: its description is no JSON ({error})") from None

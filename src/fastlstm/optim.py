@@ -1,0 +1,202 @@
+"""Optimisers: objects that keep their state between updates, on top of the fused update operators.
+
+Names and default values are those of "Deep Learning from Scratch 2", AdamW's those of Keras.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import FloatArray, RowGrad
+
+Grad: TypeAlias = "FloatArray | RowGrad"
+
+
+def clip_grads(grads: Sequence[Grad], max_norm: float) -> float:
+    """Scale all gradients in place so that their global norm is at most ``max_norm``; return the norm before."""
+    return ops.clip_grad_norm(grads, max_norm)
+
+
+class Optimizer:
+    """Base of all optimisers.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate; may be changed between updates.
+    step : int
+        Updates done.
+    """
+
+    slot_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, lr: float) -> None:
+        if not (math.isfinite(lr) and lr >= 0):
+            raise ValueError(f"lr is {lr}, expected a finite number, at least 0")
+        self.lr = lr
+        self.step = 0
+        self._slots: dict[str, list[FloatArray]] = {}
+
+    def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
+        """Change the parameters in place.
+
+        Parameters
+        ----------
+        params : sequence of arrays
+            The same in every call: the state belongs to their positions.
+        grads : sequence of arrays or RowGrad
+        max_norm : float, optional
+            Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
+        """
+        if not self._slots:
+            self._slots = {name: [np.zeros_like(param) for param in params] for name in self.slot_names}
+        scale = 1.0 if max_norm is None else ops.clip_scale(ops.global_norm(grads), max_norm)
+        self._update(params, grads, scale)
+        self.step += 1
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        raise NotImplementedError
+
+    def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """What a checkpoint needs: numbers, and arrays by name."""
+        arrays = {f"{name}.{i}": array for name, slot in self._slots.items() for i, array in enumerate(slot)}
+        return {"class": type(self).__name__, "lr": self.lr, "step": self.step}, arrays
+
+    def set_state(self, numbers: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> None:
+        """Go on from what `state` returned."""
+        if numbers["class"] != type(self).__name__:
+            raise ValueError(f"the saved optimizer is {numbers['class']}, this one is {type(self).__name__}")
+        self.lr, self.step = numbers["lr"], numbers["step"]
+        slots: dict[str, list[FloatArray]] = {}
+        for name in self.slot_names:
+            count = sum(key.startswith(f"{name}.") for key in arrays)
+            slots[name] = [arrays[f"{name}.{i}"].copy() for i in range(count)]
+        self._slots = slots if arrays else {}
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.sgd_update(params, grads, self.lr, grad_scale=scale)
+
+
+class Momentum(Optimizer):
+    """Momentum: v = momentum v - lr g; p += v."""
+
+    slot_names: ClassVar[tuple[str, ...]] = ("v",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = momentum
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.momentum_update(params, grads, self._slots["v"], self.lr, momentum=self.momentum, grad_scale=scale)
+
+
+class Nesterov(Momentum):
+    """Nesterov's accelerated gradient (Bengio, Boulanger-Lewandowski, Pascanu, 2012)."""
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.nesterov_update(params, grads, self._slots["v"], self.lr, momentum=self.momentum, grad_scale=scale)
+
+
+class AdaGrad(Optimizer):
+    """AdaGrad (Duchi, Hazan, Singer, 2011)."""
+
+    slot_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.adagrad_update(params, grads, self._slots["h"], self.lr, grad_scale=scale)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman, Hinton, 2012)."""
+
+    slot_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
+        super().__init__(lr)
+        self.decay_rate = decay_rate
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.rmsprop_update(params, grads, self._slots["h"], self.lr, decay=self.decay_rate, grad_scale=scale)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma, Ba, 2015)."""
+
+    slot_names: ClassVar[tuple[str, ...]] = ("m", "v")
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        super().__init__(lr)
+        self.beta1 = beta1
+        self.beta2 = beta2
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.adam_update(
+            params,
+            grads,
+            self._slots["m"],
+            self._slots["v"],
+            self.lr,
+            step=self.step + 1,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            grad_scale=scale,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov, Hutter, 2019)."""
+
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.004
+    ) -> None:
+        super().__init__(lr, beta1, beta2)
+        self.weight_decay = weight_decay
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        ops.adamw_update(
+            params,
+            grads,
+            self._slots["m"],
+            self._slots["v"],
+            self.lr,
+            step=self.step + 1,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            grad_scale=scale,
+        )
+
+
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adagrad": AdaGrad,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+def make_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """The optimiser of that name with its default values, or the one given."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}, or an Optimizer")
+    return OPTIMIZERS[optimizer]()

@@ -1,0 +1,364 @@
+"""Callbacks with Keras's names and meanings."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from fastlstm.contract import FloatArray
+from fastlstm.models.tensor_file import write_atomically
+from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from fastlstm.models import Model
+    from fastlstm.training.loop import Trainer
+
+Mode = Literal["auto", "min", "max"]
+Logs = Mapping[str, float]
+
+
+class Callback:
+    """Base of all callbacks: override what is needed.
+
+    Attributes
+    ----------
+    model : Model
+        Set ``model.stop_training`` to end the training after the batch or epoch at hand.
+    trainer : Trainer
+        The running loop: ``trainer.optimizer``, ``trainer.epoch``, ``trainer.history`` ...
+    state_names : tuple of str
+        Attributes that a checkpoint keeps: numbers, strings, None, or lists of arrays.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.model: Model
+        self.trainer: Trainer
+
+    def on_train_begin(self) -> None: ...
+
+    def on_train_end(self) -> None: ...
+
+    def on_epoch_begin(self, epoch: int) -> None: ...
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None: ...
+
+    def on_train_batch_begin(self, batch: int) -> None: ...
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None: ...
+
+    def on_interrupt(self) -> None:
+        """After Ctrl-C, between two batches; KeyboardInterrupt follows."""
+
+    def close(self) -> None:
+        """However training ended, exceptions included."""
+
+
+class LambdaCallback(Callback):
+    """Callbacks from functions, with the arguments of the methods of `Callback`."""
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable[[int], Any] | None = None,
+        on_epoch_end: Callable[[int, Logs], Any] | None = None,
+        on_train_begin: Callable[[], Any] | None = None,
+        on_train_end: Callable[[], Any] | None = None,
+        on_train_batch_begin: Callable[[int], Any] | None = None,
+        on_train_batch_end: Callable[[int, Logs], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, function in list(locals().items()):
+            if name.startswith("on_") and function is not None:
+                setattr(self, name, function)
+
+
+class TerminateOnNaN(Callback):
+    """Ends the training as soon as the loss is NaN or infinite, and says where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.message: str | None = None
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        if not math.isfinite(logs["loss"]):
+            self.message = (
+                f"the loss became {logs['loss']} in epoch {self.trainer.epoch + 1}, batch {batch + 1}; training "
+                "stopped. A smaller learning rate or a smaller max_grad may help"
+            )
+            print(self.message, file=sys.stderr)
+            self.model.stop_training = True
+
+
+class CSVLogger(Callback):
+    """Writes every finished epoch into a CSV file; epochs count from 1.
+
+    Parameters
+    ----------
+    filename : path
+    separator : str
+    append : bool
+        Keep what the file held before. A resumed training never needs it: its earlier epochs are written again.
+    """
+
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
+        super().__init__()
+        self.path = Path(filename)
+        self.separator = separator
+        self.append = append
+        self._before = ""
+
+    def on_train_begin(self) -> None:
+        self._before = self.path.read_text() if self.append and self.path.exists() else ""
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002, the history holds them all
+        lines = self.trainer.history.to_csv(self.separator)
+        if self._before:
+            lines = lines.partition("\n")[2]
+        write_atomically(self.path, (self._before + lines).encode())
+
+
+class LearningRateScheduler(Callback):
+    """Sets the learning rate before each epoch: ``lr = schedule(epoch, lr)``, epochs counted from 0."""
+
+    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.verbose = verbose
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        lr = float(self.schedule(epoch, self.trainer.optimizer.lr))
+        self.trainer.optimizer.lr = lr
+        if self.verbose:
+            print(f"epoch {epoch + 1}: learning rate {lr:g}")
+
+
+class _Monitor(Callback):
+    """Watches one number of the epochs' logs."""
+
+    def __init__(self, monitor: str, mode: Mode, min_delta: float) -> None:
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"mode is {mode!r}, expected 'auto', 'min' or 'max'")
+        self.monitor = monitor
+        self.sign = 1.0 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1.0
+        self.min_delta = abs(min_delta)
+
+    def better(self, value: float, than: float | None) -> bool:
+        if math.isnan(value):
+            return False
+        return than is None or self.sign * (value - than) > self.min_delta
+
+    def value(self, logs: Logs) -> float:
+        if self.monitor not in logs:
+            raise ValueError(
+                f"{type(self).__name__} watches {self.monitor!r}, but the training has only {', '.join(logs)}; "
+                "val_ numbers need validation_split or validation_data"
+            )
+        return logs[self.monitor]
+
+
+class EarlyStopping(_Monitor):
+    """Ends the training when a number has not become better for ``patience`` epochs.
+
+    Parameters
+    ----------
+    monitor, min_delta, patience, mode, baseline, restore_best_weights, start_from_epoch
+        As in Keras.
+    verbose : 0 or 1
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("wait", "best", "best_epoch", "stopped_epoch", "best_weights")
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0.0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: Mode = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        self.patience = patience
+        self.verbose = verbose
+        self.baseline = baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
+        self.on_train_begin()
+
+    def on_train_begin(self) -> None:
+        self.wait = 0
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.stopped_epoch = 0
+        self.best_weights: list[FloatArray] = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        value = self.value(logs)
+        if epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        if self.better(value, self.best):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = [param.copy() for param in self.model.params]
+            if self.baseline is None or self.better(value, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self) -> None:
+        if self.stopped_epoch and self.verbose:
+            print(f"epoch {self.stopped_epoch + 1}: {self.monitor} was best in epoch {self.best_epoch + 1}; stopped")
+        for param, best in zip(self.model.params, self.best_weights, strict=False):
+            param[...] = best
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Multiplies the learning rate by ``factor`` when a number has not become better for ``patience`` epochs.
+
+    Parameters
+    ----------
+    monitor, factor, patience, mode, min_delta, cooldown, min_lr
+        As in Keras.
+    verbose : 0 or 1
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("wait", "best", "cooldown_left")
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: Mode = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"factor is {factor}, expected between 0 and 1")
+        self.factor = factor
+        self.patience = patience
+        self.verbose = verbose
+        self.cooldown = cooldown
+        self.min_lr = min_lr
+        self.on_train_begin()
+
+    def on_train_begin(self) -> None:
+        self.wait = 0
+        self.best: float | None = None
+        self.cooldown_left = 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        value = self.value(logs)
+        if self.cooldown_left > 0:
+            self.cooldown_left -= 1
+            self.wait = 0
+        if self.better(value, self.best):
+            self.best, self.wait = value, 0
+        elif self.cooldown_left == 0:
+            self.wait += 1
+            optimizer = self.trainer.optimizer
+            if self.wait >= self.patience and optimizer.lr > self.min_lr:
+                optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
+                self.cooldown_left, self.wait = self.cooldown, 0
+                if self.verbose:
+                    print(f"epoch {epoch + 1}: {self.monitor} stands still; learning rate {optimizer.lr:g}")
+
+
+class ModelCheckpoint(_Monitor):
+    """Saves the model every ``period`` epochs, or whenever a number is the best so far.
+
+    Parameters
+    ----------
+    filepath : path
+        May hold fields such as "{epoch:02d}-{val_loss:.3f}"; epochs count from 1.
+    monitor, verbose, save_best_only, mode
+        As in Keras.
+    period : int
+        Epochs between two savings.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("best",)
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        mode: Mode = "auto",
+        period: int = 1,
+    ) -> None:
+        super().__init__(monitor, mode, 0.0)
+        if period < 1:
+            raise ValueError(f"period is {period}, expected at least 1 epoch")
+        self.filepath = os.fspath(filepath)
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.period = period
+        self.best: float | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if (epoch + 1) % self.period:
+            return
+        if self.save_best_only:
+            value = self.value(logs)
+            if not self.better(value, self.best):
+                return
+            self.best = value
+        path = self.filepath.format(epoch=epoch + 1, **logs)
+        self.model.save(path)
+        if self.verbose:
+            print(f"epoch {epoch + 1}: saved {path}")
+
+
+class BackupAndRestore(Callback):
+    """Keeps a checkpoint of the whole training; a new ``fit`` with it goes on where the last one was interrupted.
+
+    Ctrl-C writes one too, in the middle of an epoch. A resumed training ends with the same bits as one that was never
+    interrupted.
+
+    Parameters
+    ----------
+    filepath : path
+        The checkpoint file.
+    save_freq : int
+        Epochs between two checkpoints.
+    delete_checkpoint : bool
+        Remove the file when training is done.
+    """
+
+    def __init__(self, filepath: str | os.PathLike[str], save_freq: int = 1, delete_checkpoint: bool = True) -> None:
+        super().__init__()
+        if save_freq < 1:
+            raise ValueError(f"save_freq is {save_freq}, expected at least 1 epoch")
+        self.path = Path(filepath)
+        self.save_freq = save_freq
+        self.delete_checkpoint = delete_checkpoint
+
+    def on_train_begin(self) -> None:
+        if self.path.exists():
+            load_checkpoint(self.path, self.trainer)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002
+        if (epoch + 1) % self.save_freq == 0:
+            save_checkpoint(self.path, self.trainer)
+
+    def on_interrupt(self) -> None:
+        save_checkpoint(self.path, self.trainer)
+
+    def on_train_end(self) -> None:
+        if self.delete_checkpoint:
+            self.path.unlink(missing_ok=True)

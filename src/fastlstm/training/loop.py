@@ -1,0 +1,184 @@
+"""The training loop behind ``Model.fit``."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from fastlstm.contract import Array, IntArray
+from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.ops import scalars
+from fastlstm.optim import Optimizer, make_optimizer
+from fastlstm.training.callbacks import BackupAndRestore, Callback
+from fastlstm.training.history import History
+from fastlstm.training.interrupt import SoftInterrupt
+from fastlstm.training.progress import make_progress
+
+OptimizerLike = str | Optimizer
+
+
+class Trainer:
+    """One training: what ``Model.fit`` was asked to do, and how far it is.
+
+    The arguments are those of ``Model.fit``.
+
+    Attributes
+    ----------
+    model, optimizer, callbacks, history
+    epochs, batches : int
+        How many epochs there are to be, and how many batches an epoch has.
+    epoch, batch : int
+        Epochs done, and batches done in the epoch at hand.
+    means : dict of name to RunningMean
+        Loss and metrics of the epoch at hand.
+    rng_of_order : dict or None
+        State of the model's generator before it drew the order of the epoch at hand.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        xs: Array,
+        ts: Array,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerLike = "adam",
+        max_grad: float | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Array, Array] | None = None,
+        metrics: Sequence[str] = ("loss",),
+        callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
+        verbose: int | str = "auto",
+    ) -> None:
+        self.model = model
+        self.epochs = scalars.integer("epochs", epochs, 0)
+        self.batch_size = scalars.integer("batch_size", batch_size, 1)
+        self.optimizer = make_optimizer(optimizer)
+        self.max_grad = None if max_grad is None else scalars.positive("max_grad", max_grad)
+        self.metrics = model.check_metrics(metrics)
+        self.shuffle = shuffle
+        if not 0 <= validation_split < 1:
+            raise ValueError(f"validation_split is {validation_split}, expected at least 0 and below 1")
+        xs, ts = model.check_batch(xs, ts)
+        self.validation_data = None
+        if validation_data is not None:
+            self.validation_data = model.check_batch(*validation_data)
+        elif validation_split:
+            split = len(xs) - int(len(xs) * validation_split)
+            self.validation_data = xs[split:], ts[split:]
+            xs, ts = xs[:split], ts[:split]
+        if not len(xs):
+            raise ValueError("there are no rows to train on")
+        self.xs, self.ts = xs, ts
+        self.batches = -(-len(xs) // self.batch_size)
+
+        self.epoch = 0
+        self.batch = 0
+        self.means: dict[str, RunningMean] = {}
+        self.rng_of_order: Any = None
+        self.history = History()
+        # A checkpoint holds what all other callbacks have made of the epoch, so it comes last.
+        self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, BackupAndRestore))
+        self._progress = make_progress(verbose)
+        self._all_callbacks = [self._progress, *self.callbacks]
+        for callback in self._all_callbacks:
+            callback.model, callback.trainer = model, self
+        self._before_batch = _overriding(self._all_callbacks, "on_train_batch_begin")
+        self._after_batch = _overriding(self._all_callbacks, "on_train_batch_end")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued."""
+        return {
+            "model": type(self.model).__name__,
+            "options": self.model.options,
+            "optimizer": type(self.optimizer).__name__,
+            "batch_size": self.batch_size,
+            "max_grad": self.max_grad,
+            "shuffle": self.shuffle,
+            "metrics": list(self.metrics),
+            "crc32 of the training data": zlib.crc32(self.ts.data, zlib.crc32(self.xs.data)),
+        }
+
+    def run(self) -> History:
+        """Train to the end."""
+        self.model.stop_training = False
+        try:
+            with SoftInterrupt() as interrupt:
+                for callback in self._all_callbacks:
+                    callback.on_train_begin()
+                while self.epoch < self.epochs and not self.model.stop_training:
+                    self._run_epoch(interrupt)
+                self._stop_if(interrupt)
+                for callback in self._all_callbacks:
+                    callback.on_train_end()
+        finally:
+            for callback in self._all_callbacks:
+                callback.close()
+        return self.history
+
+    def _run_epoch(self, interrupt: SoftInterrupt) -> None:
+        if self.batch == 0:  # else a checkpoint from the middle of the epoch is continued
+            for callback in self._all_callbacks:
+                callback.on_epoch_begin(self.epoch)
+            self.means = {name: RunningMean() for name in ("loss", *self.metrics)}
+        order = self._order()
+        while self.batch < self.batches:
+            self._stop_if(interrupt)
+            start = self.batch * self.batch_size
+            rows = slice(start, start + self.batch_size) if order is None else order[start : start + self.batch_size]
+            self._run_batch(rows)
+            if self.model.stop_training and self.batch < self.batches:
+                return
+        logs = {name: mean.value for name, mean in self.means.items()}
+        if self.validation_data is not None:
+            validation = self.model.evaluate(*self.validation_data, metrics=self.metrics)
+            logs |= {f"val_{name}": value for name, value in validation.items()}
+        epoch = self.epoch
+        self.history.append(epoch, logs)
+        self.epoch, self.batch, self.means, self.rng_of_order = epoch + 1, 0, {}, None
+        for callback in self._all_callbacks:
+            callback.on_epoch_end(epoch, logs)
+
+    def _order(self) -> IntArray | None:
+        """The order of the rows in this epoch; None as they stand."""
+        if not self.shuffle:
+            return None
+        rng = self.model.rng
+        if self.rng_of_order is None:
+            self.rng_of_order = rng.bit_generator.state
+            return rng.permutation(len(self.xs))
+        now = rng.bit_generator.state
+        rng.bit_generator.state = self.rng_of_order
+        order = rng.permutation(len(self.xs))
+        rng.bit_generator.state = now
+        return order
+
+    def _run_batch(self, rows: slice | IntArray) -> None:
+        model, batch = self.model, self.batch
+        for callback in self._before_batch:
+            callback.on_train_batch_begin(batch)
+        loss = model.forward(self.xs[rows], self.ts[rows])
+        model.backward()
+        self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
+        add_batch(self.means, model, loss, self.metrics)
+        self.batch = batch + 1
+        if self._after_batch:
+            logs = {name: mean.value for name, mean in self.means.items()}
+            for callback in self._after_batch:
+                callback.on_train_batch_end(batch, logs)
+
+    def _stop_if(self, interrupt: SoftInterrupt) -> None:
+        if interrupt.asked:
+            for callback in self._all_callbacks:
+                callback.on_interrupt()
+            raise KeyboardInterrupt
+
+
+def _overriding(callbacks: Sequence[Callback], method: str) -> list[Callback]:
+    """Those that do something in ``method``: the others cost nothing in every batch."""
+    return [
+        callback for callback in callbacks if getattr(callback, method) != getattr(Callback, method).__get__(callback)
+    ]

@@ -1,0 +1,76 @@
+"""What ``fit`` shows while it runs: nothing, a progress bar, or a line an epoch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastlstm.training.callbacks import Callback
+
+
+def make_progress(verbose: int | str) -> Callback:
+    """The callback for ``verbose``: 0 silent, 1 a bar, 2 a line an epoch, "auto" a bar on a terminal and else lines."""
+    if verbose == "auto":
+        verbose = 1 if sys.stderr.isatty() else 2
+    kinds = {0: Callback, 1: ProgressBar, 2: EpochLines}
+    if verbose not in kinds:
+        raise ValueError(f"verbose is {verbose!r}, expected 0, 1, 2 or 'auto'")
+    return kinds[int(verbose)]()
+
+
+def epoch_line(epoch: int, epochs: int, logs: Mapping[str, float]) -> str:
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
+    return f"epoch {epoch + 1}/{epochs}  {numbers}"
+
+
+def say(line: str = "") -> None:
+    """Print a line to stdout without tearing a progress bar apart."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+class ProgressBar(Callback):
+    """One bar for the whole training, with the loss so far in the epoch and the time left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
+        trainer = self.trainer
+        if self._bar is None:
+            from tqdm import tqdm
+
+            done = trainer.epoch * trainer.batches + batch
+            self._bar = tqdm(total=trainer.epochs * trainer.batches, initial=done, unit="batch", dynamic_ncols=True)
+        if batch == 0 or not self._bar.desc:
+            self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
+        self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        say(epoch_line(epoch, self.trainer.epochs, logs))
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class EpochLines(Callback):
+    """A line an epoch, with its seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = time.perf_counter()
+
+    def on_train_begin(self) -> None:
+        self._since = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        now = time.perf_counter()
+        say(f"{epoch_line(epoch, self.trainer.epochs, logs)}  {now - self._since:.1f} s")
+        self._since = now

@@ -1,0 +1,465 @@
+"""Book-style layers: gradients by differences, the book's attributes, one life for params and grads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastlstm import layers, ops
+from fastlstm.contract import FloatArray, IntArray
+from fastlstm.layers import Layer
+from fastlstm.layers.product import product
+from fastlstm.testing import check_gradient
+
+N, T, S, D, H, V = 3, 4, 5, 6, 7, 8
+RNG = np.random.default_rng(0)
+
+
+def floats(*shape: int, scale: float = 1.0) -> FloatArray:
+    return scale * RNG.standard_normal(shape)
+
+
+def lstm_weights(D: int = D, H: int = H) -> tuple[FloatArray, FloatArray, FloatArray]:
+    return floats(D, 4 * H, scale=0.5), floats(H, 4 * H, scale=0.5), floats(4 * H)
+
+
+def rnn_weights() -> tuple[FloatArray, FloatArray, FloatArray]:
+    return floats(D, H, scale=0.5), floats(H, H, scale=0.5), floats(H)
+
+
+IDS = RNG.integers(0, V, (N, T))
+TARGETS = np.where(RNG.random((N, T)) < 0.3, -1, RNG.integers(0, V, (N, T)))
+LABELS = RNG.integers(0, 2, (N, T))
+
+# Layer, and its inputs that have a gradient. Losses come apart: they take targets too.
+DIFFERENTIABLE: dict[str, tuple[Callable[[], Any], tuple[FloatArray, ...]]] = {
+    "MatMul": (lambda: layers.MatMul(floats(D, H)), (floats(N, D),)),
+    "Affine": (lambda: layers.Affine(floats(D, H), floats(H)), (floats(N, D),)),
+    "TimeAffine": (lambda: layers.TimeAffine(floats(D, H), floats(H)), (floats(N, T, D),)),
+    "RNN": (lambda: layers.RNN(*rnn_weights()), (floats(N, D), floats(N, H))),
+    "LSTM": (lambda: layers.LSTM(*lstm_weights()), (floats(N, D), floats(N, H), floats(N, H))),
+    "TimeRNN": (lambda: layers.TimeRNN(*rnn_weights()), (floats(N, T, D),)),
+    "TimeLSTM": (lambda: layers.TimeLSTM(*lstm_weights()), (floats(N, T, D),)),
+    "TimeLSTM, reverse": (lambda: layers.TimeLSTM(*lstm_weights(), reverse=True), (floats(N, T, D),)),
+    "TimeBiLSTM": (lambda: layers.TimeBiLSTM(*lstm_weights(), *lstm_weights()), (floats(N, T, D),)),
+    "TimeAttention": (layers.TimeAttention, (floats(N, S, H), floats(N, T, H))),
+}
+
+
+def as_tuple(value: Any) -> tuple[FloatArray, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def set_and_run(layer: Layer, run: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    """A function of inputs and parameters by name, for `check_gradient`."""
+
+    def function(**arrays: FloatArray) -> Any:
+        for param, name in zip(layer.params, layer.param_names, strict=True):
+            param[...] = arrays[name]
+        return run(*(arrays[name] for name in names))
+
+    return function
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradients_of_inputs_and_parameters(name: str) -> None:
+    make, inputs = DIFFERENTIABLE[name]
+    layer = make()
+    upstream = [floats(*out.shape) for out in as_tuple(layer.forward(*inputs))]
+    grads = as_tuple(layer.backward(*upstream))
+    names = [f"input{i}" for i in range(len(inputs))]
+
+    def loss(*arrays: FloatArray) -> float:
+        outs = as_tuple(layer.forward(*arrays))
+        return sum(float((out * d).sum()) for out, d in zip(outs, upstream, strict=True))
+
+    at = dict(zip(names, inputs, strict=True)) | {
+        n: p.copy() for n, p in zip(layer.param_names, layer.params, strict=True)
+    }
+    got = dict(zip(names, grads, strict=True)) | {
+        n: g.copy() for n, g in zip(layer.param_names, layer.grads, strict=True)
+    }
+    check_gradient(set_and_run(layer, loss, names), at, got)
+
+
+@pytest.mark.parametrize("kind", [layers.Embedding, layers.TimeEmbedding])
+def test_gradient_of_the_embedding(kind: type[layers.Embedding]) -> None:
+    layer = kind(floats(V, D))
+    upstream = floats(N, T, D)
+    np.testing.assert_array_equal(layer.forward(IDS), layer.params[0][IDS])
+    layer.backward(upstream)
+    at, got = {"W": layer.params[0].copy()}, {"W": layer.grads[0].copy()}
+    check_gradient(set_and_run(layer, lambda: float((layer.forward(IDS) * upstream).sum()), []), at, got)
+
+
+def one_embedding_gradient(ids: IntArray, upstream: FloatArray, E: int = D) -> FloatArray:
+    layer = layers.Embedding(np.zeros((V, E)))
+    layer.forward(ids)
+    layer.backward(upstream)
+    return layer.grads[0]
+
+
+@pytest.mark.parametrize("promise", [False, True])
+def test_embedding_gradients_of_one_batch_after_another(promise: bool) -> None:
+    """Ids come in one array that is filled anew, gradients are scaled, zeroed or left in between."""
+    layer = layers.TimeEmbedding(floats(V, D))
+    layer.grads_only_scaled = promise
+    batch = np.empty(3, np.int64)
+    for k, ids in enumerate(([0, 1, 1], [5, 1, 2], [3, 3, 3], [7, 0, 4], [4, 4, 6])):
+        batch[...] = ids
+        upstream = floats(3, D)
+        layer.forward(batch)
+        layer.backward(upstream)
+        np.testing.assert_array_equal(layer.grads[0], one_embedding_gradient(batch, upstream))
+        layer.grads[0] *= (1.0, 0.5, 0.0)[k % 3]
+
+
+def test_without_a_promise_whatever_is_written_into_the_gradient_is_overwritten() -> None:
+    layer = layers.Embedding(floats(V, D))
+    ids, upstream = np.array([1, 2]), floats(2, D)
+    for _ in range(2):
+        layer.forward(ids)
+        layer.backward(upstream)
+        np.testing.assert_array_equal(layer.grads[0], one_embedding_gradient(ids, upstream))
+        layer.grads[0] += floats(V, D)  # weight decay, or the gradient of a layer that shares the weights
+
+
+def test_a_promise_counts_from_the_next_backward_call_on() -> None:
+    layer = layers.Embedding(floats(V, D))
+    ids, upstream = np.array([1, 2]), floats(2, D)
+
+    def check() -> None:
+        layer.forward(ids)
+        layer.backward(upstream)
+        np.testing.assert_array_equal(layer.grads[0], one_embedding_gradient(ids, upstream))
+
+    layer.grads_only_scaled = True
+    layer.grads[0][...] = np.nan  # before the first call under the promise
+    check()
+    layer.grads_only_scaled = False
+    check()
+    layer.grads[0][...] = np.nan
+    layer.grads_only_scaled = True
+    check()
+    layer.grads[0] = np.full((V, D), np.nan)  # another array, of which nothing is known
+    check()
+
+
+def test_a_promise_saves_writing_the_other_rows() -> None:
+    layer = layers.Embedding(floats(V, D))
+    layer.grads_only_scaled = True
+    for ids in ([1, 2], [2, 5]):
+        layer.forward(np.array(ids))
+        layer.backward(floats(2, D))
+        layer.grads[0][4] = np.nan  # breaks the promise, which shows that row 4 is not written
+    assert np.isnan(layer.grads[0][4]).all()
+    assert not layer.grads[0][1].any()
+
+
+LOSSES: dict[str, tuple[Callable[[], Any], FloatArray, Any]] = {
+    "SoftmaxWithLoss": (layers.SoftmaxWithLoss, floats(N, V), IDS[:, 0]),
+    "SigmoidWithLoss": (layers.SigmoidWithLoss, floats(N), LABELS[:, 0]),
+    "TimeSoftmaxWithLoss": (layers.TimeSoftmaxWithLoss, floats(N, T, V), TARGETS),
+    "TimeSigmoidWithLoss": (layers.TimeSigmoidWithLoss, floats(N, T), LABELS),
+    "TimeAffineWithLoss": (lambda: layers.TimeAffineWithLoss(floats(H, V), floats(V)), floats(N, T, H), TARGETS),
+}
+
+
+@pytest.mark.parametrize("dout", [1, 2.5])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_of_losses(name: str, dout: float) -> None:
+    make, x, t = LOSSES[name]
+    layer = make()
+    layer.forward(x, t)
+    dx = layer.backward(dout)
+    at = {"x": x} | {n: p.copy() for n, p in zip(layer.param_names, layer.params, strict=True)}
+    got = {"x": dx} | {n: g.copy() for n, g in zip(layer.param_names, layer.grads, strict=True)}
+    check_gradient(set_and_run(layer, lambda x: dout * layer.forward(x, t), ["x"]), at, got)
+
+
+def cross_entropy(scores: FloatArray, targets: Any) -> float:
+    log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    counts = targets != -1
+    picked = np.take_along_axis(log_p, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    return float(-picked[counts].mean())
+
+
+def test_losses_are_means_over_the_targets_that_count() -> None:
+    xs = floats(N, T, V)
+    assert layers.TimeSoftmaxWithLoss().forward(xs, TARGETS) == pytest.approx(cross_entropy(xs, TARGETS))
+    W, b, hs = floats(H, V), floats(V), floats(N, T, H)
+    assert layers.TimeAffineWithLoss(W, b).forward(hs, TARGETS) == pytest.approx(cross_entropy(hs @ W + b, TARGETS))
+    scores, labels = floats(N, T), LABELS
+    p = 1 / (1 + np.exp(-scores))
+    wanted = -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+    assert layers.TimeSigmoidWithLoss().forward(scores, labels) == pytest.approx(wanted)
+
+
+def test_sigmoid_loss_of_huge_scores_is_finite() -> None:
+    layer = layers.SigmoidWithLoss()
+    assert layer.forward(np.array([1e4, -1e4]), np.array([0, 1])) == pytest.approx(1e4)
+    np.testing.assert_array_equal(layer.backward(), [0.5, -0.5])
+
+
+@pytest.mark.parametrize("name", ["SoftmaxWithLoss", "TimeSoftmaxWithLoss", "TimeAffineWithLoss"])
+def test_one_hot_targets_are_accepted(name: str) -> None:
+    make, x, t = LOSSES[name]
+    layer = make()
+    ids = np.maximum(t, 0)
+    assert layer.forward(x, np.eye(V)[ids]) == layer.forward(x, ids)
+
+
+def test_another_label_can_be_ignored() -> None:
+    xs = floats(N, T, V)
+    layer = layers.TimeSoftmaxWithLoss()
+    layer.ignore_label = 0
+    layer.forward(xs, IDS)
+    assert not layer.backward()[IDS == 0].any()
+    assert layer.backward()[IDS != 0].any()
+
+
+@pytest.mark.parametrize("name", [*DIFFERENTIABLE, "TimeEmbedding", "TimeAffineWithLoss"])
+def test_params_and_grads_are_the_same_arrays_for_life(name: str) -> None:
+    if name == "TimeEmbedding":
+        W = floats(V, D)
+        layer: Any = layers.TimeEmbedding(W)
+        assert layer.params[0] is W
+    else:
+        layer = (DIFFERENTIABLE | LOSSES)[name][0]()
+    params, grads = list(layer.params), list(layer.grads)
+    for _ in range(2):
+        if name == "TimeEmbedding":
+            layer.forward(IDS)
+            layer.backward(floats(N, T, D))
+        elif name == "TimeAffineWithLoss":
+            layer.forward(*LOSSES[name][1:])
+            layer.backward()
+        else:
+            layer.backward(*(np.ones_like(out) for out in as_tuple(layer.forward(*DIFFERENTIABLE[name][1]))))
+        for grad in grads:  # a second backward overwrites, it does not add
+            assert grad.any()
+            grad.fill(np.nan)
+    assert all(a is b for a, b in zip(params, layer.params, strict=True))
+    assert all(a is b for a, b in zip(grads, layer.grads, strict=True))
+    assert len(layer.param_names) == len(params) == len(grads)
+
+
+# --------------------------------------------------------------------------------------------
+# State
+# --------------------------------------------------------------------------------------------
+
+
+def test_steps_of_the_lstm_are_the_sequence() -> None:
+    weights = lstm_weights()
+    xs = floats(N, T, D)
+    sequence = layers.TimeLSTM(*weights)
+    hs = sequence.forward(xs)
+    step = layers.LSTM(*weights)
+    h: FloatArray = np.zeros((N, H))
+    c: FloatArray = np.zeros((N, H))
+    for t in range(T):
+        h, c = step.forward(xs[:, t].copy(), h, c)
+        np.testing.assert_allclose(hs[:, t], h, rtol=1e-12)
+    assert sequence.h is not None
+    assert sequence.c is not None
+    np.testing.assert_allclose(sequence.h, h, rtol=1e-12)
+    np.testing.assert_allclose(sequence.c, c, rtol=1e-12)
+
+
+def test_the_lstm_has_the_gate_order_of_the_book() -> None:
+    weights, xs = lstm_weights(), floats(N, T, D)
+    np.testing.assert_array_equal(
+        layers.TimeLSTM(*weights).forward(xs), ops.lstm_forward(xs, *weights, gate_order="fgio").hs
+    )
+
+
+@pytest.mark.parametrize("kind", ["TimeLSTM", "TimeRNN", "TimeBiLSTM"])
+def test_a_stateful_layer_goes_on_where_it_was(kind: str) -> None:
+    weights: dict[str, tuple[FloatArray, ...]] = {
+        "TimeLSTM": lstm_weights(),
+        "TimeRNN": rnn_weights(),
+        "TimeBiLSTM": lstm_weights() + lstm_weights(),
+    }
+    layer = getattr(layers, kind)(*weights[kind], stateful=True)
+    xs = floats(N, T, D)
+    first = layer.forward(xs)
+    assert not np.array_equal(layer.forward(xs), first)
+    layer.reset_state()
+    assert layer.h is None
+    np.testing.assert_array_equal(layer.forward(xs), first)
+    stateless = getattr(layers, kind)(*layer.params)
+    np.testing.assert_array_equal(stateless.forward(xs), first)
+    np.testing.assert_array_equal(stateless.forward(xs), first)
+
+
+def test_the_state_of_the_lstm_can_be_set_and_has_gradients() -> None:
+    layer = layers.TimeLSTM(*lstm_weights(), stateful=True)
+    xs, h0, c0 = floats(N, T, D), floats(N, H), floats(N, H)
+    upstream, dh_n, dc_n = floats(N, T, H), floats(N, H), floats(N, H)
+
+    def loss(h0: FloatArray, c0: FloatArray) -> float:
+        layer.set_state(h0, c0)
+        hs = layer.forward(xs)
+        assert layer.h is not None
+        assert layer.c is not None
+        return float((hs * upstream).sum() + (layer.h * dh_n).sum() + (layer.c * dc_n).sum())
+
+    loss(h0, c0)
+    layer.backward(upstream, dh_n=dh_n, dc_n=dc_n)
+    assert layer.dh is not None
+    assert layer.dc is not None
+    check_gradient(loss, {"h0": h0, "c0": c0}, {"h0": layer.dh, "c0": layer.dc})
+
+    layer.set_state(h0)
+    with_h_alone = layer.forward(xs)
+    layer.set_state(h0, np.zeros_like(h0))
+    np.testing.assert_array_equal(layer.forward(xs), with_h_alone)
+
+
+def test_the_state_of_the_rnn_can_be_set_and_has_a_gradient() -> None:
+    layer = layers.TimeRNN(*rnn_weights(), stateful=True)
+    xs, h0, upstream = floats(N, T, D), floats(N, H), floats(N, T, H)
+
+    def loss(h0: FloatArray) -> float:
+        layer.set_state(h0)
+        return float((layer.forward(xs) * upstream).sum())
+
+    loss(h0)
+    layer.backward(upstream)
+    assert layer.dh is not None
+    check_gradient(loss, {"h0": h0}, {"h0": layer.dh})
+
+
+def test_the_bidirectional_lstm_is_two_lstms_and_a_flip() -> None:
+    one, two, xs = lstm_weights(), lstm_weights(), floats(N, T, D)
+    layer = layers.TimeBiLSTM(*one, *two)
+    hs = layer.forward(xs)
+    np.testing.assert_array_equal(hs[..., :H], layers.TimeLSTM(*one).forward(xs))
+    flipped = layers.TimeLSTM(*two).forward(np.ascontiguousarray(xs[:, ::-1]))[:, ::-1]
+    np.testing.assert_allclose(hs[..., H:], flipped, rtol=1e-12)
+    assert layer.h is not None
+    np.testing.assert_array_equal(layer.h, np.concatenate((hs[:, -1, :H], hs[:, 0, H:]), axis=1))
+
+
+def test_the_bidirectional_lstm_takes_gradients_by_its_last_states() -> None:
+    layer = layers.TimeBiLSTM(*lstm_weights(), *lstm_weights())
+    xs, dh_n, dc_n = floats(N, T, D), floats(N, 2 * H), floats(N, 2 * H)
+
+    def loss(xs: FloatArray) -> float:
+        layer.forward(xs)
+        assert layer.h is not None
+        assert layer.c is not None
+        return float((layer.h * dh_n).sum() + (layer.c * dc_n).sum())
+
+    loss(xs)
+    check_gradient(loss, {"xs": xs}, {"xs": layer.backward(None, dh_n=dh_n, dc_n=dc_n)})
+
+
+def test_without_training_nothing_is_kept() -> None:
+    weights, xs = lstm_weights(), floats(N, T, D)
+    layer = layers.TimeLSTM(*weights)
+    np.testing.assert_array_equal(layer.forward(xs, training=False), layers.TimeLSTM(*weights).forward(xs))
+    with pytest.raises(TypeError, match="call lstm_forward with training=True"):
+        layer.backward(floats(N, T, H))
+
+
+@pytest.mark.parametrize(
+    ("layer", "dout"),
+    [
+        (layers.MatMul(floats(D, H)), floats(N, H)),
+        (layers.Affine(floats(D, H), floats(H)), floats(N, H)),
+        (layers.TimeEmbedding(floats(V, D)), floats(N, T, D)),
+        (layers.TimeSoftmaxWithLoss(), 1),
+        (layers.TimeAttention(), floats(N, T, H)),
+    ],
+)
+def test_backward_before_forward_is_an_error(layer: Any, dout: Any) -> None:
+    with pytest.raises(RuntimeError, match="backward was called before forward"):
+        layer.backward(dout)
+
+
+# --------------------------------------------------------------------------------------------
+# Dropout, attention, products
+# --------------------------------------------------------------------------------------------
+
+
+def test_dropout_draws_the_masks_of_the_book() -> None:
+    xs = floats(N, T, D).astype(np.float32)
+    layer = layers.TimeDropout(0.3)
+    np.random.seed(5)  # noqa: NPY002
+    out = layer.forward(xs)
+    np.random.seed(5)  # noqa: NPY002
+    mask = (np.random.rand(*xs.shape) > 0.3) / np.float32(0.7)  # noqa: NPY002
+    np.testing.assert_allclose(out, xs * mask, rtol=1e-6)
+    np.testing.assert_allclose(layer.backward(np.ones_like(xs)), mask, rtol=1e-6)
+    assert out.dtype == np.float32
+
+
+def test_dropout_with_a_generator_and_without_training() -> None:
+    xs = floats(N, T, D)
+    layer = layers.TimeDropout(0.5, rng=np.random.default_rng(1))
+    out = layer.forward(xs)
+    kept = np.random.default_rng(1).random(xs.shape) > 0.5
+    np.testing.assert_array_equal(out, np.where(kept, 2 * xs, 0))
+    layer.train_flg = False
+    np.testing.assert_array_equal(layer.forward(xs), xs)
+    np.testing.assert_array_equal(layer.backward(xs), xs)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, float("nan")])
+def test_dropout_ratio_out_of_range(ratio: float) -> None:
+    with pytest.raises(ValueError, match="expected at least 0 and below 1"):
+        layers.TimeDropout(ratio)
+
+
+def test_attention_weights_are_softmax_of_dot_products() -> None:
+    layer = layers.TimeAttention()
+    assert layer.attention_weights == []
+    hs_enc, hs_dec = floats(N, S, H), floats(N, T, H)
+    context = layer.forward(hs_enc, hs_dec)
+    assert len(layer.attention_weights) == T
+    for t, weights in enumerate(layer.attention_weights):
+        scores = np.exp((hs_enc * hs_dec[:, t, None]).sum(axis=2))
+        np.testing.assert_allclose(weights, scores / scores.sum(axis=1, keepdims=True))
+        np.testing.assert_allclose(context[:, t], (weights[:, :, None] * hs_enc).sum(axis=1))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (5, 0, 4), (5, 3, 0), (700, 64, 16), (100, 1000, 10), (3, 600, 600)])
+def test_product_in_blocks_is_the_product(shape: tuple[int, int, int]) -> None:
+    M, K, L = shape
+    a, b = floats(M, K), floats(K, L)
+    np.testing.assert_allclose(product(a, b), a @ b, atol=1e-12)
+    out = np.full((M, L), np.nan)
+    assert product(a, b, out=out) is out
+    np.testing.assert_allclose(out, a @ b, atol=1e-12)
+
+
+def test_no_rows_and_no_steps() -> None:
+    for shape in ((0, T), (N, 0)):
+        layer = layers.TimeAffine(floats(D, H), floats(H))
+        assert layer.forward(np.empty((*shape, D))).shape == (*shape, H)
+        assert layer.backward(np.empty((*shape, H))).shape == (*shape, D)
+        assert not any(grad.any() for grad in layer.grads)
+        lstm = layers.TimeLSTM(*lstm_weights())
+        assert lstm.forward(np.empty((*shape, D))).shape == (*shape, H)
+        output = layers.TimeAffineWithLoss(floats(H, V), floats(V))
+        assert output.forward(np.empty((*shape, H)), np.empty(shape, np.int64)) == 0.0
+        assert output.scores(np.empty((*shape, H))).shape == (*shape, V)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_layers_compute_in_float32(name: str) -> None:
+    make, inputs = DIFFERENTIABLE[name]
+    layer = make()
+    wanted = as_tuple(layer.forward(*inputs))
+    single = type(layer)(*(p.astype(np.float32) for p in layer.params))
+    if isinstance(layer, layers.TimeLSTM):
+        single.reverse = layer.reverse
+    outs = as_tuple(single.forward(*(x.astype(np.float32) for x in inputs)))
+    grads = as_tuple(single.backward(*(np.ones_like(out) for out in outs)))
+    for out, want in zip(outs, wanted, strict=True):
+        np.testing.assert_allclose(out, want, atol=1e-4)
+    assert {array.dtype for array in (*outs, *grads, *single.grads)} == {np.dtype(np.float32)}

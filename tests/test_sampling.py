@@ -103,6 +103,16 @@ def test_unique_gives_every_class_when_all_are_asked_for(backend: str) -> None:
     assert drawn.num_tries > 300
 
 
+@pytest.mark.parametrize(("num_sampled", "range_max"), [(5, 10), (64, 50_000), (40, 40)])
+def test_unique_skips_repeats_in_the_stream_of_draws(backend: str, num_sampled: int, range_max: int) -> None:
+    with use_backend(backend):
+        stream = ops.log_uniform_candidates(5000, range_max, NO_IDS, unique=False, rng=np.random.default_rng(12))
+        drawn = ops.log_uniform_candidates(num_sampled, range_max, NO_IDS, rng=np.random.default_rng(12))
+    first_seen = list(dict.fromkeys(stream.sampled.tolist()))[:num_sampled]
+    np.testing.assert_array_equal(drawn.sampled, first_seen)
+    assert drawn.num_tries == stream.sampled.tolist().index(first_seen[-1]) + 1
+
+
 def test_one_class() -> None:
     drawn = ops.log_uniform_candidates(1, 1, np.array([0]), rng=np.random.default_rng(0))
     np.testing.assert_array_equal(drawn.sampled, [0])

@@ -433,14 +433,16 @@ class CountedRows {
 py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
                                std::int64_t ignore_index, Index block) {
   const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
+  const bool transposed = (W.flags() & py::array::c_style) == 0;
   return with_float_type(h, [&]<class S>() {
     py::array dh = new_array<S>({M, H});
-    py::array dW = new_array<S>({H, V});
+    py::array dW = transposed ? new_array<S>({V, H}) : new_array<S>({H, V});
     py::array db = new_array<S>({V});
     S* const dh_data = writable<S>(dh);
     LinearLoss<S> args{.M = 0,
                        .H = H,
                        .V = V,
+                       .transposed = transposed,
                        .h = nullptr,
                        .W = pointer<S>(W),
                        .b = pointer<S>(b),
@@ -468,7 +470,8 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
       rows.spread_dh(dh_data);
       loss = mean_loss(losses.data(), args.M, args.M);
     }
-    return py::make_tuple(loss, dh, dW, db);
+    const py::object dW_of_shape = transposed ? py::object(dW.attr("T")) : py::object(dW);
+    return py::tuple(py::make_tuple(loss, dh, dW_of_shape, db));
   });
 }
 

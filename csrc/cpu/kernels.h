@@ -126,6 +126,7 @@ struct LossKernels {
 template <class S>
 struct LinearLoss {
   Index M, H, V;
+  bool transposed;              // W and dW are (V, H)
   const S* h;                   // (M, H)
   const S* W;                   // (H, V)
   const S* b;                   // (V,)

@@ -161,10 +161,8 @@ struct LinearLossPass {
         alignas(64) S bias[kTileColumns<S>];
         for (Index v = 0; v < kTileColumns<S>; v += kLanes<S>) {
           store(bias + v, load_partial(args.b + column + part + v, left - v));
-          for (Index k = 0; k < args.H; ++k) {
-            store(W + k * kTileColumns<S> + v, load_partial(args.W + k * args.V + column + part + v, left - v));
-          }
         }
+        pack(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
           const Index count = next_tile(args.M, m, kTileRows<kTileVectors>);
           const Term<S> term{row_major(args.h + m * args.H, args.H, args.H), W};
@@ -173,6 +171,22 @@ struct LinearLossPass {
         }
       }
     });
+  }
+
+  // The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel [depth][width],
+  // zeros beyond its columns. It lies in memory as it is (row stride `columns`) or, transposed, column by column.
+  static void pack(bool transposed, const S* matrix, Index columns, Index rows, Index column, Index k, Index depth,
+                   Index width, S* panel) {
+    for (Index i = 0; i < width; i += kLanes<S>) {
+      const Index left = columns - column - i;
+      if (transposed) {
+        transpose_into(matrix + (column + i) * rows + k, rows, left, depth, panel + i, width);
+      } else {
+        for (Index l = 0; l < depth; ++l) {
+          store(panel + l * width + i, load_partial(matrix + (k + l) * columns + column + i, left));
+        }
+      }
+    }
   }
 
   void add_to_sums(Range rows, Index first) const {
@@ -225,11 +239,7 @@ struct LinearLossPass {
             }
           }
         }
-        for (Index k = 0; k < lanes; ++k) {
-          for (Index v = 0; v < width; v += kLanes<S>) {
-            store_partial(args.dW + (lane + k) * args.V + column + v, load(block + k * kPanel + v), width - v);
-          }
-        }
+        store_dW(block, lane, lanes, column, width);
       }
       for (Index v = 0; v < width; v += kLanes<S>) {
         Vec<S> total{};
@@ -237,6 +247,25 @@ struct LinearLossPass {
         store_partial(args.db + column + v, total, width - v);
       }
     });
+  }
+
+  // Rows [lane, lane + lanes) and columns [column, column + width) of dW.
+  void store_dW(const S* block, Index lane, Index lanes, Index column, Index width) const {
+    if (!args.transposed) {
+      for (Index k = 0; k < lanes; ++k) {
+        for (Index v = 0; v < width; v += kLanes<S>) {
+          store_partial(args.dW + (lane + k) * args.V + column + v, load(block + k * kPanel + v), width - v);
+        }
+      }
+      return;
+    }
+    alignas(64) S columns[kPanel * kLanes<S>];
+    for (Index k = 0; k < lanes; k += kLanes<S>) {
+      transpose_into(block + k * kPanel, kPanel, lanes - k, width, columns, kLanes<S>);
+      for (Index v = 0; v < width; ++v) {
+        store_partial(args.dW + (column + v) * args.H + lane + k, load(columns + v * kLanes<S>), lanes - k);
+      }
+    }
   }
 
   // dh += dlogits W^T
@@ -248,10 +277,7 @@ struct LinearLossPass {
       const Index depth = min_of(kDepth, block - column);
       for (Index unit = own.begin * kLanes<S>; unit < min_of(own.end * kLanes<S>, args.H); unit += kTileColumns<S>) {
         const Index width = min_of(kTileColumns<S>, own.end * kLanes<S> - unit);
-        for (Index i = 0; i < width; i += kLanes<S>) {
-          const S* const corner = args.W + (unit + i) * args.V + first + column;
-          transpose_into(corner, args.V, args.H - unit - i, depth, Wt + i, width);
-        }
+        pack(!args.transposed, args.W, args.H, args.V, unit, first + column, depth, width, Wt);
         const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
         add_to_dh(dlogits, Wt, unit, width, first + column == 0);
       }

@@ -305,7 +305,10 @@ class EmbeddingFamily(Protocol):
 
 
 class LossesFamily(Protocol):
-    """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index."""
+    """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index.
+
+    W (H, V) is C-contiguous or the transpose of a C-contiguous (V, H), such as a tied embedding.
+    """
 
     def softmax_cross_entropy(self, logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad: ...
 

@@ -72,6 +72,13 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
     return _contiguous(value)
 
 
+def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
+    """A float matrix that is C-contiguous or the transpose of one that is."""
+    if isinstance(value, ndarray) and value.ndim == 2 and value.flags.f_contiguous:
+        return float_array(name, value.T, 2, dtype).T
+    return float_array(name, value, 2, dtype)
+
+
 def expect_shape(name: str, array: Array, expected: tuple[int, ...], why: str, hint: str = "") -> None:
     """Raise unless ``array`` has the shape; ``why`` says where the numbers come from, ``hint`` how to mend it."""
     if array.shape != expected:

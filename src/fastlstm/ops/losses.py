@@ -59,7 +59,7 @@ def linear_cross_entropy(
         Hidden states; all other float arrays have their dtype.
     W : (H, V)
     b : (V,)
-        Weights of the projection.
+        Weights of the projection. W may be the transpose of a (V, H) array, such as a tied embedding: it is not copied.
     targets : (...) int32 or int64
         From 0 to V - 1, or ignore_index.
     ignore_index : int
@@ -82,7 +82,7 @@ def linear_cross_entropy(
     checks.same_device("h W b targets", h, W, b, targets)
     rows = _rows("h", h, "H")
     H = rows.shape[1]
-    W = checks.float_array("W", W, 2, rows.dtype)
+    W = checks.matrix_or_transpose("W", W, rows.dtype)
     b = checks.float_array("b", b, 1, rows.dtype)
     V = b.shape[0]
     if V == 0:

@@ -1,0 +1,446 @@
+"""The inputs of every operator, once. The test files run them in different ways.
+
+Sizes are chosen to meet every tail of blocked and vectorised code: one below, at and above 16, 1, primes, more rows
+than a tile, and zero. Every float array is random and non-zero, states and upstream gradients too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from typing import Any
+
+import numpy as np
+
+from fastlstm.contract import BoolArray, Candidates, FloatArray, IntArray, RowGrad
+from fastlstm.testing import Case
+
+ALL_GATE_ORDERS = tuple("".join(order) for order in itertools.permutations("ifgo"))
+
+
+class Draw:
+    """Random arrays that depend on the case's name only."""
+
+    def __init__(self, name: str) -> None:
+        self.rng = np.random.default_rng(zlib.crc32(name.encode()))
+
+    def floats(self, *shape: int, scale: float = 1.0) -> FloatArray:
+        return scale * self.rng.standard_normal(shape)
+
+    def weights(self, *shape: int) -> FloatArray:
+        """Of the size that keeps products with them near 1."""
+        return self.floats(*shape, scale=1 / np.sqrt(max(shape[0], 1)))
+
+    def ids(self, upper: int, *shape: int, dtype: type[np.signedinteger[Any]] = np.int64) -> IntArray:
+        return self.rng.integers(0, upper, shape).astype(dtype)
+
+
+def _mask(kind: str, N: int, T: int, rng: np.random.Generator) -> BoolArray:
+    if kind == "padding":
+        return np.asarray(np.arange(T) < rng.integers(0, T + 1, (N, 1)))
+    if kind == "left padding":
+        return np.asarray(np.arange(T) >= rng.integers(0, T + 1, (N, 1)))
+    if kind == "no step counts":
+        return np.zeros((N, T), bool)
+    mask = rng.random((N, T)) < 0.6  # holes
+    mask[: N // 3] = False  # rows that do not count at all
+    return mask
+
+
+def _recurrent(
+    op: str,
+    name: str,
+    shape: tuple[int, int, int, int],
+    *,
+    mask: str | None = None,
+    lengths: bool = False,
+    states: bool = True,
+    upstream: tuple[str, ...] | None = None,
+    **options: Any,
+) -> Case:
+    """A case of lstm_forward or rnn_forward. ``upstream`` names the upstream gradients that are given; all if None."""
+    N, T, D, H = shape
+    draw = Draw(op + name)
+    lstm = op == "lstm_forward"
+    G = 4 * H if lstm else H
+    inputs: dict[str, Any] = {
+        "xs": draw.floats(N, T, D),
+        "Wx": draw.weights(D, G),
+        "Wh": draw.weights(H, G),
+        "b": draw.floats(G, scale=0.5),
+        **options,
+    }
+    if states:
+        inputs["h0"] = draw.floats(N, H, scale=0.5)
+        if lstm:
+            inputs["c0"] = draw.floats(N, H)
+    if mask is not None:
+        inputs["mask"] = _mask(mask, N, T, draw.rng)
+    if lengths:
+        inputs["lengths"] = draw.rng.integers(0, T + 1, N)
+    gradients = {"dhs": draw.floats(N, T, H), "dh_n": draw.floats(N, H)}
+    if lstm:
+        gradients["dc_n"] = draw.floats(N, H)
+    given = gradients if upstream is None else {name: gradients[name] for name in upstream}
+    return Case(name, op, inputs, {"dhs": None, **given})  # type: ignore[dict-item]
+
+
+def _padding_of_nan(case: Case) -> Case:
+    """The same case with NaN in the inputs of all steps that do not count; no result may change."""
+    xs = case.inputs["xs"].copy()
+    xs[~case.inputs["mask"]] = np.nan
+    return Case(case.name + "-of-nan", case.op, {**case.inputs, "xs": xs}, case.upstream)
+
+
+def _recurrent_cases(op: str) -> list[Case]:
+    def case(name: str, shape: tuple[int, int, int, int], **options: Any) -> Case:
+        return _recurrent(op, name, shape, **options)
+
+    return [
+        # Sizes.
+        case("ones", (1, 1, 1, 1)),
+        case("H2", (2, 3, 3, 2)),
+        case("H15", (5, 3, 16, 15)),
+        case("H16", (7, 3, 17, 16)),
+        case("H17", (20, 3, 1, 17)),
+        case("H33", (7, 5, 3, 33)),
+        case("H64", (5, 4, 16, 64)),
+        case("H100", (20, 3, 100, 100)),
+        case("H130", (9, 2, 33, 130)),
+        case("addition", (128, 7, 16, 128)),
+        case("many-rows", (70, 3, 17, 33)),
+        case("one-row", (1, 12, 16, 33)),
+        case("long", (3, 40, 5, 20)),
+        case("wide-input", (3, 2, 300, 16)),
+        case("N0", (0, 3, 3, 16)),
+        case("T0", (5, 0, 3, 17)),
+        case("N0-T0", (0, 0, 1, 1)),
+        # Which gradients and states are given.
+        case("no-states", (5, 3, 3, 17), states=False),
+        case("only-dhs", (5, 3, 3, 17), upstream=("dhs",)),
+        case("only-dh_n", (5, 3, 3, 17), upstream=("dh_n",)),
+        case("no-upstream", (2, 3, 3, 17), upstream=()),
+        # Direction and masks.
+        case("reverse", (7, 5, 3, 17), reverse=True),
+        case("reverse-one-row", (1, 4, 3, 16), reverse=True),
+        case("lengths", (20, 6, 3, 17), lengths=True),
+        case("lengths-reverse", (7, 6, 16, 33), lengths=True, reverse=True),
+        case("padding", (7, 6, 3, 16), mask="padding"),
+        case("left-padding", (7, 6, 3, 33), mask="left padding"),
+        case("holes", (20, 6, 17, 17), mask="holes"),
+        case("holes-reverse", (7, 6, 3, 64), mask="holes", reverse=True),
+        case("holes-no-states", (7, 6, 3, 15), mask="holes", states=False),
+        case("no-step-counts", (5, 3, 3, 17), mask="no step counts"),
+        case("mask-T0", (5, 0, 3, 17), mask="padding"),
+        _padding_of_nan(case("holes", (20, 6, 17, 17), mask="holes")),
+        _padding_of_nan(case("no-step-counts", (5, 3, 3, 17), mask="no step counts")),
+    ]
+
+
+def _saturated() -> Case:
+    """Gates pushed to exactly 0 and 1, where a careless sigmoid or tanh overflows."""
+    case = _recurrent("lstm_forward", "saturated", (5, 4, 3, 17))
+    return Case(
+        case.name, case.op, {**case.inputs, "xs": case.inputs["xs"] * 1e3, "c0": case.inputs["c0"] * 50}, case.upstream
+    )
+
+
+LSTM = [
+    *_recurrent_cases("lstm_forward"),
+    _recurrent("lstm_forward", "only-dc_n", (5, 3, 3, 17), upstream=("dc_n",)),
+    _recurrent("lstm_forward", "hard-sigmoid", (7, 4, 3, 33), recurrent_activation="hard_sigmoid"),
+    _recurrent(
+        "lstm_forward",
+        "hard-sigmoid-holes-reverse",
+        (7, 4, 16, 17),
+        recurrent_activation="hard_sigmoid",
+        mask="holes",
+        reverse=True,
+        gate_order="fgio",
+    ),
+    _saturated(),
+]
+RNN = _recurrent_cases("rnn_forward")
+
+LSTM_GATE_ORDERS = [
+    _recurrent("lstm_forward", order, (5, 3, 3, 17), gate_order=order, mask="holes") for order in ALL_GATE_ORDERS
+]
+
+
+def _lstm_cell(name: str, N: int, D: int, H: int, gate_order: str = "ifgo") -> Case:
+    draw = Draw("lstm_cell" + name)
+    inputs = {
+        "x": draw.floats(N, D),
+        "h_prev": draw.floats(N, H, scale=0.5),
+        "c_prev": draw.floats(N, H),
+        "Wx": draw.weights(D, 4 * H),
+        "Wh": draw.weights(H, 4 * H),
+        "b": draw.floats(4 * H, scale=0.5),
+        "gate_order": gate_order,
+    }
+    return Case(name, "lstm_cell_forward", inputs, {"dh": draw.floats(N, H), "dc": draw.floats(N, H)})
+
+
+LSTM_CELL = [
+    _lstm_cell("ones", 1, 1, 1),
+    _lstm_cell("H2", 2, 3, 2),
+    _lstm_cell("H15", 5, 16, 15),
+    _lstm_cell("H16", 7, 17, 16),
+    _lstm_cell("H17", 20, 1, 17),
+    _lstm_cell("H64", 5, 16, 64),
+    _lstm_cell("H100", 70, 33, 100),
+    _lstm_cell("N0", 0, 3, 16),
+    *(_lstm_cell(order, 5, 3, 17, order) for order in ALL_GATE_ORDERS),
+]
+
+
+def _embedding(name: str, V: int, E: int, ids: IntArray, *, padding_idx: int | None = None) -> list[Case]:
+    """Gather, dense and row gradients and scatter_add on the same ids.
+
+    The dense gradient is new, or goes into an array that holds NaN, everywhere or in the rows touched before.
+    """
+    draw = Draw("embedding" + name)
+    W, dout = draw.floats(V, E), draw.floats(*ids.shape, E)
+    backward = {"ids": ids, "dout": dout, "num_embeddings": V, "padding_idx": padding_idx}
+    touched = draw.ids(V, 3, 2)
+    used = np.zeros((V, E))
+    used[touched] = np.nan
+    return [
+        Case(name, "embedding_forward", {"W": W, "ids": ids}),
+        Case(name, "embedding_backward", backward),
+        Case(name + "-into", "embedding_backward", {**backward, "out": np.full((V, E), np.nan)}),
+        Case(name + "-touched", "embedding_backward", {**backward, "out": used, "touched": touched}),
+        Case(name, "embedding_backward_rows", {"ids": ids, "dout": dout}),
+        Case(name, "scatter_add", {"target": W, "ids": ids, "rows": dout}),
+    ]
+
+
+def _touched(name: str, V: int, E: int, ids: IntArray, touched: IntArray, *, padding_idx: int | None = None) -> Case:
+    """A dense gradient into an array that holds NaN in the rows ``touched`` and zeros in all others."""
+    out = np.zeros((V, E))
+    out[touched] = np.nan
+    inputs = {"ids": ids, "dout": Draw("touched" + name).floats(*ids.shape, E), "num_embeddings": V}
+    return Case(
+        "touched-" + name,
+        "embedding_backward",
+        {**inputs, "padding_idx": padding_idx, "out": out, "touched": touched},
+    )
+
+
+def _all_embedding_cases() -> list[Case]:
+    draw = Draw("ids")
+    cases = [
+        *_embedding("ones", 1, 1, np.zeros((1,), np.int64)),
+        *_embedding("duplicates", 5, 3, draw.ids(5, 7, 6)),
+        *_embedding("one-id-often", 10, 17, np.full((50,), 7)),
+        *_embedding("int32", 33, 16, draw.ids(33, 20, 3, dtype=np.int32)),
+        *_embedding("few-of-many", 1000, 100, draw.ids(1000, 4, 5)),
+        *_embedding("many-rows", 100, 15, draw.ids(100, 700), padding_idx=3),
+        *_embedding("wide", 20, 130, draw.ids(20, 33, dtype=np.int32), padding_idx=0),
+        *_embedding("no-ids", 5, 16, np.zeros((0, 3), np.int64)),
+        *_embedding("one-id-no-axes", 5, 16, np.array(4)),
+    ]
+    cases += [
+        _touched("some", 33, 17, draw.ids(33, 5, 4), draw.ids(33, 3, 4)),
+        _touched("other-dtype", 50, 16, draw.ids(50, 20, dtype=np.int32), draw.ids(50, 30)),
+        _touched("int32", 50, 3, draw.ids(50, 20), draw.ids(50, 30, dtype=np.int32), padding_idx=7),
+        _touched("same", 20, 130, np.array([3, 19, 3]), np.array([3, 19, 3]), padding_idx=3),
+        _touched("none", 9, 15, draw.ids(9, 12), np.zeros((0,), np.int64)),
+        _touched("no-ids", 9, 16, np.zeros((0,), np.int64), np.array([0, 8])),
+        _touched("more-than-rows", 5, 16, draw.ids(5, 4), np.arange(10) % 5),
+        _touched("threads", 3000, 130, draw.ids(3000, 1500), draw.ids(3000, 1500)),
+    ]
+    vector = Draw("vector")
+    cases.append(
+        Case(
+            "vector-target",
+            "scatter_add",
+            {"target": vector.floats(9), "ids": vector.ids(9, 40), "rows": vector.floats(40)},
+        )
+    )
+    return cases
+
+
+EMBEDDING = _all_embedding_cases()
+
+
+def _targets(draw: Draw, V: int, shape: tuple[int, ...], ignored: float, ignore_index: int) -> IntArray:
+    targets = draw.ids(V, *shape)
+    targets[draw.rng.random(shape) < ignored] = ignore_index
+    return targets
+
+
+def _losses(
+    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, ignore_index: int = -1
+) -> list[Case]:
+    """softmax_cross_entropy on random logits, and linear_cross_entropy in both forms, with W and with a W that is a
+    transposed array.
+    """
+    draw = Draw("losses" + name)
+    options = {"targets": _targets(draw, V, shape, ignored, ignore_index), "ignore_index": ignore_index}
+    linear = {"h": draw.floats(*shape, H), "W": draw.weights(H, V), "b": draw.floats(V, scale=0.5), **options}
+    return [
+        Case(name, "softmax_cross_entropy", {"logits": draw.floats(*shape, V, scale=3.0), **options}),
+        Case(name + "-fast", "linear_cross_entropy", {**linear, "memory": "fast"}),
+        Case(name + "-low", "linear_cross_entropy", {**linear, "memory": "low"}),
+        Case(name + "-tied", "linear_cross_entropy", {**linear, "W": draw.weights(V, H).T, "memory": "fast"}),
+        Case(name + "-tied-low", "linear_cross_entropy", {**linear, "W": draw.weights(V, H).T, "memory": "low"}),
+    ]
+
+
+def _extreme_logits() -> list[Case]:
+    draw = Draw("extreme")
+    huge = draw.floats(7, 17, scale=1e4)
+    minus_infinity = draw.floats(7, 17)
+    minus_infinity[:, 3:9] = -np.inf
+    targets = np.full(7, 1)
+    nan = draw.floats(7, 17)
+    nan[2, 5] = np.nan
+    nan_ignored = draw.floats(7, 17)
+    nan_ignored[2] = np.nan
+    ignored = np.array([1, 2, -1, 3, 4, 5, 6])
+    return [
+        Case("huge", "softmax_cross_entropy", {"logits": huge, "targets": targets}),
+        Case("minus-infinity", "softmax_cross_entropy", {"logits": minus_infinity, "targets": targets}),
+        Case("nan", "softmax_cross_entropy", {"logits": nan, "targets": targets}),
+        Case("nan-ignored", "softmax_cross_entropy", {"logits": nan_ignored, "targets": ignored}),
+    ]
+
+
+LOSSES = [
+    *_losses("ones", (1,), 1, 1),
+    *_losses("V2", (2,), 3, 2),
+    *_losses("V15", (5,), 16, 15, ignored=0.3),
+    *_losses("V17", (7,), 17, 17),
+    *_losses("batch", (4, 5), 15, 33, ignored=0.4),
+    *_losses("book-addition", (20, 4), 64, 13, ignored=0.2),
+    *_losses("V1000", (20, 3), 33, 1000, ignored=0.2),
+    *_losses("many-rows", (130,), 16, 100),
+    *_losses("ignore-0", (7, 6), 16, 33, ignored=0.5, ignore_index=0),
+    *_losses("ignore-minus-100", (7,), 16, 64, ignored=0.5, ignore_index=-100),
+    *_losses("all-ignored", (5,), 3, 17, ignored=1.0),
+    *_losses("no-rows", (0,), 3, 17),
+    *_extreme_logits(),
+]
+
+
+_STATES = {
+    "sgd_update": (),
+    "momentum_update": ("velocities",),
+    "nesterov_update": ("velocities",),
+    "adagrad_update": ("accumulators",),
+    "rmsprop_update": ("accumulators",),
+    "adam_update": ("m", "v"),
+    "adamw_update": ("m", "v"),
+}
+_NEVER_NEGATIVE = ("accumulators", "v")
+
+
+def _update(op: str, name: str, shape: tuple[int, ...], *, rows: int | None = None, **options: Any) -> Case:
+    """One step of an optimiser with non-zero state; with ``rows``, the gradient touches that many rows."""
+    draw = Draw(op + name)
+    inputs: dict[str, Any] = {"params": draw.floats(*shape), "grads": draw.floats(*shape), "lr": 0.05}
+    for state in _STATES[op]:
+        array = draw.floats(*shape)
+        inputs[state] = array**2 if state in _NEVER_NEGATIVE else array
+    if op in ("adam_update", "adamw_update"):
+        inputs["step"] = 3
+    if rows is not None:
+        indices = np.sort(draw.rng.permutation(shape[0])[:rows])
+        inputs["grads"] = RowGrad(indices, draw.floats(rows, *shape[1:]))
+    return Case(name, op, {**inputs, **options})
+
+
+def _updates(op: str) -> list[Case]:
+    cases = [
+        _update(op, "one", (1,)),
+        _update(op, "tail", (3, 17)),
+        _update(op, "scaled", (33,), grad_scale=0.25),
+        _update(op, "threads", (50_000,)),
+        _update(op, "empty", (0, 4)),
+        _update(op, "rows", (20, 17), rows=7),
+        _update(op, "rows-scaled", (9, 16), rows=4, grad_scale=0.25),
+        _update(op, "no-rows", (9, 16), rows=0),
+    ]
+    if op != "sgd_update":
+        cases.append(_update(op, "rows-exact", (20, 17), rows=7, lazy=False))
+    return cases
+
+
+def _list_of_params() -> Case:
+    draw = Draw("list")
+    shapes = ((3, 4), (7,), (2, 3, 5))
+    arrays = {
+        name: [draw.floats(*shape) ** (2 if name == "v" else 1) for shape in shapes]
+        for name in ("params", "grads", "m", "v")
+    }
+    return Case("list", "adam_update", {**arrays, "lr": 0.01, "step": 1})
+
+
+def _clip(name: str, max_norm: float) -> Case:
+    draw = Draw("clip" + name)
+    rows = RowGrad(np.array([1, 4, 5]), draw.floats(3, 17))
+    grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001)]
+    return Case(name, "clip_grad_norm", {"grads": grads, "max_norm": max_norm})
+
+
+OPTIM = [
+    *(case for op in _STATES for case in _updates(op)),
+    _update("nesterov_update", "momentum", (17,), momentum=0.5),
+    _update("rmsprop_update", "decay", (17,), decay=0.7, eps=1e-3),
+    _update("adam_update", "betas", (17,), beta1=0.5, beta2=0.7, eps=1e-3),
+    _update("adamw_update", "decay", (17,), weight_decay=0.3),
+    _list_of_params(),
+    _clip("clipped", 5.0),
+    _clip("below-the-limit", 1e6),
+]
+
+
+def _sampled(name: str, B: int, E: int, V: int, S: int, *, num_true: int = 1) -> list[Case]:
+    """Sampled logits and the three losses on one sample of classes, which holds some of the true ones."""
+    draw = Draw("sampled" + name)
+    labels = draw.ids(V, B, num_true)
+    sampled = draw.ids(V, S)
+    sampled[: min(S, B) // 2] = labels[: min(S, B) // 2, 0]
+    counts = np.abs(draw.floats(B, num_true)) + 0.1, np.abs(draw.floats(S)) + 0.1
+    arrays = {
+        "weights": draw.weights(V, E),
+        "labels": labels,
+        "inputs": draw.floats(B, E),
+        "candidates": Candidates(sampled, *counts, S),
+    }
+    biases = draw.floats(V, scale=0.5)
+    dlogits = draw.floats(B, num_true + S)
+    return [
+        Case(name, "sampled_logits_forward", {**arrays, "biases": biases}, {"dlogits": dlogits}),
+        Case(
+            name + "-no-hits",
+            "sampled_logits_forward",
+            {**arrays, "biases": biases, "remove_accidental_hits": True, "subtract_log_q": False},
+            {"dlogits": dlogits},
+        ),
+        Case(name, "nce_loss", {**arrays, "biases": biases}),
+        Case(name, "sampled_softmax_loss", {**arrays, "biases": biases}),
+        Case(name, "negative_sampling_loss", arrays),
+    ]
+
+
+SAMPLING = [
+    *_sampled("ones", 1, 1, 2, 1),
+    *_sampled("E15", 5, 15, 20, 7),
+    *_sampled("E17", 7, 17, 50, 16, num_true=3),
+    *_sampled("batch", 33, 64, 1000, 17),
+    *_sampled("word2vec", 128, 100, 5000, 64),
+    *_sampled("empty", 0, 16, 20, 5),
+]
+
+ALL = [*LSTM, *LSTM_GATE_ORDERS, *LSTM_CELL, *RNN, *EMBEDDING, *LOSSES, *OPTIM, *SAMPLING]
+
+# A few of each operator, with every kind of input, where all would take too long.
+SOME = [
+    case
+    for case in ALL
+    if case.name
+    in {"H17", "H100", "addition", "many-rows", "one-row", "holes", "lengths-reverse", "fgio", "duplicates"}
+    | {"few-of-many", "word2vec", "batch", "batch-fast", "V1000-low", "V1000-fast", "threads", "rows", "clipped"}
+]

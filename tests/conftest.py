@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import fastlstm
+
+HOST_BACKENDS = tuple(name for name in fastlstm.available_backends() if name != "cuda")
+COMPILED_BACKENDS = tuple(name for name in HOST_BACKENDS if name != "numpy")
+
+# A child process must see the same settings as a user's, not those of whoever runs the tests.
+for variable in ("FASTLSTM_BACKEND", "FASTLSTM_NUM_THREADS"):
+    os.environ.pop(variable, None)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `backend` runs on all that work here; one that takes `compiled_backend` on all but numpy."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", HOST_BACKENDS)
+    if "compiled_backend" in metafunc.fixturenames:
+        metafunc.parametrize("compiled_backend", COMPILED_BACKENDS)
+
+
+@pytest.fixture(autouse=True)
+def _same_settings_for_every_test() -> Iterator[None]:
+    """Put the number of threads back after a test that changes it."""
+    threads = fastlstm.get_num_threads()
+    yield
+    if fastlstm.get_num_threads() != threads:
+        fastlstm.set_num_threads(threads)

@@ -1,0 +1,293 @@
+"""The plan of the package: which way imports point, one protocol for all backends, public names, a quick import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fastlstm
+from fastlstm import contract, ops
+
+SOURCE = Path(fastlstm.__file__).parent
+FILES = sorted(path for path in SOURCE.rglob("*.py"))
+
+# Each room of the flow may import itself, those after it, and these.
+FLOW = ("models", "layers", "ops", "backends")
+ANYWHERE = {"contract"}
+
+
+def room_of(path: Path) -> str:
+    """The first part of the path below the package: "ops", "models", "contract" ..."""
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
+
+
+def imported_names(path: Path, *, inside_functions: bool) -> set[str]:
+    """Full names of the modules that a file imports; without ``inside_functions``, those it imports when it loads."""
+    tree = ast.parse(path.read_text(), str(path))
+    lazy = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for node in ast.walk(function)
+    }
+    # What is imported for annotations only is never loaded.
+    for block in ast.walk(tree):
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+            lazy |= {id(node) for node in ast.walk(block)}
+    names = set()
+    for node in ast.walk(tree):
+        if id(node) in lazy and not inside_functions:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("room", FLOW)
+def test_imports_point_one_way(room: str) -> None:
+    allowed = {*FLOW[FLOW.index(room) :], *ANYWHERE}
+    wrong = []
+    for path in FILES:
+        if room_of(path) != room:
+            continue
+        # Models train and save themselves; what they need for it they import when it is used.
+        for name in imported_names(path, inside_functions=room != "models"):
+            parts = name.split(".")
+            if parts[0] == "fastlstm" and len(parts) > 1 and parts[1] not in allowed:
+                compiled = room == "backends" and parts[1].startswith("_c")
+                if not compiled:
+                    wrong.append(f"{path.relative_to(SOURCE)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_contract_imports_nothing_of_the_package() -> None:
+    names = imported_names(SOURCE / "contract.py", inside_functions=True)
+    assert not [name for name in names if name.startswith("fastlstm")]
+
+
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow"}
+    wrong = []
+    for path in FILES:
+        if path.is_relative_to(SOURCE / "backends" / "numba") or path.is_relative_to(SOURCE / "backends" / "cuda"):
+            continue
+        for name in imported_names(path, inside_functions=False):
+            if name.split(".")[0] in heavy:
+                wrong.append(f"{path.relative_to(SOURCE)} imports {name} when it loads")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_has_a_name_that_says_nothing() -> None:
+    assert not [
+        path for path in FILES if path.stem in {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
+    ]
+
+
+# --------------------------------------------------------------------------------------------
+# Backends
+# --------------------------------------------------------------------------------------------
+
+PROTOCOLS = {
+    name.removesuffix("Family").lower(): protocol
+    for name, protocol in vars(contract).items()
+    if name.endswith("Family") and getattr(protocol, "_is_protocol", False)
+}
+
+
+def backend_packages() -> list[str]:
+    packages = [path.parent.name for path in (SOURCE / "backends").glob("*/__init__.py")]
+    # A module can only be loaded, and looked at, where its backend works.
+    return sorted(name for name in packages if name in fastlstm.available_backends())
+
+
+def load(backend: str, family: str) -> ModuleType:
+    return importlib.import_module(f"fastlstm.backends.{backend}.{family}")
+
+
+def functions_of(protocol: type[Any]) -> dict[str, Any]:
+    return {name: f for name, f in vars(protocol).items() if inspect.isfunction(f) and not name.startswith("_")}
+
+
+def test_every_family_has_a_protocol_and_every_operator_module_a_family() -> None:
+    modules = {path.stem for path in (SOURCE / "backends" / "numpy").glob("*.py")} - {"__init__"}
+    assert set(PROTOCOLS) == modules
+    assert modules <= {path.stem for path in (SOURCE / "ops").glob("*.py")}
+
+
+@pytest.mark.parametrize("family", PROTOCOLS)
+@pytest.mark.parametrize("package", backend_packages())
+def test_backend_has_the_functions_of_the_protocol(package: str, family: str) -> None:
+    module = load(package, family)
+    for name, wanted in functions_of(PROTOCOLS[family]).items():
+        assert hasattr(module, name), f"{module.__name__} has no {name}"
+        expected = list(inspect.signature(wanted).parameters.values())[1:]  # without self
+        try:
+            actual = list(inspect.signature(getattr(module, name)).parameters.values())
+        except ValueError:
+            continue  # a function of the extension itself, which has no signature to read
+        assert [(p.name, p.kind) for p in actual[: len(expected)]] == [(p.name, p.kind) for p in expected], name
+        for further in actual[len(expected) :]:
+            assert further.default is not inspect.Parameter.empty, f"{name} needs {further.name}"
+
+
+@pytest.mark.skipif("cpp" not in fastlstm.available_backends(), reason="the extension _cpu is not built")
+def test_the_stub_describes_the_extension() -> None:
+    """Names and parameters of _cpu.pyi are those that pybind11 writes into the docstrings."""
+    extension: Any = importlib.import_module("fastlstm._cpu")
+    stub = ast.parse((SOURCE / "_cpu.pyi").read_text())
+    described = {
+        node.name: [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+        for node in stub.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    actual = {
+        name: re.findall(r"[(,] ?(\w+):", value.__doc__.splitlines()[0])
+        for name, value in vars(extension).items()
+        if callable(value) and not inspect.isclass(value)
+    }
+    assert described == actual
+
+
+# --------------------------------------------------------------------------------------------
+# The public surface
+# --------------------------------------------------------------------------------------------
+
+# Parameters by position, "*", then those by keyword.
+OPERATORS = {
+    "lstm_cell_forward": "x h_prev c_prev Wx Wh b * gate_order",
+    "lstm_cell_backward": "dh dc tape",
+    "lstm_forward": "xs Wx Wh b * h0 c0 mask lengths reverse gate_order recurrent_activation training",
+    "lstm_backward": "dhs tape * dh_n dc_n",
+    "rnn_forward": "xs Wx Wh b * h0 mask lengths reverse training",
+    "rnn_backward": "dhs tape * dh_n",
+    "embedding_forward": "W ids",
+    "embedding_backward": "ids dout num_embeddings * padding_idx out touched",
+    "embedding_backward_rows": "ids dout",
+    "scatter_add": "target ids rows",
+    "softmax_cross_entropy": "logits targets * ignore_index",
+    "linear_cross_entropy": "h W b targets * ignore_index memory",
+    "log_uniform_candidates": "num_sampled range_max true_classes * unique rng",
+    "log_uniform_expected_count": "classes num_tries range_max * unique num_sampled",
+    "unigram_candidates": "counts num_sampled true_classes * power unique rng",
+    "sampled_logits_forward": "weights biases labels inputs candidates * subtract_log_q remove_accidental_hits",
+    "sampled_logits_backward": "dlogits tape",
+    "nce_loss": "weights biases labels inputs candidates * remove_accidental_hits",
+    "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits",
+    "negative_sampling_loss": "weights labels inputs candidates",
+    "clip_grad_norm": "grads max_norm",
+}
+
+
+def parameters_of(function: Any) -> str:
+    words = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        words.append(parameter.name)
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator_takes_the_arguments_that_users_rely_on(name: str) -> None:
+    function = getattr(ops, name)
+    actual, wanted = parameters_of(function).split(), OPERATORS[name].split()
+    assert actual[: len(wanted)] == wanted
+    for further in actual[len(wanted) :]:
+        parameter = inspect.signature(function).parameters[further]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+
+
+def test_defaults_of_the_operators() -> None:
+    def default(function: Any, name: str) -> Any:
+        return inspect.signature(function).parameters[name].default
+
+    assert default(ops.lstm_forward, "gate_order") == "ifgo"
+    assert default(ops.lstm_forward, "recurrent_activation") == "sigmoid"
+    assert default(ops.lstm_forward, "training") is True
+    assert default(ops.softmax_cross_entropy, "ignore_index") == -1
+    assert default(ops.linear_cross_entropy, "memory") == "fast"
+    assert default(ops.nce_loss, "remove_accidental_hits") is False
+    assert default(ops.sampled_softmax_loss, "remove_accidental_hits") is True
+
+
+@pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"])
+def test_updates_take_params_and_grads_first(kind: str) -> None:
+    assert parameters_of(getattr(ops, f"{kind}_update")).startswith("params grads ")
+
+
+def test_results_have_the_field_names_that_users_rely_on() -> None:
+    fields = {
+        contract.LSTMCellOutput: "h c tape",
+        contract.LSTMCellGrads: "dx dh_prev dc_prev dWx dWh db",
+        contract.LSTMOutput: "hs h_n c_n tape",
+        contract.LSTMGrads: "dxs dWx dWh db dh0 dc0",
+        contract.RNNOutput: "hs h_n tape",
+        contract.RNNGrads: "dxs dWx dWh db dh0",
+        contract.RowGrad: "indices values",
+        contract.LossGrad: "loss dlogits",
+        contract.LinearLossGrads: "loss dh dW db",
+        contract.Candidates: "sampled true_expected_count sampled_expected_count num_tries",
+        contract.SampledLogits: "logits labels tape",
+        contract.SampledLogitsGrads: "dinputs dweights dbiases",
+        contract.SampledLoss: "loss dinputs dweights dbiases",
+    }
+    for result, names in fields.items():
+        assert " ".join(result._fields) == names  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", [fastlstm, ops])
+def test_every_public_name_exists_and_has_a_docstring(module: ModuleType) -> None:
+    for name in module.__all__:
+        value = getattr(module, name)
+        assert value.__doc__ or name == "__version__", f"{module.__name__}.{name} has no docstring"
+
+
+def test_public_names_of_the_package() -> None:
+    wanted = (
+        "__version__ set_backend get_backend use_backend available_backends set_num_threads get_num_threads show_config"
+    )
+    assert {*wanted.split(), "BackendNotAvailable"} == set(fastlstm.__all__)
+    with pytest.raises(AttributeError, match="module 'fastlstm' has no attribute 'nothing'"):
+        _ = fastlstm.nothing
+
+
+def test_submodules_are_there_without_being_imported() -> None:
+    for name in ("ops", "layers", "models", "optim", "callbacks", "datasets", "testing"):
+        assert inspect.ismodule(getattr(fastlstm, name))
+
+
+# --------------------------------------------------------------------------------------------
+# Import
+# --------------------------------------------------------------------------------------------
+
+
+def in_a_process(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
+
+
+def test_import_loads_nothing_heavy() -> None:
+    heavy = "numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tqdm", "safetensors"
+    code = f"import sys, fastlstm; print(*(name for name in {heavy!r} if name in sys.modules))"
+    assert in_a_process(code) == ""
+
+
+def test_import_takes_less_than_a_fifth_of_a_second_beside_numpy() -> None:
+    # The processor's time: other programs that run meanwhile do not count.
+    code = "import time, numpy; start = time.process_time(); import fastlstm; print(time.process_time() - start)"
+    assert min(float(in_a_process(code)) for _ in range(5)) < 0.2

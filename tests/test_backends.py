@@ -1,0 +1,120 @@
+"""Every backend against the definition: every operator, case, dtype and gate order, forward and backward."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from fastlstm import ops, use_backend
+from fastlstm.contract import IntArray
+from fastlstm.testing import Case, check_backend
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", cases.ALL, ids=str)
+def test_backend_agrees_with_the_definition(backend: str, case: Case, dtype: str) -> None:
+    check_backend(backend, case, dtype)
+
+
+def test_no_two_cases_share_a_name() -> None:
+    names = [str(case) for case in cases.ALL]
+    assert len(set(names)) == len(names)
+
+
+def test_every_gate_order_is_among_the_cases() -> None:
+    for some in (cases.LSTM_GATE_ORDERS, cases.LSTM_CELL):
+        assert {case.inputs["gate_order"] for case in some} == set(cases.ALL_GATE_ORDERS)
+
+
+# --------------------------------------------------------------------------------------------
+# Shapes, masks and ids that nobody thought of
+# --------------------------------------------------------------------------------------------
+
+SEARCH = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@SEARCH
+@given(
+    sizes=st.tuples(st.integers(0, 9), st.integers(0, 5), st.integers(1, 35), st.integers(1, 70)),
+    seed=st.integers(0, 2**16),
+    density=st.sampled_from([0.0, 0.5, 1.0]),
+    reverse=st.booleans(),
+    gate_order=st.sampled_from(cases.ALL_GATE_ORDERS),
+    activation=st.sampled_from(["sigmoid", "hard_sigmoid"]),
+)
+def test_lstm_of_any_shape(
+    compiled_backend: str,
+    sizes: tuple[int, int, int, int],
+    seed: int,
+    density: float,
+    reverse: bool,
+    gate_order: str,
+    activation: str,
+) -> None:
+    N, T, D, H = sizes
+    rng = np.random.default_rng(seed)
+    inputs = {
+        "xs": rng.standard_normal((N, T, D)),
+        "Wx": rng.standard_normal((D, 4 * H)) / np.sqrt(D),
+        "Wh": rng.standard_normal((H, 4 * H)) / np.sqrt(H),
+        "b": rng.standard_normal(4 * H),
+        "h0": rng.standard_normal((N, H)),
+        "c0": rng.standard_normal((N, H)),
+        "mask": rng.random((N, T)) < density,
+        "reverse": reverse,
+        "gate_order": gate_order,
+        "recurrent_activation": activation,
+    }
+    upstream = {
+        name: rng.standard_normal(shape) for name, shape in (("dhs", (N, T, H)), ("dh_n", (N, H)), ("dc_n", (N, H)))
+    }
+    check_backend(compiled_backend, Case("searched", "lstm_forward", inputs, upstream), "float64")
+
+
+@SEARCH
+@given(
+    ids=npst.arrays(
+        st.sampled_from([np.int32, np.int64]),
+        npst.array_shapes(min_dims=0, max_dims=3, max_side=12),
+        elements=st.integers(0, 19),
+    ),
+    E=st.integers(1, 40),
+)
+def test_embedding_of_any_shape(compiled_backend: str, ids: IntArray, E: int) -> None:
+    dout = np.random.default_rng(0).standard_normal((*ids.shape, E))
+    for case in (
+        Case("searched", "embedding_backward", {"ids": ids, "dout": dout, "num_embeddings": 20}),
+        Case("searched", "embedding_backward_rows", {"ids": ids, "dout": dout}),
+        Case("searched", "scatter_add", {"target": np.ones((20, E)), "ids": ids, "rows": dout}),
+    ):
+        check_backend(compiled_backend, case, "float32")
+
+
+def test_a_wrong_claim_about_touched_rows_only_leaves_them(backend: str) -> None:
+    ids, dout = np.array([1, 3, 1, 5]), np.ones((4, 5), np.float32)
+    out = np.full((9, 5), 7, np.float32)
+    with use_backend(backend):
+        ops.embedding_backward(ids, dout, 9, out=out, touched=np.array([3, 1, 8]))
+    np.testing.assert_array_equal(out[:, 0], [7, 2, 7, 1, 7, 8, 7, 7, 0])
+
+
+@SEARCH
+@given(
+    sizes=st.tuples(st.integers(0, 20), st.integers(1, 20), st.integers(1, 300)),
+    seed=st.integers(0, 2**16),
+    ignored=st.sampled_from([0.0, 0.5, 1.0]),
+    memory=st.sampled_from(["fast", "low"]),
+)
+def test_linear_cross_entropy_of_any_shape(
+    compiled_backend: str, sizes: tuple[int, int, int], seed: int, ignored: float, memory: str
+) -> None:
+    M, H, V = sizes
+    rng = np.random.default_rng(seed)
+    targets = np.where(rng.random(M) < ignored, -1, rng.integers(0, V, M))
+    inputs = {"h": rng.standard_normal((M, H)), "W": rng.standard_normal((H, V)), "b": rng.standard_normal(V)}
+    case = Case("searched", "linear_cross_entropy", {**inputs, "targets": targets, "memory": memory})
+    check_backend(compiled_backend, case, "float64")

@@ -1,0 +1,515 @@
+"""Bad input: one clear error each, which says what came and what was expected, and nothing is changed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm import BackendNotAvailable, ops, use_backend
+from fastlstm.backends import why_not
+from fastlstm.contract import RowGrad
+
+N, T, D, H, V, E = 2, 3, 4, 5, 7, 6
+
+
+class OnDevice:
+    """What an array on a GPU looks like to the checks."""
+
+    __cuda_array_interface__ = None
+
+
+def floats(*shape: int) -> Any:
+    return np.arange(1, 1 + int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+def read_only(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+def _right() -> dict[str, dict[str, Any]]:
+    """A right call of every operator; each wrong one differs from it in the arguments named."""
+    recurrent = {"xs": floats(N, T, D), "h0": floats(N, H)}
+    lstm_weights = {"Wx": floats(D, 4 * H), "Wh": floats(H, 4 * H), "b": floats(4 * H)}
+    cell = {"x": floats(N, D), "h_prev": floats(N, H), "c_prev": floats(N, H), **lstm_weights}
+    lstm = {**recurrent, **lstm_weights, "c0": floats(N, H)}
+    rnn = {**recurrent, "Wx": floats(D, H), "Wh": floats(H, H), "b": floats(H)}
+    ids = np.array([[1, 2, 1], [0, 6, 3]])
+    targets = np.array([1, -1, 2])
+    update = {"params": floats(V, E), "grads": floats(V, E), "lr": 0.1}
+    velocities = {"velocities": floats(V, E)}
+    accumulators = {"accumulators": floats(V, E)}
+    moments = {"m": floats(V, E), "v": floats(V, E), "step": 1}
+    return {
+        "lstm_cell_forward": cell,
+        "lstm_cell_backward": {"dh": floats(N, H), "dc": floats(N, H), "tape": ops.lstm_cell_forward(**cell).tape},
+        "lstm_forward": lstm,
+        "lstm_backward": {"dhs": floats(N, T, H), "tape": ops.lstm_forward(**lstm).tape},
+        "rnn_forward": rnn,
+        "rnn_backward": {"dhs": floats(N, T, H), "tape": ops.rnn_forward(**rnn).tape},
+        "embedding_forward": {"W": floats(V, E), "ids": ids},
+        "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
+        "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
+        "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
+        "softmax_cross_entropy": {"logits": floats(3, V), "targets": targets},
+        "linear_cross_entropy": {"h": floats(3, H), "W": floats(H, V), "b": floats(V), "targets": targets},
+        "sgd_update": update,
+        "momentum_update": {**update, **velocities},
+        "nesterov_update": {**update, **velocities},
+        "adagrad_update": {**update, **accumulators},
+        "rmsprop_update": {**update, **accumulators},
+        "adam_update": {**update, **moments},
+        "adamw_update": {**update, **moments},
+        "global_norm": {"grads": floats(V, E)},
+        "clip_grad_norm": {"grads": floats(V, E), "max_norm": 1.0},
+        "clip_scale": {"norm": 2.0, "max_norm": 1.0},
+    }
+
+
+class Wrong(NamedTuple):
+    op: str
+    wrong: dict[str, Any]
+    error: type[Exception]
+    message: str
+    """A regular expression."""
+
+
+def _rows(indices: Any, values: Any) -> RowGrad:
+    return RowGrad(np.asarray(indices), values)
+
+
+def _wrong() -> Iterator[Wrong]:
+    cell_tape = ops.lstm_cell_forward(**_right()["lstm_cell_forward"]).tape
+    rnn_tape = ops.rnn_forward(**_right()["rnn_forward"]).tape
+
+    # Not an array, another dtype, another number of axes: for every operator by its first array.
+    for op, arguments in _right().items():
+        for name, value in arguments.items():
+            if not isinstance(value, np.ndarray):
+                continue
+            if value.dtype.kind == "f":
+                sequence = name in {"params", "grads", "velocities", "accumulators", "m", "v"}
+                expected = "a sequence of arrays" if sequence else "a numpy or CuPy array"
+                yield Wrong(op, {name: 1.5}, TypeError, rf"{name} is float 1\.5; expected .*{expected}")
+                yield Wrong(
+                    op, {name: value.astype(np.float16)}, TypeError, f"{name} has dtype float16, expected float32 or"
+                )
+                yield Wrong(
+                    op, {name: value.astype(np.int64)}, TypeError, f"{name} has dtype int64, expected float32 or"
+                )
+                yield Wrong(
+                    op, {name: value.astype(">f4")}, TypeError, f"{name} has dtype >f4, expected float32 or float64"
+                )
+            else:
+                yield Wrong(op, {name: value.tolist()}, TypeError, f"{name} is list .*expected a numpy or CuPy array")
+                yield Wrong(
+                    op, {name: value.astype(np.int16)}, TypeError, f"{name} has dtype int16, expected int32 or int64"
+                )
+                yield Wrong(
+                    op, {name: value.astype(float)}, TypeError, f"{name} has dtype float64, expected int32 or int64"
+                )
+    mixed = "has dtype float64, but the first array has float32"
+    for op, name in (
+        ("lstm_forward", "Wx"),
+        ("lstm_forward", "h0"),
+        ("lstm_backward", "dhs"),
+        ("rnn_forward", "b"),
+        ("lstm_cell_forward", "c_prev"),
+        ("lstm_cell_backward", "dc"),
+        ("scatter_add", "rows"),
+        ("embedding_backward", "out"),
+        ("linear_cross_entropy", "W"),
+        ("sgd_update", "grads"),
+        ("adam_update", "v"),
+    ):
+        yield Wrong(op, {name: _right()[op][name].astype(np.float64)}, TypeError, f"{name} {mixed}")
+
+    # Shapes of recurrent networks.
+    for op, G, letters in (("lstm_forward", 4 * H, "4H"), ("rnn_forward", H, "H")):
+        yield Wrong(op, {"xs": floats(T, D)}, ValueError, r"xs has shape \(3, 4\), expected 3 axes")
+        yield Wrong(
+            op,
+            {"Wx": floats(G, D)},
+            ValueError,
+            rf"Wx has shape \({G}, 4\), expected \(4, {G}\) = \(D, {letters}\) for D = 4, H = 5\. .*weight_ih needs",
+        )
+        yield Wrong(
+            op, {"b": floats(2 * G)}, ValueError, rf"b has shape \({2 * G},\), expected \({G},\) .*bias_ih \+ bias_hh"
+        )
+        yield Wrong(op, {"h0": floats(H, N)}, ValueError, r"h0 has shape \(5, 2\), expected \(2, 5\) for N = 2, H = 5")
+        yield Wrong(op, {"h0": floats(1, N, H)}, ValueError, r"h0 has shape \(1, 2, 5\), expected 2 axes")
+        yield Wrong(op, {"mask": np.ones((N, T + 1))}, ValueError, r"mask has shape \(2, 4\), expected \(2, 3\)")
+        yield Wrong(op, {"mask": np.ones((T, N))}, ValueError, r"Theano's masks are \(T, N\): use \.T")
+        yield Wrong(op, {"mask": np.full((N, T), 0.5)}, ValueError, "mask has values other than 0 and 1")
+        yield Wrong(op, {"mask": [[1, 1, 1]] * N}, TypeError, "mask is list")
+        yield Wrong(op, {"lengths": [1, 2]}, TypeError, "lengths is list")
+        yield Wrong(op, {"lengths": np.ones(N)}, TypeError, "lengths has dtype float64, expected integers")
+        yield Wrong(op, {"lengths": np.array([1])}, ValueError, r"lengths has shape \(1,\), expected \(2,\) for N = 2")
+        yield Wrong(
+            op, {"lengths": np.array([1, 4])}, ValueError, "lengths has values from 1 to 4, expected 0 to T = 3"
+        )
+        yield Wrong(op, {"lengths": np.array([-1, 3])}, ValueError, "lengths has values from -1 to 3")
+        both = {"lengths": np.array([1, 2]), "mask": np.ones((N, T))}
+        yield Wrong(op, both, ValueError, "both mask and lengths are given")
+        yield Wrong(op, {"Wh": OnDevice()}, TypeError, "xs is on the host but Wh is on a GPU")
+    yield Wrong(
+        "lstm_forward",
+        {"Wh": floats(4 * H, H)},
+        ValueError,
+        r"Wh has shape \(20, 5\), expected \(5, 20\) = \(H, 4H\) for H = 5\. Gates lie along the last axis; "
+        r"PyTorch's weight_hh needs \.T",
+    )
+    yield Wrong("rnn_forward", {"Wh": floats(H, 4 * H)}, ValueError, r"Wh has shape \(5, 20\), expected \(5, 5\)")
+    no_input = {"xs": floats(N, T, 0), "Wx": floats(0, 4 * H)}
+    yield Wrong("lstm_forward", no_input, ValueError, "D = 0 and H = 5: both must be at least 1")
+    yield Wrong("lstm_forward", {"c0": floats(N, H + 1)}, ValueError, r"c0 has shape \(2, 6\), expected \(2, 5\)")
+    for order in ("ifg", "ifgg", "IFGO", None, ["i", "f", "g", "o"]):
+        yield Wrong("lstm_forward", {"gate_order": order}, ValueError, "gate_order is .*a permutation of 'ifgo'")
+    yield Wrong("lstm_cell_forward", {"gate_order": "ifoc"}, ValueError, "gate_order is 'ifoc'")
+    yield Wrong(
+        "lstm_forward",
+        {"recurrent_activation": "relu"},
+        ValueError,
+        "recurrent_activation is 'relu', expected one of 'sigmoid', 'hard_sigmoid'",
+    )
+    yield Wrong(
+        "lstm_cell_forward", {"c_prev": floats(N, 1)}, ValueError, r"c_prev has shape \(2, 1\), expected \(2, 5\)"
+    )
+    yield Wrong("lstm_cell_backward", {"dh": floats(N, 1)}, ValueError, r"dh has shape \(2, 1\), expected \(2, 5\)")
+
+    # Tapes and upstream gradients.
+    for op in ("lstm_backward", "rnn_backward"):
+        forward = op.replace("backward", "forward")
+        yield Wrong(op, {"tape": None}, TypeError, f"tape is None; call {forward} with training=True")
+        yield Wrong(op, {"tape": "tape"}, TypeError, f"tape is str 'tape'; expected the tape that {forward} returned")
+        yield Wrong(
+            op, {"tape": cell_tape}, ValueError, f"tape was made by lstm_cell_forward; expected one of {forward}"
+        )
+        yield Wrong(op, {"dhs": floats(T, N, H)}, ValueError, r"dhs has shape \(3, 2, 5\), expected \(2, 3, 5\)")
+        yield Wrong(op, {"dh_n": floats(H)}, ValueError, r"dh_n has shape \(5,\), expected 2 axes")
+    yield Wrong("lstm_cell_backward", {"tape": rnn_tape}, ValueError, "tape was made by rnn_forward")
+    yield Wrong("lstm_backward", {"dc_n": floats(H, N)}, ValueError, r"dc_n has shape \(5, 2\), expected \(2, 5\)")
+
+    # Embedding.
+    too_large, negative = np.array([[0, V]]), np.array([[0, -1]])
+    rows = floats(1, 2, E)
+    for op, change in (
+        ("embedding_forward", {}),
+        ("embedding_backward", {"dout": rows}),
+        ("scatter_add", {"rows": rows}),
+    ):
+        yield Wrong(op, {"ids": too_large, **change}, IndexError, r"ids holds 7, expected ids from 0 to 6 \(.*= 7")
+        yield Wrong(
+            op, {"ids": negative, **change}, IndexError, "ids holds -1, .*negative ids do not count from the end"
+        )
+    yield Wrong(
+        "embedding_backward_rows", {"ids": negative, "dout": rows}, IndexError, "ids holds -1, expected ids from 0;"
+    )
+    yield Wrong("embedding_forward", {"W": floats(E)}, ValueError, r"W has shape \(6,\), expected 2 axes")
+    yield Wrong(
+        "embedding_forward", {"W": floats(0, E)}, ValueError, r"W has shape \(0, 6\) = \(V, E\): both must be at least"
+    )
+    for op in ("embedding_backward", "embedding_backward_rows"):
+        yield Wrong(
+            op, {"dout": floats(3, 2, E)}, ValueError, r"dout has shape \(3, 2, 6\), expected \(2, 3\) \+ \(E,\)"
+        )
+        yield Wrong(op, {"dout": floats(2, 3, 0)}, ValueError, r"dout has shape \(2, 3, 0\): E must be at least 1")
+    yield Wrong("embedding_backward", {"num_embeddings": 0}, ValueError, "num_embeddings is 0, expected at least 1")
+    yield Wrong(
+        "embedding_backward", {"num_embeddings": 7.0}, TypeError, r"num_embeddings is float 7\.0, expected a whole"
+    )
+    yield Wrong("embedding_backward", {"padding_idx": V}, IndexError, "padding_idx is 7, expected 0 to 6")
+    yield Wrong("embedding_backward", {"padding_idx": -1}, IndexError, "padding_idx is -1, .*do not count from the end")
+    yield Wrong(
+        "embedding_backward", {"out": floats(V, E + 1)}, ValueError, r"out has shape \(7, 7\), expected \(7, 6\)"
+    )
+    yield Wrong("embedding_backward", {"out": read_only(floats(V, E))}, ValueError, "out is read-only .*out.copy")
+    yield Wrong("embedding_backward", {"out": floats(E, V).T}, ValueError, "out is not C-contiguous")
+    for touched, error, message in (
+        (np.array([0, V]), IndexError, r"touched holds 7, expected ids from 0 to 6 \(num_embeddings = 7\)"),
+        (np.array([[-1]]), IndexError, "touched holds -1, .*negative ids do not count from the end"),
+        (np.array([0.0]), TypeError, "touched has dtype float64, expected int32 or int64"),
+        ([0], TypeError, "touched is list .*expected a numpy or CuPy array"),
+        (OnDevice(), TypeError, "dout is on the host but touched is on a GPU"),
+    ):
+        yield Wrong("embedding_backward", {"touched": touched}, error, message)
+    alone = {"touched": np.array([0]), "out": None}
+    yield Wrong("embedding_backward", alone, ValueError, "touched is given without out")
+    one = floats(V, E)
+    overlap = {"ids": np.arange(V), "dout": one, "out": one}
+    yield Wrong("embedding_backward", overlap, ValueError, "out overlaps dout")
+    yield Wrong(
+        "scatter_add", {"target": read_only(floats(V, E))}, ValueError, r"target is read-only .*target\.copy\(\)"
+    )
+    yield Wrong("scatter_add", {"target": floats(V, 2 * E)[:, ::2]}, ValueError, "target is not C-contiguous")
+    yield Wrong(
+        "scatter_add", {"target": np.array(1.0)}, ValueError, r"target has shape \(\), expected at least one axis"
+    )
+    yield Wrong(
+        "scatter_add", {"rows": floats(2, 3, 1)}, ValueError, r"rows has shape \(2, 3, 1\), expected \(2, 3, 6\)"
+    )
+
+    # Losses.
+    for op in ("softmax_cross_entropy", "linear_cross_entropy"):
+        yield Wrong(
+            op, {"targets": np.array([0, V, 1])}, IndexError, r"targets holds 7, expected 0 to 6 .*ignore_index = -1"
+        )
+        yield Wrong(op, {"targets": np.array([0, -2, 1])}, IndexError, "targets holds -2, expected 0 to 6")
+        yield Wrong(op, {"targets": np.array([0, 1])}, ValueError, r"targets has shape \(2,\), expected \(3,\)")
+        yield Wrong(op, {"targets": np.eye(3, V, dtype=int)}, ValueError, r"One-hot targets are not taken; .*argmax")
+        yield Wrong(op, {"ignore_index": 0.0}, TypeError, r"ignore_index is float 0\.0, expected a whole number")
+    yield Wrong(
+        "softmax_cross_entropy",
+        {"logits": floats(3, 0)},
+        ValueError,
+        r"logits has shape \(3, 0\), expected \(\.\.\., V\)",
+    )
+    yield Wrong(
+        "linear_cross_entropy", {"h": floats(3, 0)}, ValueError, r"h has shape \(3, 0\), expected \(\.\.\., H\)"
+    )
+    yield Wrong(
+        "linear_cross_entropy", {"W": floats(V, H)}, ValueError, r"W has shape \(7, 5\), expected \(5, 7\) .*needs \.T"
+    )
+    yield Wrong("linear_cross_entropy", {"b": floats(1, V)}, ValueError, r"b has shape \(1, 7\), expected 1 axes")
+    yield Wrong("linear_cross_entropy", {"b": floats(0)}, ValueError, r"b has shape \(0,\): V must be at least 1")
+    yield Wrong(
+        "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
+    )
+
+    # Updates.
+    yield Wrong(
+        "sgd_update", {"params": "params"}, TypeError, "params is str 'params'; expected an array or a sequence"
+    )
+    yield Wrong("sgd_update", {"params": [floats(2), [1.0]]}, ValueError, "grads has 1 entries, params has 2")
+    lists = {"params": [floats(2), [1.0]], "grads": [floats(2), floats(1)]}
+    yield Wrong("sgd_update", lists, TypeError, r"params\[1\] is list .*expected a numpy or CuPy array")
+    yield Wrong("sgd_update", {"params": read_only(floats(V, E))}, ValueError, "params is read-only")
+    yield Wrong("sgd_update", {"params": floats(E, V).T}, ValueError, "params is not C-contiguous")
+    yield Wrong(
+        "sgd_update", {"grads": floats(E, V)}, ValueError, r"grads has shape \(6, 7\), expected \(7, 6\) as params"
+    )
+    yield Wrong("sgd_update", {"grads": OnDevice()}, TypeError, "params is on the host but grads is on a GPU")
+    for indices, values, error, message in (
+        ([1, V], floats(2, E), IndexError, r"grads.indices holds 7, expected ids from 0 to 6 \(params has 7 rows\)"),
+        ([-1, 2], floats(2, E), IndexError, "grads.indices holds -1"),
+        ([2, 1], floats(2, E), ValueError, "grads.indices is not ascending and unique"),
+        ([1, 1], floats(2, E), ValueError, "grads.indices is not ascending and unique"),
+        ([[1]], floats(1, E), ValueError, r"grads.indices has shape \(1, 1\), expected one axis"),
+        ([1.0], floats(1, E), TypeError, "grads.indices has dtype float64, expected int32 or int64"),
+        ([1, 2], floats(2, E + 1), ValueError, r"grads.values has shape \(2, 7\), expected \(2, 6\)"),
+        ([1], floats(1, E).astype(np.float64), TypeError, "grads.values " + mixed),
+        ([1], [[1.0]], TypeError, "grads.values is list"),
+    ):
+        yield Wrong("sgd_update", {"grads": _rows(indices, values)}, error, message)
+    scalar = {"params": np.array(1.0), "grads": _rows([0], np.array([1.0]))}
+    yield Wrong("sgd_update", scalar, ValueError, "grads is a RowGrad, but params has no rows")
+    yield Wrong("sgd_update", {"lr": "0.1"}, TypeError, "lr is str '0.1', expected a number")
+    yield Wrong(
+        "sgd_update", {"lr": np.ones(2)}, TypeError, r"lr is an array of shape \(2,\), float64, expected a number"
+    )
+    yield Wrong("sgd_update", {"lr": float("nan")}, ValueError, "lr is nan, expected a finite number")
+    same = floats(V, E)
+    yield Wrong(
+        "adam_update", {"m": same, "v": same}, ValueError, "v and m are one array; each needs memory of its own"
+    )
+    yield Wrong("adam_update", {"params": same, "v": same}, ValueError, "v and params are one array")
+    yield Wrong("adam_update", {"m": read_only(floats(V, E))}, ValueError, "m is read-only")
+    yield Wrong("adam_update", {"step": 0}, ValueError, "step is 0, expected at least 1")
+    yield Wrong("adam_update", {"step": 1.0}, TypeError, r"step is float 1\.0, expected a whole number")
+    yield Wrong("adam_update", {"beta1": 1.0}, ValueError, r"beta1 is 1\.0, expected at least 0 and below 1")
+    yield Wrong("adam_update", {"beta2": -0.1}, ValueError, r"beta2 is -0\.1, expected at least 0 and below 1")
+    yield Wrong("adam_update", {"eps": -1.0}, ValueError, r"eps is -1\.0, expected a finite number, at least 0")
+    yield Wrong(
+        "adamw_update", {"weight_decay": -1}, ValueError, r"weight_decay is -1\.0, expected a finite number, at least 0"
+    )
+    yield Wrong("momentum_update", {"momentum": 1.5}, ValueError, r"momentum is 1\.5, .* at least 0, at most 1")
+    yield Wrong(
+        "nesterov_update", {"momentum": True, "velocities": floats(1)}, ValueError, r"velocities has shape \(1,\)"
+    )
+    yield Wrong(
+        "rmsprop_update", {"decay": 2}, ValueError, r"decay is 2\.0, expected a finite number, at least 0, at most 1"
+    )
+    yield Wrong("adagrad_update", {"accumulators": []}, ValueError, "accumulators has 0 entries, params has 1")
+    yield Wrong("clip_grad_norm", {"max_norm": 0}, ValueError, r"max_norm is 0\.0, expected a positive number")
+    yield Wrong("clip_grad_norm", {"grads": read_only(floats(3))}, ValueError, "grads is read-only")
+    later = {"grads": [floats(3), read_only(floats(2))]}
+    yield Wrong("clip_grad_norm", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_scale", {"max_norm": float("nan")}, ValueError, "max_norm is nan, expected a positive number")
+
+
+with use_backend("numpy"):
+    WRONG = list(_wrong())
+
+
+def _arrays_in(value: Any) -> list[Any]:
+    if isinstance(value, np.ndarray):
+        return [value]
+    return [array for entry in value for array in _arrays_in(entry)] if isinstance(value, (list, tuple)) else []
+
+
+def _name(wrong: Wrong) -> str:
+    return f"{wrong.op}-{'-'.join(wrong.wrong)}"
+
+
+def _function(op: str) -> Any:
+    return getattr(ops, op)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=_name)
+def test_error_says_what_is_wrong_and_nothing_is_changed(wrong: Wrong) -> None:
+    arguments = {**_right()[wrong.op], **wrong.wrong}
+    arrays = _arrays_in(list(arguments.values()))
+    before = [array.tobytes() for array in arrays]
+    with pytest.raises(wrong.error, match=wrong.message):
+        _function(wrong.op)(**arguments)
+    assert [array.tobytes() for array in arrays] == before
+
+
+@pytest.mark.parametrize("op", _right())
+def test_the_right_calls_raise_nothing(op: str, backend: str) -> None:
+    with use_backend(backend):
+        arguments = _right()[op]
+        _function(op)(**arguments)
+
+
+def _raised_from(error: BaseException) -> tuple[str, int]:
+    """File and line of the ``raise`` that an error came from."""
+    trace = error.__traceback__
+    assert trace is not None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return Path(trace.tb_frame.f_code.co_filename).name, trace.tb_lineno
+
+
+def test_every_raise_in_ops_is_met_by_a_wrong_call() -> None:
+    met = set()
+    for wrong in WRONG:
+        try:
+            _function(wrong.op)(**{**_right()[wrong.op], **wrong.wrong})
+        except Exception as error:
+            met.add(_raised_from(error))
+    missed = []
+    for path in Path(ops.__file__).parent.glob("*.py"):
+        if path.name == "sampling.py":  # test_sampling.py has its wrong calls
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                if not any((path.name, line) in met for line in lines):
+                    missed.append(f"{path.name}:{node.lineno}")
+    assert not missed, f"no test meets the errors raised at {', '.join(missed)}"
+
+
+# --------------------------------------------------------------------------------------------
+# Backends, threads and the environment
+# --------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_backend() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'fortran'; expected one of 'cpp', 'numba', 'numpy'"):
+        fastlstm.set_backend("fortran")
+    before = fastlstm.get_backend()
+    with pytest.raises(ValueError, match="unknown backend"), use_backend("c++"):
+        pass
+    assert fastlstm.get_backend() == before
+
+
+def test_a_backend_that_cannot_run_says_why() -> None:
+    missing = [name for name in ("cpp", "numba", "cuda") if why_not(name) is not None]
+    if not missing:
+        pytest.skip("every backend runs here")
+    for name in missing:
+        with pytest.raises(
+            BackendNotAvailable, match=f"backend '{name}' cannot run here: {re.escape(str(why_not(name)))}"
+        ):
+            fastlstm.set_backend(name)
+    assert issubclass(BackendNotAvailable, ImportError)
+
+
+def test_arrays_on_a_gpu_without_a_gpu_backend() -> None:
+    if why_not("cuda") is None:
+        pytest.skip("a GPU answers here")
+
+    class Gpu(OnDevice):
+        dtype, ndim, shape = np.dtype(np.float32), 2, (V, E)
+        flags = np.ones(1).flags
+
+    with pytest.raises((BackendNotAvailable, TypeError)):
+        ops.embedding_forward(Gpu(), np.array([0]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**9])
+def test_a_number_of_threads_out_of_range(n: int) -> None:
+    before = fastlstm.get_num_threads()
+    with pytest.raises(ValueError, match=f"the number of threads is {n}, expected"):
+        fastlstm.set_num_threads(n)
+    assert fastlstm.get_num_threads() == before
+
+
+@pytest.mark.parametrize("n", [1.5, "2", None, True])
+def test_a_number_of_threads_that_is_no_integer(n: Any) -> None:
+    with pytest.raises(TypeError, match="the number of threads is .*expected a whole number"):
+        fastlstm.set_num_threads(n)
+
+
+_LSTM = "import numpy as np, fastlstm; o = np.ones; fastlstm.ops.lstm_forward(o((1,1,1)), o((1,4)), o((1,4)), o(4))"
+
+
+def _in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("FASTLSTM_BACKEND", "fortran", "unknown backend 'fortran'"),
+        ("FASTLSTM_BACKEND", "cuda", "backend 'cuda' cannot run here"),
+        ("FASTLSTM_NUM_THREADS", "0", "FASTLSTM_NUM_THREADS is '0', expected a whole number from 1"),
+        ("FASTLSTM_NUM_THREADS", "many", "FASTLSTM_NUM_THREADS is 'many', expected a whole number from 1"),
+        ("FASTLSTM_MAX_ISA", "sse9", "FASTLSTM_MAX_ISA.*'?sse9'?.*expected"),
+    ],
+)
+def test_a_wrong_environment_variable_is_an_error_at_the_first_call(variable: str, value: str, message: str) -> None:
+    if variable != "FASTLSTM_BACKEND" and "cpp" not in fastlstm.available_backends():
+        pytest.skip("the extension _cpu is not built")
+    if value == "cuda" and why_not("cuda") is None:
+        pytest.skip("a GPU answers here")
+    done = _in_a_process(_LSTM, **{variable: value})
+    assert done.returncode != 0
+    assert re.search(message, done.stderr.splitlines()[-1]), done.stderr
+
+
+def test_falling_back_is_said_once() -> None:
+    """Without the extension: one warning, and show_config says why."""
+    block = "import sys; sys.modules['fastlstm._cpu'] = None\n"
+    done = _in_a_process(f"{block}{_LSTM}\n{_LSTM.split('; ')[-1]}\nfastlstm.show_config()")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert re.search(r"fastlstm runs on its slower '(numba|numpy)' backend: the compiled extension", done.stderr)
+    assert "cannot run: the compiled extension fastlstm._cpu cannot be imported" in done.stdout
+
+
+def test_show_config_names_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    fastlstm.show_config()
+    text = capsys.readouterr().out
+    assert f"fastlstm {fastlstm.__version__}" in text
+    for name in ("cpp", "numba", "numpy", "cuda"):
+        assert re.search(rf"{name}: +(can run|cannot run: .+)", text)
+    assert str(fastlstm.get_num_threads()) in text

@@ -693,6 +693,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("set_num_threads", &set_num_threads, py::arg("threads"));
   module.def("get_num_threads", &num_threads);
   module.def("free_unused_buffers", &free_unused_buffers);
+  module.def("buffer_bytes_in_use", &buffer_bytes_in_use);
 
   bind_tapes<float>(module, "Float32");
   bind_tapes<double>(module, "Float64");

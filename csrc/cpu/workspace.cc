@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <map>
@@ -27,6 +28,7 @@ struct Unused {
   std::mutex mutex;
   std::multimap<std::size_t, void*> blocks;
   std::size_t bytes = 0;
+  std::atomic<std::size_t> bytes_in_use{0};
 };
 
 Unused& unused() {
@@ -68,12 +70,14 @@ Buffer take_buffer(std::size_t bytes) {
     if (block == nullptr) throw std::bad_alloc();
     static_cast<Header*>(block)->bytes = size;
   }
+  unused().bytes_in_use += size;
   return Buffer(static_cast<char*>(block) + kAlignment);
 }
 
 void ReleaseBuffer::operator()(void* buffer) const {
   void* const block = static_cast<char*>(buffer) - kAlignment;
   const std::size_t size = static_cast<Header*>(block)->bytes;
+  unused().bytes_in_use -= size;
   {
     const std::lock_guard lock(unused().mutex);
     if (unused().bytes + size <= kKeptBytes) {
@@ -101,5 +105,7 @@ std::size_t free_unused_buffers() {
   for (const auto& [size, block] : blocks) std::free(block);
   return bytes;
 }
+
+std::size_t buffer_bytes_in_use() { return unused().bytes_in_use; }
 
 }  // namespace fastlstm

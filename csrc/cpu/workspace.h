@@ -20,6 +20,9 @@ Buffer take_buffer(std::size_t bytes);
 // Gives the memory of all unused buffers back to the system; returns how many bytes that were.
 std::size_t free_unused_buffers();
 
+// What buffers that are not released take.
+std::size_t buffer_bytes_in_use();
+
 template <class S>
 class Array {
  public:

@@ -90,20 +90,22 @@ constexpr LossKernels<S, Id> table() {
 template <class S>
 struct LinearLossPass {
   static constexpr Index kPanel = kLossPanel;
-  static constexpr Index kLaneBlock = 16;  // rows of dW computed together
+  static constexpr Index kLaneBlock = 16;  // columns of h that lie together where h is an operand of dW
   static constexpr Index kChunk = 512;     // rows of h summed in one chain
   static constexpr Index kDepth = 1024;    // columns of the vocabulary summed in one chain of dh
 
   const LinearLoss<S>& args;
   S* logits;           // a block
   LogSumExp<S>* sums;  // (M,)
+  S* h_blocks;         // [H / kLaneBlock][M][kLaneBlock], or one such block a thread if more than one block of logits
   S* packed;           // a panel of W or a piece of its transpose, one a thread
   Index packed_size;
 
   explicit LinearLossPass(const LinearLoss<S>& a) : args(a) {
     logits = args.workspace;
     sums = reinterpret_cast<LogSumExp<S>*>(logits + args.M * block_columns(a));
-    packed = reinterpret_cast<S*>(sums + args.M);
+    h_blocks = reinterpret_cast<S*>(sums + args.M);
+    packed = h_blocks + h_elements(a);
     packed_size = packed_elements(a);
   }
 
@@ -111,14 +113,23 @@ struct LinearLossPass {
   static Index packed_elements(const LinearLoss<S>& a) {
     return max_of(a.H * kPanel, min_of(kDepth, block_columns(a)) * kTileColumns<S>);
   }
+  static bool one_block(const LinearLoss<S>& a) { return block_columns(a) >= a.V; }
+  static Index h_block_size(const LinearLoss<S>& a) { return a.M * kLaneBlock + kBlockPadding; }
+  static Index h_elements(const LinearLoss<S>& a) {
+    return (one_block(a) ? ceil_div(a.H, kLaneBlock) : a.threads) * h_block_size(a);
+  }
   static Index workspace(const LinearLoss<S>& a) {
-    return a.M * block_columns(a) + 2 * a.M + a.threads * packed_elements(a);
+    return a.M * block_columns(a) + 2 * a.M + h_elements(a) + a.threads * packed_elements(a);
   }
 
   void run(Team& team) const {
     const Range rows = piece(args.M, team.member(), team.size());
     const Index block = block_columns(args);
     for (Index m = rows.begin; m < rows.end; ++m) sums[m] = LogSumExp<S>{};
+    if (one_block(args)) {
+      const Range own = piece(ceil_div(args.H, kLaneBlock), team.member(), team.size());
+      for (Index i = own.begin; i < own.end; ++i) pack_h(i * kLaneBlock, h_blocks + i * h_block_size(args));
+    }
     for (Index first = 0; first < args.V; first += block) {
       multiply_logits(team, first);
       team.wait();
@@ -218,35 +229,64 @@ struct LinearLossPass {
     }
   }
 
-  // dW = h^T dlogits, db = sum of dlogits.
+  // Columns [lane, lane + kLaneBlock) of h, row after row. As it is, h has rows that are often a power of two apart and
+  // so fall on the same cache sets.
+  void pack_h(Index lane, S* to) const {
+    for (Index m = 0; m < args.M; ++m) {
+      for (Index k = 0; k < kLaneBlock; k += kLanes<S>) {
+        store(to + m * kLaneBlock + k, load_partial(args.h + m * args.H + lane + k, args.H - lane - k));
+      }
+    }
+  }
+
+  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand a panel of them meets all of h; else, to hold less,
+  // a few columns of h are packed at a time and meet all panels of the block.
   void multiply_dW(const Team& team, Index first) const {
-    alignas(64) S block[kLaneBlock * kPanel];
-    for_each_own_panel(team, first, [&](Index column) {
-      const S* const dlogits = logits_at(first, column, 0);
-      const Index width = min_of(kPanel, args.V - column);
-      for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
-        const Index lanes = min_of(kLaneBlock, args.H - lane);
-        clear(block, lanes * kPanel);
-        for (Index m = 0; m < args.M; m += kChunk) {
-          const Index count = min_of(kChunk, args.M - m);
-          for (Index part = 0; part < width; part += kTileColumns<S>) {
-            for (Index done = 0; done < lanes;) {
-              const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
-              kTransposedTilesOf<S, kTileVectors>.by_rows[tile](args.h + m * args.H + lane + done, args.H,
-                                                                dlogits + m * kPanel + part, kPanel, count,
-                                                                block + done * kPanel + part, kPanel);
-              done += tile;
-            }
-          }
+    if (one_block(args)) {
+      for_each_own_panel(team, first, [&](Index column) {
+        for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
+          multiply_dW_block(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, column);
         }
-        store_dW(block, lane, lanes, column, width);
+      });
+    } else {
+      S* const own_h = h_blocks + team.member() * h_block_size(args);
+      for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
+        pack_h(lane, own_h);
+        for_each_own_panel(team, first, [&](Index column) { multiply_dW_block(own_h, lane, first, column); });
       }
-      for (Index v = 0; v < width; v += kLanes<S>) {
-        Vec<S> total{};
-        for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel + v);
-        store_partial(args.db + column + v, total, width - v);
+    }
+    for_each_own_panel(team, first, [&](Index column) { sum_db(first, column); });
+  }
+
+  void multiply_dW_block(const S* h, Index lane, Index first, Index column) const {
+    alignas(64) S block[kLaneBlock * kPanel];
+    const S* const dlogits = logits_at(first, column, 0);
+    const Index width = min_of(kPanel, args.V - column);
+    const Index lanes = min_of(kLaneBlock, args.H - lane);
+    clear(block, lanes * kPanel);
+    for (Index m = 0; m < args.M; m += kChunk) {
+      const Index count = min_of(kChunk, args.M - m);
+      for (Index part = 0; part < width; part += kTileColumns<S>) {
+        for (Index done = 0; done < lanes;) {
+          const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
+          kTransposedTilesOf<S, kTileVectors>.by_rows[tile](h + m * kLaneBlock + done, kLaneBlock,
+                                                            dlogits + m * kPanel + part, kPanel, count,
+                                                            block + done * kPanel + part, kPanel);
+          done += tile;
+        }
       }
-    });
+    }
+    store_dW(block, lane, lanes, column, width);
+  }
+
+  void sum_db(Index first, Index column) const {
+    const S* const dlogits = logits_at(first, column, 0);
+    const Index width = min_of(kPanel, args.V - column);
+    for (Index v = 0; v < width; v += kLanes<S>) {
+      Vec<S> total{};
+      for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel + v);
+      store_partial(args.db + column + v, total, width - v);
+    }
   }
 
   // Rows [lane, lane + lanes) and columns [column, column + width) of dW.

@@ -11,7 +11,7 @@ from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 
 _INT64 = np.dtype(np.int64)
 # Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.
-LOW_MEMORY_COLUMNS = 256
+LOW_MEMORY_COLUMNS = 512
 
 
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:

@@ -82,8 +82,7 @@ const LossKernels<S, Id>& loss_kernels() {
   }
 }
 
-// ---- Recurrent layers
-// ------------------------------------------------------------------------------------------------
+// ---- Recurrent layers ----------------------------------------------------------------------------------------------
 
 struct Lstm {
   static constexpr BlockLayout kLayout = kLstmLayout;
@@ -263,8 +262,7 @@ void bind_tapes(py::module_& module, const std::string& suffix) {
           py::arg("dhs"), py::arg("dh_n"));
 }
 
-// ---- Embedding
-// -------------------------------------------------------------------------------------------------------
+// ---- Embedding -----------------------------------------------------------------------------------------------------
 
 py::array embedding_forward(const py::array& W, const py::array& ids) {
   const Index M = ids.shape(0), E = W.shape(1);
@@ -345,8 +343,7 @@ py::tuple embedding_backward_rows(const py::array& ids, const py::array& dout) {
   });
 }
 
-// ---- Losses
-// ----------------------------------------------------------------------------------------------------------
+// ---- Losses --------------------------------------------------------------------------------------------------------
 
 template <class Id>
 Index count_targets(const Id* targets, Index M, Id ignore_index) {
@@ -475,8 +472,7 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
   });
 }
 
-// ---- Sampled classes
-// -------------------------------------------------------------------------------------------------
+// ---- Sampled classes -----------------------------------------------------------------------------------------------
 
 py::array expected_counts(const py::array& classes, std::int64_t num_tries, std::int64_t num_sampled,
                           const std::function<double(std::int64_t)>& probability) {
@@ -639,8 +635,7 @@ py::tuple sampled_loss(const py::array& weights, const OptionalArray& biases, co
   });
 }
 
-// ---- Optimisers
-// ------------------------------------------------------------------------------------------------------
+// ---- Optimisers ----------------------------------------------------------------------------------------------------
 
 void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows, double grad_scale,
                   double lr, std::optional<py::array> first, std::optional<py::array> second, double momentum,

@@ -13,8 +13,7 @@ namespace fastlstm {
 
 using Index = std::ptrdiff_t;
 
-// ---- Recurrent layers
-// ------------------------------------------------------------------------------------------------
+// ---- Recurrent layers ----------------------------------------------------------------------------------------------
 //
 // Inside, units lie in blocks of `units` (16 for the LSTM, 64 for the RNN) whatever the instruction set, rows in the
 // order of processing: step s = 0 .. T - 1 is time t = s, or T - 1 - s in reverse, and row r = s N + n.
@@ -97,8 +96,7 @@ struct RecurrentKernels {
   void (*backward)(const RecurrentBackward<S>&);
 };
 
-// ---- Embedding
-// -------------------------------------------------------------------------------------------------------
+// ---- Embedding -----------------------------------------------------------------------------------------------------
 
 template <class S, class Id>
 struct EmbeddingKernels {
@@ -113,8 +111,7 @@ struct EmbeddingKernels {
   void (*sum_segments)(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out);
 };
 
-// ---- Losses
-// ----------------------------------------------------------------------------------------------------------
+// ---- Losses --------------------------------------------------------------------------------------------------------
 
 template <class S, class Id>
 struct LossKernels {
@@ -148,8 +145,7 @@ struct LinearLossKernels {
   void (*run)(const LinearLoss<S>&);
 };
 
-// ---- Sampled classes
-// -------------------------------------------------------------------------------------------------
+// ---- Sampled classes -----------------------------------------------------------------------------------------------
 //
 // Logits (B, K + S) of K = num_true true and S sampled classes. The rows of weights that take part are gathered once,
 // into the workspace.
@@ -188,8 +184,7 @@ struct SampledKernels {
   void (*loss)(const SampledLogits<S>&, SampledLossKind, S* losses);
 };
 
-// ---- Optimisers
-// ------------------------------------------------------------------------------------------------------
+// ---- Optimisers ----------------------------------------------------------------------------------------------------
 
 enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
 
@@ -220,8 +215,7 @@ struct OptimKernels {
   void (*scale)(S* values, Index count, S factor);
 };
 
-// ---- The table
-// -------------------------------------------------------------------------------------------------------
+// ---- The table -----------------------------------------------------------------------------------------------------
 
 template <class S>
 struct Kernels {

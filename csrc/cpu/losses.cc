@@ -79,7 +79,7 @@ constexpr LossKernels<S, Id> table() {
   return {softmax_cross_entropy<S, Id>};
 }
 
-// ---- Projection, softmax, loss and gradients in one --------------------------------------------------------------
+// ---- Projection, softmax, loss and gradients in one ----------------------------------------------------------------
 //
 // The vocabulary is taken in blocks of `block` columns. A first pass over the blocks finds every row's log-sum-exp; a
 // second one turns logits into their gradients and these into dW, db and dh. With one block the logits of the first

@@ -75,8 +75,7 @@ struct Plan {
   Range packed_blocks(const Team& team) const { return piece(blocks, team.member(), team.size()); }
 };
 
-// ---- Packing
-// ---------------------------------------------------------------------------------------------------------
+// ---- Packing -------------------------------------------------------------------------------------------------------
 
 // The columns of gate block j of W (depth, G) as panels [kWidth / kPanel][depth][kPanel]; zeros beside the units.
 template <class S, class P>
@@ -115,8 +114,7 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
   for (Index first = begin; first < end; first += kTileColumns<S>) body(first, min_of(kTileColumns<S>, end - first));
 }
 
-// ---- Forward
-// ---------------------------------------------------------------------------------------------------------
+// ---- Forward -------------------------------------------------------------------------------------------------------
 
 template <class S, class Cell>
 struct ForwardPass {
@@ -245,7 +243,6 @@ struct ForwardPass {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
-      prefetch_results(step, j, n, count);
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
@@ -261,19 +258,6 @@ struct ForwardPass {
       });
       for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
       n += count;
-    }
-  }
-
-  // What finish_row will write, while the product still runs: a step's results are not in the cache.
-  FASTLSTM_INLINE void prefetch_results(Index step, Index j, Index n, Index count) const {
-    const Index after = j * state_stride() + (slot_row(step + 1) + n) * kUnits;
-    prefetch_for_writing(args.h + after, count * kUnits);
-    if constexpr (Cell::kHasCellState) prefetch_for_writing(args.c + after, count * kUnits);
-    if (args.gates) prefetch_for_writing(gate_row(step, j, n), count * kWidth);
-    if (args.hs) {
-      for (Index m = n; m < n + count; ++m) {
-        prefetch_for_writing(args.hs + (m * plan.T + plan.time(step)) * plan.H + j * kUnits, kUnits);
-      }
     }
   }
 
@@ -301,8 +285,7 @@ struct ForwardPass {
   }
 };
 
-// ---- Backward
-// --------------------------------------------------------------------------------------------------------
+// ---- Backward ------------------------------------------------------------------------------------------------------
 
 template <class S, class Cell>
 struct BackwardPass {
@@ -583,8 +566,7 @@ struct BackwardPass {
   }
 };
 
-// ---- Table
-// -----------------------------------------------------------------------------------------------------------
+// ---- Table ---------------------------------------------------------------------------------------------------------
 
 template <class Pass>
 void run_pass(void* pass, Team& team) {

@@ -176,11 +176,6 @@ FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, 
   }
 }
 
-template <class S>
-FASTLSTM_INLINE void prefetch_for_writing(S* p, Index count) {
-  for (Index k = 0; k < count; k += 64 / static_cast<Index>(sizeof(S))) __builtin_prefetch(p + k, 1);
-}
-
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }
 FASTLSTM_INLINE constexpr Index max_of(Index a, Index b) { return a > b ? a : b; }
 FASTLSTM_INLINE constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }

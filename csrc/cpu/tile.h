@@ -120,7 +120,7 @@ void multiply_transposed_tile(const S* a, Index a_step, const S* b, Index b_step
   }
 }
 
-// ---- the same with rows and vectors known only at run time --------------------------------------------------------
+// ---- the same with rows and vectors known only at run time ---------------------------------------------------------
 
 template <class S>
 using Tile = void (*)(const Term<S>*, int, const S*, Index, S*, Index);

@@ -1,13 +1,12 @@
 """How many threads the compiled backends use.
 
-The number stands here, below ``fastlstm.config`` that users see, so that a backend can ask for it when it loads.
-A backend that is not loaded yet costs nothing: it takes the number when it loads, and later changes are handed to it.
+The number stands here, below ``fastlstm.config`` that users see, so that a backend can ask for it. The Numba kernels
+ask at every call; the C++ extension takes the number when it loads, and later changes are handed to it.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import operator
 import os
 import sys
@@ -79,19 +78,8 @@ def set_num_threads(n: int) -> None:
     extension = sys.modules.get("fastlstm._cpu")
     if extension is not None:
         hand_to_cpp(extension)
-    if "fastlstm.backends.numba" in sys.modules:
-        hand_to_numba()
 
 
 def hand_to_cpp(extension: Any) -> None:
     """Tell the extension ``fastlstm._cpu`` the number; its backend calls this when it loads."""
     extension.set_num_threads(get_num_threads())
-
-
-def hand_to_numba() -> None:
-    """Tell Numba the number, for the calling thread; its backend calls this when it loads.
-
-    Numba starts a fixed number of threads (NUMBA_NUM_THREADS, all cores by default) and cannot use more.
-    """
-    numba: Any = importlib.import_module("numba")
-    numba.set_num_threads(min(get_num_threads(), numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,249 @@
+"""Losses over a vocabulary compiled by Numba. The definition is in ``backends/numpy/losses.py``."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from fastlstm.backends.numba.compiling import flat, kernel, plain
+from fastlstm.backends.numba.elementary import exp
+from fastlstm.backends.numba.products import multiply, part
+from fastlstm.backends.numba.reductions import largest, new_lanes
+from fastlstm.backends.numba.reductions import total as sum_of
+from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+
+# With memory="low" a block of logits has about this many bytes, and at least so many columns that threads can share it.
+_BLOCK_BYTES = 2**20
+_BLOCK_COLUMNS = 128
+
+_EXP = 4  # one exp and what belongs to it, in units of `over_blocks`
+
+
+@kernel
+def _softmax_gradient(
+    first: int,
+    last: int,
+    logits: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    ignore_index: int,
+    share: float,
+    dlogits: FloatArray,
+    losses: FloatArray,
+) -> None:
+    """Rows first to last - 1 of dlogits, multiplied by share, and of the losses; b is added to logits unless empty.
+
+    dlogits may be logits.
+    """
+    V = logits.shape[1]
+    lanes = new_lanes(logits)
+    share_typed = logits.dtype.type(share)
+    for m in range(first, last):
+        x, d = part(logits.reshape(-1), m * V, V), part(dlogits.reshape(-1), m * V, V)
+        target = targets[m]
+        if target == ignore_index:
+            d[:] = 0
+            losses[m] = 0
+            continue
+        if b.size:
+            for j in range(V):
+                d[j] = x[j] + b[j]
+        else:
+            for j in range(V):
+                d[j] = x[j]
+        top = largest(d, lanes)
+        at_target = d[target] - top
+        for j in range(V):
+            d[j] = exp(d[j] - top)
+        total = sum_of(d)
+        losses[m] = math.log(total) - at_target
+        factor = share_typed / total
+        for j in range(V):
+            d[j] *= factor
+        d[target] -= share_typed
+
+
+def _mean_loss(losses: FloatArray, count: int) -> float:
+    return float(losses.sum(dtype=np.float64)) / count
+
+
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+    M, V = logits.shape
+    count = int(np.count_nonzero(targets != ignore_index))
+    if count == 0:
+        return LossGrad(0.0, np.zeros_like(logits))
+    dlogits, losses = np.empty_like(logits), np.empty(M, logits.dtype)
+    _of_rows(logits, np.empty(0, logits.dtype), targets, ignore_index, 1 / count, dlogits, losses)
+    return LossGrad(_mean_loss(losses, count), dlogits)
+
+
+def _of_rows(
+    logits: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    ignore_index: int,
+    share: float,
+    dlogits: FloatArray,
+    losses: FloatArray,
+) -> None:
+    logits, ids = plain(logits), flat(targets)
+    over_blocks(
+        lambda first, last: _softmax_gradient(first, last, logits, b, ids, ignore_index, share, dlogits, losses),
+        len(ids),
+        _EXP * logits.size,
+    )
+
+
+def linear_cross_entropy(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int,
+    memory: Literal["fast", "low"],
+) -> LinearLossGrads:
+    W = np.ascontiguousarray(W)
+    M, H = h.shape
+    V = W.shape[1]
+    counted = np.flatnonzero(targets != ignore_index)
+    if counted.size == 0:
+        return LinearLossGrads(0.0, np.zeros_like(h), np.zeros_like(W), np.zeros_like(b))
+    everything = counted.size == M
+    h_counted, ids = (h, flat(targets)) if everything else (h[counted], targets[counted])
+    h_and_one = np.ones((H + 1, counted.size), h.dtype)  # dW and db are one product
+    h_and_one[:H] = h_counted.T
+    dh, dW_and_db = np.empty_like(h_counted), np.empty((H + 1, V), h.dtype)
+    of_counted = _in_blocks if memory == "low" else _at_once
+    losses = of_counted(h_counted, W, flat(b), ids, h_and_one, dh, dW_and_db)
+    if not everything:
+        dh_counted, dh = dh, np.zeros_like(h)
+        dh[counted] = dh_counted
+    return LinearLossGrads(_mean_loss(losses, counted.size), dh, dW_and_db[:H], dW_and_db[H])
+
+
+def _at_once(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    h_and_one: FloatArray,
+    dh: FloatArray,
+    dW_and_db: FloatArray,
+) -> FloatArray:
+    """The losses of all rows; dh and dW_and_db become the gradients of their mean."""
+    logits, losses = np.empty((h.shape[0], W.shape[1]), h.dtype), np.empty(h.shape[0], h.dtype)
+    multiply(h, W, logits)
+    _of_rows(logits, b, targets, -1, 1 / h.shape[0], logits, losses)
+    multiply(logits, W, dh, transposed=True)
+    multiply(h_and_one, logits, dW_and_db)
+    return losses
+
+
+@kernel
+def _add_to_log_sum_exp(
+    first: int,
+    last: int,
+    z: FloatArray,
+    b: FloatArray,
+    column: int,
+    targets: IntArray,
+    top: FloatArray,
+    total: FloatArray,
+    at_target: FloatArray,
+) -> None:
+    """Take the logits z + b[column:] of some columns into the online log-sum-exp of rows first to last - 1.
+
+    top: the largest logit so far; total: the sum of exp(logit - top) so far. z is overwritten.
+    """
+    width = z.shape[1]
+    lanes = new_lanes(z)
+    bias = part(b, column, width)
+    for m in range(first, last):
+        row = part(z.reshape(-1), m * width, width)
+        for j in range(width):
+            row[j] += bias[j]
+        if column <= targets[m] < column + width:
+            at_target[m] = row[targets[m] - column]
+        new_top = max(top[m], largest(row, lanes))
+        # Where every logit so far is -inf there is nothing to shift, and -inf - -inf would be NaN.
+        shift = z.dtype.type(0) if new_top == -np.inf else new_top
+        for j in range(width):
+            row[j] = exp(row[j] - shift)
+        total[m] = total[m] * exp(top[m] - shift) + sum_of(row)
+        top[m] = new_top
+
+
+@kernel
+def _block_gradient(
+    first: int,
+    last: int,
+    z: FloatArray,
+    b: FloatArray,
+    column: int,
+    targets: IntArray,
+    top: FloatArray,
+    log_total: FloatArray,
+    share: float,
+) -> None:
+    """Replace the logits z (without b) of some columns by the gradient, rows first to last - 1."""
+    width = z.shape[1]
+    share_typed = z.dtype.type(share)
+    bias = part(b, column, width)
+    for m in range(first, last):
+        row = part(z.reshape(-1), m * width, width)
+        row_top, row_log_total = top[m], log_total[m]
+        for j in range(width):
+            row[j] = exp((row[j] + bias[j] - row_top) - row_log_total) * share_typed
+        if column <= targets[m] < column + width:
+            row[targets[m] - column] -= share_typed
+
+
+def _in_blocks(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    h_and_one: FloatArray,
+    dh: FloatArray,
+    dW_and_db: FloatArray,
+) -> FloatArray:
+    """`_at_once` for blocks of columns: first an online log-sum-exp, then the logits again for the gradients."""
+    M, V = h.shape[0], W.shape[1]
+    width = max(1, _BLOCK_BYTES // (M * h.itemsize * _BLOCK_COLUMNS)) * _BLOCK_COLUMNS
+    top, total, at_target = np.full(M, -np.inf, h.dtype), np.zeros(M, h.dtype), np.empty(M, h.dtype)
+    room = np.empty(M * min(width, V), h.dtype)
+    blocks = [(column, min(width, V - column)) for column in range(0, V, width)]
+
+    for column, size in blocks:
+        z = room[: M * size].reshape(M, size)
+        multiply(h, W[:, column : column + size], z)
+        over_blocks(
+            lambda first, last, z=z, column=column: _add_to_log_sum_exp(  # type: ignore[misc]
+                first, last, z, b, column, targets, top, total, at_target
+            ),
+            M,
+            _EXP * z.size,
+        )
+    # A row with nothing but -inf has no softmax: NaN, as with memory="fast".
+    log_total = np.where(np.isneginf(top), np.nan, np.log(np.maximum(total, np.finfo(h.dtype).tiny))).astype(h.dtype)
+
+    dh[...] = 0
+    for column, size in blocks:
+        z = room[: M * size].reshape(M, size)
+        multiply(h, W[:, column : column + size], z)
+        over_blocks(
+            lambda first, last, z=z, column=column: _block_gradient(  # type: ignore[misc]
+                first, last, z, b, column, targets, top, log_total, 1 / M
+            ),
+            M,
+            _EXP * z.size,
+        )
+        multiply(z, W[:, column : column + size], dh, transposed=True, add=True)
+        multiply(h_and_one, z, dW_and_db[:, column : column + size])
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN, quietly as in the kernels
+        losses: FloatArray = log_total - (at_target - top)
+    return losses

@@ -1,0 +1,215 @@
+"""The tanh recurrent network, forward and backward, compiled by Numba. The definition is in ``backends/numpy/rnn.py``.
+
+Built like ``lstm.py``: the whole time loop in one kernel for a block of sequences.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.backends.numba import recurrence
+from fastlstm.backends.numba.compiling import flat, kernel
+from fastlstm.backends.numba.elementary import tanh
+from fastlstm.backends.numba.products import ALL_PANELS, pack, part, product, tile_scratch
+from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
+
+
+class _Tape(NamedTuple):
+    """tanhs (N, T, H), flat: tanh(z) of the steps that mask does not skip; inputs: see ``recurrence``."""
+
+    N: int
+    T: int
+    Wx: FloatArray
+    Wh: FloatArray
+    mask: BoolArray
+    tanhs: FloatArray
+    inputs: FloatArray
+    reverse: bool
+
+
+@kernel
+def _forward(
+    first: int,
+    last: int,
+    T: int,
+    D: int,
+    H: int,
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    h0: FloatArray,
+    mask: BoolArray,
+    hs: FloatArray,
+    zs: FloatArray,
+    inputs: FloatArray,
+    columns: int,
+    reverse: bool,
+    training: bool,
+) -> None:
+    """Sequences first to last - 1. All arrays are flat, Wx and Wh packed.
+
+    zs becomes tanh(z): (N, T, H) with training, else it has room for one step.
+    """
+    rows = last - first
+    slots = T if training else 1
+    scratch = tile_scratch(xs)
+    if training:
+        product(xs, first * T * D, D, rows * T, D, Wx, H, zs, first * T * H, H, False, scratch, ALL_PANELS)
+    for step in range(T):
+        t = T - 1 - step if reverse else step
+        t_prev = t + 1 if reverse else t - 1
+        slot = t if training else 0
+        z_start = (first * slots + slot) * H
+        if not training:
+            product(xs, (first * T + t) * D, T * D, rows, D, Wx, H, zs, z_start, H, False, scratch, ALL_PANELS)
+        if step == 0:
+            product(h0, first * H, H, rows, H, Wh, H, zs, z_start, slots * H, True, scratch, ALL_PANELS)
+        else:
+            product(
+                hs, (first * T + t_prev) * H, T * H, rows, H, Wh, H, zs, z_start, slots * H, True, scratch, ALL_PANELS
+            )
+        for n in range(first, last):
+            h = part(hs, (n * T + t) * H, H)
+            if mask.size and not mask[n * T + t]:
+                h_prev = part(h0, n * H, H) if step == 0 else part(hs, (n * T + t_prev) * H, H)
+                for j in range(H):
+                    h[j] = h_prev[j]
+            else:
+                z = part(zs, (n * slots + slot) * H, H)
+                for j in range(H):
+                    z[j] = tanh(z[j] + b[j])
+                for j in range(H):
+                    h[j] = z[j]
+    if training:
+        recurrence.keep_inputs(first, last, T, D, H, xs, h0, hs, mask, reverse, inputs, columns)
+
+
+@kernel
+def _backward(
+    first: int,
+    last: int,
+    T: int,
+    D: int,
+    H: int,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    mask: BoolArray,
+    tanhs: FloatArray,
+    dhs: FloatArray,
+    dh: FloatArray,
+    dz: FloatArray,
+    dxs: FloatArray,
+    reverse: bool,
+) -> None:
+    """Sequences first to last - 1. All arrays are flat, Wx and Wh transposed and packed.
+
+    dh (N, H) holds dh_n and becomes dh0; dz (N, T, H) and dxs are results; dhs may be empty.
+    """
+    rows = last - first
+    scratch, dh_prev = tile_scratch(dz), np.empty(rows * H, dz.dtype)
+    zero, one = dz.dtype.type(0), dz.dtype.type(1)
+    for step in range(T - 1, -1, -1):
+        t = T - 1 - step if reverse else step
+        for n in range(first, last):
+            row = n * T + t
+            dh_row, dz_row = part(dh, n * H, H), part(dz, row * H, H)
+            if dhs.size:
+                dhs_row = part(dhs, row * H, H)
+                for j in range(H):
+                    dh_row[j] += dhs_row[j]
+            if mask.size and not mask[row]:
+                for j in range(H):
+                    dz_row[j] = zero
+            else:
+                h = part(tanhs, row * H, H)
+                for j in range(H):
+                    dz_row[j] = dh_row[j] * (one - h[j] * h[j])
+        product(dz, (first * T + t) * H, T * H, rows, H, Wh, H, dh_prev, 0, H, False, scratch, ALL_PANELS)
+        for n in range(first, last):
+            if not mask.size or mask[n * T + t]:
+                dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
+                for j in range(H):
+                    dh_row[j] = new[j]
+    product(dz, first * T * H, H, rows * T, H, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
+
+
+def rnn_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    training: bool,
+) -> RNNOutput:
+    N, T, D = xs.shape
+    H = Wh.shape[0]
+    dtype = xs.dtype
+    h_first = recurrence.state(h0, N, H, dtype)
+    steps = recurrence.NO_MASK if mask is None else flat(mask)
+    hs, zs = np.empty((N, T, H), dtype), np.empty(N * (T if training else 1) * H, dtype)
+    inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
+    x, bias, Wx_packed, Wh_packed = flat(xs), flat(b), pack(Wx), pack(Wh)
+
+    def work(first: int, last: int) -> None:
+        _forward(
+            first,
+            last,
+            T,
+            D,
+            H,
+            x,
+            Wx_packed,
+            Wh_packed,
+            bias,
+            h_first.reshape(-1),
+            steps,
+            hs.reshape(-1),
+            zs,
+            inputs.reshape(-1),
+            inputs.shape[1],
+            reverse,
+            training,
+        )
+
+    over_blocks(work, N, N * T * (D + H) * H)
+    h_n = h_first if T == 0 else hs[:, 0 if reverse else T - 1].copy()
+    return RNNOutput(hs, h_n, _Tape(N, T, Wx, Wh, steps, zs, inputs, reverse) if training else None)
+
+
+def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
+    N, T, Wx, Wh = saved.N, saved.T, saved.Wx, saved.Wh
+    D, H = Wx.shape
+    dtype = Wx.dtype
+    dh = recurrence.state(dh_n, N, H, dtype)
+    dz, dxs = np.empty((N * T, H), dtype), np.empty((N, T, D), dtype)
+    dhs_given = np.empty(0, dtype) if dhs is None else flat(dhs)
+    Wx_packed, Wh_packed = pack(Wx, transposed=True), pack(Wh, transposed=True)
+
+    def work(first: int, last: int) -> None:
+        _backward(
+            first,
+            last,
+            T,
+            D,
+            H,
+            Wx_packed,
+            Wh_packed,
+            saved.mask,
+            saved.tanhs,
+            dhs_given,
+            dh.reshape(-1),
+            dz.reshape(-1),
+            dxs.reshape(-1),
+            saved.reverse,
+        )
+
+    over_blocks(work, N, N * T * (D + H) * H)
+    weights = recurrence.weight_gradients(saved.inputs, dz, D, H)
+    return RNNGrads(dxs, weights.dWx, weights.dWh, weights.db, dh)

@@ -1,0 +1,728 @@
+"""Sampled classes and the losses over them, compiled by Numba. The definition is in ``backends/numpy/sampling.py``.
+
+A loss is two kernels: one for rows of the batch (logits, loss, their gradient, dinputs), one for columns of the
+weights' gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.backends.numba.compiling import flat, inner, kernel
+from fastlstm.backends.numba.elementary import exp, log1p_to_one
+from fastlstm.backends.numba.embedding import runs_of
+from fastlstm.backends.numba.products import (
+    ALL_PANELS,
+    packed,
+    panel_columns,
+    part,
+    product,
+    tile_scratch,
+    transpose,
+)
+from fastlstm.backends.numba.reductions import dot, largest, new_lanes, total
+from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.sampling import _EXP_TAYLOR, _LN2_HIGH, _LN2_LOW, _LOG2_E, REMOVED
+from fastlstm.contract import (
+    Candidates,
+    FloatArray,
+    IntArray,
+    RowGrad,
+    SampledLogits,
+    SampledLogitsGrads,
+    SampledLoss,
+    SampledLossKind,
+)
+
+# --------------------------------------------------------------------------------------------
+# Draws
+# --------------------------------------------------------------------------------------------
+
+# The steps and constants are those of the definition: the draws must be the same bits.
+_GAMMA, _FIRST, _SECOND = (
+    np.uint64(0x9E3779B97F4A7C15),
+    np.uint64(0xBF58476D1CE4E5B9),
+    np.uint64(0x94D049BB133111EB),
+)
+_SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
+
+
+@inner
+def _uniform(state: np.uint64) -> float:
+    """The draw of SplitMix64 in this state, in [0, 1)."""
+    z = (state ^ (state >> _SHIFT_30)) * _FIRST
+    z = (z ^ (z >> _SHIFT_27)) * _SECOND
+    return np.float64((z ^ (z >> _SHIFT_31)) >> _SHIFT_11) * 2.0**-53
+
+
+@inner
+def _exp_exactly(x: float) -> float:
+    """exp(x) for 0 <= x < 700, in the steps of the definition."""
+    k = math.floor(x * _LOG2_E + 0.5)
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    total = _EXP_TAYLOR[0]
+    for coefficient in _EXP_TAYLOR[1:]:
+        total = total * r + coefficient
+    return math.ldexp(total, k)
+
+
+@inner
+def _hash_table(count: int) -> IntArray:
+    """Room for count numbers from 0 on, at most half full."""
+    size = 4
+    while size < 2 * count:
+        size *= 2
+    return np.full(size, -1, np.int64)
+
+
+@inner
+def _is_new(table: IntArray, value: np.int64) -> bool:
+    """Whether value is not in the table yet; it is then put there."""
+    slot = value & (table.size - 1)
+    while table[slot] != -1:
+        if table[slot] == value:
+            return False
+        slot = (slot + 1) & (table.size - 1)
+    table[slot] = value
+    return True
+
+
+@inner
+def _expected_count(p: float, num_tries: int, num_sampled: int) -> float:
+    """TensorFlow's: exact without unique; with it, as if the number of tries were fixed: 1 - (1 - p)^num_tries."""
+    if num_tries == num_sampled:
+        return p * num_sampled
+    return -math.expm1(num_tries * math.log1p(-p))
+
+
+@inner
+def _log_uniform_counts(
+    classes: IntArray, log_range: float, num_tries: int, num_sampled: int, counts: FloatArray
+) -> None:
+    for m in range(classes.size):
+        p = math.log1p(1 / (classes[m] + 1.0)) / log_range
+        counts[m] = _expected_count(p, num_tries, num_sampled)
+
+
+@kernel
+def _log_uniform_expected_count(
+    classes: IntArray, log_range: float, num_tries: int, num_sampled: int, counts: FloatArray
+) -> None:
+    _log_uniform_counts(classes, log_range, num_tries, num_sampled, counts)
+
+
+@kernel
+def _log_uniform(
+    seed: np.uint64,
+    range_max: int,
+    log_range: float,
+    unique: bool,
+    sampled: IntArray,
+    true_classes: IntArray,
+    true_count: FloatArray,
+    sampled_count: FloatArray,
+) -> int:
+    """Fill sampled and both counts; returns the number of draws."""
+    table = _hash_table(sampled.size if unique else 0)
+    state, found, num_tries = seed, 0, 0
+    while found < sampled.size:
+        state += _GAMMA
+        num_tries += 1
+        value = (np.int64(_exp_exactly(_uniform(state) * log_range)) - 1) % range_max
+        if not unique or _is_new(table, value):
+            sampled[found] = value
+            found += 1
+    _log_uniform_counts(true_classes, log_range, num_tries, sampled.size, true_count)
+    _log_uniform_counts(sampled, log_range, num_tries, sampled.size, sampled_count)
+    return num_tries
+
+
+@kernel
+def _unigram(
+    seed: np.uint64,
+    probabilities: FloatArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    unique: bool,
+    sampled: IntArray,
+    true_classes: IntArray,
+    true_count: FloatArray,
+    sampled_count: FloatArray,
+) -> int:
+    """Fill sampled and both counts; returns the number of draws."""
+    table = _hash_table(sampled.size if unique else 0)
+    state, found, num_tries = seed, 0, 0
+    while found < sampled.size:
+        state += _GAMMA
+        num_tries += 1
+        x = _uniform(state) * threshold.size
+        column = np.int64(x)
+        value = column if x - column < threshold[column] else alias[column]
+        if not unique or _is_new(table, value):
+            sampled[found] = value
+            found += 1
+    for m in range(true_classes.size):
+        true_count[m] = _expected_count(probabilities[true_classes[m]], num_tries, sampled.size)
+    for m in range(sampled.size):
+        sampled_count[m] = _expected_count(probabilities[sampled[m]], num_tries, sampled.size)
+    return num_tries
+
+
+def log_uniform_candidates(
+    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: int
+) -> Candidates:
+    classes = flat(true_classes)
+    sampled, true_count, sampled_count = np.empty(num_sampled, np.int64), np.empty(classes.size), np.empty(num_sampled)
+    num_tries = _log_uniform(np.uint64(seed), range_max, log_range, unique, sampled, classes, true_count, sampled_count)
+    return Candidates(sampled, true_count, sampled_count, num_tries)
+
+
+def log_uniform_expected_count(classes: IntArray, *, log_range: float, num_tries: int, num_sampled: int) -> FloatArray:
+    counts = np.empty(classes.shape)
+    _log_uniform_expected_count(flat(classes), log_range, num_tries, num_sampled, counts.reshape(-1))
+    return counts
+
+
+@kernel
+def _fill_alias_table(threshold: FloatArray, alias: IntArray) -> None:
+    """threshold holds the scaled probabilities; Vose's method in the order that the protocol fixes."""
+    V = threshold.size
+    low, high = np.empty(V, np.int64), np.empty(V, np.int64)
+    lows, highs = 0, 0
+    for v in range(V):
+        alias[v] = v
+        if threshold[v] < 1:
+            low[lows] = v
+            lows += 1
+        else:
+            high[highs] = v
+            highs += 1
+    while lows and highs:
+        lows, highs = lows - 1, highs - 1
+        short, long = low[lows], high[highs]
+        alias[short] = long
+        threshold[long] = threshold[long] + threshold[short] - 1
+        if threshold[long] < 1:
+            low[lows] = long
+            lows += 1
+        else:
+            high[highs] = long
+            highs += 1
+    for v in low[:lows]:
+        threshold[v] = 1
+    for v in high[:highs]:
+        threshold[v] = 1
+
+
+def alias_table(scaled: FloatArray) -> tuple[FloatArray, IntArray]:
+    threshold, alias = scaled.copy(), np.empty(len(scaled), np.int64)
+    _fill_alias_table(threshold, alias)
+    return threshold, alias
+
+
+def unigram_candidates(
+    probabilities: FloatArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    true_classes: IntArray,
+    *,
+    unique: bool,
+    seed: int,
+) -> Candidates:
+    classes = flat(true_classes)
+    sampled, true_count, sampled_count = np.empty(num_sampled, np.int64), np.empty(classes.size), np.empty(num_sampled)
+    num_tries = _unigram(
+        np.uint64(seed),
+        flat(probabilities),
+        flat(threshold),
+        flat(alias),
+        unique,
+        sampled,
+        classes,
+        true_count,
+        sampled_count,
+    )
+    return Candidates(sampled, true_count, sampled_count, num_tries)
+
+
+# --------------------------------------------------------------------------------------------
+# Logits and losses
+# --------------------------------------------------------------------------------------------
+
+# How a kernel is told the loss.
+_KINDS: dict[SampledLossKind, int] = {"sigmoid": 0, "softmax": 1}
+_SIGMOID = _KINDS["sigmoid"]
+
+_ROWS_AT_ONCE = 64
+
+_LOSS_COST = 2  # products of the logits' size in `_loss`
+
+
+@inner
+def _gathered(weights: FloatArray, E: int, ids: IntArray) -> FloatArray:
+    """The rows of weights (V, E) for ids, flat."""
+    rows = np.empty(ids.size * E, weights.dtype)
+    for s in range(ids.size):
+        source, target = part(weights, ids[s] * E, E), part(rows, s * E, E)
+        for j in range(E):
+            target[j] = source[j]
+    return rows
+
+
+@inner
+def _logits(
+    first: int,
+    last: int,
+    K: int,
+    E: int,
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    sampled_rows: FloatArray,
+    true_count: FloatArray,
+    sampled_count: FloatArray,
+    remove_accidental_hits: bool,
+    logits: FloatArray,
+) -> None:
+    """Rows first to last - 1 of the logits (B, K + S). All arrays are flat; biases and both counts may be empty."""
+    S = sampled.size
+    columns = K + S
+    real = inputs.dtype.type
+    removed = real(REMOVED)
+    shift = np.zeros(S, inputs.dtype)
+    for s in range(S):
+        if biases.size:
+            shift[s] += biases[sampled[s]]
+        if sampled_count.size:
+            shift[s] -= real(math.log(sampled_count[s]))
+    for b in range(first, last):
+        row = part(logits, b * columns, columns)
+        x = part(inputs, b * E, E)
+        for k in range(K):
+            label = labels[b * K + k]
+            row[k] = dot(x, part(weights, label * E, E))
+            if biases.size:
+                row[k] += biases[label]
+            if true_count.size:
+                row[k] -= real(math.log(true_count[b * K + k]))
+        others = part(row, K, S)
+        for s in range(S):
+            others[s] = shift[s]
+    b_packed = packed(sampled_rows, E, S, True)
+    product(
+        inputs,
+        first * E,
+        E,
+        last - first,
+        E,
+        b_packed,
+        S,
+        logits,
+        first * columns + K,
+        columns,
+        True,
+        tile_scratch(inputs),
+        ALL_PANELS,
+    )
+    if remove_accidental_hits:
+        for b in range(first, last):
+            others = part(logits, b * columns + K, S)
+            for k in range(K):
+                label = labels[b * K + k]
+                for s in range(S):
+                    others[s] = removed if sampled[s] == label else others[s]
+
+
+@inner
+def _gradient_of_inputs(
+    first: int,
+    last: int,
+    K: int,
+    E: int,
+    weights: FloatArray,
+    labels: IntArray,
+    S: int,
+    sampled_rows: FloatArray,
+    dlogits: FloatArray,
+    dinputs: FloatArray,
+) -> None:
+    """Rows first to last - 1."""
+    columns = K + S
+    dinputs_here = part(dinputs, first * E, (last - first) * E)
+    dinputs_here[:] = 0
+    for b in range(first, last):
+        dx = part(dinputs, b * E, E)
+        for k in range(K):
+            w, factor = part(weights, labels[b * K + k] * E, E), dlogits[b * columns + k]
+            for j in range(E):
+                dx[j] += factor * w[j]
+    product(
+        dlogits,
+        first * columns + K,
+        columns,
+        last - first,
+        S,
+        packed(sampled_rows, S, E, False),
+        E,
+        dinputs,
+        first * E,
+        E,
+        True,
+        tile_scratch(dinputs),
+        ALL_PANELS,
+    )
+
+
+@kernel
+def _forward(
+    first: int,
+    last: int,
+    K: int,
+    E: int,
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    true_count: FloatArray,
+    sampled_count: FloatArray,
+    remove_accidental_hits: bool,
+    logits: FloatArray,
+) -> None:
+    rows = _gathered(weights, E, sampled)
+    _logits(
+        first,
+        last,
+        K,
+        E,
+        weights,
+        biases,
+        labels,
+        inputs,
+        sampled,
+        rows,
+        true_count,
+        sampled_count,
+        remove_accidental_hits,
+        logits,
+    )
+
+
+@kernel
+def _backward_inputs(
+    first: int,
+    last: int,
+    K: int,
+    E: int,
+    true_rows: FloatArray,
+    places: IntArray,
+    sampled_rows: FloatArray,
+    S: int,
+    dlogits: FloatArray,
+    dinputs: FloatArray,
+) -> None:
+    """true_rows (B K, E): the rows of the weights for the labels, as they were in the forward call; places: 0, 1 ..."""
+    _gradient_of_inputs(first, last, K, E, true_rows, places, S, sampled_rows, dlogits, dinputs)
+
+
+@inner
+def _sigmoid_losses(logits: FloatArray, rows: int, K: int, losses: FloatArray) -> None:
+    """Sum over the columns of -z log sigmoid(x) - (1 - z) log(1 - sigmoid(x)); the logits become sigmoid(x) - z.
+
+    All rows go through each loop at once, for they are short.
+    """
+    zero, one, share = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(1 / K)
+    columns = logits.size // rows
+    e, terms = np.empty(logits.size, logits.dtype), np.empty(logits.size, logits.dtype)
+    for j in range(logits.size):
+        e[j] = exp(-abs(logits[j]))
+    for j in range(logits.size):
+        terms[j] = (zero if logits[j] < zero else logits[j]) + log1p_to_one(e[j])
+    for b in range(rows):
+        for k in range(K):
+            terms[b * columns + k] -= logits[b * columns + k] * share
+        losses[b] = total(part(terms, b * columns, columns))
+    for j in range(logits.size):
+        logits[j] = (e[j] if logits[j] < zero else one) / (one + e[j])
+    for b in range(rows):
+        for k in range(K):
+            logits[b * columns + k] -= share
+
+
+@inner
+def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
+    """Cross entropy of softmax(x) with 1/K for each true column; the row becomes softmax(x) minus that."""
+    one, share = row.dtype.type(1), row.dtype.type(1 / K)
+    top, of_true = largest(row, lanes), row[0] * share
+    for k in range(1, K):
+        of_true += row[k] * share
+    for j in range(row.size):
+        row[j] = exp(row[j] - top)
+    sum_of_exp = total(row)
+    factor = one / sum_of_exp
+    for j in range(row.size):
+        row[j] *= factor
+    for k in range(K):
+        row[k] -= share
+    return math.log(sum_of_exp) + top - of_true
+
+
+@kernel
+def _loss(
+    first: int,
+    last: int,
+    B: int,
+    K: int,
+    E: int,
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    true_count: FloatArray,
+    sampled_count: FloatArray,
+    remove_accidental_hits: bool,
+    kind: int,
+    losses: FloatArray,
+    dlogits: FloatArray,
+    dinputs: FloatArray,
+) -> None:
+    """Rows first to last - 1 of the losses, and of the gradients of their mean by the logits and inputs."""
+    columns = K + sampled.size
+    rows = _gathered(weights, E, sampled)
+    _logits(
+        first,
+        last,
+        K,
+        E,
+        weights,
+        biases,
+        labels,
+        inputs,
+        sampled,
+        rows,
+        true_count,
+        sampled_count,
+        remove_accidental_hits,
+        dlogits,
+    )
+    lanes, share = new_lanes(inputs), inputs.dtype.type(1 / B)
+    for b in range(first, last, _ROWS_AT_ONCE):
+        size = min(_ROWS_AT_ONCE, last - b)
+        block, losses_here = part(dlogits, b * columns, size * columns), part(losses, b, size)
+        if kind == _SIGMOID:
+            _sigmoid_losses(block, size, K, losses_here)
+        else:
+            for r in range(size):
+                losses_here[r] = _softmax_loss(part(block, r * columns, columns), K, lanes)
+        for j in range(block.size):
+            block[j] *= share
+    _gradient_of_inputs(first, last, K, E, weights, labels, sampled.size, rows, dlogits, dinputs)
+
+
+@kernel
+def _weight_rows(
+    first: int,
+    last: int,
+    B: int,
+    K: int,
+    E: int,
+    S: int,
+    inputs: FloatArray,
+    dlogits: FloatArray,
+    places: IntArray,
+    starts: IntArray,
+    dweights: FloatArray,
+    dbiases: FloatArray,
+) -> None:
+    """Columns first to last - 1 of the weights' gradient, and with the first of them the biases'.
+
+    Run u of `places` makes row u: a place below B K is a true class of some row of the batch, the others are sampled.
+    """
+    columns, width = K + S, last - first
+    transposed = np.empty(columns * B, inputs.dtype)
+    transpose(dlogits, 0, B, columns, transposed, 0, B)
+    sampled_rows = np.zeros(S * width, inputs.dtype)
+    own = np.empty(B * width, inputs.dtype)
+    for b in range(B):
+        source, target = part(inputs, b * E + first, width), part(own, b * width, width)
+        for j in range(width):
+            target[j] = source[j]
+    product(
+        transposed,
+        K * B,
+        B,
+        S,
+        B,
+        packed(own, B, width, False),
+        width,
+        sampled_rows,
+        0,
+        width,
+        True,
+        tile_scratch(inputs),
+        ALL_PANELS,
+    )
+    zero = inputs.dtype.type(0)
+    for u in range(starts.size - 1):
+        row, dbias = part(dweights, u * E + first, width), zero
+        row[:] = 0
+        for m in range(starts[u], starts[u + 1]):
+            place = places[m]
+            if place < B * K:
+                factor, x = dlogits[place // K * columns + place % K], part(own, place // K * width, width)
+                dbias += factor
+                for j in range(width):
+                    row[j] += factor * x[j]
+            else:
+                s = place - B * K
+                addend = part(sampled_rows, s * width, width)
+                for j in range(width):
+                    row[j] += addend[j]
+                if first == 0:
+                    dbias += total(part(transposed, (K + s) * B, B))
+        if first == 0:
+            dbiases[u] = dbias
+
+
+class _Tape(NamedTuple):
+    """true_rows (B K, E), sampled_rows (S, E): what the weights were; all arrays are flat but labels (B, K)."""
+
+    labels: IntArray
+    inputs: FloatArray
+    sampled: IntArray
+    true_rows: FloatArray
+    sampled_rows: FloatArray
+
+
+def _counts(counts: FloatArray | None) -> FloatArray:
+    return np.empty(0) if counts is None else flat(counts)
+
+
+def _weight_gradients(
+    labels: IntArray, inputs: FloatArray, sampled: IntArray, dlogits: FloatArray, E: int
+) -> tuple[RowGrad, RowGrad]:
+    """Of the weights and the biases. inputs and dlogits are flat."""
+    B, K = labels.shape
+    S = len(sampled)
+    indices, places, starts = runs_of(np.concatenate((labels.reshape(-1), sampled)))
+    dweights, dbiases = np.empty((len(indices), E), inputs.dtype), np.empty(len(indices), inputs.dtype)
+    into = dweights.reshape(-1)
+    over_blocks(
+        lambda first, last: _weight_rows(first, last, B, K, E, S, inputs, dlogits, places, starts, into, dbiases),
+        E,
+        B * (K + S) * E,
+        multiple=panel_columns(inputs.itemsize),
+    )
+    return RowGrad(indices, dweights), RowGrad(indices.copy(), dbiases)
+
+
+def sampled_logits_forward(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+) -> SampledLogits:
+    (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
+    w, x, true_ids, sampled_ids = flat(weights), flat(inputs), flat(labels), flat(sampled)
+    bias = np.empty(0, w.dtype) if biases is None else flat(biases)
+    true_count, sampled_count = _counts(true_expected_count), _counts(sampled_expected_count)
+    logits = np.empty((B, K + S), w.dtype)
+    over_blocks(
+        lambda first, last: _forward(
+            first,
+            last,
+            K,
+            E,
+            w,
+            bias,
+            true_ids,
+            x,
+            sampled_ids,
+            true_count,
+            sampled_count,
+            remove_accidental_hits,
+            logits.reshape(-1),
+        ),
+        B,
+        B * (K + S) * E,
+    )
+    is_true = np.zeros_like(logits)
+    is_true[:, :K] = 1 / K
+    true_rows, sampled_rows = weights[true_ids], weights[sampled_ids]
+    return SampledLogits(
+        logits, is_true, _Tape(labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
+    )
+
+
+def sampled_logits_backward(saved: _Tape, *, dlogits: FloatArray) -> SampledLogitsGrads:
+    labels, inputs, sampled, true_rows, sampled_rows = saved
+    (B, K), S = labels.shape, len(sampled)
+    E = inputs.size // B if B else sampled_rows.size // S if S else 0
+    places, dz = np.arange(B * K), flat(dlogits)
+    dinputs = np.empty((B, E), inputs.dtype)
+    over_blocks(
+        lambda first, last: _backward_inputs(
+            first, last, K, E, true_rows, places, sampled_rows, S, dz, dinputs.reshape(-1)
+        ),
+        B,
+        B * (K + S) * E,
+    )
+    dweights, dbiases = _weight_gradients(labels, inputs, sampled, dz, E)
+    return SampledLogitsGrads(dinputs, dweights, dbiases)
+
+
+def sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    loss: SampledLossKind,
+) -> SampledLoss:
+    (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
+    w, x, true_ids, sampled_ids = flat(weights), flat(inputs), flat(labels), flat(sampled)
+    bias = np.empty(0, w.dtype) if biases is None else flat(biases)
+    true_count, sampled_count = _counts(true_expected_count), _counts(sampled_expected_count)
+    losses, dlogits, dinputs = np.empty(B, w.dtype), np.empty(B * (K + S), w.dtype), np.empty((B, E), w.dtype)
+    kind = _KINDS[loss]
+    over_blocks(
+        lambda first, last: _loss(
+            first,
+            last,
+            B,
+            K,
+            E,
+            w,
+            bias,
+            true_ids,
+            x,
+            sampled_ids,
+            true_count,
+            sampled_count,
+            remove_accidental_hits,
+            kind,
+            losses,
+            dlogits,
+            dinputs.reshape(-1),
+        ),
+        B,
+        _LOSS_COST * B * (K + S) * E,
+    )
+    dweights, dbiases = _weight_gradients(labels, x, sampled_ids, dlogits, E)
+    return SampledLoss(losses, dinputs, dweights, None if biases is None else dbiases)

@@ -299,7 +299,7 @@ def _wrong() -> Iterator[Wrong]:
         "sgd_update", {"grads": floats(E, V)}, ValueError, r"grads has shape \(6, 7\), expected \(7, 6\) as params"
     )
     yield Wrong("sgd_update", {"grads": OnDevice()}, TypeError, "params is on the host but grads is on a GPU")
-    for indices, values, error, message in (
+    wrong_rows: tuple[tuple[Any, Any, type[Exception], str], ...] = (
         ([1, V], floats(2, E), IndexError, r"grads.indices holds 7, expected ids from 0 to 6 \(params has 7 rows\)"),
         ([-1, 2], floats(2, E), IndexError, "grads.indices holds -1"),
         ([2, 1], floats(2, E), ValueError, "grads.indices is not ascending and unique"),
@@ -309,8 +309,9 @@ def _wrong() -> Iterator[Wrong]:
         ([1, 2], floats(2, E + 1), ValueError, r"grads.values has shape \(2, 7\), expected \(2, 6\)"),
         ([1], floats(1, E).astype(np.float64), TypeError, "grads.values " + mixed),
         ([1], [[1.0]], TypeError, "grads.values is list"),
-    ):
-        yield Wrong("sgd_update", {"grads": _rows(indices, values)}, error, message)
+    )
+    for indices, values, kind, says in wrong_rows:
+        yield Wrong("sgd_update", {"grads": _rows(indices, values)}, kind, says)
     scalar = {"params": np.array(1.0), "grads": _rows([0], np.array([1.0]))}
     yield Wrong("sgd_update", scalar, ValueError, "grads is a RowGrad, but params has no rows")
     yield Wrong("sgd_update", {"lr": "0.1"}, TypeError, "lr is str '0.1', expected a number")

@@ -51,7 +51,7 @@ struct SampledPass {
   }
 
   int threads() const {
-    constexpr double kSmallWork = 4e6;
+    constexpr double kSmallWork = 1e6;
     const double work = static_cast<double>(B) * static_cast<double>(columns) * static_cast<double>(E);
     return work < kSmallWork ? 1 : static_cast<int>(ceil_div(B, 16));
   }

@@ -34,8 +34,8 @@ def why_not(name: str) -> str | None:
             importlib.import_module("fastlstm._cpu")
         except ImportError as error:
             return (
-                f"the compiled extension fastlstm._cpu cannot be imported ({error}); install a C++20 compiler "
-                "(for instance g++) and run: pip install --force-reinstall --no-binary fastlstm fastlstm"
+                f"the compiled extension fastlstm._cpu cannot be imported ({error}); install a C++20 compiler, for "
+                "instance g++, and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build"
             )
     elif name == "numba":
         if importlib.util.find_spec("numba") is None:

@@ -53,16 +53,13 @@ COMPARED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train addition``."""
-    given = {
-        field.name: value for field in dataclasses.fields(Options) if (value := getattr(args, field.name)) is not None
-    }
+    given = run_folder.given_options(args, Options)
     if args.threads is not None:
         fastlstm.set_num_threads(args.threads)
     if args.resume is not None:
-        if given or args.out is not None:
-            raise ValueError("--resume goes on with the options the run had; only --threads and --quiet go with it")
+        run_folder.check_resume(args, given)
         folder = Path(args.resume)
-        options = _options_of(folder)
+        options = run_folder.read_options(folder, TASK, Options)
         if not options.compare and (folder / run_folder.MODEL).exists():
             raise ValueError(f"{folder} is finished; there is nothing to go on with")
         pairs = _data(options)
@@ -90,14 +87,6 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         # As seen from anywhere: the run may be resumed from another folder.
         given["data"] = str(find_file(given["data"], WHERE_TO_GET_IT).resolve())
     return Options(**given)
-
-
-def _options_of(folder: Path) -> Options:
-    config = run_folder.read_config(folder, TASK)
-    try:
-        return Options(**config["options"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / run_folder.CONFIG} is damaged: its options do not fit ({error})") from None
 
 
 def _data(options: Options) -> SequencePairs:

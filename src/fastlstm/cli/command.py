@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import fastlstm
-from fastlstm.cli import addition, generate
+from fastlstm.cli import addition, generate, rnnlm
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,6 +42,26 @@ def _positive(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to below 1")
+    return number
+
+
+def _temperature(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
+    return number
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastlstm", description="Train LSTMs on compiled kernels.")
     parser.add_argument("--version", action="version", version=f"fastlstm {fastlstm.__version__}")
@@ -50,11 +70,9 @@ def _make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a model on a task")
     tasks = train.add_subparsers(required=True, metavar="TASK")
     _add_addition(tasks.add_parser("addition", help="sums as text: 16+75 -> 91", description=addition.__doc__))
+    _add_rnnlm(tasks.add_parser("rnnlm", help="a language model of a text", description=rnnlm.__doc__))
 
-    write = commands.add_parser("generate", help="let a trained model answer", description=generate.__doc__)
-    write.add_argument("run", metavar="RUN", help="run folder that train left")
-    write.add_argument("questions", nargs="*", metavar="QUESTION", help="such as 16+75; without any, stdin is read")
-    write.set_defaults(command=lambda args: generate.generate(args.run, args.questions))
+    _add_generate(commands.add_parser("generate", help="let a trained model write", description=generate.__doc__))
 
     info = commands.add_parser("info", help="show backends, instruction set, threads and GPU")
     info.set_defaults(command=lambda _: fastlstm.show_config())
@@ -82,6 +100,59 @@ def _add_addition(parser: argparse.ArgumentParser) -> None:
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
     add("--quiet", action="store_true", help="print the result only")
     parser.set_defaults(command=addition.train)
+
+
+def _add_rnnlm(parser: argparse.ArgumentParser) -> None:
+    # No option has a default here: that way it can be told which ones were given.
+    defaults = rnnlm.Options()
+    add = parser.add_argument
+    add("--data", metavar="FILE", help="a UTF-8 text, plain or .xz; default ptb, the Penn Treebank")
+    add("--unit", choices=("word", "char"), help=f"default {defaults.unit}")
+    add("--cell", choices=("lstm", "rnn"), help=f"default {defaults.cell}")
+    add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
+    add("--wordvec-size", type=_count, help="width of the embeddings, default the hidden size")
+    add("--layers", type=_count, help=f"recurrent layers, default {defaults.layers}")
+    add("--time-size", type=_count, help=f"steps to go back, default {defaults.time_size}")
+    add("--batch-size", type=_count, help=f"streams read side by side, default {defaults.batch_size}")
+    add("--dropout", type=_share, help=f"default {defaults.dropout:g}")
+    add("--tie-weights", action=argparse.BooleanOptionalAction, help="project with the embedding's weights; default no")
+    add("--optimizer", choices=("sgd", "adam"), help=f"default {defaults.optimizer}")
+    add("--lr", type=_positive, help="learning rate; default sgd 20 (cell rnn: 0.1), adam 0.001")
+    add("--max-grad", type=_positive, help="clip the gradients' norm; default 0.25 for sgd with lstm, else no clipping")
+    add("--epochs", type=_count, help=f"default {defaults.epochs}")
+    add("--limit", type=_count, metavar="N", help="learn from the first N words or characters only")
+    add(
+        "--hold-out",
+        type=_share,
+        metavar="SHARE",
+        help="share of the text's end to validate on; default 0.1 for a file",
+    )
+    add("--seed", type=_seed, help=f"default {defaults.seed}; the same seed gives the same bits")
+    add("--threads", type=_count, help="default: all cores")
+    add("--out", metavar="DIR", help="run folder to make; default runs/rnnlm-1, -2 ...")
+    add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
+    add("--quiet", action="store_true", help="print the result only")
+    parser.set_defaults(command=rnnlm.train)
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("run", metavar="RUN", help="run folder that train left")
+    add(
+        "questions",
+        nargs="*",
+        metavar="TEXT",
+        help="sums such as 16+75, without any stdin is read; for a language model the beginning of a text",
+    )
+    texts = parser.add_argument_group("language models")
+    texts.add_argument("--length", type=_count, help="words or characters to write, default 100")
+    texts.add_argument("--temperature", type=_temperature, help="default 1; 0 takes the likeliest every time")
+    texts.add_argument("--top-k", type=_count, metavar="K", help="draw from the K likeliest only")
+    texts.add_argument(
+        "--skip", action="append", metavar="WORD", help="never write it, such as '<unk>'; may be repeated"
+    )
+    texts.add_argument("--seed", type=_seed, help="the same seed writes the same text")
+    parser.set_defaults(command=generate.generate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

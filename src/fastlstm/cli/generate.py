@@ -1,32 +1,77 @@
-"""Let the model of a run folder answer questions."""
+"""Let the model of a run folder answer sums, or go on with a text."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fastlstm.cli import run_folder
 from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
-from fastlstm.models import Seq2seq
+from fastlstm.datasets.text import END_OF_LINE, encode_symbols, join_symbols, split_symbols
+from fastlstm.models import RNNLM, Seq2seq
+
+# What a language model's text may be asked for, beside its beginning.
+TEXT_OPTIONS = ("length", "temperature", "top_k", "skip", "seed")
 
 
-def generate(run: str, questions: Sequence[str]) -> None:
-    """``fastlstm generate``: print each question with the answer of the model in a run folder."""
-    folder = Path(run)
-    config = run_folder.read_config(folder, "addition")
+def generate(args: argparse.Namespace) -> None:
+    """``fastlstm generate``: print what the model of a run folder answers, or how it goes on with a text."""
+    folder = Path(args.run)
+    config = run_folder.read_config(folder, "addition", "rnnlm")
+    given = {name: value for name in TEXT_OPTIONS if (value := getattr(args, name)) is not None}
+    if config["task"] == "rnnlm":
+        print(continued(folder, config, " ".join(args.questions), **given))
+        return
+    if given:
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for language models, {folder} answers sums")
+    model = Seq2seq.load(_model_file(folder))
+    for question in args.questions or map(str.strip, sys.stdin):
+        xs = _encode(question, model, config["question_length"])
+        (said,) = answers(model, xs, config["answer_length"] - 1)
+        print(f"{question.strip()} = {said}")
+
+
+def _model_file(folder: Path) -> Path:
     path = folder / run_folder.MODEL
     if not path.exists():
         several = sorted(str(model.parent) for model in folder.glob(f"*/{run_folder.MODEL}"))
         why = f"it compares several: {', '.join(several)}" if several else "its training is not finished"
         raise FileNotFoundError(f"{folder} has no {run_folder.MODEL}; {why}")
-    model = Seq2seq.load(path)
-    for question in questions or map(str.strip, sys.stdin):
-        xs = _encode(question, model, config["question_length"])
-        (said,) = answers(model, xs, config["answer_length"] - 1)
-        print(f"{question.strip()} = {said}")
+    return path
+
+
+def continued(
+    folder: Path,
+    config: Mapping[str, Any],
+    start: str,
+    *,
+    length: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    skip: Sequence[str] = (),
+    seed: int | None = None,
+) -> str:
+    """A text and how the language model of a run folder goes on with it."""
+    unit = config["options"]["unit"]
+    model = RNNLM.load(_model_file(folder))
+    if not model.vocabulary:
+        raise ValueError("the model has no vocabulary; train it with: fastlstm train rnnlm")
+    symbols = split_symbols(start, unit)
+    begin = symbols or [next((end for end in (END_OF_LINE, "\n") if end in model.vocabulary), model.vocabulary[0])]
+    written = model.generate(
+        encode_symbols(begin, model.vocabulary, "start text").ids,
+        length,
+        temperature=temperature,
+        top_k=top_k,
+        skip_ids=encode_symbols(skip, model.vocabulary, "--skip").ids,
+        seed=seed,
+    )
+    return join_symbols([*symbols, *(model.vocabulary[i] for i in written)], unit)
 
 
 def answers(model: Seq2seq, xs: IntArray, length: int) -> list[str]:

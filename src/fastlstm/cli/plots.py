@@ -1,4 +1,4 @@
-"""Pictures of a training: loss and accuracy by epoch."""
+"""Pictures of a training: loss, accuracy or perplexity by epoch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 Curves = Mapping[str, Sequence[float]]
 
@@ -20,16 +21,33 @@ def plot_runs(folder: Path, title: str, histories: Mapping[str, Curves]) -> None
     histories : mapping of label to history
         History: "loss", "accuracy", "val_loss", "val_accuracy", an entry an epoch.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        print(
-            "matplotlib is not installed, so there are no pictures; run: pip install 'fastlstm[train]'", file=sys.stderr
-        )
-        return
-    _plot(folder / "loss.png", title, "loss", "cross entropy per symbol", histories, percent=False)
-    _plot(folder / "accuracy.png", title, "accuracy", "whole answers right, %", histories, percent=True)
+    if _can_draw():
+        _plot(folder / "loss.png", title, "loss", "cross entropy per symbol", histories)
+        _plot(folder / "accuracy.png", title, "accuracy", "whole answers right, %", histories, scale="percent")
 
 
-def _plot(path: Path, title: str, name: str, axis: str, histories: Mapping[str, Curves], *, percent: bool) -> None:
+def plot_perplexity(folder: Path, title: str, history: Curves) -> None:
+    """Draw perplexity.png: "perplexity" and, where there is one, "val_perplexity", an entry an epoch."""
+    if _can_draw():
+        _plot(folder / "perplexity.png", title, "perplexity", "perplexity", {"": history}, scale="log")
+
+
+def _can_draw() -> bool:
+    if importlib.util.find_spec("matplotlib") is not None:
+        return True
+    print("matplotlib is not installed, so there are no pictures; run: pip install 'fastlstm[train]'", file=sys.stderr)
+    return False
+
+
+def _plot(
+    path: Path,
+    title: str,
+    name: str,
+    axis: str,
+    histories: Mapping[str, Curves],
+    *,
+    scale: Literal["linear", "percent", "log"] = "linear",
+) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -37,7 +55,9 @@ def _plot(path: Path, title: str, name: str, axis: str, histories: Mapping[str, 
     axes = figure.add_subplot(title=title, xlabel="epoch", ylabel=axis)
     for number, (label, history) in enumerate(histories.items()):
         for prefix, rows, style in (("", "training", "--"), ("val_", "held out", "-")):
-            values = [100 * value if percent else value for value in history[prefix + name]]
+            if prefix + name not in history:
+                continue
+            values = [100 * value if scale == "percent" else value for value in history[prefix + name]]
             axes.plot(
                 range(1, len(values) + 1),
                 values,
@@ -48,7 +68,10 @@ def _plot(path: Path, title: str, name: str, axis: str, histories: Mapping[str, 
                 label=f"{label}, {rows}" if label else rows,
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(bottom=0, top=102 if percent else None)
+    if scale == "log":
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0, top=102 if scale == "percent" else None)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(histories))
     figure.savefig(path, dpi=120)

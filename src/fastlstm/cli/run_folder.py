@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fastlstm
 from fastlstm.models.tensor_file import write_atomically
@@ -14,6 +16,8 @@ MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
 CONFIG = "config.json"
+
+Options = TypeVar("Options")
 
 
 def make_run_folder(out: str | None, task: str) -> Path:
@@ -46,8 +50,8 @@ def write_config(folder: Path, task: str, **entries: Any) -> None:
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def read_config(folder: Path, task: str) -> dict[str, Any]:
-    """What `write_config` wrote; raises if the folder is no run of the task."""
+def read_config(folder: Path, *tasks: str) -> dict[str, Any]:
+    """What `write_config` wrote; raises if the folder is no run of one of the tasks."""
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
@@ -55,9 +59,30 @@ def read_config(folder: Path, task: str) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("task") != task:
-        raise ValueError(f"{folder} is no run of the task {task!r}")
+    if not isinstance(config, dict) or config.get("task") not in tasks:
+        raise ValueError(f"{folder} is no run of the task {' or '.join(map(repr, tasks))}")
     return config
+
+
+def given_options(args: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:
+    """What was typed of the fields of a dataclass."""
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def check_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
+    """Raises if --resume goes with options that the run has already."""
+    if given or args.out is not None:
+        raise ValueError("--resume goes on with the options the run had; only --threads and --quiet go with it")
+
+
+def read_options(folder: Path, task: str, kind: type[Options]) -> Options:
+    """The dataclass of options that `write_config` wrote as "options"."""
+    config = read_config(folder, task)
+    try:
+        return kind(**config["options"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is damaged: its options do not fit ({error})") from None
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:

@@ -5,5 +5,6 @@ Files are looked for where their path says and below the folder that the environ
 
 from fastlstm.datasets.addition import addition, read_addition
 from fastlstm.datasets.pairs import SequencePairs, hold_out
+from fastlstm.datasets.text import Text, plain_text, ptb
 
-__all__ = ["SequencePairs", "addition", "hold_out", "read_addition"]
+__all__ = ["SequencePairs", "Text", "addition", "hold_out", "plain_text", "ptb", "read_addition"]

@@ -162,8 +162,8 @@ class Trainer:
             callback.on_train_batch_begin(batch)
         loss = model.forward(self.xs[rows], self.ts[rows])
         model.backward()
+        add_batch(self.means, model, loss, self.metrics)  # of the weights that made the loss
         self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
-        add_batch(self.means, model, loss, self.metrics)
         self.batch = batch + 1
         if self._after_batch:
             logs = {name: mean.value for name, mean in self.means.items()}

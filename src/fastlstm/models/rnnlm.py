@@ -1,0 +1,510 @@
+"""Language model: embedding, a stack of recurrent layers, and the probability of every next id.
+
+Mikolov et al. (2010), "Recurrent neural network based language model"; Zaremba, Sutskever, Vinyals (2014), "Recurrent
+neural network regularization" (dropout between the layers); Press, Wolf (2017), "Using the output embedding to improve
+language models" (tied weights). Layers and initial weights as in chapters 5 and 6 of "Deep Learning from Scratch 2".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
+from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeRNN
+from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.ops import scalars
+
+if TYPE_CHECKING:
+    from fastlstm.training import Callback, History, OptimizerLike
+
+IGNORED = -1  # a target of this value does not count
+CELLS = ("lstm", "rnn")
+
+
+class PerplexityMean(RunningMean):
+    """A mean of losses whose value is its exponential."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> float:
+        mean = super().value
+        # Above, float64 has no number for it.
+        return math.inf if mean > 709 else math.exp(mean)
+
+
+def with_perplexity(means: Mapping[str, RunningMean]) -> dict[str, RunningMean]:
+    """The same sums, of which "perplexity" gives the exponential of its mean."""
+    return {
+        name: PerplexityMean(mean.total, mean.count) if name == "perplexity" else mean for name, mean in means.items()
+    }
+
+
+class TiedOutput(Layer):
+    """Projection to the vocabulary by the transposed embedding, softmax and cross entropy.
+
+    Parameters
+    ----------
+    W : (V, E)
+        The embedding's own array; neither it nor its gradient is ever copied to be transposed.
+    b : (V,)
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W", "b")
+
+    def __init__(self, W: FloatArray, b: FloatArray) -> None:
+        self._affine = TimeAffineWithLoss(W.T, b)
+        dW, db = self._affine.grads
+        self.params = [W, b]
+        self.grads = [dW.T, db]
+
+    def scores(self, hs: FloatArray) -> FloatArray:
+        """Hidden states (..., E) -> scores (..., V), without a loss."""
+        return self._affine.scores(hs)
+
+    def forward(self, hs: FloatArray, ts: Array) -> float:
+        """hs (N, T, E), targets ts (N, T) -> loss. Steps whose target is -1 do not count."""
+        return self._affine.forward(hs, ts)
+
+    def backward(self) -> FloatArray:
+        """Gradient by hs, (N, T, E)."""
+        return self._affine.backward()
+
+
+class RNNLM(Model):
+    """A language model over ids: what comes next, given all that came before.
+
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size : int
+    cell : "lstm" or "rnn"
+    num_layers : int
+        Recurrent layers.
+    dropout : float from 0 to below 1
+        On the inputs of every recurrent layer and of the output layer, while training.
+    tie_weights : bool
+        The output layer projects with the embedding's weights; needs wordvec_size = hidden_size.
+    seed : int, optional
+        Fixes the initial weights and the dropout masks.
+    dtype : "float32" or "float64"
+
+    Notes
+    -----
+    ``forward`` takes ids xs (N, T) and the ids that follow, ts (N, T): N streams side by side. Each call goes on from
+    the state the call before ended with; ``backward`` stays within the call (truncated backpropagation through time).
+    ``reset_state`` starts anew. Targets of -1 do not count. Metrics: "perplexity", the exponential of the loss;
+    "accuracy", the share of ids that were the likeliest to come next. Gates lie in the order "ifgo".
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
+        *,
+        cell: str = "lstm",
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        tie_weights: bool = False,
+        seed: int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        dtype = np.dtype(dtype).name
+        sizes = {
+            "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
+            "wordvec_size": scalars.integer("wordvec_size", wordvec_size, 1),
+            "hidden_size": scalars.integer("hidden_size", hidden_size, 1),
+            "num_layers": scalars.integer("num_layers", num_layers, 1),
+        }
+        if cell not in CELLS:
+            raise ValueError(f"cell is {cell!r}, expected 'lstm' or 'rnn'")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
+        if tie_weights and wordvec_size != hidden_size:
+            raise ValueError(
+                f"tie_weights needs equal widths, but wordvec_size is {wordvec_size} and hidden_size {hidden_size}"
+            )
+        switches = {"cell": cell, "dropout": dropout, "tie_weights": tie_weights, "seed": seed, "dtype": dtype}
+        super().__init__({**sizes, **switches}, seed)
+
+        weights = InitialWeights(self.rng, dtype)
+        W = weights.embedding(vocab_size, wordvec_size)
+        self._embedding = TimeEmbedding(W)
+        self._recurrent = [
+            _recurrent_layer(weights, cell, wordvec_size if depth == 0 else hidden_size, hidden_size)
+            for depth in range(num_layers)
+        ]
+        self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(num_layers + 1)]
+        self._output: TiedOutput | TimeAffineWithLoss
+        if tie_weights:
+            self._output = TiedOutput(W, np.zeros(vocab_size, W.dtype))
+        else:
+            self._output = TimeAffineWithLoss(*weights.affine(hidden_size, vocab_size))
+        layers: dict[str, Layer] = {"embedding": self._embedding}
+        layers |= {f"{cell}{depth}": layer for depth, layer in enumerate(self._recurrent, 1)}
+        self._own_layers({**layers, "output": self._output})
+        self._targets: IntArray | None = None
+        self._loss = 0.0
+        self._features: FloatArray | None = None
+        self._scores: FloatArray | None = None
+
+    # ----------------------------------------------------------------------------------------
+    # The carried state
+    # ----------------------------------------------------------------------------------------
+
+    def reset_state(self) -> None:
+        """The next call starts from zeros."""
+        for layer in self._recurrent:
+            layer.reset_state()
+
+    def state(self) -> list[FloatArray]:
+        """What the next call starts from: h (N, H) of every layer from below, for an LSTM h and c; empty for zeros."""
+        arrays = []
+        for layer in self._recurrent:
+            arrays += [layer.h, layer.c] if isinstance(layer, TimeLSTM) else [layer.h]
+        return [array for array in arrays if array is not None]
+
+    def set_state(self, state: Sequence[FloatArray]) -> None:
+        """Go on from what `state` returned."""
+        if not state:
+            self.reset_state()
+            return
+        per_layer = 2 if self.options["cell"] == "lstm" else 1
+        if len(state) != per_layer * len(self._recurrent):
+            raise ValueError(f"state has {len(state)} arrays, expected {per_layer * len(self._recurrent)} or none")
+        for depth, layer in enumerate(self._recurrent):
+            layer.set_state(*state[depth * per_layer : (depth + 1) * per_layer])
+
+    @contextmanager
+    def _from_zero_state(self) -> Iterator[None]:
+        """Inside the block the state starts at zero; afterwards it is what it was before."""
+        before = self.state()
+        self.reset_state()
+        try:
+            yield
+        finally:
+            self.set_state(before)
+
+    # ----------------------------------------------------------------------------------------
+    # Forward and backward
+    # ----------------------------------------------------------------------------------------
+
+    def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
+        """Ids xs (N, T) and the ids that follow, ts (N, T), of any array-likes; ts may be one-hot (N, T, V)."""
+        ts = np.asarray(ts)
+        if ts.ndim == 3:
+            ts = ts.argmax(axis=-1)
+        xs, ts = _as_ids("xs", xs, 2), _as_ids("ts", ts, 2)
+        if xs.shape != ts.shape:
+            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
+        return xs, ts
+
+    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
+        """Ids xs (N, T), the ids that follow ts (N, T) -> loss. Goes on from the state of the call before."""
+        targets: IntArray = ts.argmax(axis=-1) if ts.ndim == 3 else ts
+        features = self._features_of(xs, training=training)
+        self._targets = targets
+        if training:
+            self._features, self._scores = features, None
+            self._loss = self._output.forward(features, targets)
+        else:
+            self._features, self._scores = None, self._output.scores(features)
+            self._loss = ops.softmax_cross_entropy(self._scores, targets).loss
+        return self._loss
+
+    def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
+        """What the output layer projects, (N, T, H)."""
+        h = self._recurrent[0].h
+        if h is not None and len(h) != len(xs):
+            raise ValueError(
+                f"xs has {len(xs)} streams, but the state carried over has {len(h)}; reset_state() starts anew"
+            )
+        for dropout in self._dropouts:
+            dropout.train_flg = training and dropout.dropout_ratio > 0
+        out = self._embedding.forward(xs)
+        for dropout, layer in zip(self._dropouts, self._recurrent, strict=False):
+            out = layer.forward(dropout.forward(out), training=training)
+        return self._dropouts[-1].forward(out)
+
+    def _backward(self) -> None:
+        dout = self._dropouts[-1].backward(self._output.backward())
+        for dropout, layer in reversed(list(zip(self._dropouts, self._recurrent, strict=False))):
+            dout = dropout.backward(layer.backward(dout))
+        self._embedding.backward(dout)
+
+    @property
+    def loss_count(self) -> int:
+        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """As for all models; of "perplexity", the sum of the losses, for `PerplexityMean`."""
+        if self._targets is None:
+            raise RuntimeError("batch_metrics was called before forward")
+        count = self.loss_count
+        sums: dict[str, tuple[float, int]] = {}
+        for name in names:
+            if name == "perplexity":
+                sums[name] = (self._loss * count, count)
+            else:
+                if self._scores is None:
+                    assert self._features is not None
+                    self._scores = self._output.scores(self._features)
+                sums[name] = (float((self._scores.argmax(axis=-1) == self._targets).sum()), count)
+        return sums
+
+    # ----------------------------------------------------------------------------------------
+    # Training and use
+    # ----------------------------------------------------------------------------------------
+
+    def fit(  # type: ignore[override] # one text instead of examples: there are no rows to shuffle or to pair
+        self,
+        corpus: Array,
+        *,
+        epochs: int,
+        time_size: int = 35,
+        batch_size: int = 20,
+        optimizer: OptimizerLike = "adam",
+        max_grad: float | None = None,
+        validation_split: float = 0.0,
+        validation_data: Array | None = None,
+        metrics: Sequence[str] = ("loss", "perplexity"),
+        callbacks: Sequence[Callback] = (),
+        verbose: int | str = "auto",
+    ) -> History:
+        """Learn a text: one long array of ids, cut into parallel streams.
+
+        Parameters
+        ----------
+        corpus : (L,) ids
+        epochs : int
+            How often the text is read. Every epoch starts from the zero state.
+        time_size : int
+            Steps that ``backward`` goes back; the state is carried over from one such piece to the next.
+        batch_size : int
+            Streams read side by side.
+        validation_split : float from 0 to below 1
+            Hold out the end of the text.
+        validation_data : (K,) ids, optional
+            Another text, evaluated after every epoch in batch_size streams; takes precedence over validation_split.
+        optimizer, max_grad, metrics, callbacks, verbose
+            As in `Model.fit`.
+
+        Returns
+        -------
+        History
+            ``history["perplexity"]`` and the others are lists, an entry an epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
+        """
+        from fastlstm.training.streams import StreamTrainer
+
+        corpus = self.check_corpus("corpus", corpus)
+        split = scalars.below_one("validation_split", validation_split)
+        if validation_data is not None:
+            validation_data = self.check_corpus("validation_data", validation_data)
+        elif split:
+            end = len(corpus) - int(len(corpus) * split)
+            validation_data = self.check_corpus("the held-out end of corpus", corpus[end:])
+            corpus = self.check_corpus("the part of corpus to learn from", corpus[:end])
+        return StreamTrainer(
+            self,
+            corpus,
+            time_size=time_size,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            epochs=epochs,
+            optimizer=optimizer,
+            max_grad=max_grad,
+            metrics=metrics,
+            callbacks=callbacks,
+            verbose=verbose,
+        ).run()
+
+    def evaluate(
+        self,
+        xs: Array,
+        ts: Array | None = None,
+        *,
+        batch_size: int = 20,
+        time_size: int = 35,
+        metrics: Sequence[str] | None = None,
+    ) -> dict[str, float]:
+        """Loss, perplexity and accuracy of a text, without learning and without a change of the carried state.
+
+        Parameters
+        ----------
+        xs : (L,) ids
+            The text, read as batch_size parallel streams from the zero state. Every id but the first counts once.
+        ts : (N, L) ids, optional
+            With it, xs (N, L) are streams and ts what follows each of their ids.
+        batch_size, time_size : int
+            time_size changes memory and speed only.
+        metrics : sequence of str, optional
+            Some of "perplexity" and "accuracy", all unless named.
+        """
+        if ts is None:
+            xs, ts = parallel_streams(self.check_corpus("xs", xs), scalars.integer("batch_size", batch_size, 1))
+        else:
+            xs, ts = self.check_batch(xs, ts)
+        time_size = scalars.integer("time_size", time_size, 1)
+        names = self.check_metrics(self.metric_names if metrics is None else metrics)
+        means = with_perplexity({name: RunningMean() for name in ("loss", *names)})
+        with self._from_zero_state():
+            for start in range(0, xs.shape[1], time_size):
+                steps = slice(start, start + time_size)
+                piece = np.ascontiguousarray(xs[:, steps]), np.ascontiguousarray(ts[:, steps])
+                add_batch(means, self, self.forward(*piece, training=False), names)
+        return {name: mean.value for name, mean in means.items()}
+
+    def predict(self, xs: IntArray) -> FloatArray:
+        """Probabilities of every next id.
+
+        Parameters
+        ----------
+        xs : (N, T) ids
+            Read from the zero state; the carried state does not change.
+
+        Returns
+        -------
+        (N, T, V) array
+            [:, t] are the probabilities of what follows ``xs[:, t]``.
+        """
+        with self._from_zero_state():
+            scores = self._output.scores(self._features_of(_as_ids("xs", xs, 2), training=False))
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        return scores
+
+    def generate(
+        self,
+        start_ids: int | Sequence[int] | IntArray,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        skip_ids: Sequence[int] | IntArray = (),
+        seed: int | None = None,
+    ) -> IntArray:
+        """Go on with a text, id by id.
+
+        Parameters
+        ----------
+        start_ids : int or (S,) ids
+            How the text begins; read from the zero state. The carried state does not change.
+        length : int
+            How many ids to write.
+        temperature : float
+            Below 1 likely ids become likelier; 0 takes the likeliest every time.
+        top_k : int, optional
+            Draw from the k likeliest ids only.
+        skip_ids : sequence of int
+            Ids that are never written.
+        seed : int, optional
+            The same seed draws the same text.
+
+        Returns
+        -------
+        (length,) int64
+            Without start_ids.
+        """
+        V = self.options["vocab_size"]
+        if np.size(start_ids) == 0:
+            raise ValueError("start_ids is empty, expected at least one id to go on from")
+        start = self._check_ids("start_ids", np.atleast_1d(start_ids))
+        skip = np.asarray(skip_ids)
+        skip = self._check_ids("skip_ids", skip) if skip.size else np.empty(0, np.int64)
+        length = scalars.integer("length", length, 0)
+        temperature = scalars.finite("temperature", temperature, 0)
+        allowed = V - len(np.unique(skip))
+        if not allowed:
+            raise ValueError(f"skip_ids holds all {V} ids, so that nothing is left to write")
+        keep = allowed if top_k is None else min(scalars.integer("top_k", top_k, 1), allowed)
+        rng = np.random.default_rng(seed)
+        out = np.empty(length, np.int64)
+        last = start[None]
+        with self._from_zero_state():
+            for i in range(length):
+                features = self._features_of(last, training=False)
+                scores = self._output.scores(features[:, -1])[0].astype(np.float64)
+                scores[skip] = -np.inf
+                out[i] = _draw(scores, keep, temperature, rng)
+                last = out[None, i : i + 1]
+        return out
+
+    def check_corpus(self, name: str, corpus: Any) -> IntArray:
+        """A text as ids (L,); raises if it cannot be learned from."""
+        ids = self._check_ids(name, corpus)
+        if len(ids) < 2:
+            raise ValueError(f"{name} has {len(ids)} ids, expected at least 2: one to read and one to say")
+        return ids
+
+    def _check_ids(self, name: str, ids: Any) -> IntArray:
+        checked = _as_ids(name, ids, 1)
+        V = self.options["vocab_size"]
+        if len(checked) and (checked.min() < 0 or checked.max() >= V):
+            wrong = checked[(checked < 0) | (checked >= V)][0]
+            raise IndexError(f"{name} holds {wrong}, expected 0 to {V - 1} (vocab_size = {V})")
+        return checked
+
+
+def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:
+    """Cut a text (L,) into streams: ids xs and the ids that follow ts, both (streams, ceil((L - 1) / streams)).
+
+    Each id of the text but the first stands in ts once; the last places, which it does not fill, hold 0 and -1.
+    """
+    steps = -(-(len(corpus) - 1) // streams)
+    xs, ts = np.zeros(streams * steps, corpus.dtype), np.full(streams * steps, IGNORED, corpus.dtype)
+    xs[: len(corpus) - 1], ts[: len(corpus) - 1] = corpus[:-1], corpus[1:]
+    return xs.reshape(streams, steps), ts.reshape(streams, steps)
+
+
+def windows(streams: IntArray, time_size: int, fill: int) -> IntArray:
+    """Cut streams (N, L) into pieces one below the other, (ceil(L / time_size) N, time_size), filled up at the end."""
+    N, L = streams.shape
+    count = -(-L // time_size)
+    padded = np.full((N, count * time_size), fill, streams.dtype)
+    padded[:, :L] = streams
+    return np.ascontiguousarray(padded.reshape(N, count, time_size).swapaxes(0, 1)).reshape(count * N, time_size)
+
+
+def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> TimeLSTM | TimeRNN:
+    if cell == "lstm":
+        return TimeLSTM(*weights.lstm(D, H), stateful=True, gate_order=DEFAULT_GATE_ORDER)
+    Wx, b = weights.affine(D, H)
+    Wh, _ = weights.affine(H, H)
+    return TimeRNN(Wx, Wh, b, stateful=True)
+
+
+def _draw(scores: FloatArray, keep: int, temperature: float, rng: np.random.Generator) -> int:
+    """One id by its score, (V,), among the ``keep`` with the highest; of equals the first."""
+    if temperature == 0:
+        return int(scores.argmax())
+    best = np.argsort(-scores, kind="stable")[:keep]
+    with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right
+        p = np.exp((scores[best] - scores[best[0]]) / temperature)
+    return int(rng.choice(best, p=p / p.sum()))
+
+
+def _as_ids(name: str, ids: Any, ndim: int) -> IntArray:
+    """Integer ids with ndim axes as int32 or int64, C-contiguous."""
+    ids = np.asarray(ids)
+    if ids.ndim != ndim:
+        axes = "one axis, (ids,)" if ndim == 1 else "two axes, (streams, time steps)"
+        raise ValueError(f"{name} has shape {ids.shape}, expected {axes}")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
+    as_signed: IntArray = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
+    return np.ascontiguousarray(as_signed)

@@ -1,0 +1,86 @@
+"""Training on one long text, read as parallel streams with the state carried over."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from fastlstm.contract import FloatArray, IntArray
+from fastlstm.models.model import RunningMean
+from fastlstm.models.rnnlm import IGNORED, RNNLM, parallel_streams, windows, with_perplexity
+from fastlstm.ops import scalars
+from fastlstm.training.callbacks import Callback
+from fastlstm.training.loop import Trainer
+
+
+class CarriedState(Callback):
+    """Starts every epoch from the zero state, and has checkpoints keep the state that is carried over."""
+
+    state_names: ClassVar[tuple[str, ...]] = ("states",)
+
+    def __init__(self, model: RNNLM) -> None:
+        super().__init__()
+        self._model = model
+
+    @property
+    def states(self) -> list[FloatArray]:
+        return self._model.state()
+
+    @states.setter
+    def states(self, states: list[FloatArray]) -> None:
+        self._model.set_state(states)
+
+    def on_epoch_begin(self, epoch: int) -> None:  # noqa: ARG002
+        self._model.reset_state()
+
+
+class StreamTrainer(Trainer):
+    """The training loop where a batch is the next piece of all streams.
+
+    Parameters
+    ----------
+    model : RNNLM
+    corpus : (L,) ids
+    time_size, batch_size : int
+        Steps of a piece, and streams.
+    validation_data : (K,) ids or None
+    options
+        The other arguments of ``RNNLM.fit``.
+    """
+
+    def __init__(
+        self,
+        model: RNNLM,
+        corpus: IntArray,
+        *,
+        time_size: int,
+        batch_size: int,
+        validation_data: IntArray | None,
+        callbacks: Any,
+        **options: Any,
+    ) -> None:
+        self.time_size = scalars.integer("time_size", time_size, 1)
+        streams = scalars.integer("batch_size", batch_size, 1)
+        xs, ts = parallel_streams(corpus, streams)
+        super().__init__(
+            model,
+            windows(xs, self.time_size, 0),
+            windows(ts, self.time_size, IGNORED),
+            batch_size=streams,
+            validation_data=None if validation_data is None else parallel_streams(validation_data, streams),
+            callbacks=[CarriedState(model), *callbacks],
+            shuffle=False,
+            **options,
+        )
+
+    # A checkpoint and the loop know sums and counts only; what becomes of them is decided here.
+    @property
+    def means(self) -> dict[str, RunningMean]:
+        """Loss and metrics of the epoch at hand."""
+        return self._means
+
+    @means.setter
+    def means(self, means: dict[str, RunningMean]) -> None:
+        self._means = with_perplexity(means)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "time_size": self.time_size}

@@ -1,0 +1,192 @@
+"""LSTM forward and backward over whole sequences, against torch.nn.LSTM (oneDNN) and the textbook code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import fresh_process, machine, textbook
+from benchmarks.conftest import Compare, Report
+from benchmarks.measure import FULL, OURS, QUICK, TEXTBOOK, Case, Comparison, Effort, agree, compare
+from fastlstm import ops, use_backend
+from fastlstm.contract import BOOK_GATE_ORDER, DEFAULT_GATE_ORDER, TOLERANCE, Array
+
+# (N, T, D, H)
+SHAPES = {
+    "addition": (128, 7, 16, 128),
+    "decoder": (128, 4, 16, 128),
+    "rnnlm": (20, 35, 100, 100),
+    "ptb": (20, 35, 650, 650),
+    "nmt": (64, 18, 256, 1024),
+    "char": (64, 28, 70, 256),
+    "imdb": (16, 100, 128, 128),
+    "one": (1, 100, 256, 256),
+}
+# So little work that the calls' overhead decides; not part of the mean.
+SINE = {"sine": (10, 25, 1, 20)}
+WIDE = ("ptb", "nmt")  # H >= 650: the share of the peak is taken there
+
+# The most that both sides' sums may differ by, of the largest element: orders of summation differ.
+PEER_TOLERANCE = 1e-4
+
+ONLY_AVX2 = {
+    "FASTLSTM_MAX_ISA": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+
+
+def inputs(name: str, gates: int) -> dict[str, Array]:
+    """xs, Wx, Wh, b and dhs of a shape, all non-zero."""
+    N, T, D, H = {**SHAPES, **SINE}[name]
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int, scale: float = 0.1) -> Array:
+        return np.float32(scale) * rng.standard_normal(shape, dtype=np.float32)
+
+    # Larger weights make a network over many steps chaotic: rounding alone would tell the sides apart.
+    return {
+        "xs": draw(N, T, D, scale=1.0),
+        "Wx": draw(D, gates * H, scale=D**-0.5),
+        "Wh": draw(H, gates * H, scale=H**-0.5),
+        "b": draw(gates * H),
+        "dhs": draw(N, T, H),
+    }
+
+
+def operations(name: str, gates: int) -> float:
+    """Multiplications and additions of the matrix products, forward and backward (twice as many)."""
+    N, T, D, H = {**SHAPES, **SINE}[name]
+    return 3.0 * 2 * N * T * (D + H) * gates * H
+
+
+def reorder_gates(array: Array, given: str, wanted: str) -> Array:
+    """The blocks of H columns of the last axis in another gate order."""
+    blocks = np.split(array, 4, axis=-1)
+    return np.concatenate([blocks[given.index(gate)] for gate in wanted], axis=-1)
+
+
+class OurLSTM:
+    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+        self._xs, self._weights, self._dhs = xs, (Wx, Wh, b), dhs
+
+    def __call__(self) -> Any:
+        out = ops.lstm_forward(self._xs, *self._weights)
+        return out, ops.lstm_backward(self._dhs, out.tape)
+
+    def results(self) -> dict[str, Array]:
+        out, grads = self()
+        return {"hs": out.hs, "dxs": grads.dxs, "dWx": grads.dWx, "dWh": grads.dWh, "db": grads.db}
+
+
+class TextbookLSTM:
+    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+        weights = (reorder_gates(weight, DEFAULT_GATE_ORDER, BOOK_GATE_ORDER) for weight in (Wx, Wh, b))
+        self._layer = textbook.TimeLSTM(*weights)
+        self._xs, self._dhs = xs, dhs
+
+    def __call__(self) -> tuple[Array, Array]:
+        hs = self._layer.forward(self._xs)[0]
+        return hs, self._layer.backward(self._dhs)[0]
+
+    def results(self) -> dict[str, Array]:
+        hs, dxs = self()
+        grads = (reorder_gates(grad, BOOK_GATE_ORDER, DEFAULT_GATE_ORDER) for grad in self._layer.grads)
+        return {"hs": hs, "dxs": dxs, **dict(zip(("dWx", "dWh", "db"), grads, strict=True))}
+
+
+@functools.cache
+def definition(side: Callable[..., Any], name: str, gates: int) -> dict[str, Array]:
+    """The results of ``side`` with the numpy backend in float64."""
+    with use_backend("numpy"):
+        results: dict[str, Array] = side(
+            **{array: values.astype(np.float64) for array, values in inputs(name, gates).items()}
+        ).results()
+    return results
+
+
+def check_recurrent(sides: dict[str, Any], want: Callable[[], dict[str, Array]]) -> Callable[[], None]:
+    """Ours against the definition, the peers against ours."""
+
+    def check() -> None:
+        got = sides[OURS].results()
+        agree("our result and the definition", got, want(), TOLERANCE["float32"])
+        for peer in list(sides)[1:]:
+            agree(f"the result of {peer}", sides[peer].results(), got, PEER_TOLERANCE)
+
+    return check
+
+
+def lstm_case(
+    name: str, *, backend: str | None = None, threads: int = machine.CORES, peers: tuple[str, ...] = ("torch", TEXTBOOK)
+) -> Case:
+    arrays = inputs(name, 4)
+    sides: dict[str, Any] = {OURS: OurLSTM(**arrays)}
+    if "torch" in peers and (torch := machine.torch_or_none()):
+        from benchmarks import torch_peers
+
+        sides["torch"] = torch_peers.Recurrent(torch.nn.LSTM, **arrays)
+    if TEXTBOOK in peers:
+        sides[TEXTBOOK] = TextbookLSTM(**arrays)
+    family = "LSTM forward + backward" if name in SHAPES else "LSTM, small calls"
+    family += f", {threads} thread" if threads == 1 else ""
+    if backend:
+        family += f", {backend}"
+    shape = {**SHAPES, **SINE}[name]
+    return Case(
+        family,
+        f"{name} {shape}".replace(" ", ""),
+        sides,
+        check_recurrent(sides, lambda: definition(OurLSTM, name, 4)),
+        operations(name, 4),
+        backend,
+        threads,
+    )
+
+
+def seconds_beside_torch(names: list[str], *effort: Any) -> list[dict[str, list[float]]]:
+    """The times of both sides for each shape; for a process of its own."""
+    return [dict(compare(lstm_case(name, peers=("torch",)), Effort(*effort)).seconds) for name in names]
+
+
+def compare_with_avx2_only(names: list[str], effort: Effort) -> list[Comparison]:
+    """Both sides in a process in which neither may use more than AVX2."""
+    times = fresh_process.call(seconds_beside_torch, names, *astuple(effort), environment=ONLY_AVX2)
+    return [
+        Comparison("LSTM forward + backward, AVX2 only", name, seconds, operations(name, 4))
+        for name, seconds in zip(names, times, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *SINE])
+def test_lstm(compare: Compare, name: str) -> None:
+    compare(lstm_case(name))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_lstm_on_one_thread(compare: Compare, name: str) -> None:
+    compare(lstm_case(name, threads=1, peers=("torch",)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_lstm_numba(compare: Compare, name: str) -> None:
+    pytest.importorskip("numba", reason="Numba is not installed: pip install numba")
+    compare(lstm_case(name, backend="numba", peers=(TEXTBOOK,)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_lstm_with_avx2_only(benchmark: Any, report: Report, name: str) -> None:
+    """pytest-benchmark's time is that of the process; the times of both sides stand in its extra information."""
+    if machine.torch_or_none() is None:
+        pytest.skip("PyTorch is not installed: pip install torch")
+    benchmark.group = "LSTM forward + backward, AVX2 only: the process that compares"
+    effort = QUICK if benchmark.disabled else FULL
+    (comparison,) = benchmark.pedantic(compare_with_avx2_only, args=([name], effort), rounds=1, iterations=1)
+    benchmark.extra_info["fastlstm median s"] = comparison.median()
+    report(comparison)

@@ -1,0 +1,203 @@
+"""Whole training steps of whole models, forward, backward, clip and update: what a user waits for.
+
+Against the same models in torch, from the same weights on the same batches. Dropout is left out, so that both sides
+can be compared number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import machine
+from benchmarks.conftest import Compare
+from benchmarks.measure import OURS, Case, agree
+from benchmarks.text_ids import text_ids
+from fastlstm import ops
+from fastlstm.contract import FloatArray, IntArray, RowGrad
+from fastlstm.models import Seq2seq
+from fastlstm.optim import Adam
+
+Batches = Sequence[tuple[IntArray, IntArray]]
+
+BATCHES = 4
+CHECKED_STEPS = 3
+# Rounding grows from step to step, and the first steps of Adam divide a gradient by its own size.
+LOSS_TOLERANCE = 1e-4
+
+
+# --------------------------------------------------------------------------------------------
+# Sequence to sequence
+# --------------------------------------------------------------------------------------------
+
+ADAM_LR, ADAM_MAX_NORM = 1e-3, 5.0
+
+
+class OurSeq2seq:
+    def __init__(self, model: Seq2seq, batches: Batches) -> None:
+        self._model = model
+        self._optimizer = Adam(ADAM_LR)
+        self._batches = batches
+        self._step = 0
+
+    def __call__(self) -> float:
+        xs, ts = self._batches[self._step % len(self._batches)]
+        self._step += 1
+        loss = self._model.forward(xs, ts)
+        self._model.backward()
+        self._optimizer.update(self._model.params, self._model.grads, ADAM_MAX_NORM)
+        return loss
+
+
+def seq2seq_case(name: str, V: int, target_V: int, D: int, H: int, *, N: int, S: int, T: int) -> Case:
+    """Sources of S ids; targets of T ids, the start symbol included."""
+    rng = np.random.default_rng(0)
+    batches = [(text_ids(rng, V, N, S), text_ids(rng, target_V, N, T)) for _ in range(BATCHES)]
+    model = Seq2seq(V, D, H, target_vocab_size=target_V, seed=1)
+    weights = {parameter: array.copy() for parameter, array in model.named_parameters()}
+    sides: dict[str, Callable[[], float]] = {OURS: OurSeq2seq(model, batches)}
+    if machine.torch_or_none():
+        from benchmarks import torch_peers
+
+        sides["torch"] = torch_peers.Seq2seq(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
+    return Case("training step", f"{name} V{target_V} D{D} H{H} N{N}", sides, equal_losses(sides))
+
+
+# --------------------------------------------------------------------------------------------
+# Language models, in a loop of one's own
+# --------------------------------------------------------------------------------------------
+
+SGD_LR, SGD_MAX_NORM = 20.0, 0.25
+
+
+class OurLanguageModel:
+    """Embedding, stateful LSTMs and a projection to the vocabulary, written with ``fastlstm.ops``.
+
+    Tied, without an output weight of its own: the projection reads the transposed embedding where it lies.
+    """
+
+    def __init__(
+        self,
+        embedding: FloatArray,
+        lstms: Sequence[tuple[FloatArray, FloatArray, FloatArray]],
+        output: FloatArray | None,
+        biases: FloatArray,
+        batches: Batches,
+    ) -> None:
+        self._embedding, self._lstms, self._output, self._biases = embedding, lstms, output, biases
+        self._params = [embedding, *(weight for lstm in lstms for weight in lstm), biases]
+        if output is not None:
+            self._params.append(output)
+        self._states: list[tuple[FloatArray | None, FloatArray | None]] = [(None, None)] * len(lstms)
+        self._batches = batches
+        self._step = 0
+
+    def __call__(self) -> float:
+        ids, targets = self._batches[self._step % len(self._batches)]
+        self._step += 1
+        hs = ops.embedding_forward(self._embedding, ids)
+        tapes = []
+        for k, (lstm, (h0, c0)) in enumerate(zip(self._lstms, self._states, strict=True)):
+            out = ops.lstm_forward(hs, *lstm, h0=h0, c0=c0)
+            hs, self._states[k] = out.hs, (out.h_n, out.c_n)
+            tapes.append(out.tape)
+
+        output = self._embedding.T if self._output is None else self._output
+        loss, dhs, doutput, dbiases = ops.linear_cross_entropy(hs, output, self._biases, targets)
+        grads: list[FloatArray | RowGrad] = [dbiases]
+        for tape in reversed(tapes):
+            lstm_grads = ops.lstm_backward(dhs, tape)
+            dhs = lstm_grads.dxs
+            grads = [lstm_grads.dWx, lstm_grads.dWh, lstm_grads.db, *grads]
+        if self._output is None:
+            dembedding = np.ascontiguousarray(doutput.T)
+            ops.scatter_add(dembedding, ids, dhs)
+            grads = [dembedding, *grads]
+        else:
+            grads = [ops.embedding_backward_rows(ids, dhs), *grads, doutput]
+
+        scale = ops.clip_scale(ops.global_norm(grads), SGD_MAX_NORM)
+        ops.sgd_update(self._params, grads, SGD_LR, grad_scale=scale)
+        return loss
+
+
+def language_model_weights(V: int, D: int, H: int, layers: int, *, tied: bool) -> dict[str, Any]:
+    """Of its own for each side: both change them in place."""
+    rng = np.random.default_rng(1)
+
+    def draw(rows: int, columns: int, scale: float) -> FloatArray:
+        return np.float32(scale) * rng.standard_normal((rows, columns), dtype=np.float32)
+
+    lstms = []
+    for k in range(layers):
+        width = D if k == 0 else H
+        lstms.append((draw(width, 4 * H, width**-0.5), draw(H, 4 * H, H**-0.5), np.zeros(4 * H, np.float32)))
+    return {
+        "embedding": draw(V, D, D**-0.5),
+        "lstms": lstms,
+        "output": None if tied else draw(H, V, H**-0.5),
+        "biases": np.zeros(V, np.float32),
+    }
+
+
+def language_model_case(name: str, V: int, D: int, H: int, layers: int, *, tied: bool, N: int, T: int) -> Case:
+    rng = np.random.default_rng(0)
+    batches = [(text_ids(rng, V, N, T), text_ids(rng, V, N, T)) for _ in range(BATCHES)]
+    sizes = (V, D, H, layers)
+    sides: dict[str, Callable[[], float]] = {
+        OURS: OurLanguageModel(**language_model_weights(*sizes, tied=tied), batches=batches)
+    }
+    if machine.torch_or_none():
+        from benchmarks import torch_peers
+
+        weights = language_model_weights(*sizes, tied=tied)
+        sides["torch"] = torch_peers.LanguageModel(**weights, batches=batches, lr=SGD_LR, max_norm=SGD_MAX_NORM)
+    return Case("training step", f"{name} V{V} H{H} N{N} T{T}", sides, equal_losses(sides))
+
+
+# --------------------------------------------------------------------------------------------
+# The four models
+# --------------------------------------------------------------------------------------------
+
+
+def equal_losses(sides: Mapping[str, Callable[[], float]]) -> Callable[[], None]:
+    """The first steps of both sides have equal losses; from the second on that takes equal gradients and updates."""
+
+    def check() -> None:
+        losses = {side: np.array([call() for _ in range(CHECKED_STEPS)]) for side, call in sides.items()}
+        for side in sides:
+            agree(side, {"losses": losses[side]}, {"losses": losses[OURS]}, LOSS_TOLERANCE)
+
+    return check
+
+
+def addition_case() -> Case:
+    return seq2seq_case("addition", 13, 13, 16, 128, N=128, S=7, T=5)
+
+
+def small_language_model_case() -> Case:
+    return language_model_case("RNNLM 100", 10_000, 100, 100, 1, tied=False, N=20, T=35)
+
+
+def large_language_model_case() -> Case:
+    return language_model_case("RNNLM 2x650 tied", 10_000, 650, 650, 2, tied=True, N=20, T=35)
+
+
+def translation_case() -> Case:
+    return seq2seq_case("NMT", 6500, 8778, 256, 1024, N=64, S=18, T=18)
+
+
+CASES = {
+    "addition": addition_case,
+    "RNNLM 100": small_language_model_case,
+    "RNNLM 2x650 tied": large_language_model_case,
+    "NMT": translation_case,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_step(compare: Compare, name: str) -> None:
+    compare(CASES[name]())

@@ -1,0 +1,316 @@
+"""The same work as PyTorch users write it, on torch's best path. Import it only where PyTorch is installed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fastlstm.contract import Array
+
+
+def tensor(array: Array) -> torch.Tensor:
+    """A copy: torch and we change parameters in place."""
+    return torch.from_numpy(array.copy())
+
+
+def parameter(array: Array) -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor(array))
+
+
+def fill_recurrent(layer: Any, Wx: Array, Wh: Array, b: Array) -> None:
+    """Our weights, gates in the order "ifgo", into a torch.nn.LSTM or RNN of one layer."""
+    with torch.no_grad():
+        layer.weight_ih_l0.copy_(torch.from_numpy(Wx.T))
+        layer.weight_hh_l0.copy_(torch.from_numpy(Wh.T))
+        layer.bias_ih_l0.copy_(torch.from_numpy(b))
+        layer.bias_hh_l0.zero_()
+
+
+def recurrent_gradients(layer: Any) -> tuple[Array, Array, Array]:
+    """dWx, dWh, db in our layout."""
+    return layer.weight_ih_l0.grad.numpy().T, layer.weight_hh_l0.grad.numpy().T, layer.bias_ih_l0.grad.numpy()
+
+
+class Recurrent:
+    """Forward and backward of torch.nn.LSTM (oneDNN) or torch.nn.RNN over xs (N, T, D), with dhs (N, T, H).
+
+    Batch first, as the data lies; time first is at most 3 % faster.
+    """
+
+    def __init__(
+        self, kind: type[torch.nn.LSTM | torch.nn.RNN], xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array
+    ) -> None:
+        self._layer = kind(Wx.shape[0], Wh.shape[0], batch_first=True)
+        fill_recurrent(self._layer, Wx, Wh, b)
+        self._xs = tensor(xs).requires_grad_()
+        self._dhs = tensor(dhs)
+
+    def __call__(self) -> torch.Tensor:
+        for param in self._layer.parameters():
+            param.grad = None
+        self._xs.grad = None
+        hs: torch.Tensor = self._layer(self._xs)[0]
+        hs.backward(self._dhs)  # type: ignore[no-untyped-call]
+        return hs
+
+    def results(self) -> dict[str, Array]:
+        hs = self().detach().numpy()
+        assert self._xs.grad is not None
+        dWx, dWh, db = recurrent_gradients(self._layer)
+        return {"hs": hs, "dxs": self._xs.grad.numpy(), "dWx": dWx, "dWh": dWh, "db": db}
+
+
+class EmbeddingGradient:
+    """The dense gradient (V, E) of one batch after the other, as torch.nn.Embedding's backward computes it."""
+
+    def __init__(self, batches: Sequence[tuple[Array, Array]], V: int) -> None:
+        self._batches = [(tensor(ids), torch.from_numpy(dout)) for ids, dout in batches]
+        self._V = V
+        self._step = 0
+
+    def __call__(self) -> torch.Tensor:
+        ids, dout = self._batches[self._step % len(self._batches)]
+        self._step += 1
+        grad: torch.Tensor = torch.ops.aten.embedding_dense_backward(dout, ids, self._V, -1, False)
+        return grad
+
+
+class LinearCrossEntropy:
+    """torch.nn.functional.linear and cross_entropy, forward and backward."""
+
+    def __init__(self, h: Array, W: Array, b: Array, targets: Array) -> None:
+        self._h = tensor(h).requires_grad_()
+        self._W = tensor(np.ascontiguousarray(W.T)).requires_grad_()
+        self._b = tensor(b).requires_grad_()
+        self._targets = tensor(targets)
+
+    def __call__(self) -> torch.Tensor:
+        self._h.grad = self._W.grad = self._b.grad = None
+        loss = functional.cross_entropy(functional.linear(self._h, self._W, self._b), self._targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def results(self) -> dict[str, Array]:
+        loss = self().detach().numpy()
+        assert self._h.grad is not None
+        assert self._W.grad is not None
+        assert self._b.grad is not None
+        return {"loss": loss, "dh": self._h.grad.numpy(), "dW": self._W.grad.numpy().T, "db": self._b.grad.numpy()}
+
+
+class Candidates:
+    """One sample of log-uniform classes: sampled (S,), expected counts of the true (B,) and the sampled ones (S,)."""
+
+    def __init__(self, sampled: torch.Tensor, true_count: torch.Tensor, sampled_count: torch.Tensor) -> None:
+        self.sampled, self.true_count, self.sampled_count = sampled, true_count, sampled_count
+
+
+class NCEStep:
+    """Noise-contrastive estimation with sparse gradients: sample, gather, forward, backward, SGD.
+
+    One gather for true and sampled classes together, so that each table has one sparse gradient a step.
+    """
+
+    def __init__(
+        self,
+        embedding: Array,
+        weights: Array,
+        biases: Array,
+        batches: Sequence[tuple[Array, Array]],
+        *,
+        num_sampled: int,
+        lr: float,
+    ) -> None:
+        self._embedding = parameter(embedding)
+        self._weights = parameter(weights)
+        self._biases = parameter(biases[:, np.newaxis])
+        self._optimizer = torch.optim.SGD([self._embedding, self._weights, self._biases], lr=lr)
+        self._batches = [(tensor(ids), tensor(labels)) for ids, labels in batches]
+        self._S = num_sampled
+        self._V = len(biases)
+        self._log_range = math.log1p(self._V)
+        self._step = 0
+
+    def __call__(self) -> torch.Tensor:
+        ids, labels = self._batches[self._step % len(self._batches)]
+        self._step += 1
+        return self.step(ids, labels, self._sample(labels))
+
+    def step(self, ids: torch.Tensor, labels: torch.Tensor, candidates: Candidates) -> torch.Tensor:
+        """The loss of every row (B,)."""
+        classes = torch.cat((labels, candidates.sampled))
+        x = functional.embedding(ids, self._embedding, sparse=True)
+        w = functional.embedding(classes, self._weights, sparse=True)
+        b = functional.embedding(classes, self._biases, sparse=True)[:, 0]
+        B = len(labels)
+        true_logits = (x * w[:B]).sum(1) + b[:B] - candidates.true_count.log().float()
+        sampled_logits = x @ w[B:].T + (b[B:] - candidates.sampled_count.log().float())
+        loss = functional.softplus(-true_logits) + functional.softplus(sampled_logits).sum(1)
+        self._optimizer.zero_grad()
+        loss.mean().backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss
+
+    def tables(self) -> dict[str, Array]:
+        """The parameters as they are now."""
+        return {
+            "embedding": self._embedding.detach().numpy(),
+            "weights": self._weights.detach().numpy(),
+            "biases": self._biases.detach().numpy()[:, 0],
+        }
+
+    def _sample(self, labels: torch.Tensor) -> Candidates:
+        """Different classes in the order of their first draws, and the expected counts for that many draws."""
+        draws = self._draw()
+        while True:
+            values, order = torch.sort(draws, stable=True)
+            is_first = torch.ones_like(values, dtype=torch.bool)
+            torch.ne(values[1:], values[:-1], out=is_first[1:])
+            first = torch.sort(order[is_first]).values[: self._S]
+            if len(first) == self._S:
+                break
+            draws = torch.cat((draws, self._draw()))
+        sampled, num_tries = draws[first], int(first[-1]) + 1
+        return Candidates(sampled, self._expected_count(labels, num_tries), self._expected_count(sampled, num_tries))
+
+    def _draw(self) -> torch.Tensor:
+        return (torch.exp(torch.rand(2 * self._S, dtype=torch.float64) * self._log_range).long() - 1) % self._V
+
+    def _expected_count(self, classes: torch.Tensor, num_tries: int) -> torch.Tensor:
+        p = torch.log1p(1 / (classes.double() + 1)) / self._log_range
+        return -torch.expm1(num_tries * torch.log1p(-p))
+
+
+def match_eps(adam: torch.optim.Optimizer, step: int) -> None:
+    """Our eps of 1e-7: ours is added before the correction of v (Kingma and Ba, end of section 2), torch's after it."""
+    adam.param_groups[0]["eps"] = 1e-7 / math.sqrt(1 - 0.999**step)
+
+
+class Adam:
+    """torch's fused Adam over given parameters and gradients, with or without clipping of the global norm before."""
+
+    def __init__(self, params: Sequence[Array], grads: Sequence[Array], *, lr: float, max_norm: float | None) -> None:
+        self._params = [parameter(param) for param in params]
+        for param, grad in zip(self._params, grads, strict=True):
+            param.grad = tensor(grad)
+        self._optimizer = torch.optim.Adam(self._params, lr=lr, fused=True)
+        self._max_norm = max_norm
+        self._step = 0
+
+    @property
+    def params(self) -> list[Array]:
+        return [param.detach().numpy() for param in self._params]
+
+    def __call__(self) -> None:
+        self._step += 1
+        if self._max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._params, self._max_norm)
+        match_eps(self._optimizer, self._step)
+        self._optimizer.step()
+
+
+class TrainedModel:
+    """A model with its optimiser; one call is one training step: forward, backward, clip, update."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Array, Array]], max_norm: float
+    ) -> None:
+        self._optimizer = optimizer
+        self._batches = [(tensor(xs), tensor(ts)) for xs, ts in batches]
+        self._max_norm = max_norm
+        self._step = 0
+        self._params: list[Any] = [param for group in optimizer.param_groups for param in group["params"]]
+
+    def loss(self, xs: torch.Tensor, ts: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __call__(self) -> float:
+        xs, ts = self._batches[self._step % len(self._batches)]
+        self._step += 1
+        self._optimizer.zero_grad()
+        loss = self.loss(xs, ts)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._params, self._max_norm)
+        self._optimizer.step()
+        return float(loss.detach())
+
+
+class Seq2seq(TrainedModel):
+    """`fastlstm.models.Seq2seq` without its options, from the same weights; fused Adam."""
+
+    def __init__(
+        self, weights: Mapping[str, Array], batches: Sequence[tuple[Array, Array]], *, lr: float, max_norm: float
+    ) -> None:
+        self._source = _embedding(weights["encoder.embedding.W"])
+        self._target = _embedding(weights["decoder.embedding.W"])
+        self._encoder, self._decoder = (
+            _lstm(*(weights[f"{part}.lstm1.{name}"] for name in ("Wx", "Wh", "b"))) for part in ("encoder", "decoder")
+        )
+        self._output = _linear(weights["output.W"], weights["output.b"])
+        modules = torch.nn.ModuleList([self._source, self._target, self._encoder, self._decoder, self._output])
+        self._adam = torch.optim.Adam(modules.parameters(), lr=lr, fused=True)
+        super().__init__(self._adam, batches, max_norm)
+
+    def __call__(self) -> float:
+        match_eps(self._adam, self._step + 1)
+        return super().__call__()
+
+    def loss(self, xs: torch.Tensor, ts: torch.Tensor) -> torch.Tensor:
+        _, state = self._encoder(self._source(xs))
+        hs, _ = self._decoder(self._target(ts[:, :-1]), state)
+        return functional.cross_entropy(self._output(hs).flatten(0, 1), ts[:, 1:].flatten())
+
+
+class LanguageModel(TrainedModel):
+    """Embedding, LSTMs and a projection to the vocabulary; fused SGD. Tied without an output."""
+
+    def __init__(
+        self,
+        embedding: Array,
+        lstms: Sequence[tuple[Array, Array, Array]],
+        output: Array | None,
+        biases: Array,
+        batches: Sequence[tuple[Array, Array]],
+        *,
+        lr: float,
+        max_norm: float,
+    ) -> None:
+        self._embedding = _embedding(embedding)
+        self._lstms = [_lstm(*lstm) for lstm in lstms]
+        self._output = _linear(embedding.T if output is None else output, biases)
+        if output is None:
+            self._output.weight = self._embedding.weight
+        self._states: list[Any] = [None] * len(lstms)
+        modules = torch.nn.ModuleList([self._embedding, *self._lstms, self._output])
+        super().__init__(torch.optim.SGD(modules.parameters(), lr=lr, fused=True), batches, max_norm)
+
+    def loss(self, xs: torch.Tensor, ts: torch.Tensor) -> torch.Tensor:
+        hs = self._embedding(xs)
+        for k, lstm in enumerate(self._lstms):
+            hs, (h, c) = lstm(hs, self._states[k])
+            self._states[k] = (h.detach(), c.detach())
+        return functional.cross_entropy(self._output(hs).flatten(0, 1), ts.flatten())
+
+
+def _embedding(W: Array) -> torch.nn.Embedding:
+    return torch.nn.Embedding.from_pretrained(tensor(W), freeze=False)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _lstm(Wx: Array, Wh: Array, b: Array) -> torch.nn.LSTM:
+    layer = torch.nn.LSTM(Wx.shape[0], Wh.shape[0], batch_first=True)
+    fill_recurrent(layer, Wx, Wh, b)
+    layer.bias_hh_l0.requires_grad_(False)  # added to the first bias: learning both would double its steps
+    return layer
+
+
+def _linear(W: Array, b: Array) -> torch.nn.Linear:
+    layer = torch.nn.Linear(*W.shape)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(W.T))
+        layer.bias.copy_(torch.from_numpy(b))
+    return layer

@@ -37,11 +37,13 @@ void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
 template <class S, class Id>
 void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip) {
   constexpr Index kGrain = 64 / sizeof(S);  // a cache line
-  parallel_pieces(E, kGrain, (M + (clear ? V : 0)) * E, [=](Range columns) {
+  if (clear) {
+    parallel_pieces(V * E, kGrain, V * E, [=](Range all) {
+      __builtin_memset(target + all.begin, 0, static_cast<std::size_t>(all.end - all.begin) * sizeof(S));
+    });
+  }
+  parallel_pieces(E, kGrain, M * E, [=](Range columns) {
     const Index width = columns.end - columns.begin;
-    if (clear) {
-      for (Index v = 0; v < V; ++v) clear_row(target + v * E + columns.begin, width);
-    }
     for (Index m = 0; m < M; ++m) {
       const Index id = static_cast<Index>(ids[m]);
       if (id != skip) add_row(rows + m * E + columns.begin, target + id * E + columns.begin, width);

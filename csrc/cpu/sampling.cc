@@ -51,7 +51,7 @@ struct SampledPass {
   }
 
   int threads() const {
-    constexpr double kSmallWork = 1e6;
+    constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(B) * static_cast<double>(columns) * static_cast<double>(E);
     return work < kSmallWork ? 1 : static_cast<int>(ceil_div(B, 16));
   }
@@ -157,8 +157,10 @@ struct SampledPass {
       for (Index k = begin; k < end; k += kLanes<S>) {
         const Vec<S> value = load_partial(x + k, end - k);
         const Vec<S> magnitude = value < 0 ? -value : value;
-        const Vec<S> factor = 1 + Math<S>::exp(-magnitude);
-        Vec<S> label{}, gradient = Math<S>::sigmoid(value);
+        const Vec<S> tail = Math<S>::exp(-magnitude);
+        const Vec<S> factor = 1 + tail;
+        const Vec<S> of_magnitude = 1 / factor;  // sigmoid(|x|)
+        Vec<S> label{}, gradient = value < 0 ? tail * of_magnitude : of_magnitude;
         for (Index lane = k; lane < min_of(k + kLanes<S>, K); ++lane) label[lane - k] = share;
         linear += (value < 0 ? Vec<S>{} : value) - value * label;
         gradient = (gradient - label) * scale;

@@ -331,10 +331,8 @@ struct BackwardPass {
   Index kept_state_stride() const { return Cell::kLayout.state_stride(plan.rows + plan.N); }
   Index gate_stride() const { return Cell::kLayout.gate_stride(plan.rows); }
 
-  // Columns of units [first, last) that hold units, in whole vectors.
-  Index units_end(Index last_block) const {
-    return min_of(last_block * kUnits, ceil_div(plan.H, kLanes<S>) * kLanes<S>);
-  }
+  // Where the units before a block end, in whole vectors.
+  Index units_end(Index block) const { return min_of(block * kUnits, ceil_div(plan.H, kLanes<S>) * kLanes<S>); }
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team);

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fastlstm
+from fastlstm.callbacks import BackupAndRestore, Callback, CSVLogger, LearningRateScheduler, TerminateOnNaN
 from fastlstm.cli import run_folder
 from fastlstm.cli.generate import answers
 from fastlstm.cli.plots import plot_runs
@@ -19,7 +20,6 @@ from fastlstm.datasets.files import find_file
 from fastlstm.datasets.pairs import decode
 from fastlstm.models import Seq2seq
 from fastlstm.optim import Adam
-from fastlstm.training import BackupAndRestore, Callback, CSVLogger, LearningRateScheduler, TerminateOnNaN
 from fastlstm.training.progress import say
 
 TASK = "addition"

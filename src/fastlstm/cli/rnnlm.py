@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fastlstm
+from fastlstm.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau, TerminateOnNaN
 from fastlstm.cli import run_folder
 from fastlstm.cli.plots import plot_perplexity
 from fastlstm.contract import IntArray
@@ -18,7 +19,6 @@ from fastlstm.datasets.files import find_file
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT, Text, Unit
 from fastlstm.models import RNNLM
 from fastlstm.optim import SGD, Adam, Optimizer
-from fastlstm.training import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau, TerminateOnNaN
 
 TASK = "rnnlm"
 PTB = "ptb"

@@ -23,8 +23,9 @@ struct Gates {
 
 // Gers, Schmidhuber, Cummins (2000), without peepholes:
 //   c = sigmoid(f) c_prev + sigmoid(i) tanh(g),  h = sigmoid(o) tanh(c)
+// Activates the gates and returns c.
 template <class Math, RecurrentActivation activation, class V>
-FASTLSTM_HOST_DEVICE inline void lstm_cell_forward(Gates<V>& gates, const V& c_prev, V& c, V& h) {
+FASTLSTM_HOST_DEVICE inline V lstm_cell_state(Gates<V>& gates, const V& c_prev) {
   if constexpr (activation == RecurrentActivation::kSigmoid) {
     gates.i = Math::sigmoid(gates.i);
     gates.f = Math::sigmoid(gates.f);
@@ -35,7 +36,12 @@ FASTLSTM_HOST_DEVICE inline void lstm_cell_forward(Gates<V>& gates, const V& c_p
     gates.o = Math::hard_sigmoid(gates.o);
   }
   gates.g = Math::tanh(gates.g);
-  c = gates.f * c_prev + gates.i * gates.g;
+  return gates.f * c_prev + gates.i * gates.g;
+}
+
+template <class Math, RecurrentActivation activation, class V>
+FASTLSTM_HOST_DEVICE inline void lstm_cell_forward(Gates<V>& gates, const V& c_prev, V& c, V& h) {
+  c = lstm_cell_state<Math, activation>(gates, c_prev);
   h = gates.o * Math::tanh(c);
 }
 

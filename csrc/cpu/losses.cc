@@ -38,6 +38,30 @@ struct LogSumExp {
   double value() const { return __builtin_log(static_cast<double>(sum)) + static_cast<double>(max); }
 };
 
+// The same for every lane by itself: kLanes running sums of a row, which meet at the end.
+template <class S>
+struct LanewiseLogSumExp {
+  Vec<S> max = broadcast(-static_cast<S>(__builtin_inf()));
+  Vec<S> sum{};
+
+  void add(const Vec<S>* x, int count) {
+    Vec<S> largest = max;
+    for (int v = 0; v < count; ++v) largest = maximum<S>(largest, x[v]);
+    // Nothing but exp(-inf) so far: any shift will do, but for infinity.
+    const Vec<S> shift = largest == -static_cast<S>(__builtin_inf()) ? Vec<S>{} : largest;
+    sum *= Math<S>::exp(max - shift);
+    for (int v = 0; v < count; ++v) sum += Math<S>::exp(x[v] - shift);
+    max = largest;
+  }
+
+  LogSumExp<S> total() const {
+    LogSumExp<S> row;
+    row.max = max_lane<S>(max);
+    if (row.max != -static_cast<S>(__builtin_inf())) row.sum = sum_lanes<S>(sum * Math<S>::exp(max - row.max));
+    return row;
+  }
+};
+
 // out = (softmax - one-hot at target) * scale; target outside [0, count): no one-hot.
 template <class S>
 void softmax_gradient(const S* x, const LogSumExp<S>& row, Index target, Index count, S scale, S* out) {
@@ -91,22 +115,33 @@ template <class S>
 struct LinearLossPass {
   static constexpr Index kPanel = kLossPanel;
   static constexpr Index kLaneBlock = 16;  // columns of h that lie together where h is an operand of dW
-  static constexpr Index kChunk = 512;     // rows of h summed in one chain
   static constexpr Index kDepth = 1024;    // columns of the vocabulary summed in one chain of dh
+  static constexpr Index kPackedAhead = 16;
+  // Blocks of h that meet a chunk of the logits' gradients at a time, and panels of dW that are stored at a time: lone
+  // cache lines far from each other would take long.
+  static constexpr Index kLaneBlocks = 4, kPanels = 4;
+  static constexpr Index kGroupLanes = kLaneBlocks * kLaneBlock;
+  static constexpr Index kResultsSize = kPanels * kGroupLanes * kPanel;
+  // Rows of h summed in one chain: as many as stay, with a panel of the logits' gradients, in the first cache level.
+  static constexpr Index kChunk = 384 / static_cast<Index>(sizeof(S));
 
   const LinearLoss<S>& args;
-  S* logits;           // a block
+  S* logits;                      // a block
+  LanewiseLogSumExp<S>* running;  // (M,)
+  S* h_blocks;  // [H / kLaneBlock][M][kLaneBlock], or kLaneBlocks such blocks a thread if more than one block of logits
+  S* packed;    // a panel of W or a piece of its transpose, one a thread
+  S* dW_results;       // kResultsSize a thread
   LogSumExp<S>* sums;  // (M,)
-  S* h_blocks;         // [H / kLaneBlock][M][kLaneBlock], or one such block a thread if more than one block of logits
-  S* packed;           // a panel of W or a piece of its transpose, one a thread
   Index packed_size;
 
   explicit LinearLossPass(const LinearLoss<S>& a) : args(a) {
     logits = args.workspace;
-    sums = reinterpret_cast<LogSumExp<S>*>(logits + args.M * block_columns(a));
-    h_blocks = reinterpret_cast<S*>(sums + args.M);
+    running = reinterpret_cast<LanewiseLogSumExp<S>*>(logits + args.M * block_columns(a));
+    h_blocks = reinterpret_cast<S*>(running + args.M);
     packed = h_blocks + h_elements(a);
     packed_size = packed_elements(a);
+    dW_results = packed + a.threads * packed_size;
+    sums = reinterpret_cast<LogSumExp<S>*>(dW_results + a.threads * kResultsSize);
   }
 
   static Index block_columns(const LinearLoss<S>& a) { return min_of(a.block, ceil_div(a.V, kPanel) * kPanel); }
@@ -116,16 +151,17 @@ struct LinearLossPass {
   static bool one_block(const LinearLoss<S>& a) { return block_columns(a) >= a.V; }
   static Index h_block_size(const LinearLoss<S>& a) { return a.M * kLaneBlock + kBlockPadding; }
   static Index h_elements(const LinearLoss<S>& a) {
-    return (one_block(a) ? ceil_div(a.H, kLaneBlock) : a.threads) * h_block_size(a);
+    return (one_block(a) ? ceil_div(a.H, kLaneBlock) : a.threads * kLaneBlocks) * h_block_size(a);
   }
   static Index workspace(const LinearLoss<S>& a) {
-    return a.M * block_columns(a) + 2 * a.M + h_elements(a) + a.threads * packed_elements(a);
+    return a.M * block_columns(a) + 2 * kLanes<S> * a.M + h_elements(a) +
+           a.threads * (packed_elements(a) + kResultsSize) + 2 * a.M;
   }
 
   void run(Team& team) const {
     const Range rows = piece(args.M, team.member(), team.size());
     const Index block = block_columns(args);
-    for (Index m = rows.begin; m < rows.end; ++m) sums[m] = LogSumExp<S>{};
+    for (Index m = rows.begin; m < rows.end; ++m) running[m] = LanewiseLogSumExp<S>{};
     if (one_block(args)) {
       const Range own = piece(ceil_div(args.H, kLaneBlock), team.member(), team.size());
       for (Index i = own.begin; i < own.end; ++i) pack_h(i * kLaneBlock, h_blocks + i * h_block_size(args));
@@ -176,7 +212,8 @@ struct LinearLossPass {
         pack(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
           const Index count = next_tile(args.M, m, kTileRows<kTileVectors>);
-          const Term<S> term{row_major(args.h + m * args.H, args.H, args.H), W};
+          const S* const next_rows = args.h + (m + count) * args.H;
+          const Term<S> term{row_major(args.h + m * args.H, args.H, args.H), W, next_rows};
           kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
           m += count;
         }
@@ -194,35 +231,54 @@ struct LinearLossPass {
         transpose_into(matrix + (column + i) * rows + k, rows, left, depth, panel + i, width);
       } else {
         for (Index l = 0; l < depth; ++l) {
-          store(panel + l * width + i, load_partial(matrix + (k + l) * columns + column + i, left));
+          const S* const source = matrix + (k + l) * columns + column + i;
+          __builtin_prefetch(source + kPackedAhead * columns);  // the next row is far away, often in another page
+          store(panel + l * width + i, load_partial(source, left));
         }
       }
     }
   }
 
+  // Panel after panel, because a panel's rows are neighbours in memory.
   void add_to_sums(Range rows, Index first) const {
     const Index end = block_end(first);
+    for (Index column = first; column < end; column += kPanel) {
+      for (Index m = rows.begin; m < rows.end; ++m) {
+        Vec<S> x[kPanel / kLanes<S>];
+        for (Index v = 0; v < kPanel; v += kLanes<S>) {
+          x[v / kLanes<S>] = load_or_minus_infinity(logits_at(first, column, m) + v, end - column - v);
+        }
+        running[m].add(x, kPanel / kLanes<S>);
+      }
+    }
     for (Index m = rows.begin; m < rows.end; ++m) {
       if (first == 0) args.losses[m] = 0;
-      for (Index column = first; column < end; column += kPanel) {
-        sums[m].add(logits_at(first, column, m), min_of(kPanel, end - column));
-      }
       const Index target = static_cast<Index>(args.targets[m]);
       if (target >= first && target < end) {
         args.losses[m] -= static_cast<double>(logits_at(first, target, m)[(target - first) % kPanel]);
       }
-      if (end == args.V) args.losses[m] += sums[m].value();
+      if (end == args.V) {
+        sums[m] = running[m].total();
+        args.losses[m] += sums[m].value();
+      }
     }
+  }
+
+  static Vec<S> load_or_minus_infinity(const S* p, Index count) {
+    if (count >= kLanes<S>) return load(p);
+    Vec<S> x = broadcast(-static_cast<S>(__builtin_inf()));
+    for (Index k = 0; k < count; ++k) x[k] = p[k];
+    return x;
   }
 
   // Gradients of the mean loss.
   void differentiate(Range rows, Index first) const {
     const Index end = block_end(first);
     const S scale = 1 / static_cast<S>(args.M);
-    for (Index m = rows.begin; m < rows.end; ++m) {
-      for (Index column = first; column < end; column += kPanel) {
+    for (Index column = first; column < end; column += kPanel) {
+      const Index count = min_of(kPanel, end - column);
+      for (Index m = rows.begin; m < rows.end; ++m) {
         S* const x = logits_at(first, column, m);
-        const Index count = min_of(kPanel, end - column);
         softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, scale, x);
         clear(x + count, kPanel - count);
       }
@@ -239,44 +295,80 @@ struct LinearLossPass {
     }
   }
 
-  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand a panel of them meets all of h; else, to hold less,
-  // a few columns of h are packed at a time and meet all panels of the block.
+  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand a few panels of them meet all of h; else, to hold
+  // less, a few columns of h are packed at a time and meet all panels of the block.
   void multiply_dW(const Team& team, Index first) const {
+    S* const results = dW_results + team.member() * kResultsSize;
     if (one_block(args)) {
-      for_each_own_panel(team, first, [&](Index column) {
-        for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
-          multiply_dW_block(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, column);
-        }
+      for_each_own_panels(team, first, [&](Range columns) {
+        for_each_lane_group([&](Index lane) {
+          multiply_dW_blocks(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, columns, results);
+        });
       });
     } else {
-      S* const own_h = h_blocks + team.member() * h_block_size(args);
-      for (Index lane = 0; lane < args.H; lane += kLaneBlock) {
-        pack_h(lane, own_h);
-        for_each_own_panel(team, first, [&](Index column) { multiply_dW_block(own_h, lane, first, column); });
-      }
+      S* const own_h = h_blocks + team.member() * kLaneBlocks * h_block_size(args);
+      for_each_lane_group([&](Index lane) {
+        for (Index i = 0; i < kLaneBlocks && lane + i * kLaneBlock < args.H; ++i) {
+          pack_h(lane + i * kLaneBlock, own_h + i * h_block_size(args));
+        }
+        for_each_own_panels(team, first,
+                            [&](Range columns) { multiply_dW_blocks(own_h, lane, first, columns, results); });
+      });
     }
     for_each_own_panel(team, first, [&](Index column) { sum_db(first, column); });
   }
 
-  void multiply_dW_block(const S* h, Index lane, Index first, Index column) const {
-    alignas(64) S block[kLaneBlock * kPanel];
-    const S* const dlogits = logits_at(first, column, 0);
-    const Index width = min_of(kPanel, args.V - column);
-    const Index lanes = min_of(kLaneBlock, args.H - lane);
-    clear(block, lanes * kPanel);
-    for (Index m = 0; m < args.M; m += kChunk) {
-      const Index count = min_of(kChunk, args.M - m);
-      for (Index part = 0; part < width; part += kTileColumns<S>) {
-        for (Index done = 0; done < lanes;) {
-          const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
-          kTransposedTilesOf<S, kTileVectors>.by_rows[tile](h + m * kLaneBlock + done, kLaneBlock,
-                                                            dlogits + m * kPanel + part, kPanel, count,
-                                                            block + done * kPanel + part, kPanel);
-          done += tile;
-        }
+  // Calls body(columns) for groups of kPanels of a thread's panels.
+  template <class Body>
+  void for_each_own_panels(const Team& team, Index first, const Body& body) const {
+    const Range own = piece(ceil_div(block_end(first) - first, kPanel), team.member(), team.size());
+    for (Index p = own.begin; p < own.end; p += kPanels) {
+      body(Range{first + p * kPanel, min_of(first + min_of(p + kPanels, own.end) * kPanel, block_end(first))});
+    }
+  }
+
+  // Calls body(lane) for the first columns of groups of kLaneBlocks blocks of h.
+  template <class Body>
+  void for_each_lane_group(const Body& body) const {
+    for (Index lane = 0; lane < args.H; lane += kGroupLanes) body(lane);
+  }
+
+  // Rows of dW from `lane` on, those of kLaneBlocks blocks, whose columns of h begin at `h`; and some panels' columns.
+  void multiply_dW_blocks(const S* h, Index lane, Index first, Range columns, S* results) const {
+    const Index lanes = min_of(kGroupLanes, args.H - lane);
+    for (Index column = columns.begin; column < columns.end; column += kPanel) {
+      sum_dW_panel(h, lanes, logits_at(first, column, 0), results + (column - columns.begin) * kGroupLanes);
+    }
+    if (args.transposed) {
+      store_transposed_dW(results, lane, lanes, columns);
+    } else {
+      store_dW(results, lane, lanes, columns);
+    }
+  }
+
+  // A chunk of the panel stays in the first cache level while it meets all the blocks.
+  void sum_dW_panel(const S* h, Index lanes, const S* dlogits, S* sums_of_blocks) const {
+    clear(sums_of_blocks, lanes * kPanel);
+    const Index chunks = ceil_div(args.M, kChunk);
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      const Range rows = piece(args.M, chunk, chunks);
+      for (Index i = 0; i < lanes; i += kLaneBlock) {
+        const S* const left = h + i / kLaneBlock * h_block_size(args) + rows.begin * kLaneBlock;
+        add_dW_block(left, min_of(kLaneBlock, lanes - i), dlogits + rows.begin * kPanel, rows.end - rows.begin,
+                     sums_of_blocks + i * kPanel);
       }
     }
-    store_dW(block, lane, lanes, column, width);
+  }
+
+  static void add_dW_block(const S* h, Index lanes, const S* dlogits, Index count, S* block) {
+    for (Index part = 0; part < kPanel; part += kTileColumns<S>) {
+      for (Index done = 0; done < lanes;) {
+        const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
+        kTransposedTilesOf<S, kTileVectors>.by_rows[tile](h + done, kLaneBlock, dlogits + part, kPanel, count,
+                                                          block + done * kPanel + part, kPanel);
+        done += tile;
+      }
+    }
   }
 
   void sum_db(Index first, Index column) const {
@@ -289,21 +381,29 @@ struct LinearLossPass {
     }
   }
 
-  // Rows [lane, lane + lanes) and columns [column, column + width) of dW.
-  void store_dW(const S* block, Index lane, Index lanes, Index column, Index width) const {
-    if (!args.transposed) {
-      for (Index k = 0; k < lanes; ++k) {
-        for (Index v = 0; v < width; v += kLanes<S>) {
-          store_partial(args.dW + (lane + k) * args.V + column + v, load(block + k * kPanel + v), width - v);
-        }
+  // Rows [lane, lane + lanes) of dW, which lie in panels [lanes][kPanel].
+  void store_dW(const S* results, Index lane, Index lanes, Range columns) const {
+    for (Index k = 0; k < lanes; ++k) {
+      for (Index column = columns.begin; column < columns.end; column += kLanes<S>) {
+        const Index panel = (column - columns.begin) / kPanel, v = (column - columns.begin) % kPanel;
+        store_partial(args.dW + (lane + k) * args.V + column, load(results + (panel * kGroupLanes + k) * kPanel + v),
+                      columns.end - column);
       }
-      return;
     }
-    alignas(64) S columns[kPanel * kLanes<S>];
-    for (Index k = 0; k < lanes; k += kLanes<S>) {
-      transpose_into(block + k * kPanel, kPanel, lanes - k, width, columns, kLanes<S>);
+  }
+
+  void store_transposed_dW(const S* results, Index lane, Index lanes, Range columns) const {
+    alignas(64) S rows[kPanel * kGroupLanes];
+    for (Index column = columns.begin; column < columns.end; column += kPanel) {
+      const Index width = min_of(kPanel, columns.end - column);
+      const S* const panel = results + (column - columns.begin) * kGroupLanes;
+      for (Index k = 0; k < lanes; k += kLanes<S>) {
+        transpose_into(panel + k * kPanel, kPanel, lanes - k, width, rows + k, kGroupLanes);
+      }
       for (Index v = 0; v < width; ++v) {
-        store_partial(args.dW + (column + v) * args.H + lane + k, load(columns + v * kLanes<S>), lanes - k);
+        for (Index k = 0; k < lanes; k += kLanes<S>) {
+          store_partial(args.dW + (column + v) * args.H + lane + k, load(rows + v * kGroupLanes + k), lanes - k);
+        }
       }
     }
   }
@@ -335,7 +435,7 @@ struct LinearLossPass {
             store(tile + k * width + v, begin ? Vec<S>{} : load_partial(place, args.H - unit - v));
           }
         }
-        const Term<S> term{dlogits.rows_from(m), Wt};
+        const Term<S> term{dlogits.rows_from(m), Wt, Wt};
         kTilesOf<S, vectors>.by_rows[count](&term, 1, tile, width, tile, width);
         for (Index k = 0; k < count; ++k) {
           for (Index v = 0; v < width; v += kLanes<S>) {

@@ -22,15 +22,15 @@ struct LstmCell {
     store(p + 3 * kUnits, gates.o);
   }
 
-  // Returns h; kept, where not null, receives the activated gates.
   template <class S>
-  static Vec<S> forward(const S* pre_activations, S* kept, S* c, Index before, Index after) {
+  static void open_gates(const S* pre_activations, S* opened, S* c, Index before, Index after) {
     Gates<Vec<S>> gates = load_gates<S>(pre_activations);
-    Vec<S> c_new, h;
-    lstm_cell_forward<Math<S>, activation>(gates, load(c + before), c_new, h);
-    if (kept) store_gates<S>(kept, gates);
-    store(c + after, c_new);
-    return h;
+    store(c + after, lstm_cell_state<Math<S>, activation>(gates, load(c + before)));
+    store_gates<S>(opened, gates);
+  }
+  template <class S>
+  static Vec<S> output(const S* opened, const S* c, Index after) {
+    return load(opened + 3 * kUnits) * Math<S>::tanh(load(c + after));
   }
 
   template <class S>

@@ -64,7 +64,7 @@ struct Plan {
     constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
     if (work < kSmallWork) return 1;
-    return static_cast<int>(split_rows() ? ceil_div(N, 4) : blocks);
+    return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(blocks, 1)));
   }
 
   Range own_rows(const Team& team) const { return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N}; }
@@ -74,6 +74,14 @@ struct Plan {
   // What each thread packs for itself: everything shared evenly, or what it alone reads.
   Range packed_blocks(const Team& team) const { return piece(blocks, team.member(), team.size()); }
 };
+
+// Weights of more bytes are read from beyond the first cache level.
+inline constexpr Index kFirstLevelBytes = 40 * 1024;
+
+template <class S>
+FASTLSTM_INLINE void fetch_rows(const S* p, Index count) {
+  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k);
+}
 
 // ---- Packing -------------------------------------------------------------------------------------------------------
 
@@ -162,7 +170,7 @@ struct ForwardPass {
       }
     }
     for (Index step = 0; step < plan.T; ++step) {
-      for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, rows, hoisted);
+      for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, blocks, rows, hoisted);
       if (!plan.split_rows()) team.wait();
     }
     store_state(args.h, args.h_n, rows, blocks);
@@ -211,11 +219,13 @@ struct ForwardPass {
   }
 
   // gates = b + x Wx, for all steps of some rows of the batch. A tile takes neighbours in the batch or in time,
-  // whichever there are more of.
+  // whichever makes fewer tiles; neighbours in time are neighbours in memory.
   void multiply_inputs(const S* packed, Index j, Range rows) const {
-    const bool along_time = plan.T > rows.end - rows.begin;
-    const Index tiled = along_time ? plan.T : rows.end - rows.begin;
-    const Index repeated = along_time ? rows.end - rows.begin : plan.T;
+    const Index count_rows = rows.end - rows.begin;
+    constexpr Index kMost = kTileRows<kTileVectors>;
+    const bool along_time = ceil_div(plan.T, kMost) * count_rows <= ceil_div(count_rows, kMost) * plan.T;
+    const Index tiled = along_time ? plan.T : count_rows;
+    const Index repeated = along_time ? count_rows : plan.T;
     for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
       const S* Wx = packed + panel * plan.D;
       const S* bias = packed_b + j * kWidth + panel;
@@ -225,7 +235,10 @@ struct ForwardPass {
             const Index count = next_tile(tiled, inner, kTileRows<vectors>);
             const Index step = along_time ? inner : outer, n = rows.begin + (along_time ? outer : inner);
             Term<S> term{inputs(step, n), Wx};
-            if (along_time) term.a.row_stride = plan.sizes.reverse ? -plan.D : plan.D;
+            if (along_time) {
+              term.a.row_stride = plan.sizes.reverse ? -plan.D : plan.D;
+              term.next = term.a.data + (plan.sizes.reverse ? -2 * count + 1 : count) * plan.D;
+            }
             kTilesOf<S, vectors>.by_rows[count](&term, 1, bias, 0, gate_row(step, j, n) + panel,
                                                 along_time ? plan.N * kWidth : kWidth);
             inner += count;
@@ -235,18 +248,26 @@ struct ForwardPass {
     });
   }
 
-  // One step of one block of units.
-  void advance(Index step, Index j, Range rows, bool hoisted) const {
+  // One step of block j of this thread's blocks of units.
+  void advance(Index step, Index j, Range blocks, Range rows, bool hoisted) const {
     alignas(64) S tile[kTileRows<kTileVectors> * kWidth];
     const Index columns = plan.columns(j);
+    // Weights that do not stay in the first cache level: those of the next block are fetched bit by bit meanwhile.
+    const bool look_ahead = kPanel * plan.H * static_cast<Index>(sizeof(S)) > kFirstLevelBytes;
+    const Index next_j = j + 1 < blocks.end ? j + 1 : blocks.begin;
+    Index fetched = 0;
     for (Index n = rows.begin; n < rows.end;) {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
+      if (hoisted) fetch_rows(gate_row(step, next_j, n), count * kWidth);
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
-        const Term<S> terms[2] = {{inputs(step, n), Wx}, {h, Wh}};
+        const S* next = nullptr;
+        if (look_ahead) next = fetched < kWidth * plan.H ? packed_Wh + next_j * kWidth * plan.H + fetched : Wh;
+        fetched += plan.H * kCacheLine<S>;
+        const Term<S> terms[2] = {{inputs(step, n), Wx}, {h, Wh, next}};
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
           const Tile<S> multiply = kTilesOf<S, vectors>.by_rows[count];
           if (hoisted) {
@@ -256,22 +277,37 @@ struct ForwardPass {
           }
         });
       });
+      for (Index m = 0; m < count; ++m) open_gates(step, j, n + m, tile + m * kWidth);
       for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
       n += count;
     }
   }
 
-  // The cell's arithmetic on one row of a tile, and its results in their places.
+  bool valid(Index step, Index n) const { return args.mask == nullptr || args.mask[n * plan.T + plan.time(step)]; }
+  // Where the state of row n before a step lies, in block j.
+  Index place_before(Index step, Index j, Index n) const { return j * state_stride() + (slot_row(step) + n) * kUnits; }
+
+  // The cell's arithmetic on one row of a tile comes in two parts, so that the long chain from the gates to h is
+  // broken: the first one of all rows runs while the processor waits for none.
+  void open_gates(Index step, Index j, Index n, S* tile_row) const {
+    if constexpr (Cell::kHasCellState) {
+      if (!valid(step, n)) return;
+      const Index before = place_before(step, j, n), after = place_before(step + 1, j, n);
+      S* const opened = args.gates ? gate_row(step, j, n) : tile_row;
+      for (Index u = 0; u < kUnits; u += kLanes<S>) {
+        Cell::template open_gates<S>(tile_row + u, opened + u, args.c, before + u, after + u);
+      }
+    }
+  }
+
   void finish_row(Index step, Index j, Index n, const S* tile_row) const {
     const Index t = plan.time(step);
-    const bool valid = args.mask == nullptr || args.mask[n * plan.T + t];
-    const Index before = j * state_stride() + (slot_row(step) + n) * kUnits;
-    const Index after = j * state_stride() + (slot_row(step + 1) + n) * kUnits;
-    S* const kept = args.gates ? gate_row(step, j, n) : nullptr;
+    const Index before = place_before(step, j, n), after = place_before(step + 1, j, n);
+    const S* const opened = Cell::kHasCellState && args.gates ? gate_row(step, j, n) : tile_row;
     for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
       Vec<S> h;
-      if (valid) {
-        h = Cell::template forward<S>(tile_row + u, kept ? kept + u : nullptr, args.c, before + u, after + u);
+      if (valid(step, n)) {
+        h = Cell::template output<S>(opened + u, args.c, after + u);
       } else {
         h = load(args.h + before + u);
         if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
@@ -291,21 +327,26 @@ template <class S, class Cell>
 struct BackwardPass {
   using P = Plan<S, Cell>;
   static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kPanel = P::kPanel;
-  // Rows of one chain of sums in the weights' gradients: longer ones lose accuracy, and a chunk of both operands
-  // stays in the cache.
-  static constexpr Index kChunk = 512;
+  // Rows of one chain of sums in the weights' gradients: as many as stay in the first cache level. Longer ones lose
+  // accuracy, too.
+  static constexpr Index kChunk = 384 / static_cast<Index>(sizeof(S));
+  // Blocks of rows of the weights' gradients that are summed at a time, and of columns that are stored at a time.
+  static constexpr Index kLeftBlocks = 128 / kUnits;
+  static Index gate_blocks(const P& plan) { return plan.H < 256 ? 1 : 8; }
+  static Index results_size(const P& plan) { return kLeftBlocks * gate_blocks(plan) * kUnits * kWidth; }
   // Rows and columns of the gates' gradients that stay in the cache while they meet all panels of a weight.
   static constexpr Index kRowBlock = 64;
   static constexpr Index kColumnBlock = 1024;
 
   const RecurrentBackward<S>& args;
   P plan;
-  S* packed_Wh;  // transposed: panels of units, each [G][width]
-  S* packed_Wx;  // transposed: panels of inputs
-  S* x;          // inputs in blocks [D / kUnits][T N][kUnits], in the order of processing
-  S* product;    // panels of dh for all rows, or of dx for kRowBlock rows a thread
-  S* dc;         // state layout, one slot
-  S* carried;    // what a masked step hands through, state layout, one slot
+  S* packed_Wh;    // transposed: panels of units, each [G][width]
+  S* packed_Wx;    // transposed: panels of inputs
+  S* x;            // inputs in blocks [D / kUnits][T N][kUnits], in the order of processing
+  S* product;      // panels of dh for all rows, or of dx for kRowBlock rows a thread
+  S* dc;           // state layout, one slot
+  S* carried;      // what a masked step hands through, state layout, one slot
+  S* weight_sums;  // results_size() a thread
 
   explicit BackwardPass(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
     packed_Wh = args.workspace;
@@ -314,13 +355,14 @@ struct BackwardPass {
     product = x + plan.input_blocks * Cell::kLayout.state_stride(plan.rows);
     dc = product + product_size(plan);
     carried = dc + plan.blocks * state_stride();
+    weight_sums = carried + plan.blocks * state_stride();
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
     return (plan.padded_units() + plan.padded_inputs()) * plan.G +
            plan.input_blocks * Cell::kLayout.state_stride(plan.rows) + product_size(plan) +
-           2 * plan.blocks * Cell::kLayout.state_stride(plan.N);
+           2 * plan.blocks * Cell::kLayout.state_stride(plan.N) + plan.threads() * results_size(plan);
   }
 
   static Index product_size(const P& plan) {
@@ -436,8 +478,12 @@ struct BackwardPass {
       const Operand<S> part = gate_gradients(row).blocks(first, first + kBlocks);
       for_each_panel<S>(columns.begin, columns.end, [&](Index column, Index width) {
         const S* const b = packed + column * plan.G + first * kWidth * width;
+        const bool last = column + width >= columns.end;
+        const Index next_column = last ? columns.begin : column + width;
+        const Index next_first = !last ? first : first + kBlocks < plan.blocks ? first + kBlocks : 0;
+        const S* const next = packed + next_column * plan.G + next_first * kWidth * width;
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          multiply_rows<S, vectors>(part, b, count, first == 0, out + (column - columns.begin) * count);
+          multiply_rows<S, vectors>(part, b, next, count, first == 0, out + (column - columns.begin) * count);
         });
       });
     }
@@ -498,44 +544,81 @@ struct BackwardPass {
     });
   }
 
-  // dWx = x^T dA, dWh = h_prev^T dA, db = sum of dA: all steps at once. The work is split over blocks of the results.
+  // dWx = x^T dA, dWh = h_prev^T dA, db = sum of dA: all steps at once. The work is split over blocks of the results:
+  // a group of blocks of rows of dWx and dWh (they share what is read of dA) and a group of gate blocks of columns
+  // (their results are written together: single cache lines far from each other take longer than the sums).
   void multiply_dW(const Team& team) const {
-    const Index left_blocks = plan.input_blocks + plan.blocks + 1;  // of the rows of dWx and dWh, and db
-    const Range own = piece(plan.blocks * left_blocks, team.member(), team.size());
+    if (plan.blocks == 0) return;
+    const Index left_blocks = plan.input_blocks + plan.blocks;
+    const Index column_groups = ceil_div(plan.blocks, gate_blocks(plan));
+    // At least two items of work a thread.
+    const Index left_groups =
+        min_of(max_of(ceil_div(left_blocks, kLeftBlocks), ceil_div(2 * team.size(), column_groups)), left_blocks);
+    const Range own = piece(left_groups * column_groups, team.member(), team.size());
+    S* const results = weight_sums + team.member() * results_size(plan);
     for (Index item = own.begin; item < own.end; ++item) {
-      const Index j = item / left_blocks, left = item % left_blocks;
-      if (left < plan.input_blocks) {
-        const S* a = x + left * Cell::kLayout.state_stride(plan.rows);
-        weight_block(a, plan.D, left, j, args.dWx);
-      } else if (left < plan.input_blocks + plan.blocks) {
-        const Index i = left - plan.input_blocks;
-        weight_block(args.h + i * kept_state_stride(), plan.H, i, j, args.dWh);
-      } else {
-        bias_block(j);
+      const Range lefts = piece(left_blocks, item / column_groups, left_groups);
+      const Range columns = piece(plan.blocks, item % column_groups, column_groups);
+      for (Index j = columns.begin; j < columns.end; ++j) {
+        weight_blocks(lefts, j, results + (j - columns.begin) * kLeftBlocks * kUnits * kWidth);
+        if (item < column_groups) bias_block(j);
+      }
+      store_weight_blocks(lefts, columns, results);
+    }
+  }
+
+  // A block of rows of dWx or dWh: its left operand, its place, and how many rows of it there are.
+  struct WeightRows {
+    const S* left;
+    S* dW;
+    Index count;
+  };
+  WeightRows weight_rows(Index block) const {
+    if (block < plan.input_blocks) {
+      return {x + block * Cell::kLayout.state_stride(plan.rows), args.dWx + block * kUnits * plan.G,
+              min_of(kUnits, plan.D - block * kUnits)};
+    }
+    const Index i = block - plan.input_blocks;
+    return {args.h + i * kept_state_stride(), args.dWh + i * kUnits * plan.G, min_of(kUnits, plan.H - i * kUnits)};
+  }
+
+  // Some blocks of rows of dWx and dWh, columns of gate block j. A chunk of dA stays in the first cache level while it
+  // meets all of them.
+  void weight_blocks(Range lefts, Index j, S* sums) const {
+    for (Index k = 0; k < (lefts.end - lefts.begin) * kUnits * kWidth; k += kLanes<S>) store(sums + k, Vec<S>{});
+    const S* const gates = args.gates + j * gate_stride();
+    const Index chunks = ceil_div(plan.rows, kChunk);
+    for (Index chunk = 0; chunk < chunks; ++chunk) {
+      const Range rows = piece(plan.rows, chunk, chunks);
+      for (Index left = lefts.begin; left < lefts.end; ++left) {
+        add_weight_block(weight_rows(left), gates, rows, plan.columns(j),
+                         sums + (left - lefts.begin) * kUnits * kWidth);
       }
     }
   }
 
-  // Rows of block i, columns of gate block j of a weight gradient of `height` rows.
-  void weight_block(const S* a, Index height, Index i, Index j, S* dW) const {
-    alignas(64) S sums[kUnits * kWidth];
-    const Index lanes = min_of(kUnits, height - i * kUnits);
-    for (Index k = 0; k < lanes * kWidth; k += kLanes<S>) store(sums + k, Vec<S>{});
-    const S* const gates = args.gates + j * gate_stride();
-    for (Index r = 0; r < plan.rows; r += kChunk) {
-      const Index count = min_of(kChunk, plan.rows - r);
-      for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
-        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          for (Index lane = 0; lane < lanes;) {
-            const Index tile = next_tile(lanes, lane, kTileRows<vectors>);
-            kTransposedTilesOf<S, vectors>.by_rows[tile](a + r * kUnits + lane, kUnits, gates + r * kWidth + panel,
-                                                         kWidth, count, sums + lane * kWidth + panel, kWidth);
-            lane += tile;
-          }
-        });
-      });
+  void store_weight_blocks(Range lefts, Range columns, const S* results) const {
+    for (Index left = lefts.begin; left < lefts.end; ++left) {
+      const WeightRows block = weight_rows(left);
+      for (Index lane = 0; lane < block.count; ++lane) {
+        const S* const row = results + ((left - lefts.begin) * kUnits + lane) * kWidth;
+        unpack_gates(row, kLeftBlocks * kUnits * kWidth, columns, block.dW + lane * plan.G);
+      }
     }
-    for (Index lane = 0; lane < lanes; ++lane) unpack_gates(sums + lane * kWidth, j, dW + (i * kUnits + lane) * plan.G);
+  }
+
+  static void add_weight_block(const WeightRows& block, const S* gates, Range rows, Index columns, S* sums) {
+    for_each_panel<S>(0, columns, [&](Index panel, Index width) {
+      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+        for (Index lane = 0; lane < block.count;) {
+          const Index tile = next_tile(block.count, lane, kTileRows<vectors>);
+          kTransposedTilesOf<S, vectors>.by_rows[tile](block.left + rows.begin * kUnits + lane, kUnits,
+                                                       gates + rows.begin * kWidth + panel, kWidth,
+                                                       rows.end - rows.begin, sums + lane * kWidth + panel, kWidth);
+          lane += tile;
+        }
+      });
+    });
   }
 
   void bias_block(Index j) const {
@@ -550,16 +633,20 @@ struct BackwardPass {
       }
       store(sums + column, total);
     }
-    unpack_gates(sums, j, args.db);
+    unpack_gates(sums, 0, {j, j + 1}, args.db);
   }
 
-  // A row of gate block j to its places in a row of G columns.
-  void unpack_gates(const S* block, Index j, S* row) const {
-    for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
-      const Index unit = j * kUnits + column % kUnits;
-      if (unit >= plan.H) continue;
-      S* const out = row + plan.sizes.gate_position[column / kUnits] * plan.H + unit;
-      store_partial(out, load(block + column), plan.H - unit);
+  // A row of gate blocks, `stride` from each other, to its places in a row of G columns.
+  void unpack_gates(const S* row, Index stride, Range columns, S* out) const {
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      S* const places = out + plan.sizes.gate_position[gate] * plan.H;
+      for (Index j = columns.begin; j < columns.end; ++j) {
+        const S* const block = row + (j - columns.begin) * stride + gate * kUnits;
+        for (Index u = 0; u < min_of(kUnits, plan.H - j * kUnits); u += kLanes<S>) {
+          const Index unit = j * kUnits + u;
+          store_partial(places + unit, load(block + u), plan.H - unit);
+        }
+      }
     }
   }
 };

@@ -10,7 +10,7 @@ struct RnnCell {
   static constexpr bool kHasCellState = false;
 
   template <class S>
-  static Vec<S> forward(const S* pre_activation, S*, S*, Index, Index) {
+  static Vec<S> output(const S* pre_activation, const S*, Index) {
     return Math<S>::tanh(load(pre_activation));
   }
 

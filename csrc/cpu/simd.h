@@ -60,6 +60,19 @@ FASTLSTM_INLINE void store(S* p, const Vec<S>& v) {
   *reinterpret_cast<typename VectorOf<S>::Unaligned*>(p) = v;
 }
 
+// Holds a value in a register. Compilers rather load it again for each use, and then wait for the cache each time.
+template <class V>
+FASTLSTM_INLINE void keep_in_register(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
+template <class S>
+inline constexpr Index kCacheLine = 64 / static_cast<Index>(sizeof(S));
+
 // The first count lanes, the others zero; nothing behind p[count - 1] is read.
 template <class S>
 FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {

@@ -56,16 +56,30 @@ Operand<S> row_major(const S* data, Index row_stride, Index depth) {
 template <class S>
 struct Term {
   Operand<S> a;
-  const S* b;  // packed, as wide as the tile
+  const S* b;               // packed, as wide as the tile
+  const S* next = nullptr;  // not null if b lies beyond the first cache level: a line of it is fetched for a row of B
 };
 
-template <class S, int rows, int vectors>
+// Rows of B that are asked of the second cache level before they are needed.
+inline constexpr Index kRowsAhead = 8;
+
+// sum += A B for `count` rows of B. With look_ahead, B is expected in the second cache level, and a line of `next` is
+// fetched there for every row.
+template <class S, int rows, int vectors, bool look_ahead>
 FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index a_row, Index a_step, const S* b,
-                                Index b_step, Index count) {
+                                Index b_step, Index count, const S* next) {
   for (Index k = 0; k < count; ++k) {
     Vec<S> b_row[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) b_row[v] = load(b + v * kLanes<S>);
+    for (int v = 0; v < vectors; ++v) {
+      b_row[v] = load(b + v * kLanes<S>);
+      keep_in_register(b_row[v]);
+    }
+    if constexpr (look_ahead) {
+#pragma GCC unroll 4
+      for (Index v = 0; v < vectors * kLanes<S>; v += kCacheLine<S>) __builtin_prefetch(b + kRowsAhead * b_step + v);
+      __builtin_prefetch(next + k * kCacheLine<S>, 0, 2);
+    }
 #pragma GCC unroll 12
     for (int m = 0; m < rows; ++m) {
       const Vec<S> value = broadcast(a[m * a_row]);
@@ -80,6 +94,7 @@ FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index 
 // out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
 template <class S, int rows, int vectors>
 void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index init_row, S* out, Index out_row) {
+  constexpr Index kColumns = vectors * kLanes<S>;
   Vec<S> sum[rows][vectors];
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
@@ -89,12 +104,19 @@ void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index in
   for (int t = 0; t < term_count; ++t) {
     const Operand<S>& a = terms[t].a;
     const S* b = terms[t].b;
+    const S* next = terms[t].next;
     const S* block = a.data;
     for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
       const Index count = min_of(left, a.width);
       for (int gate = 0; gate < a.gates; ++gate) {
-        accumulate<S, rows, vectors>(sum, block + gate * a.width, a.row_stride, 1, b, vectors * kLanes<S>, count);
-        b += count * vectors * kLanes<S>;
+        const S* const run = block + gate * a.width;
+        if (rows >= 4 && next) {  // fewer rows need more bytes than can be asked for one by one
+          accumulate<S, rows, vectors, true>(sum, run, a.row_stride, 1, b, kColumns, count, next);
+          next += count * kCacheLine<S>;
+        } else {
+          accumulate<S, rows, vectors, false>(sum, run, a.row_stride, 1, b, kColumns, count, nullptr);
+        }
+        b += count * kColumns;
       }
     }
   }
@@ -109,7 +131,7 @@ void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index in
 template <class S, int rows, int vectors>
 void multiply_transposed_tile(const S* a, Index a_step, const S* b, Index b_step, Index count, S* out, Index out_row) {
   Vec<S> sum[rows][vectors] = {};
-  accumulate<S, rows, vectors>(sum, a, 1, a_step, b, b_step, count);
+  accumulate<S, rows, vectors, false>(sum, a, 1, a_step, b, b_step, count, nullptr);
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
@@ -181,13 +203,16 @@ FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   return ceil_div(left, ceil_div(left, most));
 }
 
-// out (rows, vectors * kLanes) = A B, or += unless begin.
+// out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is fetched.
 template <class S, int vectors>
-void multiply_rows(const Operand<S>& a, const S* b, Index rows, bool begin, S* out) {
+void multiply_rows(const Operand<S>& a, const S* b, const S* next, Index rows, bool begin, S* out) {
   constexpr Index kColumns = vectors * kLanes<S>;
+  const Index size = a.depth * a.gates * kColumns;
+  Index fetched = 0;
   for (Index m = 0; m < rows;) {
     const Index count = next_tile(rows, m, kTileRows<vectors>);
-    const Term<S> term{a.rows_from(m), b};
+    const Term<S> term{a.rows_from(m), b, fetched < size ? next + fetched : b};
+    fetched += a.depth * a.gates * kCacheLine<S>;
     S* const tile = out + m * kColumns;
     kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
     m += count;

@@ -14,6 +14,7 @@
 
 #include "candidates.h"
 #include "kernels.h"
+#include "pairs.h"
 #include "row_groups.h"
 #include "threads.h"
 #include "workspace.h"
@@ -123,7 +124,7 @@ class Tape {
 
   // Without the GIL. The outputs may be null.
   void forward(S* hs, S* h_n, S* c_n) {
-    const RecurrentSizes& s = inputs_.sizes;
+    const RecurrentSizes s = sizes_now();
     const Array<S> workspace(Layer::template table<S>().forward_workspace(s));
     Layer::template table<S>().forward({.sizes = s,
                                         .xs = pointer<S>(inputs_.xs),
@@ -144,7 +145,7 @@ class Tape {
   }
 
   py::tuple backward(const OptionalArray& dhs, const OptionalArray& dh_n, const OptionalArray& dc_n) {
-    const RecurrentSizes& s = inputs_.sizes;
+    const RecurrentSizes s = sizes_now();
     const Index G = Layer::kLayout.gates * s.H;
     py::array dxs = new_array<S>({s.N, s.T, s.D});
     py::array dWx = new_array<S>({s.D, G});
@@ -192,6 +193,13 @@ class Tape {
   }
 
  private:
+  // The number of threads may change between a tape's calls, but not between the size of a workspace and its use.
+  RecurrentSizes sizes_now() const {
+    RecurrentSizes sizes = inputs_.sizes;
+    sizes.threads = num_threads();
+    return sizes;
+  }
+
   RecurrentInputs inputs_;
   Index slots_;
   Array<S> gates_, h_, c_;
@@ -228,7 +236,8 @@ py::tuple recurrent_forward(const py::array& xs, const py::array& Wx, const py::
                        .H = Wh.shape(0),
                        .reverse = reverse,
                        .gate_position = {},
-                       .activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid};
+                       .activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid,
+                       .threads = 1};
   for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
     sizes.gate_position[gate] = static_cast<int>(gate_order.find("ifgo"[gate]));
   }
@@ -247,6 +256,116 @@ py::tuple rnn_forward(const py::array& xs, const py::array& Wx, const py::array&
   return recurrent_forward<Rnn>(xs, Wx, Wh, b, h0, std::nullopt, mask, reverse, "", false, training);
 }
 
+// ---- GRU -----------------------------------------------------------------------------------------------------------
+
+// The arguments of a forward call; the arrays stay alive with it.
+struct GruInputs {
+  GruSizes sizes;
+  py::array xs, Wx, Wh, b;
+  OptionalArray h0, mask;
+};
+
+template <class S>
+class GruTape {
+ public:
+  GruTape(GruInputs inputs, bool keep) : inputs_(std::move(inputs)), keep_(keep) {
+    const GruSizes& s = inputs_.sizes;
+    planes_ = Array<S>(kGruPlanes * kGruLayout.state_buffer((keep ? s.T : 1) * s.N, s.H));
+    h_ = Array<S>(kGruLayout.state_buffer((keep ? s.T + 1 : 2) * s.N, s.H));
+  }
+
+  // Without the GIL. The outputs may be null.
+  void forward(S* hs, S* h_n) {
+    const GruSizes& s = inputs_.sizes;
+    const Array<S> workspace(kernels<S>().gru->forward_workspace(s));
+    kernels<S>().gru->forward({.sizes = s,
+                               .xs = pointer<S>(inputs_.xs),
+                               .Wx = pointer<S>(inputs_.Wx),
+                               .Wh = pointer<S>(inputs_.Wh),
+                               .b = pointer<S>(inputs_.b),
+                               .h0 = pointer<S>(inputs_.h0),
+                               .mask = pointer<bool>(inputs_.mask),
+                               .hs = hs,
+                               .h_n = h_n,
+                               .keep = keep_,
+                               .planes = planes_.data(),
+                               .h = h_.data(),
+                               .workspace = workspace.data()});
+  }
+
+  py::tuple backward(const OptionalArray& dhs, const OptionalArray& dh_n) {
+    const GruSizes& s = inputs_.sizes;
+    const Index G = 3 * s.H;
+    py::array dxs = new_array<S>({s.N, s.T, s.D});
+    py::array dWx = new_array<S>({s.D, G});
+    py::array dWh = new_array<S>({s.H, G});
+    py::array db = s.reset_after ? new_array<S>({2, G}) : new_array<S>({G});
+    py::array dh0 = new_array<S>({s.N, s.H});
+    GruBackward<S> args{.sizes = s,
+                        .xs = pointer<S>(inputs_.xs),
+                        .Wx = pointer<S>(inputs_.Wx),
+                        .Wh = pointer<S>(inputs_.Wh),
+                        .mask = pointer<bool>(inputs_.mask),
+                        .dhs = pointer<S>(dhs),
+                        .dh_n = pointer<S>(dh_n),
+                        .planes = planes_.data(),
+                        .h = h_.data(),
+                        .dxs = writable<S>(dxs),
+                        .dWx = writable<S>(dWx),
+                        .dWh = writable<S>(dWh),
+                        .db = writable<S>(db),
+                        .dh0 = writable<S>(dh0),
+                        .workspace = nullptr};
+    {
+      const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
+      // The gradients take the activations' place; a second call computes those again.
+      if (consumed_) forward(nullptr, nullptr);
+      consumed_ = true;
+      const Array<S> workspace(kernels<S>().gru->backward_workspace(s));
+      args.workspace = workspace.data();
+      kernels<S>().gru->backward(args);
+    }
+    return py::make_tuple(dxs, dWx, dWh, db, dh0);
+  }
+
+ private:
+  GruInputs inputs_;
+  bool keep_;
+  Array<S> planes_, h_;
+  bool consumed_ = false;
+  std::mutex mutex_;
+};
+
+py::tuple gru_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
+                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, const std::string& gate_order,
+                      bool reset_after, bool z_keeps, bool training) {
+  GruSizes sizes{.N = xs.shape(0),
+                 .T = xs.shape(1),
+                 .D = xs.shape(2),
+                 .H = Wh.shape(0),
+                 .reverse = reverse,
+                 .gate_position = {},
+                 .reset_after = reset_after,
+                 .z_keeps = z_keeps};
+  for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
+    sizes.gate_position[gate] = static_cast<int>(gate_order.find("zrn"[gate]));
+  }
+  GruInputs inputs{sizes, xs, Wx, Wh, b, h0, mask};
+  return with_float_type(xs, [&]<class S>() {
+    py::array hs = new_array<S>({sizes.N, sizes.T, sizes.H});
+    py::array h_n = new_array<S>({sizes.N, sizes.H});
+    S* const hs_data = writable<S>(hs);
+    S* const h_n_data = writable<S>(h_n);
+    auto tape = std::make_unique<GruTape<S>>(std::move(inputs), training);
+    {
+      const py::gil_scoped_release release;
+      tape->forward(hs_data, h_n_data);
+    }
+    return py::make_tuple(hs, h_n, training ? py::cast(std::move(tape)) : py::none());
+  });
+}
+
 template <class S>
 void bind_tapes(py::module_& module, const std::string& suffix) {
   using LstmTape = Tape<S, Lstm>;
@@ -260,6 +379,8 @@ void bind_tapes(py::module_& module, const std::string& suffix) {
             return tape.backward(dhs, dh_n, std::nullopt);
           },
           py::arg("dhs"), py::arg("dh_n"));
+  py::class_<GruTape<S>>(module, ("GruTape" + suffix).c_str())
+      .def("backward", &GruTape<S>::backward, py::arg("dhs"), py::arg("dh_n"));
 }
 
 // ---- Embedding -----------------------------------------------------------------------------------------------------
@@ -472,6 +593,30 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
   });
 }
 
+// ---- Matrix products -----------------------------------------------------------------------------------------------
+
+// a and b are C-contiguous, as they are or transposed.
+void product(const py::array& a, const py::array& b, const OptionalArray& bias, bool a_transposed, bool b_transposed,
+             py::array out) {
+  with_float_type(a, [&]<class S>() {
+    Product<S> args{.M = out.shape(0),
+                    .K = a.shape(a_transposed ? 0 : 1),
+                    .L = out.shape(1),
+                    .a_transposed = a_transposed,
+                    .b_transposed = b_transposed,
+                    .a = pointer<S>(a),
+                    .b = pointer<S>(b),
+                    .bias = pointer<S>(bias),
+                    .out = writable<S>(out),
+                    .threads = num_threads(),
+                    .workspace = nullptr};
+    const py::gil_scoped_release release;
+    const Array<S> workspace(kernels<S>().product->workspace(args));
+    args.workspace = workspace.data();
+    kernels<S>().product->run(args);
+  });
+}
+
 // ---- Sampled classes -----------------------------------------------------------------------------------------------
 
 py::array expected_counts(const py::array& classes, std::int64_t num_tries, std::int64_t num_sampled,
@@ -635,6 +780,81 @@ py::tuple sampled_loss(const py::array& weights, const OptionalArray& biases, co
   });
 }
 
+// ---- Word vectors --------------------------------------------------------------------------------------------------
+
+py::array subsample_of(const py::array& ids, const py::array& keep, std::uint64_t seed) {
+  const Array<std::int64_t> room(ids.size());
+  Index count = 0;
+  {
+    const py::gil_scoped_release release;
+    count = subsample(pointer<std::int64_t>(ids), ids.size(), pointer<double>(keep), seed, room.data());
+  }
+  py::array kept = new_array<std::int64_t>({count});
+  std::copy_n(room.data(), count, writable<std::int64_t>(kept));
+  return kept;
+}
+
+py::array skipgram_counts_of(const py::array& ids, Index window, Index start, Index stop, std::uint64_t seed) {
+  py::array counts = new_array<std::int64_t>({stop - start});
+  std::int64_t* const out = writable<std::int64_t>(counts);
+  const py::gil_scoped_release release;
+  skipgram_counts({pointer<std::int64_t>(ids), ids.size(), window, seed}, start, stop, out);
+  return counts;
+}
+
+py::tuple skipgram_pairs_of(const py::array& ids, Index window, Index start, Index stop, std::uint64_t seed) {
+  const Windows text{pointer<std::int64_t>(ids), ids.size(), window, seed};
+  Index pairs = 0;
+  {
+    const py::gil_scoped_release release;
+    const Array<std::int64_t> counts(stop - start);
+    pairs = skipgram_counts(text, start, stop, counts.data());
+  }
+  py::array centers = new_array<std::int64_t>({pairs}), contexts = new_array<std::int64_t>({pairs});
+  std::int64_t* const centers_out = writable<std::int64_t>(centers);
+  std::int64_t* const contexts_out = writable<std::int64_t>(contexts);
+  {
+    const py::gil_scoped_release release;
+    skipgram_pairs(text, start, stop, centers_out, contexts_out);
+  }
+  return py::make_tuple(centers, contexts);
+}
+
+// Returns the sum of the pairs' losses.
+double negative_sampling_update(py::array vectors, py::array weights, const py::array& centers,
+                                const py::array& contexts, const py::array& threshold, const py::array& alias,
+                                Index num_sampled, double lr, std::uint64_t seed) {
+  constexpr Index kBlock = 256;  // pairs whose negatives are drawn at once
+  const Index M = centers.size(), V = threshold.size();
+  return with_float_type(vectors, [&]<class S>() {
+    SkipgramUpdate<S> update{.M = 0,
+                             .K = num_sampled,
+                             .E = vectors.shape(1),
+                             .vectors = writable<S>(vectors),
+                             .weights = writable<S>(weights),
+                             .centers = nullptr,
+                             .contexts = nullptr,
+                             .negatives = nullptr,
+                             .lr = static_cast<S>(lr),
+                             .workspace = nullptr};
+    const py::gil_scoped_release release;
+    const Array<S> workspace(kernels<S>().skipgram->workspace(update));
+    const Array<std::int64_t> negatives(kBlock * num_sampled);
+    update.workspace = workspace.data();
+    update.negatives = negatives.data();
+    double loss = 0;
+    for (Index m = 0; m < M; m += kBlock) {
+      update.M = std::min(kBlock, M - m);
+      update.centers = pointer<std::int64_t>(centers) + m;
+      update.contexts = pointer<std::int64_t>(contexts) + m;
+      unigram_draws(pointer<double>(threshold), pointer<std::int64_t>(alias), V,
+                    static_cast<std::uint64_t>(m * num_sampled), update.M * num_sampled, seed, negatives.data());
+      loss += kernels<S>().skipgram->update(update);
+    }
+    return loss;
+  });
+}
+
 // ---- Optimisers ----------------------------------------------------------------------------------------------------
 
 void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows, double grad_scale,
@@ -695,6 +915,9 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
              py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("gate_order"), py::arg("hard_sigmoid"),
              py::arg("training"));
+  module.def("gru_forward", &gru_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
+             py::arg("mask"), py::arg("reverse"), py::arg("gate_order"), py::arg("reset_after"), py::arg("z_keeps"),
+             py::arg("training"));
   module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
              py::arg("mask"), py::arg("reverse"), py::arg("training"));
 
@@ -703,6 +926,9 @@ PYBIND11_MODULE(_cpu, module) {
              py::arg("skip"));
   module.def("clear_rows", &clear_rows, py::arg("target"), py::arg("ids"));
   module.def("embedding_backward_rows", &embedding_backward_rows, py::arg("ids"), py::arg("dout"));
+
+  module.def("product", &product, py::arg("a"), py::arg("b"), py::arg("bias"), py::arg("a_transposed"),
+             py::arg("b_transposed"), py::arg("out"));
 
   module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
              py::arg("ignore_index"));
@@ -726,6 +952,15 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("sampled_loss", &sampled_loss, py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
              py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
              py::arg("remove_accidental_hits"), py::arg("softmax"));
+
+  module.def("subsample", &subsample_of, py::arg("ids"), py::arg("keep"), py::arg("seed"));
+  module.def("skipgram_counts", &skipgram_counts_of, py::arg("ids"), py::arg("window"), py::arg("start"),
+             py::arg("stop"), py::arg("seed"));
+  module.def("skipgram_pairs", &skipgram_pairs_of, py::arg("ids"), py::arg("window"), py::arg("start"), py::arg("stop"),
+             py::arg("seed"));
+  module.def("negative_sampling_update", &negative_sampling_update, py::arg("vectors"), py::arg("weights"),
+             py::arg("centers"), py::arg("contexts"), py::arg("threshold"), py::arg("alias"), py::arg("num_sampled"),
+             py::arg("lr"), py::arg("seed"));
 
   py::enum_<OptimRule>(module, "OptimRule")
       .value("SGD", OptimRule::kSgd)

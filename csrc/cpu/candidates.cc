@@ -3,16 +3,10 @@
 
 #include <cmath>
 
+#include "splitmix.h"
+
 namespace fastlstm {
 namespace {
-
-// Draw j of the generator SplitMix64 (Steele, Lea, Flood 2014), in [0, 1).
-double uniform(std::uint64_t seed, std::uint64_t j) {
-  std::uint64_t z = seed + (j + 1) * 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
 
 // exp(x) for 0 <= x < 700 from operations that round the same everywhere.
 double exp_exactly(double x) {
@@ -89,13 +83,31 @@ Sample log_uniform_sample(std::int64_t num_sampled, std::int64_t range_max, bool
   });
 }
 
+namespace {
+
+// Vose's table: column floor(x), or its alias where the rest is not below the threshold; x in [0, V). Without a branch,
+// which nothing could predict.
+std::int64_t alias_draw(const double* threshold, const std::int64_t* alias, double x) {
+  const auto column = static_cast<std::int64_t>(x);
+  const auto own = -static_cast<std::int64_t>(x - static_cast<double>(column) < threshold[column]);
+  return (column & own) | (alias[column] & ~own);
+}
+
+}  // namespace
+
 Sample unigram_sample(const double* threshold, const std::int64_t* alias, std::int64_t V, std::int64_t num_sampled,
                       bool unique, std::uint64_t seed) {
   return first_draws(num_sampled, unique, [=](std::uint64_t j) {
-    const double x = uniform(seed, j) * static_cast<double>(V);
-    const auto column = static_cast<std::int64_t>(x);
-    return x - static_cast<double>(column) < threshold[column] ? column : alias[column];
+    return alias_draw(threshold, alias, uniform(seed, j) * static_cast<double>(V));
   });
+}
+
+void unigram_draws(const double* threshold, const std::int64_t* alias, std::int64_t V, std::uint64_t first,
+                   std::int64_t count, std::uint64_t seed, std::int64_t* classes) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    const double x = uniform(seed, first + static_cast<std::uint64_t>(k)) * static_cast<double>(V);
+    classes[k] = alias_draw(threshold, alias, x);
+  }
 }
 
 double log_uniform_probability(std::int64_t value, double log_range) {

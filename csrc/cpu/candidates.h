@@ -18,6 +18,10 @@ Sample log_uniform_sample(std::int64_t num_sampled, std::int64_t range_max, bool
 Sample unigram_sample(const double* threshold, const std::int64_t* alias, std::int64_t V, std::int64_t num_sampled,
                       bool unique, std::uint64_t seed);
 
+// Draws first, first + 1 ... of the same stream, repeats allowed.
+void unigram_draws(const double* threshold, const std::int64_t* alias, std::int64_t V, std::uint64_t first,
+                   std::int64_t count, std::uint64_t seed, std::int64_t* classes);
+
 // How often a class of probability p is expected in a sample, as TensorFlow counts.
 double expected_count(double p, std::int64_t num_tries, std::int64_t num_sampled);
 double log_uniform_probability(std::int64_t value, double log_range);

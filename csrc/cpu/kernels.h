@@ -44,6 +44,7 @@ struct RecurrentSizes {
   bool reverse;
   int gate_position[4];  // which block of H columns of the weights holds i, f, g, o
   RecurrentActivation activation;
+  int threads;  // at most
 };
 
 template <class S>
@@ -96,6 +97,68 @@ struct RecurrentKernels {
   void (*backward)(const RecurrentBackward<S>&);
 };
 
+// ---- GRU -----------------------------------------------------------------------------------------------------------
+//
+// The planes of z, r, n and q (see gru_cell.h) and the states lie in blocks of 64 units like the RNN's; rows as above.
+//   planes [4][H / 64][rows][64]   h [H / 64][slots * N][64]
+// The planes are activations after the forward pass, gradients of the pre-activations after the backward pass; q then
+// holds that of h_prev Wh_n if reset_after.
+
+inline constexpr BlockLayout kGruLayout{64, 1};
+inline constexpr Index kGruPlanes = 4;
+
+struct GruSizes {
+  Index N, T, D, H;
+  bool reverse;
+  int gate_position[3];  // which block of H columns of the weights holds z, r, n
+  bool reset_after;      // the reset gate is applied after the product with Wh; there are two biases
+  bool z_keeps;          // h = z h_prev + (1 - z) n, else h = (1 - z) h_prev + z n
+};
+
+template <class S>
+struct GruForward {
+  GruSizes sizes;
+  const S* xs;       // (N, T, D)
+  const S* Wx;       // (D, 3H)
+  const S* Wh;       // (H, 3H)
+  const S* b;        // (3H,), or (2, 3H) with reset_after
+  const S* h0;       // (N, H) or null
+  const bool* mask;  // (N, T) or null
+  S* hs;             // (N, T, H) or null: not wanted
+  S* h_n;            // (N, H) or null
+  bool keep;         // planes of T N rows and states of T + 1 slots, or of N rows and 2 slots
+  S* planes;
+  S* h;
+  S* workspace;
+};
+
+template <class S>
+struct GruBackward {
+  GruSizes sizes;
+  const S* xs;
+  const S* Wx;
+  const S* Wh;
+  const bool* mask;
+  const S* dhs;   // (N, T, H) or null: zeros
+  const S* dh_n;  // (N, H) or null
+  S* planes;      // in: as the forward pass left them; out: gradients
+  const S* h;     // T + 1 slots
+  S* dxs;         // (N, T, D)
+  S* dWx;
+  S* dWh;
+  S* db;   // of the shape of b
+  S* dh0;  // (N, H)
+  S* workspace;
+};
+
+template <class S>
+struct GruKernels {
+  Index (*forward_workspace)(const GruSizes&);
+  void (*forward)(const GruForward<S>&);
+  Index (*backward_workspace)(const GruSizes&);
+  void (*backward)(const GruBackward<S>&);
+};
+
 // ---- Embedding -----------------------------------------------------------------------------------------------------
 
 template <class S, class Id>
@@ -109,6 +172,26 @@ struct EmbeddingKernels {
   void (*clear_rows)(S* target, const Id* ids, Index M, Index E);
   // out[u] = sum of rows[order[k]] for k in [starts[u], starts[u + 1])
   void (*sum_segments)(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out);
+};
+
+// ---- Matrix products -----------------------------------------------------------------------------------------------
+
+template <class S>
+struct Product {
+  Index M, K, L;
+  bool a_transposed, b_transposed;
+  const S* a;     // (M, K), or (K, M) where transposed
+  const S* b;     // (K, L), or (L, K) where transposed
+  const S* bias;  // (L,) or null
+  S* out;         // (M, L) = a b + bias
+  int threads;    // at most
+  S* workspace;
+};
+
+template <class S>
+struct ProductKernels {
+  Index (*workspace)(const Product<S>&);
+  void (*run)(const Product<S>&);
 };
 
 // ---- Losses --------------------------------------------------------------------------------------------------------
@@ -184,6 +267,28 @@ struct SampledKernels {
   void (*loss)(const SampledLogits<S>&, SampledLossKind, S* losses);
 };
 
+// ---- Word vectors --------------------------------------------------------------------------------------------------
+
+// Negative sampling, one step of gradient descent a pair.
+template <class S>
+struct SkipgramUpdate {
+  Index M, K, E;                  // pairs, negatives a pair
+  S* vectors;                     // (V, E), changed in place
+  S* weights;                     // (V, E), changed in place
+  const std::int64_t* centers;    // (M,)
+  const std::int64_t* contexts;   // (M,)
+  const std::int64_t* negatives;  // (M, K)
+  S lr;
+  S* workspace;
+};
+
+template <class S>
+struct SkipgramKernels {
+  Index (*workspace)(const SkipgramUpdate<S>&);
+  // Returns the sum of the pairs' losses.
+  double (*update)(const SkipgramUpdate<S>&);
+};
+
 // ---- Optimisers ----------------------------------------------------------------------------------------------------
 
 enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
@@ -221,6 +326,7 @@ template <class S>
 struct Kernels {
   const RecurrentKernels<S>* lstm;
   const RecurrentKernels<S>* rnn;
+  const GruKernels<S>* gru;
   const EmbeddingKernels<S, std::int32_t>* embedding_int32;
   const EmbeddingKernels<S, std::int64_t>* embedding_int64;
   const LossKernels<S, std::int32_t>* loss_int32;
@@ -228,6 +334,8 @@ struct Kernels {
   const LinearLossKernels<S>* linear_loss;
   const SampledKernels<S>* sampled;
   const OptimKernels<S>* optim;
+  const SkipgramKernels<S>* skipgram;
+  const ProductKernels<S>* product;
 };
 
 struct InstructionSet {

@@ -31,6 +31,19 @@ def lstm_forward(
     hard_sigmoid: bool,
     training: bool,
 ) -> tuple[FloatArray, FloatArray, FloatArray, Any]: ...
+def gru_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    h0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    gate_order: str,
+    reset_after: bool,
+    z_keeps: bool,
+    training: bool,
+) -> tuple[FloatArray, FloatArray, Any]: ...
 def rnn_forward(
     xs: FloatArray,
     Wx: FloatArray,
@@ -45,6 +58,9 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray: ...
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> tuple[IntArray, FloatArray]: ...
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray, clear: bool, skip: int) -> None: ...
 def clear_rows(target: FloatArray, ids: IntArray) -> None: ...
+def product(
+    a: FloatArray, b: FloatArray, bias: FloatArray | None, a_transposed: bool, b_transposed: bool, out: FloatArray
+) -> None: ...
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, ignore_index: int) -> tuple[float, FloatArray]: ...
 def linear_cross_entropy(
     h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, ignore_index: int, block: int
@@ -84,6 +100,20 @@ def sampled_loss(
     remove_accidental_hits: bool,
     softmax: bool,
 ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray | None]: ...
+def subsample(ids: IntArray, keep: FloatArray, seed: int) -> IntArray: ...
+def skipgram_counts(ids: IntArray, window: int, start: int, stop: int, seed: int) -> IntArray: ...
+def skipgram_pairs(ids: IntArray, window: int, start: int, stop: int, seed: int) -> tuple[IntArray, IntArray]: ...
+def negative_sampling_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    lr: float,
+    seed: int,
+) -> float: ...
 def optim_update(
     rule: OptimRule,
     param: FloatArray,

@@ -1,6 +1,8 @@
 """Pure functions of arrays: the kernels to drop into a training loop of one's own."""
 
+from fastlstm.ops.dense import matrix_product
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
+from fastlstm.ops.gru import gru_backward, gru_forward
 from fastlstm.ops.losses import linear_cross_entropy, softmax_cross_entropy
 from fastlstm.ops.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
 from fastlstm.ops.optim import (
@@ -27,6 +29,7 @@ from fastlstm.ops.sampling import (
     sampled_softmax_loss,
     unigram_candidates,
 )
+from fastlstm.ops.skipgram import negative_sampling_update, skipgram_counts, skipgram_pairs, subsample
 
 __all__ = [
     "UnigramTable",
@@ -39,6 +42,8 @@ __all__ = [
     "embedding_backward_rows",
     "embedding_forward",
     "global_norm",
+    "gru_backward",
+    "gru_forward",
     "linear_cross_entropy",
     "log_uniform_candidates",
     "log_uniform_expected_count",
@@ -46,9 +51,11 @@ __all__ = [
     "lstm_cell_backward",
     "lstm_cell_forward",
     "lstm_forward",
+    "matrix_product",
     "momentum_update",
     "nce_loss",
     "negative_sampling_loss",
+    "negative_sampling_update",
     "nesterov_update",
     "rmsprop_update",
     "rnn_backward",
@@ -58,6 +65,9 @@ __all__ = [
     "sampled_softmax_loss",
     "scatter_add",
     "sgd_update",
+    "skipgram_counts",
+    "skipgram_pairs",
     "softmax_cross_entropy",
+    "subsample",
     "unigram_candidates",
 ]

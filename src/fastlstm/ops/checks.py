@@ -17,7 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from fastlstm.backends import is_device_array
-from fastlstm.contract import GATES, Array, BoolArray, FloatArray, IntArray, Tape
+from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTS = (np.dtype(np.int64), np.dtype(np.int32))
@@ -72,7 +72,7 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
     return _contiguous(value)
 
 
-def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
+def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
     if isinstance(value, ndarray) and value.ndim == 2 and value.flags.f_contiguous:
         return float_array(name, value.T, 2, dtype).T
@@ -94,15 +94,15 @@ def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatA
 
 
 def recurrent_weights(
-    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any]
+    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any], *, two_biases: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray, int]:
-    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,), and H."""
+    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,) or, with two biases, (2, gates * H), and H."""
     Wx = float_array("Wx", Wx, 2, dtype)
     Wh = float_array("Wh", Wh, 2, dtype)
-    b = float_array("b", b, 1, dtype)
+    b = float_array("b", b, b.ndim if is_array(b) else 1, dtype)
     H = Wh.shape[0]
     G = gates * H
-    if D and H and Wh.shape == (H, G) and Wx.shape == (D, G) and b.shape == (G,):
+    if D and H and Wh.shape == (H, G) and Wx.shape == (D, G) and b.shape == ((2, G) if two_biases else (G,)):
         return Wx, Wh, b, H
     letters, lie = "H", "PyTorch's"
     if gates != 1:
@@ -120,10 +120,15 @@ def recurrent_weights(
             f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. "
             f"{lie} weight_ih needs .T"
         )
-    raise ValueError(
-        f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. PyTorch's two biases are added: "
-        "bias_ih + bias_hh"
-    )
+    if two_biases:
+        raise ValueError(
+            f"b has shape {b.shape}, expected {(2, G)} = (2, {letters}) for H = {H}: the bias of the inputs and that "
+            "of the state, of PyTorch numpy.stack([bias_ih, bias_hh])"
+        )
+    hint = "PyTorch's two biases are added: bias_ih + bias_hh"
+    if gates == 3:
+        hint = "Two biases need convention='pytorch' or 'keras'"
+    raise ValueError(f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. {hint}")
 
 
 def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
@@ -137,7 +142,8 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         if lengths.dtype.kind not in "iu":
             raise TypeError(f"lengths has dtype {lengths.dtype}, expected integers")
         expect_shape("lengths", lengths, (N,), f"for N = {N}")
-        if N and (lengths.min() < 0 or lengths.max() > T):
+        # On a GPU nobody looks at values, which would wait for the device: lengths count as if cut off at 0 and T.
+        if N and isinstance(lengths, ndarray) and (lengths.min() < 0 or lengths.max() > T):
             raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
         steps = np.arange(T) if isinstance(lengths, ndarray) else _module_of(lengths).arange(T)
         before_end: BoolArray = steps[None, :] < lengths[:, None]
@@ -148,7 +154,7 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         raise ValueError(f"mask has shape {mask.shape}, expected {(N, T)} for N = {N}, T = {T}{hint}")
     if mask.dtype != np.bool_:
         valid = mask != 0
-        if not ((mask == 0) | (mask == 1)).all():
+        if isinstance(mask, ndarray) and not ((mask == 0) | (mask == 1)).all():
             raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
         mask = valid
     return _contiguous(mask)
@@ -161,6 +167,28 @@ def _module_of(array: Any) -> Any:
     import cupy
 
     return cupy
+
+
+def precision_option(precision: Any, array: Array) -> dict[str, Precision]:
+    """What a recurrent family takes beside the protocol's arguments: on a GPU the precision, on the host nothing.
+
+    None stands for exact products in the array's dtype, the only ones that run on the host.
+    """
+    on_device = is_device_array(array)
+    if precision is not None:
+        check_choice("precision", precision, PRECISIONS)
+        exact = str(array.dtype)
+        if precision != exact and (precision in ("float32", "float64") or exact != "float32"):
+            raise ValueError(
+                f"precision is {precision!r}, but the arrays have dtype {exact}; 'tf32' and 'bf16' are precisions of "
+                "products of float32 arrays, 'float32' and 'float64' those of their dtypes"
+            )
+        if precision != exact and not on_device:
+            raise ValueError(
+                f"precision is {precision!r}, but the arrays are on the host, where products are exact; leave it out, "
+                "or pass CuPy arrays"
+            )
+    return {"precision": precision or str(array.dtype)} if on_device else {}  # type: ignore[dict-item]
 
 
 def check_gate_order(gate_order: Any) -> None:
@@ -228,7 +256,7 @@ def require_writeable(name: str, array: Array) -> None:
 
 
 def same_device(names: str, *arrays: Any) -> None:
-    """Raise if some arrays live on the host and others on a GPU. Absent arrays (None) are skipped.
+    """Raise unless all arrays live on the host, or all on one GPU as CuPy arrays. Absent arrays (None) are skipped.
 
     ``names`` are the arrays' names, with spaces between them.
     """
@@ -243,3 +271,42 @@ def same_device(names: str, *arrays: Any) -> None:
         if array is not None and is_device_array(array) != on_device:
             here, there = ("on a GPU", "on the host") if on_device else ("on the host", "on a GPU")
             raise TypeError(f"{first} is {here} but {name} is {there}; all arrays of one call live in one place")
+    if on_device:
+        device = gpu_of(first, arrays[0])
+        for name, array in zip(others, arrays[1:], strict=True):
+            if array is not None and gpu_of(name, array) != device:
+                raise ValueError(
+                    f"{first} is {_place(device)} but {name} is {_place(gpu_of(name, array))}; all arrays of one call "
+                    "live on one GPU: copy with cupy.asarray(...) where that is the current one"
+                )
+
+
+def same_device_as_tape(names: str, tape: Tape, *arrays: Any) -> None:
+    """Raise unless the gradients live where the arrays of the forward call lived. Absent ones (None) are skipped."""
+    for name, array in zip(names.split(), arrays, strict=True):
+        if (isinstance(array, ndarray) and tape.device is None) or not is_array(array):
+            continue
+        device = gpu_of(name, array)
+        if device != tape.device:
+            raise TypeError(
+                f"{name} is {_place(device)}, but the arrays of the forward call were {_place(tape.device)}; "
+                "gradients live where the tape does"
+            )
+
+
+def gpu_of(name: str, array: Array) -> int | None:
+    """The number of the GPU that a CuPy array lives on; None on the host."""
+    if not is_device_array(array):
+        return None
+    # CuPy's devices have an id; those of other packages, whose arrays only look alike, do not.
+    number: int | None = getattr(getattr(array, "device", None), "id", None)
+    if number is None:
+        raise TypeError(
+            f"{name} is {type(array).__module__}.{type(array).__name__} on a GPU; expected a CuPy array, for instance "
+            "cupy.from_dlpack(...)"
+        )
+    return number
+
+
+def _place(device: int | None) -> str:
+    return "on the host" if device is None else f"on GPU {device}"

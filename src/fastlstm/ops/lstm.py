@@ -14,6 +14,7 @@ from fastlstm.contract import (
     LSTMCellOutput,
     LSTMGrads,
     LSTMOutput,
+    Precision,
     RecurrentActivation,
     Tape,
 )
@@ -29,6 +30,7 @@ def lstm_cell_forward(
     b: FloatArray,
     *,
     gate_order: str = DEFAULT_GATE_ORDER,
+    precision: Precision | None = None,
 ) -> LSTMCellOutput:
     """One LSTM step.
 
@@ -44,6 +46,9 @@ def lstm_cell_forward(
         Weights; gates lie in blocks of H columns in ``gate_order``.
     gate_order : str
         A permutation of "ifgo" (g is the candidate).
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
+        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
 
     Returns
     -------
@@ -69,9 +74,11 @@ def lstm_cell_forward(
     h_prev = checks.state("h_prev", h_prev, N, H, x.dtype)
     c_prev = checks.state("c_prev", c_prev, N, H, x.dtype)
     checks.check_gate_order(gate_order)
+    options = checks.precision_option(precision, x)
     family = family_for(x, "lstm")
-    h, c, saved = family.lstm_cell_forward(x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order)
-    return LSTMCellOutput(h, c, Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved))
+    h, c, saved = family.lstm_cell_forward(x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, **options)
+    tape = Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x))
+    return LSTMCellOutput(h, c, tape)
 
 
 def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGrads:
@@ -95,6 +102,7 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGra
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "lstm_cell")
+    checks.same_device_as_tape("dh dc", tape, dh, dc)
     N, H = tape.sizes["N"], tape.sizes["H"]
     dh = checks.state("dh", dh, N, H, tape.dtype)
     dc = checks.state("dc", dc, N, H, tape.dtype)
@@ -116,6 +124,7 @@ def lstm_forward(
     gate_order: str = DEFAULT_GATE_ORDER,
     recurrent_activation: RecurrentActivation = "sigmoid",
     training: bool = True,
+    precision: Precision | None = None,
 ) -> LSTMOutput:
     """An LSTM over a whole sequence.
 
@@ -141,6 +150,9 @@ def lstm_forward(
         The activation of i, f and o. "hard_sigmoid" is Keras 1 and 2's clip(0.2 z + 0.5, 0, 1).
     training : bool
         False keeps nothing for a backward call (tape is None).
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
+        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
 
     Returns
     -------
@@ -171,6 +183,7 @@ def lstm_forward(
     valid = checks.valid_steps(mask, lengths, N, T)
     checks.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
+    options = checks.precision_option(precision, xs)
     family = family_for(xs, "lstm")
     hs, h_n, c_n, saved = family.lstm_forward(
         xs,
@@ -184,8 +197,10 @@ def lstm_forward(
         gate_order=gate_order,
         recurrent_activation=recurrent_activation,
         training=bool(training),
+        **options,
     )
-    tape = Tape("lstm", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    sizes = {"N": N, "T": T, "D": D, "H": H}
+    tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
     return LSTMOutput(hs, h_n, c_n, tape)
 
 
@@ -214,6 +229,7 @@ def lstm_backward(
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "lstm")
+    checks.same_device_as_tape("dhs dh_n dc_n", tape, dhs, dh_n, dc_n)
     sizes = tape.sizes
     N, T, H = sizes["N"], sizes["T"], sizes["H"]
     if dhs is not None:

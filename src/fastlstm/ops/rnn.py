@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastlstm.backends import family_for
-from fastlstm.contract import Array, FloatArray, RNNGrads, RNNOutput, Tape
+from fastlstm.contract import Array, FloatArray, Precision, RNNGrads, RNNOutput, Tape
 from fastlstm.ops import checks
 
 
@@ -20,6 +20,7 @@ def rnn_forward(
     lengths: Array | None = None,
     reverse: bool = False,
     training: bool = True,
+    precision: Precision | None = None,
 ) -> RNNOutput:
     """h = tanh(x Wx + h_prev Wh + b) over a whole sequence.
 
@@ -41,6 +42,9 @@ def rnn_forward(
         Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
     training : bool
         False keeps nothing for a backward call (tape is None).
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
+        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
 
     Returns
     -------
@@ -66,11 +70,13 @@ def rnn_forward(
     if h0 is not None:
         h0 = checks.state("h0", h0, N, H, xs.dtype)
     valid = checks.valid_steps(mask, lengths, N, T)
+    options = checks.precision_option(precision, xs)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
-        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), training=bool(training)
+        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), training=bool(training), **options
     )
-    tape = Tape("rnn", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    sizes = {"N": N, "T": T, "D": D, "H": H}
+    tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
     return RNNOutput(hs, h_n, tape)
 
 
@@ -97,6 +103,7 @@ def rnn_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "rnn")
+    checks.same_device_as_tape("dhs dh_n", tape, dhs, dh_n)
     sizes = tape.sizes
     N, T, H = sizes["N"], sizes["T"], sizes["H"]
     if dhs is not None:

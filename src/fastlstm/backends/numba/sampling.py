@@ -42,7 +42,7 @@ from fastlstm.contract import (
 # --------------------------------------------------------------------------------------------
 
 # The steps and constants are those of the definition: the draws must be the same bits.
-_GAMMA, _FIRST, _SECOND = (
+GAMMA, _FIRST, _SECOND = (
     np.uint64(0x9E3779B97F4A7C15),
     np.uint64(0xBF58476D1CE4E5B9),
     np.uint64(0x94D049BB133111EB),
@@ -51,7 +51,7 @@ _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = np.uint64(30), np.uint64(27), np.ui
 
 
 @inner
-def _uniform(state: np.uint64) -> float:
+def uniform(state: np.uint64) -> float:
     """The draw of SplitMix64 in this state, in [0, 1)."""
     z = (state ^ (state >> _SHIFT_30)) * _FIRST
     z = (z ^ (z >> _SHIFT_27)) * _SECOND
@@ -129,15 +129,23 @@ def _log_uniform(
     table = _hash_table(sampled.size if unique else 0)
     state, found, num_tries = seed, 0, 0
     while found < sampled.size:
-        state += _GAMMA
+        state += GAMMA
         num_tries += 1
-        value = (np.int64(_exp_exactly(_uniform(state) * log_range)) - 1) % range_max
+        value = (np.int64(_exp_exactly(uniform(state) * log_range)) - 1) % range_max
         if not unique or _is_new(table, value):
             sampled[found] = value
             found += 1
     _log_uniform_counts(true_classes, log_range, num_tries, sampled.size, true_count)
     _log_uniform_counts(sampled, log_range, num_tries, sampled.size, sampled_count)
     return num_tries
+
+
+@inner
+def alias_draw(threshold: FloatArray, alias: IntArray, u: float) -> np.int64:
+    """The class for a number u in [0, 1)."""
+    x = u * threshold.size
+    column = np.int64(x)
+    return column if x - column < threshold[column] else alias[column]
 
 
 @kernel
@@ -156,11 +164,9 @@ def _unigram(
     table = _hash_table(sampled.size if unique else 0)
     state, found, num_tries = seed, 0, 0
     while found < sampled.size:
-        state += _GAMMA
+        state += GAMMA
         num_tries += 1
-        x = _uniform(state) * threshold.size
-        column = np.int64(x)
-        value = column if x - column < threshold[column] else alias[column]
+        value = alias_draw(threshold, alias, uniform(state))
         if not unique or _is_new(table, value):
             sampled[found] = value
             found += 1

@@ -123,6 +123,13 @@ def alias_table(scaled: FloatArray) -> tuple[FloatArray, IntArray]:
     return np.array(threshold), np.array(alias, dtype=np.int64)
 
 
+def alias_draws(threshold: FloatArray, alias: IntArray, u: FloatArray) -> IntArray:
+    """Classes from numbers u in [0, 1), with the table that `alias_table` made."""
+    x = u * len(threshold)
+    column = x.astype(np.int64)
+    return np.where(x - column < threshold[column], column, alias[column])
+
+
 def unigram_candidates(
     probabilities: FloatArray,
     threshold: FloatArray,
@@ -134,9 +141,7 @@ def unigram_candidates(
     seed: int,
 ) -> Candidates:
     def draw(start: int, count: int) -> IntArray:
-        x = uniforms(seed, start, count) * len(probabilities)
-        column = x.astype(np.int64)
-        return np.where(x - column < threshold[column], column, alias[column])
+        return alias_draws(threshold, alias, uniforms(seed, start, count))
 
     sampled, num_tries = _first_draws(draw, num_sampled, unique)
     true_count, sampled_count = (

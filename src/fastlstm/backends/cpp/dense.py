@@ -1,0 +1,16 @@
+"""Matrix products: csrc/cpu/dense.cc."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fastlstm._cpu as _cpu
+from fastlstm.contract import FloatArray
+
+
+def matrix_product(a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None) -> FloatArray:
+    if out is None:
+        out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    a_transposed, b_transposed = not a.flags.c_contiguous, not b.flags.c_contiguous
+    _cpu.product(a.T if a_transposed else a, b.T if b_transposed else b, bias, a_transposed, b_transposed, out)
+    return out

@@ -1,0 +1,403 @@
+"""The gated recurrent unit, forward and backward, compiled by Numba. The definition is in ``backends/numpy/gru.py``.
+
+Built like ``rnn.py``: the whole time loop in one kernel for a block of sequences. The weights of the state are packed
+gate by gate, because the candidate's may be multiplied by r h_prev.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.backends.numba import recurrence
+from fastlstm.backends.numba.compiling import flat, inner, kernel
+from fastlstm.backends.numba.elementary import sigmoid, tanh
+from fastlstm.backends.numba.products import ALL_PANELS, multiply, pack, part, product, tile_scratch
+from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, GRUOutput
+
+# Where the blocks of z, r and n begin in a row of 3H.
+_Starts = tuple[int, int, int]
+
+
+class _Tape(NamedTuple):
+    """gates (N, T, 3H), flat: z, r, n of the steps that mask does not skip; qs (N, T, H), flat: what r meets,
+    h_prev Whn + bhn, or what it makes, r h_prev; inputs: see ``recurrence``.
+    """
+
+    N: int
+    T: int
+    Wx: FloatArray
+    Wh: FloatArray
+    h0: FloatArray
+    hs: FloatArray
+    mask: BoolArray
+    gates: FloatArray
+    qs: FloatArray
+    inputs: FloatArray
+    reverse: bool
+    convention: GRUConvention
+
+
+def _starts(gate_order: str, H: int) -> _Starts:
+    z, r, n = (gate_order.index(gate) * H for gate in "zrn")
+    return z, r, n
+
+
+@inner
+def _blend(h: FloatArray, h_prev: FloatArray, z: FloatArray, n: FloatArray, z_keeps: bool) -> None:
+    """h = keep h_prev + (1 - keep) n"""
+    one = h.dtype.type(1)
+    for j in range(h.size):
+        keep = z[j] if z_keeps else one - z[j]
+        h[j] = keep * h_prev[j] + (one - keep) * n[j]
+
+
+@kernel
+def _forward(
+    first: int,
+    last: int,
+    T: int,
+    D: int,
+    H: int,
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wz: FloatArray,
+    Wr: FloatArray,
+    Wn: FloatArray,
+    b: FloatArray,
+    state_b: FloatArray,
+    h0: FloatArray,
+    mask: BoolArray,
+    hs: FloatArray,
+    gates: FloatArray,
+    qs: FloatArray,
+    inputs: FloatArray,
+    columns: int,
+    starts: _Starts,
+    reset_after: bool,
+    z_keeps: bool,
+    reverse: bool,
+    training: bool,
+) -> None:
+    """Sequences first to last - 1. All arrays are flat, the weights packed; b (3H,), state_b (H,).
+
+    With training, gates (N, T, 3H) and qs (N, T, H) keep every step, else they have room for one step.
+    """
+    G = 3 * H
+    rows = last - first
+    slots = T if training else 1
+    scratch = tile_scratch(xs)
+    zero = xs.dtype.type(0)
+    z_at, r_at, n_at = starts
+    if training:
+        product(xs, first * T * D, D, rows * T, D, Wx, G, gates, first * T * G, G, False, scratch, ALL_PANELS)
+    for step in range(T):
+        t = T - 1 - step if reverse else step
+        t_prev = t + 1 if reverse else t - 1
+        slot = t if training else 0
+        gate = (first * slots + slot) * G
+        q_start = (first * slots + slot) * H
+        if not training:
+            product(xs, (first * T + t) * D, T * D, rows, D, Wx, G, gates, gate, G, False, scratch, ALL_PANELS)
+        state, start, stride = (h0, first * H, H) if step == 0 else (hs, (first * T + t_prev) * H, T * H)
+        product(state, start, stride, rows, H, Wz, H, gates, gate + z_at, slots * G, True, scratch, ALL_PANELS)
+        product(state, start, stride, rows, H, Wr, H, gates, gate + r_at, slots * G, True, scratch, ALL_PANELS)
+        if reset_after:
+            product(state, start, stride, rows, H, Wn, H, qs, q_start, slots * H, False, scratch, ALL_PANELS)
+        for n in range(first, last):
+            row = part(gates, (n * slots + slot) * G, G)
+            z, r, candidate = part(row, z_at, H), part(row, r_at, H), part(row, n_at, H)
+            q = part(qs, (n * slots + slot) * H, H)
+            h_prev = part(state, start + (n - first) * stride, H)
+            if mask.size and not mask[n * T + t]:
+                if not reset_after:
+                    for j in range(H):
+                        q[j] = zero  # masked steps may hold anything
+                continue
+            for j in range(G):
+                row[j] += b[j]
+            for j in range(H):
+                z[j], r[j] = sigmoid(z[j]), sigmoid(r[j])
+            if reset_after:
+                for j in range(H):
+                    q[j] += state_b[j]
+                for j in range(H):
+                    candidate[j] = tanh(candidate[j] + r[j] * q[j])
+            else:
+                for j in range(H):
+                    q[j] = r[j] * h_prev[j]
+        if not reset_after:
+            product(qs, q_start, slots * H, rows, H, Wn, H, gates, gate + n_at, slots * G, True, scratch, ALL_PANELS)
+        for n in range(first, last):
+            row = part(gates, (n * slots + slot) * G, G)
+            z, candidate = part(row, z_at, H), part(row, n_at, H)
+            h, h_prev = part(hs, (n * T + t) * H, H), part(state, start + (n - first) * stride, H)
+            if mask.size and not mask[n * T + t]:
+                for j in range(H):
+                    h[j] = h_prev[j]
+            else:
+                if not reset_after:
+                    for j in range(H):
+                        candidate[j] = tanh(candidate[j])
+                _blend(h, h_prev, z, candidate, z_keeps)
+    if training:
+        recurrence.keep_inputs(first, last, T, D, H, xs, h0, hs, mask, reverse, inputs, columns)
+
+
+@inner
+def _cell_backward(
+    z: FloatArray,
+    r: FloatArray,
+    candidate: FloatArray,
+    q: FloatArray,
+    h_prev: FloatArray,
+    dh: FloatArray,
+    dz: FloatArray,
+    dr: FloatArray,
+    dn: FloatArray,
+    dq: FloatArray,
+    reset_after: bool,
+    z_keeps: bool,
+) -> None:
+    """One row of one step. dz, dr, dn, dq: results; dh becomes its share that goes to h_prev directly.
+
+    Without reset_after, dr has to wait for the product of dn.
+    """
+    one = dh.dtype.type(1)
+    for j in range(dh.size):
+        keep = z[j] if z_keeps else one - z[j]
+        dkeep = dh[j] * (h_prev[j] - candidate[j])
+        dz[j] = (dkeep if z_keeps else -dkeep) * z[j] * (one - z[j])
+        dn[j] = dh[j] * (one - keep) * (one - candidate[j] * candidate[j])
+        dh[j] *= keep
+    if reset_after:
+        for j in range(dh.size):
+            dr[j] = dn[j] * q[j] * r[j] * (one - r[j])
+            dq[j] = dn[j] * r[j]
+
+
+@kernel
+def _backward(
+    first: int,
+    last: int,
+    T: int,
+    D: int,
+    H: int,
+    Wx: FloatArray,
+    Wz: FloatArray,
+    Wr: FloatArray,
+    Wn: FloatArray,
+    h0: FloatArray,
+    hs: FloatArray,
+    mask: BoolArray,
+    gates: FloatArray,
+    qs: FloatArray,
+    dhs: FloatArray,
+    dh: FloatArray,
+    da: FloatArray,
+    dqs: FloatArray,
+    dxs: FloatArray,
+    starts: _Starts,
+    reset_after: bool,
+    z_keeps: bool,
+    reverse: bool,
+) -> None:
+    """Sequences first to last - 1. All arrays are flat, the weights transposed and packed.
+
+    dh (N, H) holds dh_n and becomes dh0; da (N, T, 3H), dqs (N, T, H; with reset_after only) and dxs are results; dhs
+    may be empty.
+    """
+    G = 3 * H
+    rows = last - first
+    scratch, product_of = tile_scratch(da), np.empty(rows * H, da.dtype)
+    zero, one = da.dtype.type(0), da.dtype.type(1)
+    z_at, r_at, n_at = starts
+    for step in range(T - 1, -1, -1):
+        t = T - 1 - step if reverse else step
+        t_prev = t + 1 if reverse else t - 1
+        gate = (first * T + t) * G
+        for n in range(first, last):
+            at = n * T + t
+            dh_row, da_row = part(dh, n * H, H), part(da, at * G, G)
+            dq = part(dqs, at * H, H) if reset_after else da_row
+            if dhs.size:
+                dhs_row = part(dhs, at * H, H)
+                for j in range(H):
+                    dh_row[j] += dhs_row[j]
+            if mask.size and not mask[at]:
+                for j in range(G):
+                    da_row[j] = zero
+                for j in range(dq.size):
+                    dq[j] = zero
+                continue
+            row = part(gates, at * G, G)
+            h_prev = part(h0, n * H, H) if step == 0 else part(hs, (n * T + t_prev) * H, H)
+            _cell_backward(
+                part(row, z_at, H),
+                part(row, r_at, H),
+                part(row, n_at, H),
+                part(qs, at * H, H),
+                h_prev,
+                dh_row,
+                part(da_row, z_at, H),
+                part(da_row, r_at, H),
+                part(da_row, n_at, H),
+                dq,
+                reset_after,
+                z_keeps,
+            )
+        if reset_after:
+            product(dqs, (first * T + t) * H, T * H, rows, H, Wn, H, product_of, 0, H, False, scratch, ALL_PANELS)
+        else:
+            product(da, gate + n_at, T * G, rows, H, Wn, H, product_of, 0, H, False, scratch, ALL_PANELS)
+            for n in range(first, last):
+                at = n * T + t
+                if mask.size and not mask[at]:
+                    continue
+                r, q, dr = part(gates, at * G + r_at, H), part(qs, at * H, H), part(da, at * G + r_at, H)
+                dq = part(product_of, (n - first) * H, H)
+                for j in range(H):
+                    dr[j] = dq[j] * q[j] * (one - r[j])  # q = r h_prev
+                    dq[j] *= r[j]
+        product(da, gate + z_at, T * G, rows, H, Wz, H, product_of, 0, H, True, scratch, ALL_PANELS)
+        product(da, gate + r_at, T * G, rows, H, Wr, H, product_of, 0, H, True, scratch, ALL_PANELS)
+        for n in range(first, last):
+            if not mask.size or mask[n * T + t]:
+                dh_row, new = part(dh, n * H, H), part(product_of, (n - first) * H, H)
+                for j in range(H):
+                    dh_row[j] += new[j]
+    product(da, first * T * G, G, rows * T, G, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
+
+
+def gru_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None,
+    mask: BoolArray | None,
+    reverse: bool,
+    convention: GRUConvention,
+    training: bool,
+) -> GRUOutput:
+    N, T, D = xs.shape
+    H = Wh.shape[0]
+    dtype = xs.dtype
+    starts = _starts(convention.gate_order, H)
+    if convention.reset_after:
+        n_block = slice(starts[2], starts[2] + H)
+        of_inputs, state_b = b[0], b[1, n_block].copy()
+        b = of_inputs + b[1]
+        b[n_block] = of_inputs[n_block]
+    else:
+        b, state_b = flat(b), np.zeros(H, dtype)
+    h_first = recurrence.state(h0, N, H, dtype)
+    steps = recurrence.NO_MASK if mask is None else flat(mask)
+    slots = T if training else 1
+    hs = np.empty((N, T, H), dtype)
+    gates, qs = np.empty(N * slots * 3 * H, dtype), np.empty(N * slots * H, dtype)
+    inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
+    x, Wx_packed = flat(xs), pack(Wx)
+    Wz, Wr, Wn = (pack(Wh[:, start : start + H]) for start in starts)
+
+    def work(first: int, last: int) -> None:
+        _forward(
+            first,
+            last,
+            T,
+            D,
+            H,
+            x,
+            Wx_packed,
+            Wz,
+            Wr,
+            Wn,
+            b,
+            state_b,
+            h_first.reshape(-1),
+            steps,
+            hs.reshape(-1),
+            gates,
+            qs,
+            inputs.reshape(-1),
+            inputs.shape[1],
+            starts,
+            convention.reset_after,
+            convention.z_keeps,
+            reverse,
+            training,
+        )
+
+    over_blocks(work, N, N * T * (D + H) * 3 * H)
+    h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
+    if not training:
+        return GRUOutput(hs, h_n, None)
+    return GRUOutput(hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, steps, gates, qs, inputs, reverse, convention))
+
+
+def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:
+    N, T, Wx, Wh, convention = saved.N, saved.T, saved.Wx, saved.Wh, saved.convention
+    D, H = Wx.shape[0], Wh.shape[0]
+    dtype = Wx.dtype
+    starts = _starts(convention.gate_order, H)
+    dh = recurrence.state(dh_n, N, H, dtype)
+    da, dxs = np.empty((N * T, 3 * H), dtype), np.empty((N, T, D), dtype)
+    dqs = np.empty((N * T if convention.reset_after else 0, H), dtype)
+    dhs_given = np.empty(0, dtype) if dhs is None else flat(dhs)
+    Wx_packed = pack(Wx, transposed=True)
+    Wz, Wr, Wn = (pack(Wh[:, start : start + H], transposed=True) for start in starts)
+
+    def work(first: int, last: int) -> None:
+        _backward(
+            first,
+            last,
+            T,
+            D,
+            H,
+            Wx_packed,
+            Wz,
+            Wr,
+            Wn,
+            saved.h0.reshape(-1),
+            saved.hs.reshape(-1),
+            saved.mask,
+            saved.gates,
+            saved.qs,
+            dhs_given,
+            dh.reshape(-1),
+            da.reshape(-1),
+            dqs.reshape(-1),
+            dxs.reshape(-1),
+            starts,
+            convention.reset_after,
+            convention.z_keeps,
+            saved.reverse,
+        )
+
+    over_blocks(work, N, N * T * (D + H) * 3 * H)
+    return GRUGrads(dxs, *_weight_gradients(saved, da, dqs, D, H), dh)
+
+
+def _weight_gradients(
+    saved: _Tape, da: FloatArray, dqs: FloatArray, D: int, H: int
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """dWx, dWh and db, of all steps at once: as in ``recurrence``, but for what the candidate's Wh is multiplied by."""
+    inputs, convention = saved.inputs[:, : len(da)], saved.convention
+    xs, states, ones = inputs[:D], inputs[D : D + H], inputs[D + H :]
+    z, r, n = (slice(start, start + H) for start in _starts(convention.gate_order, H))
+    dWx, dWh = np.empty((D, 3 * H), da.dtype), np.empty((H, 3 * H), da.dtype)
+    db = np.empty((2 if convention.reset_after else 1, 3 * H), da.dtype)
+    multiply(xs, da, dWx)
+    multiply(ones, da, db[:1])
+    for block in (z, r):
+        multiply(states, da[:, block], dWh[:, block])
+    if convention.reset_after:
+        multiply(states, dqs, dWh[:, n])
+        db[1] = db[0]
+        multiply(ones, dqs, db[1:, n])
+        return dWx, dWh, db
+    multiply(np.ascontiguousarray(saved.qs.reshape(-1, H).T), da[:, n], dWh[:, n])
+    return dWx, dWh, db[0]

@@ -1,0 +1,15 @@
+"""Matrix products: the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm.contract import FloatArray
+
+
+def matrix_product(a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None) -> FloatArray:
+    product = a @ b if bias is None else a @ b + bias
+    if out is None:
+        return np.ascontiguousarray(product)
+    out[...] = product
+    return out

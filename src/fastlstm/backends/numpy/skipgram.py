@@ -1,0 +1,67 @@
+"""Skip-gram pairs and word2vec's learning rule: the definition. The draws are those of `fastlstm.contract`.
+
+Mikolov et al. (2013), "Distributed representations of words and phrases and their compositionality".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm.backends.numpy.lstm import sigmoid
+from fastlstm.backends.numpy.sampling import alias_draws, uniforms
+from fastlstm.contract import BoolArray, FloatArray, IntArray, SkipgramPairs
+
+
+def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
+    kept = ids < 0
+    kept[~kept] = uniforms(seed, 0, len(ids))[~kept] < keep[ids[~kept]]
+    return np.asarray(ids[kept])
+
+
+def _neighbours(ids: IntArray, window: int, start: int, stop: int, seed: int) -> tuple[IntArray, BoolArray]:
+    """Positions (stop - start, 2 window) left to right, and which of them are neighbours."""
+    center = np.arange(start, stop)[:, None]
+    reach = 1 + (uniforms(seed, start, stop - start) * window).astype(np.int64)[:, None]
+    offset = np.array([o for o in range(-window, window + 1) if o])
+    place = center + offset
+    inside = (np.abs(offset) <= reach) & (place >= 0) & (place < len(ids))
+    place = place.clip(0, max(len(ids) - 1, 0))
+    sentence = np.cumsum(ids < 0)
+    return place, inside & (sentence[place] == sentence[center]) & (ids[place] >= 0) & (ids[center] >= 0)
+
+
+def skipgram_counts(ids: IntArray, *, window: int, start: int, stop: int, seed: int) -> IntArray:
+    counts: IntArray = _neighbours(ids, window, start, stop, seed)[1].sum(axis=1, dtype=np.int64)
+    return counts
+
+
+def skipgram_pairs(ids: IntArray, *, window: int, start: int, stop: int, seed: int) -> SkipgramPairs:
+    place, counts = _neighbours(ids, window, start, stop, seed)
+    return SkipgramPairs(np.repeat(ids[start:stop], counts.sum(axis=1)), ids[place[counts]])
+
+
+def negative_sampling_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    *,
+    num_sampled: int,
+    lr: float,
+    seed: int,
+) -> float:
+    total = 0.0
+    for m, (center, context) in enumerate(zip(centers.tolist(), contexts.tolist(), strict=True)):
+        negatives = alias_draws(threshold, alias, uniforms(seed, m * num_sampled, num_sampled))
+        classes = np.array([context, *negatives[negatives != context]])
+        h, rows = vectors[center].copy(), weights[classes]
+        scores = rows @ h
+        is_true = np.arange(len(classes)) == 0
+        of_wrong = np.where(is_true, -scores, scores)
+        total += float((np.maximum(of_wrong, 0) + np.log1p(np.exp(-np.abs(of_wrong)))).sum())
+        gradient = sigmoid(scores) - is_true
+        vectors[center] -= lr * (gradient @ rows)
+        np.subtract.at(weights, classes, lr * np.outer(gradient, h))  # a class drawn twice takes both steps
+    return total

@@ -1,0 +1,48 @@
+"""Products with the weights of dense layers."""
+
+from __future__ import annotations
+
+from fastlstm.backends import family_for
+from fastlstm.contract import FloatArray
+from fastlstm.ops import checks
+
+
+def matrix_product(
+    a: FloatArray, b: FloatArray, *, bias: FloatArray | None = None, out: FloatArray | None = None
+) -> FloatArray:
+    """a @ b + bias, on the threads of the kernels: numpy's own threads would take the cores away from them.
+
+    Parameters
+    ----------
+    a : (M, K) float32 or float64
+    b : (K, L) of the same dtype
+        Either may be the transpose of a C-contiguous array: it is not copied.
+    bias : (L,), optional
+    out : (M, L), optional
+        Overwritten and returned; C-contiguous, and not a part of the others.
+
+    Returns
+    -------
+    (M, L)
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype or a shape does not fit, or out is read-only. Nothing is changed then.
+    """
+    checks.same_device("a b bias out", a, b, bias, out)
+    a = checks.matrix_or_transpose("a", a)
+    b = checks.matrix_or_transpose("b", b, a.dtype)
+    (M, K), L = a.shape, b.shape[1]
+    if b.shape[0] != K:
+        raise ValueError(f"b has shape {b.shape}, expected ({K}, L) for a with shape {a.shape}")
+    if bias is not None:
+        bias = checks.float_array("bias", bias, 1, a.dtype)
+        checks.expect_shape("bias", bias, (L,), f"for b with shape {b.shape}")
+    if out is not None:
+        checks.require_array("out", out)
+        checks.require_writeable("out", out)
+        out = checks.float_array("out", out, 2, a.dtype)
+        checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
+    product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out)
+    return product

@@ -1,0 +1,126 @@
+"""The gated recurrent unit over a sequence. Cho et al. (2014), in the book's, PyTorch's and Keras's convention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastlstm.backends import family_for
+from fastlstm.contract import (
+    GRU_CONVENTIONS,
+    Array,
+    FloatArray,
+    GRUConventionName,
+    GRUGrads,
+    GRUOutput,
+    Tape,
+)
+from fastlstm.ops import checks
+
+
+def gru_forward(
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    h0: FloatArray | None = None,
+    mask: Array | None = None,
+    lengths: Array | None = None,
+    reverse: bool = False,
+    convention: GRUConventionName = "book",
+    training: bool = True,
+) -> GRUOutput:
+    """A GRU over a whole sequence.
+
+    Parameters
+    ----------
+    xs : (N, T, D) float32 or float64
+        Inputs, batch first; all other float arrays have their dtype.
+    Wx : (D, 3H)
+    Wh : (H, 3H)
+        Weights; gates lie in blocks of H columns: z, r, n for "book" and "keras", r, z, n for "pytorch" (z update
+        gate, r reset gate, n candidate).
+    b : (3H,) for "book", (2, 3H) for "pytorch" and "keras"
+        Two biases, of the inputs and of the state: PyTorch's are ``numpy.stack([bias_ih, bias_hh])``.
+    h0 : (N, H), optional
+        State before the first step; zeros if not given.
+    mask : (N, T) bool or 0/1, optional
+        Where it is 0 the step carries h over unchanged, whatever x holds there.
+    lengths : (N,) integers from 0 to T, optional
+        Short form of a mask for right padding.
+    reverse : bool
+        Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
+    convention : "book", "pytorch" or "keras"
+        "book": r before the product, n = tanh(x Wxn + (r h_prev) Whn + bn), and h = (1 - z) h_prev + z n.
+        "pytorch" and "keras": r after it, n = tanh(x Wxn + bxn + r (h_prev Whn + bhn)), and h = z h_prev + (1 - z) n;
+        the two differ in the order of the gates.
+    training : bool
+        False keeps nothing for a backward call (tape is None).
+
+    Returns
+    -------
+    GRUOutput
+        hs (N, T, H), h_n (N, H), and the tape for `gru_backward`. The tape refers to the arrays passed here and to
+        the results: change none of them before the backward call.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than xs.
+    ValueError
+        A shape or an option does not fit.
+
+    References
+    ----------
+    Cho et al. (2014), "Learning phrase representations using RNN encoder-decoder"; Chung et al. (2014), "Empirical
+    evaluation of gated recurrent neural networks on sequence modeling", for "book".
+    """
+    checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
+    xs = checks.float_array("xs", xs, 3)
+    N, T, D = xs.shape
+    checks.check_choice("convention", convention, tuple(GRU_CONVENTIONS))
+    chosen = GRU_CONVENTIONS[convention]
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 3, xs.dtype, two_biases=chosen.reset_after)
+    if h0 is not None:
+        h0 = checks.state("h0", h0, N, H, xs.dtype)
+    valid = checks.valid_steps(mask, lengths, N, T)
+    family = family_for(xs, "gru")
+    hs, h_n, saved = family.gru_forward(
+        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), convention=chosen, training=bool(training)
+    )
+    tape = Tape("gru", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    return GRUOutput(hs, h_n, tape)
+
+
+def gru_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None) -> GRUGrads:
+    """Back-propagation through time over a whole sequence.
+
+    Parameters
+    ----------
+    dhs : (N, T, H), or None for zeros
+        Gradient of the loss by hs.
+    tape : the tape of `gru_forward`
+        May be used more than once.
+    dh_n : (N, H), optional
+        Gradient of the loss by h_n; zeros if not given.
+
+    Returns
+    -------
+    GRUGrads
+        dxs (N, T, D), dWx (D, 3H), dWh (H, 3H), db of the shape of b, dh0 (N, H).
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, or the tape is another operator's.
+    """
+    tape = checks.check_tape(tape, "gru")
+    sizes = tape.sizes
+    N, T, H = sizes["N"], sizes["T"], sizes["H"]
+    if dhs is not None:
+        dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
+        checks.expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
+    if dh_n is not None:
+        dh_n = checks.state("dh_n", dh_n, N, H, tape.dtype)
+    grads: GRUGrads = tape.family.gru_backward(tape.saved, dhs=dhs, dh_n=dh_n)
+    return grads

@@ -1,0 +1,210 @@
+"""Word vectors: pairs of words that stand near each other, and word2vec's learning rule.
+
+Texts are ids (L,), int32 or int64; an id below 0 ends a sentence. Seeds are whole numbers from 0 to 2^64 - 1; equal
+seeds give equal samples on every backend, and every position of a text has draws of its own, so that a text may be
+worked through in pieces.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastlstm.backends import family_for
+from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.ops import checks, scalars
+from fastlstm.ops.sampling import UnigramTable
+
+_INT64 = np.dtype(np.int64)
+
+
+def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
+    """Leave out words at random.
+
+    Parameters
+    ----------
+    ids : (L,) int32 or int64
+        Those below 0 stay.
+    keep : (V,) float32 or float64
+        Probability that a word stays, by id. word2vec's for a word that is the share f of a text:
+        sqrt(t / f) + t / f, with t from 1e-3 to 1e-5.
+    seed : int
+
+    Returns
+    -------
+    (K,) int64
+
+    Raises
+    ------
+    IndexError
+        An id is V or more.
+    TypeError, ValueError
+        An argument does not fit.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Distributed representations of words and phrases", section 2.3, and their program.
+    """
+    text = _text(ids)
+    keep = checks.float_array("keep", keep, 1)
+    if len(text) and checks.largest(text) >= len(keep):
+        raise IndexError(
+            f"ids holds {checks.largest(text)}, expected at most {len(keep) - 1} (keep has V = {len(keep)})"
+        )
+    kept: IntArray = family_for(text, "skipgram").subsample(text, keep.astype(np.float64, copy=False), seed=_seed(seed))
+    return kept
+
+
+def skipgram_counts(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> IntArray:
+    """How many pairs `skipgram_pairs` makes of each word.
+
+    Parameters
+    ----------
+    ids, window, start, stop, seed
+        As in `skipgram_pairs`.
+
+    Returns
+    -------
+    (stop - start,) int64
+    """
+    text, options = _checked_window(ids, window, start, stop, seed)
+    counts: IntArray = family_for(text, "skipgram").skipgram_counts(text, **options)
+    return counts
+
+
+def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> SkipgramPairs:
+    """Every word with its neighbours in the same sentence.
+
+    Parameters
+    ----------
+    ids : (L,) int32 or int64
+        A text; an id below 0 ends a sentence.
+    window : int
+        The farthest neighbour. Each word draws its own reach, from 1 to window.
+    start, stop : int
+        Only the words at these positions, L for no stop; their neighbours may stand outside.
+    seed : int
+        Pieces of one text with one seed are the pieces of its pairs.
+
+    Returns
+    -------
+    SkipgramPairs
+        centers, contexts (M,) int64, in the order of the text.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument does not fit.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Efficient estimation of word representations in vector space", section 3.2.
+    """
+    text, options = _checked_window(ids, window, start, stop, seed)
+    pairs: SkipgramPairs = family_for(text, "skipgram").skipgram_pairs(text, **options)
+    return pairs
+
+
+def negative_sampling_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    table: UnigramTable,
+    *,
+    num_sampled: int = 5,
+    lr: float,
+    seed: int,
+) -> float:
+    """word2vec's learning rule: stochastic gradient descent pair by pair, each pair with negatives of its own.
+
+    The loss of a pair is softplus(-v.w) for its context's weights w and the sum of softplus(v.w) for its negatives'; a
+    negative that is the context counts for nothing.
+
+    Parameters
+    ----------
+    vectors, weights : (V, E) float32 or float64
+        What the words are, and what predicts their neighbours. Changed in place; C-contiguous, not one array.
+    centers, contexts : (M,) int32 or int64
+        The pairs, in the order in which they are learned.
+    table : UnigramTable
+        Of V classes, of which the negatives are drawn.
+    num_sampled : int
+        Negatives a pair.
+    lr : float
+        Learning rate.
+    seed : int
+
+    Returns
+    -------
+    float
+        The mean of the pairs' losses, each before its step; 0.0 without pairs.
+
+    Raises
+    ------
+    IndexError
+        A center or a context lies outside 0 to V - 1.
+    TypeError, ValueError
+        An argument does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
+    """
+    checks.same_device("vectors weights centers contexts", vectors, weights, centers, contexts)
+    for name, array in (("vectors", vectors), ("weights", weights)):
+        checks.require_array(name, array)
+        checks.require_writeable(name, array)
+    vectors = checks.float_array("vectors", vectors, 2)
+    weights = checks.float_array("weights", weights, 2, vectors.dtype)
+    checks.expect_shape("weights", weights, vectors.shape, "= (V, E), as vectors")
+    V = len(vectors)
+    if not isinstance(table, UnigramTable):
+        raise TypeError(f"table is {checks.describe(table)}; expected a UnigramTable of the words' counts")
+    if len(table) != V:
+        raise ValueError(f"table has {len(table)} classes, expected {V} = V for vectors (V, E)")
+    if np.may_share_memory(vectors, weights):
+        raise ValueError("vectors and weights share memory; both are changed, so they have to be two arrays")
+    centers = checks.int_ids("centers", centers, V, "vectors has V = {} rows")
+    contexts = checks.int_ids("contexts", contexts, V, "weights has V = {} rows")
+    checks.expect_shape("contexts", contexts, centers.shape, "= (M,), as centers")
+    total: float = family_for(vectors, "skipgram").negative_sampling_update(
+        vectors,
+        weights,
+        centers.astype(_INT64, copy=False),
+        contexts.astype(_INT64, copy=False),
+        table.threshold,
+        table.alias,
+        num_sampled=scalars.integer("num_sampled", num_sampled, 1),
+        lr=scalars.finite("lr", lr),
+        seed=_seed(seed),
+    )
+    return total / len(centers) if len(centers) else 0.0
+
+
+def _text(ids: Any) -> IntArray:
+    """A text as (L,) int64."""
+    checks.require_array("ids", ids)
+    if ids.ndim != 1:
+        raise ValueError(f"ids has shape {ids.shape}, expected (L,): one text")
+    if ids.dtype not in checks.INTS:
+        raise TypeError(f"ids has dtype {ids.dtype}, expected int32 or int64")
+    return np.ascontiguousarray(ids, _INT64)
+
+
+def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> tuple[IntArray, dict[str, int]]:
+    text = _text(ids)
+    L = len(text)
+    stop = L if stop is None else scalars.integer("stop", stop, 0)
+    options = {"window": scalars.integer("window", window, 1), "start": scalars.integer("start", start, 0)}
+    if not options["start"] <= stop <= L:
+        raise ValueError(f"start is {start} and stop {stop}, expected 0 <= start <= stop <= {L} for a text of {L} ids")
+    return text, {**options, "stop": stop, "seed": _seed(seed)}
+
+
+def _seed(seed: Any) -> int:
+    number = scalars.integer("seed", seed, 0)
+    if number >= 2**64:
+        raise ValueError(f"seed is {number}, expected less than 2^64")
+    return number

@@ -41,8 +41,24 @@ def why_not(name: str) -> str | None:
         if importlib.util.find_spec("numba") is None:
             return "Numba is not installed; run: pip install 'fastlstm[numba]'"
     elif name == "cuda":
-        return "this version of fastlstm has no CUDA kernels; copy the arrays to the host with cupy.asnumpy()"
+        return _why_no_gpu()
     return None
+
+
+def _why_no_gpu() -> str | None:
+    """Why nothing can be computed on a GPU. Nothing heavy is imported for it, CuPy least of all."""
+    try:
+        _cuda = importlib.import_module("fastlstm._cuda")
+    except ImportError as error:
+        return (
+            f"the compiled extension fastlstm._cuda cannot be imported ({error}); install nvcc (CUDA 12.4 or later) "
+            "and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build, or copy the "
+            "arrays to the host with cupy.asnumpy()"
+        )
+    reason: str | None = _cuda.why_not()
+    if reason is None and importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed; run: pip install 'fastlstm[cuda13]' (or 'fastlstm[cuda12]' for CUDA 12)"
+    return reason
 
 
 def available_backends() -> tuple[str, ...]:
@@ -50,12 +66,23 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if why_not(name) is None)
 
 
-def _check_name(name: str) -> str:
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+def _check_can_run(name: str) -> str:
     reason = why_not(name)
     if reason is not None:
         raise BackendNotAvailable(f"backend {name!r} cannot run here: {reason}")
+    return name
+
+
+def _check_name(name: str) -> str:
+    """The name of a backend for numpy arrays that can run here."""
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+    _check_can_run(name)
+    if name not in HOST_BACKENDS:
+        raise ValueError(
+            f"backend {name!r} is not chosen: it runs on CuPy arrays, and on all of them; move arrays with "
+            f"cupy.asarray(...). For numpy arrays, choose one of {', '.join(map(repr, HOST_BACKENDS))}"
+        )
     return name
 
 
@@ -119,5 +146,16 @@ def is_device_array(array: Any) -> bool:
 def family_for(array: Any, family: str) -> ModuleType:
     """The module that computes ``family`` on arrays of the kind of ``array``."""
     if hasattr(array, "__cuda_array_interface__"):
-        return load_family(_check_name("cuda"), family)
+        return _cuda_family(family)
     return load_family(_chosen_here.get() or _chosen or _default_backend(), family)
+
+
+def _cuda_family(family: str) -> ModuleType:
+    _check_can_run("cuda")
+    families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
+    if family not in families:
+        raise BackendNotAvailable(
+            f"backend 'cuda' has no {family} operators yet, only those of {', '.join(families)}; copy the arrays to "
+            "the host with cupy.asnumpy()"
+        )
+    return load_family("cuda", family)

@@ -1,0 +1,303 @@
+// device.h on the CPU: every thread of a block is a fiber, all of them on one processor. A fiber runs until it has to
+// wait for others, and who runs next is drawn at random: what depends on a missing barrier changes from seed to seed.
+// Shared memory starts as NaN and ends in a margin that nobody may write. What this cannot show: the order in which a
+// GPU makes writes visible (it is sequentially consistent), and time.
+#pragma once
+
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+namespace fastlstm::cuda {
+namespace emulation {
+
+// Threads that wait for each other: all of a block, or of a warp.
+struct Barrier {
+  unsigned expected = 0, arrived = 0, generation = 0;
+};
+
+struct Warp {
+  Barrier barrier;
+  const void* given[32] = {};
+};
+
+struct Block {
+  uint3 index;
+  std::vector<Quad> shared;
+  Barrier barrier;
+  std::vector<Warp> warps;
+};
+
+class Stack {
+ public:
+  static constexpr std::size_t kBytes = 128 * 1024;
+  Stack() : memory_(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+  }
+  ~Stack() { munmap(memory_, kBytes); }
+  Stack(const Stack&) = delete;
+  Stack& operator=(const Stack&) = delete;
+  void* memory() const { return memory_; }
+
+ private:
+  void* memory_;
+};
+
+struct Fiber {
+  uint3 thread;
+  Block* block;
+  Stack* stack;
+  ucontext_t start;
+  jmp_buf here;
+  bool started = false, done = false;
+  const Barrier* waits_for = nullptr;
+  unsigned generation = 0;  // the barrier's when the wait began
+};
+
+class Scheduler {
+ public:
+  static Scheduler& instance() {
+    static Scheduler scheduler;
+    return scheduler;
+  }
+
+  // Runs all threads of some blocks to their end.
+  void run(std::vector<Block>& blocks, unsigned threads, const std::function<void()>& body) {
+    body_ = &body;
+    std::vector<Fiber> fibers(blocks.size() * threads);
+    while (stacks_.size() < fibers.size()) stacks_.push_back(std::make_unique<Stack>());
+    std::vector<Fiber*> order;
+    for (std::size_t i = 0; i < fibers.size(); ++i) {
+      fibers[i].thread = {static_cast<unsigned>(i) % threads, 0, 0};
+      fibers[i].block = &blocks[i / threads];
+      fibers[i].stack = stacks_[i].get();
+      order.push_back(&fibers[i]);
+    }
+    for (Block& block : blocks) {
+      block.barrier.expected = threads;
+      block.warps.resize(threads / 32);
+      for (Warp& warp : block.warps) warp.barrier.expected = 32;
+    }
+    std::mt19937_64 draw(settings.seed);
+    // Threads that poll a counter make no progress of their own: some rounds without any mean that nobody ever will.
+    constexpr int kPatience = 1000;
+    // And one block at a time is much slower than the others, so that who does not wait for it is seen.
+    constexpr int kRoundsOfSlowness = 64, kSlowness = 16;
+    const Block* slow = nullptr;
+    int round = 0;
+    for (int idle = 0; !order.empty(); ++idle, ++round) {
+      if (blocks.size() > 1 && round % kRoundsOfSlowness == 0) slow = &blocks[draw() % blocks.size()];
+      if (idle > kPatience) throw std::runtime_error("emulation: every thread waits for another one");
+      std::shuffle(order.begin(), order.end(), draw);
+      for (Fiber* fiber : order) {
+        if (fiber->waits_for && fiber->waits_for->generation == fiber->generation) continue;
+        if (fiber->block == slow && round % kSlowness != 0) continue;
+        fiber->waits_for = nullptr;
+        progress_ = false;
+        resume(*fiber);
+        if (progress_) idle = 0;
+      }
+      std::erase_if(order, [](const Fiber* fiber) { return fiber->done; });
+    }
+  }
+
+  Fiber& current() { return *current_; }
+
+  void arrive_and_wait(Barrier& barrier) {
+    progress_ = true;
+    if (++barrier.arrived == barrier.expected) {
+      barrier.arrived = 0;
+      ++barrier.generation;
+      return;
+    }
+    current_->waits_for = &barrier;
+    current_->generation = barrier.generation;
+    yield();
+  }
+
+  // For a thread that polls: others run meanwhile.
+  void yield() {
+    if (_setjmp(current_->here) == 0) _longjmp(home_, 1);
+  }
+
+  void made_progress() { progress_ = true; }
+
+ private:
+  void resume(Fiber& fiber) {
+    current_ = &fiber;
+    threadIdx = fiber.thread;
+    blockIdx = fiber.block->index;
+    if (_setjmp(home_) != 0) return;
+    if (fiber.started) _longjmp(fiber.here, 1);
+    fiber.started = true;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack->memory();
+    fiber.start.uc_stack.ss_size = Stack::kBytes;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, &Scheduler::enter, 0);
+    setcontext(&fiber.start);
+  }
+
+  static void enter() {
+    Scheduler& scheduler = instance();
+    (*scheduler.body_)();
+    scheduler.current_->done = true;
+    scheduler.progress_ = true;
+    _longjmp(scheduler.home_, 1);
+  }
+
+  const std::function<void()>* body_ = nullptr;
+  std::vector<std::unique_ptr<Stack>> stacks_;
+  Fiber* current_ = nullptr;
+  jmp_buf home_;
+  bool progress_ = false;
+};
+
+// What each lane of the warp passed, for all of them. Every lane has to come here.
+template <class T>
+std::vector<T> gather(const T& mine) {
+  Scheduler& scheduler = Scheduler::instance();
+  Fiber& fiber = scheduler.current();
+  Warp& warp = fiber.block->warps[fiber.thread.x / 32];
+  warp.given[fiber.thread.x % 32] = &mine;
+  scheduler.arrive_and_wait(warp.barrier);
+  std::vector<T> all(32);
+  for (int lane = 0; lane < 32; ++lane) all[lane] = *static_cast<const T*>(warp.given[lane]);
+  scheduler.arrive_and_wait(warp.barrier);  // nobody changes what another still reads
+  return all;
+}
+
+struct MmaOperands {
+  Quad a;
+  std::uint32_t b[2];
+};
+
+// c (16, 8) += a (16, K) b (K, 8), K in words of `per_word` numbers, from the fragments that the PTX ISA describes.
+template <int per_word, class Unpack>
+void mma(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1, const Unpack& unpack) {
+  const std::vector<MmaOperands> lanes = gather(MmaOperands{a, {b0, b1}});
+  constexpr int K = 8 * per_word;
+  const auto a_at = [&](int row, int k) {
+    const int word = k / per_word % 4, upper = k / per_word / 4;
+    const Quad& q = lanes[row % 8 * 4 + word].a;
+    const std::uint32_t registers[4] = {q.x, q.y, q.z, q.w};
+    return unpack(registers[row / 8 + 2 * upper], k % per_word);
+  };
+  const auto b_at = [&](int k, int column) {
+    const int word = k / per_word % 4, upper = k / per_word / 4;
+    return unpack(lanes[column * 4 + word].b[upper], k % per_word);
+  };
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < K; ++k) c[i] += a_at(row, k) * b_at(k, column);
+  }
+}
+
+inline float float_with_bits(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+constexpr unsigned char kNaNByte = 0xff;
+constexpr std::size_t kMarginQuads = 16;
+
+inline void fill_shared(Block& block, std::size_t bytes) {
+  block.shared.resize((bytes + sizeof(Quad) - 1) / sizeof(Quad) + kMarginQuads);
+  std::memset(block.shared.data(), kNaNByte, block.shared.size() * sizeof(Quad));
+}
+
+inline void check_margin(const Block& block, std::size_t bytes) {
+  const auto* const memory = reinterpret_cast<const unsigned char*>(block.shared.data());
+  for (std::size_t i = bytes; i < block.shared.size() * sizeof(Quad); ++i) {
+    if (memory[i] != kNaNByte) throw std::runtime_error("emulation: a kernel wrote beyond its shared memory");
+  }
+}
+
+}  // namespace emulation
+
+inline void __syncthreads() {
+  emulation::Scheduler& scheduler = emulation::Scheduler::instance();
+  scheduler.arrive_and_wait(scheduler.current().block->barrier);
+}
+
+template <class T>
+T* shared_memory() {
+  return reinterpret_cast<T*>(emulation::Scheduler::instance().current().block->shared.data());
+}
+
+inline Quad load_l2(const Quad* p) { return *p; }
+
+inline void add_release(unsigned* counter) {
+  emulation::Scheduler::instance().made_progress();
+  ++*counter;
+}
+inline unsigned load_acquire(const unsigned* counter) {
+  emulation::Scheduler::instance().yield();
+  return *counter;
+}
+
+template <class S, int n>
+void sum_over_four_lanes(S (&values)[n]) {
+  struct Values {
+    S v[n];
+  };
+  Values mine;
+  std::memcpy(mine.v, values, sizeof values);
+  const std::vector<Values> all = emulation::gather(mine);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int k = 0; k < n; ++k) {
+    values[k] = (all[lane].v[k] + all[lane ^ 1].v[k]) + (all[lane ^ 2].v[k] + all[lane ^ 3].v[k]);
+  }
+}
+
+// The hardware reads the upper 19 bits.
+inline void mma_tf32(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+  emulation::mma<1>(c, a, b0, b1,
+                    [](std::uint32_t word, int) { return emulation::float_with_bits(word & 0xffffe000u); });
+}
+inline void mma_bf16(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+  emulation::mma<2>(c, a, b0, b1, [](std::uint32_t word, int k) {
+    return emulation::float_with_bits(k == 0 ? word << 16 : word & 0xffff0000u);
+  });
+}
+
+template <class Arguments>
+void launch(void (*kernel)(Arguments), dim3 grid, int threads, std::int64_t shared_bytes, cudaStream_t, bool together,
+            Arguments arguments) {
+  using namespace emulation;
+  const unsigned count = grid.x * grid.y;
+  if (shared_bytes > settings.shared_bytes) throw std::runtime_error("emulation: too much shared memory");
+  if (together && count > static_cast<unsigned>(settings.multiprocessors)) {
+    throw std::runtime_error("emulation: too many blocks to run at once");
+  }
+  ++settings.launches;
+  gridDim = grid;
+  blockDim = dim3(static_cast<unsigned>(threads));
+  const std::function<void()> body = [&] { kernel(arguments); };
+  const auto bytes = static_cast<std::size_t>(shared_bytes);
+  std::vector<unsigned> order(count);
+  for (unsigned i = 0; i < count; ++i) order[i] = i;
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(settings.seed));
+  // Blocks that need not run at once run one after the other.
+  const unsigned at_once = together ? count : 1;
+  for (unsigned first = 0; first < count; first += at_once) {
+    std::vector<Block> blocks(at_once);
+    for (unsigned i = 0; i < at_once; ++i) {
+      blocks[i].index = {order[first + i] % grid.x, order[first + i] / grid.x, 0};
+      fill_shared(blocks[i], bytes);
+    }
+    Scheduler::instance().run(blocks, static_cast<unsigned>(threads), body);
+    for (const Block& block : blocks) check_margin(block, bytes);
+  }
+}
+
+}  // namespace fastlstm::cuda

@@ -1,0 +1,233 @@
+// Which kernel runs a sequence, in which tiles, with how much memory: plain C++, tested without a GPU.
+//
+// One step of a recurrence is a product with the recurrent weights and the cell's arithmetic:
+//   forward   z (N, gates H) = h (N, H) Wh           the columns of a block of units are its units' gates
+//   backward  dh (N, H)      = dz (N, gates H) Wh^T  its columns are the units themselves
+// A tile is what a block of threads computes in a step: 16 M columns by 8 J rows, M and J compile-time constants.
+// Along K, weights and states lie in chunks of 64 bytes; an M-tile's 16 columns of a chunk are 1024 bytes.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace fastlstm::cuda {
+
+using Index = std::int64_t;
+
+enum class Cell { kLstm, kRnn };
+enum class Direction { kForward, kBackward };
+enum class Precision { kFloat32, kFloat64, kTf32, kBf16 };
+enum class Kernel {
+  kStep,        // one launch a step; the weights come from L2
+  kPersistent,  // one cooperative launch a sequence; weights stay in shared memory, blocks of the same rows wait for
+                // each other once a step
+  kRows,        // one launch a sequence; a block owns some rows and all units, and waits for nobody
+};
+
+struct Device {
+  int multiprocessors;
+  Index shared_bytes;  // most that a block may ask for
+};
+
+struct Problem {
+  Cell cell;
+  Direction direction;
+  Precision precision;
+  Index N, T, H;
+};
+
+struct Tile {
+  int M, J;
+};
+
+inline constexpr int kTileThreads = 256;
+inline constexpr int kWarps = kTileThreads / 32;
+inline constexpr Index kChunkBytes = 64;
+inline constexpr Index kTileChunkBytes = 16 * kChunkBytes;
+inline constexpr Index kAlignment = 256;
+
+// Compiled tiles. Accumulators of exact products take four times the registers of those of the tensor cores, and
+// float64 twice as many again.
+inline constexpr Tile kTensorTiles[] = {{1, 1}, {1, 2}, {1, 4}, {1, 8}, {2, 1}, {2, 2},
+                                        {2, 4}, {2, 8}, {3, 4}, {4, 1}, {4, 2}};
+inline constexpr Tile kFloat32Tiles[] = {{1, 1}, {1, 2}, {1, 4}, {2, 1}, {2, 2}, {4, 1}};
+inline constexpr Tile kFloat64Tiles[] = {{1, 1}, {1, 2}, {2, 1}};
+
+// The row kernel: the width that H is padded to, and the rows of a block.
+inline constexpr int kRowWidths[] = {32, 64, 96, 128};
+inline constexpr int kRowCounts[] = {1, 2, 4};
+
+// A thread owns at most so many units of rows. The largest tiles are for the LSTM's forward pass, whose units have four
+// columns.
+inline constexpr int kMostOwned = 4;
+
+// Of the row kernel's weights, all H of a column, so many stay in a thread's registers; the rest in shared memory.
+inline constexpr int kMostRowRegisters = 96, kRowRegistersBeyond = 64;
+
+struct Plan {
+  Kernel kernel;
+  Tile tile;           // rows kernel: {width, rows}
+  int threads;         // a block
+  Index units;         // a block
+  Index unit_blocks;   // blocks that share rows
+  Index row_blocks;    // in all
+  Index pass_blocks;   // row blocks that run at a time
+  Index chunks;        // along K
+  Index resident;      // of them in shared memory for the whole sequence
+  Index shared_bytes;  // a block
+  // Places in the workspace, in bytes.
+  Index packed_at, exchange_at, state_at, counters_at, workspace_bytes;
+};
+
+inline Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
+inline Index round_up(Index a, Index b) { return divide_up(a, b) * b; }
+
+inline int gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : 1; }
+// Of an operand of the product, and of the states and sums.
+inline Index operand_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : p == Precision::kBf16 ? 2 : 4; }
+inline Index state_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : 4; }
+inline bool on_tensor_cores(Precision p) { return p == Precision::kTf32 || p == Precision::kBf16; }
+
+inline std::vector<Tile> tiles_of(Precision p) {
+  if (on_tensor_cores(p)) return {std::begin(kTensorTiles), std::end(kTensorTiles)};
+  if (p == Precision::kFloat32) return {std::begin(kFloat32Tiles), std::end(kFloat32Tiles)};
+  return {std::begin(kFloat64Tiles), std::end(kFloat64Tiles)};
+}
+
+inline Index units_of(const Problem& p, Tile tile) {
+  return p.cell == Cell::kLstm && p.direction == Direction::kForward ? 4 * tile.M : 16 * tile.M;
+}
+inline Index width_of_product(const Problem& p) {
+  return p.direction == Direction::kBackward ? gates_of(p.cell) * p.H : p.H;
+}
+// Sums of the warps' shares of K: [warp][row][column], rows apart by 4 more than their columns (see tile.h).
+inline Index partial_bytes(Precision p, Tile tile) { return kWarps * 8 * tile.J * (16 * tile.M + 4) * state_bytes(p); }
+
+// What a step costs, in clock cycles. Rates of an H100 or H200, per multiprocessor, as published; only their order of
+// magnitude matters here, which decides between tiles.
+inline double step_cycles(const Problem& p, const Plan& plan, const Device& device) {
+  constexpr double kSharedRate = 128, kL2Rate = 40;  // bytes a cycle
+  constexpr double kBarrier = 2000, kLaunch = 4000;  // cycles
+  const double tensor_rate = p.precision == Precision::kBf16 ? 1024 : 512;
+  const double rate = on_tensor_cores(p.precision) ? tensor_rate : p.precision == Precision::kFloat32 ? 128 : 64;
+  const double weights = static_cast<double>(kTileChunkBytes * plan.tile.M);
+  const double chunks = static_cast<double>(plan.chunks), resident = static_cast<double>(plan.resident);
+  const double rows = 8.0 * plan.tile.J;
+  const double operands = kChunkBytes / static_cast<double>(operand_bytes(p.precision));  // of a chunk
+  const double read = weights * (resident / kSharedRate + (chunks - resident) / kL2Rate);
+  const double exchanged = rows * chunks * static_cast<double>(kChunkBytes) / kL2Rate;
+  const double arithmetic = 16.0 * plan.tile.M * rows * chunks * operands / rate;
+  const double block = std::max(read + exchanged, arithmetic);
+  if (plan.kernel == Kernel::kPersistent) {
+    const double passes = static_cast<double>(divide_up(plan.row_blocks, plan.pass_blocks));
+    return passes * (block + (plan.unit_blocks > 1 ? kBarrier : 0));
+  }
+  return kLaunch + block * static_cast<double>(divide_up(plan.unit_blocks * plan.row_blocks, device.multiprocessors));
+}
+
+inline void place_workspace(const Problem& p, Plan& plan) {
+  Index at = 0;
+  const auto place = [&](Index bytes) {
+    const Index here = at;
+    at = round_up(at + bytes, kAlignment);
+    return here;
+  };
+  const bool tiles = plan.kernel != Kernel::kRows;
+  const Index rows = plan.row_blocks * 8 * plan.tile.J;
+  plan.packed_at = place(tiles ? plan.unit_blocks * plan.chunks * plan.tile.M * kTileChunkBytes : 0);
+  plan.exchange_at = place(tiles ? 2 * rows * plan.chunks * kChunkBytes : 0);
+  plan.state_at = place(tiles ? 2 * p.N * p.H * state_bytes(p.precision) : 0);
+  plan.counters_at = place(tiles ? plan.row_blocks * static_cast<Index>(sizeof(unsigned)) : 0);
+  plan.workspace_bytes = at;
+}
+
+// The plan with this kernel and tile; none if it does not fit on the device.
+inline std::optional<Plan> plan_tile(const Problem& p, const Device& device, Kernel kernel, Tile tile) {
+  Plan plan{};
+  plan.kernel = kernel;
+  plan.tile = tile;
+  plan.threads = kTileThreads;
+  plan.units = units_of(p, tile);
+  plan.unit_blocks = divide_up(p.H, plan.units);
+  plan.row_blocks = divide_up(p.N, 8 * tile.J);
+  plan.pass_blocks = plan.row_blocks;
+  plan.chunks = divide_up(width_of_product(p) * operand_bytes(p.precision), kChunkBytes);
+  plan.shared_bytes = partial_bytes(p.precision, tile);
+  if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
+  if (plan.units * 8 * tile.J > kMostOwned * kTileThreads) return std::nullopt;
+  if (kernel == Kernel::kPersistent) {
+    // All blocks of a launch wait for each other, so all have to run at once: one a multiprocessor.
+    if (plan.unit_blocks > device.multiprocessors) return std::nullopt;
+    plan.pass_blocks = std::min<Index>(plan.row_blocks, device.multiprocessors / plan.unit_blocks);
+    const Index chunk_bytes = tile.M * kTileChunkBytes;
+    plan.resident = std::min(plan.chunks, (device.shared_bytes - plan.shared_bytes) / chunk_bytes);
+    plan.shared_bytes += plan.resident * chunk_bytes;
+  }
+  place_workspace(p, plan);
+  return plan;
+}
+
+inline std::optional<Plan> best_tile(const Problem& p, const Device& device, Kernel kernel) {
+  std::optional<Plan> best;
+  for (const Tile tile : tiles_of(p.precision)) {
+    const std::optional<Plan> plan = plan_tile(p, device, kernel, tile);
+    if (plan && (!best || step_cycles(p, *plan, device) < step_cycles(p, *best, device))) best = plan;
+  }
+  return best;
+}
+
+inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
+  if (p.cell != Cell::kLstm || p.precision != Precision::kFloat32) return std::nullopt;
+  for (const int width : kRowWidths) {
+    if (width < p.H) continue;
+    for (const int rows : kRowCounts) {
+      if (divide_up(p.N, rows) > device.multiprocessors && rows != kRowCounts[std::size(kRowCounts) - 1]) continue;
+      Plan plan{};
+      plan.kernel = Kernel::kRows;
+      plan.tile = {width, rows};
+      plan.threads = 4 * width;
+      plan.units = p.H;
+      plan.unit_blocks = 1;
+      plan.row_blocks = plan.pass_blocks = divide_up(p.N, rows);
+      const int in_registers = width <= kMostRowRegisters ? width : kRowRegistersBeyond;
+      // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates.
+      plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width);
+      if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
+      place_workspace(p, plan);
+      return plan;
+    }
+  }
+  return std::nullopt;
+}
+
+// The choice:
+//   float32 LSTM, H <= 128                                    rows
+//   T > 1 and the units fit on the multiprocessors            persistent
+//   else                                                      step
+// `asked` overrides it, for tests and measurements; it is an error where that kernel cannot run the problem.
+inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt) {
+  std::optional<Plan> plan;
+  if (asked != Kernel::kStep && asked != Kernel::kPersistent) plan = plan_rows(p, device);
+  if (!plan && asked == Kernel::kRows) {
+    throw std::invalid_argument("the row kernel takes float32 LSTMs with H <= 128, got H = " + std::to_string(p.H) +
+                                ", or a block may not use enough shared memory here");
+  }
+  if (!plan && (asked == Kernel::kPersistent || (!asked && p.T > 1))) plan = best_tile(p, device, Kernel::kPersistent);
+  if (!plan && asked == Kernel::kPersistent) {
+    throw std::invalid_argument("the units of H = " + std::to_string(p.H) + " do not fit on " +
+                                std::to_string(device.multiprocessors) + " multiprocessors at a time");
+  }
+  if (!plan) plan = best_tile(p, device, Kernel::kStep);
+  if (!plan) {
+    throw std::invalid_argument("a block may use " + std::to_string(device.shared_bytes) +
+                                " bytes of shared memory, too few for any kernel");
+  }
+  return *plan;
+}
+
+}  // namespace fastlstm::cuda

@@ -1,0 +1,18 @@
+// Launches a planned pass on a stream: allocates nothing, waits for nothing.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "plan.h"
+#include "sequence.h"
+
+namespace fastlstm::cuda {
+
+// The time loop of a sequence with N, T >= 1; workspace holds plan.workspace_bytes. A precision a file, which nvcc
+// compiles side by side.
+void run_float32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+void run_float64(const Plan& plan, const Sequence<double>& sequence, char* workspace, cudaStream_t stream);
+void run_tf32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+void run_bf16(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+
+}  // namespace fastlstm::cuda

@@ -1,0 +1,155 @@
+// What a unit of a row does in one phase beside the product: the same for every kernel.
+#pragma once
+
+#include "precision.h"
+#include "sequence.h"
+
+namespace fastlstm::cuda {
+
+// What a unit of a row carries from phase to phase: h and c, or the gradients of h and c. The thread that owns the unit
+// keeps it.
+template <class S>
+struct Carried {
+  S h, c;
+};
+
+template <class S>
+__device__ Carried<S> initial_state(const Sequence<S>& a, Index n, Index unit) {
+  const Index at = n * a.H + unit;
+  const bool forward = a.direction == Direction::kForward;
+  const S* const h = forward ? a.h0 : a.dh_n;
+  const S* const c = forward ? a.c0 : a.dc_n;
+  return {h ? h[at] : S(0), c ? c[at] : S(0)};
+}
+
+// What a phase reads beside the product and the carried state; it is there before the product is.
+template <class S>
+struct Inputs {
+  S gates[4];
+  S c_prev, c;        // backward, LSTM
+  S h;                // backward, RNN
+  S dh;               // backward: of hs
+  bool counts;        // this step
+  bool after_counts;  // backward: the step that follows in time; its product is the gradient of h
+};
+
+template <class S>
+__device__ Inputs<S> load_inputs(const Sequence<S>& a, Index phase, Index n, Index unit) {
+  Inputs<S> in{};
+  const bool forward = a.direction == Direction::kForward;
+  const Index s = forward ? phase : a.T - 1 - phase;
+  in.after_counts = !forward && phase > 0 && a.counts(n, a.time_of_step(s + 1));
+  if (s < 0) return in;
+  const Index t = a.time_of_step(s), row = n * a.T + t;
+  in.counts = a.counts(n, t);
+  if (a.cell == Cell::kLstm) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      const Index column = a.gate_position[q] * a.H + unit;
+      in.gates[q] = a.gates[row * 4 * a.H + column] + (forward ? a.b[column] : S(0));
+    }
+  } else if (forward) {
+    in.gates[0] = a.gates[row * a.H + unit] + a.b[unit];
+  } else {
+    in.h = a.hs[row * a.H + unit];
+  }
+  if (!forward) {
+    if (a.dhs) in.dh = a.dhs[row * a.H + unit];
+    if (a.cell == Cell::kLstm) {
+      in.c = a.cs[row * a.H + unit];
+      if (s > 0) {
+        in.c_prev = a.cs[(n * a.T + a.time_of_step(s - 1)) * a.H + unit];
+      } else if (a.c0) {
+        in.c_prev = a.c0[n * a.H + unit];
+      }
+    }
+  }
+  return in;
+}
+
+template <class S>
+__device__ void cell_forward(RecurrentActivation activation, Gates<S>& gates, S c_prev, S& c, S& h) {
+  if (activation == RecurrentActivation::kSigmoid) {
+    lstm_cell_forward<Math<S>, RecurrentActivation::kSigmoid>(gates, c_prev, c, h);
+  } else {
+    lstm_cell_forward<Math<S>, RecurrentActivation::kHardSigmoid>(gates, c_prev, c, h);
+  }
+}
+
+template <class S>
+__device__ void cell_backward(RecurrentActivation activation, Gates<S>& gates, S c_prev, S c, S dh, S& dc) {
+  if (activation == RecurrentActivation::kSigmoid) {
+    lstm_cell_backward<Math<S>, RecurrentActivation::kSigmoid>(gates, c_prev, c, dh, dc);
+  } else {
+    lstm_cell_backward<Math<S>, RecurrentActivation::kHardSigmoid>(gates, c_prev, c, dh, dc);
+  }
+}
+
+// Forward. product holds the four gates' sums, or one. Returns the new h in carried.h.
+template <class S>
+__device__ void finish_forward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                               const S (&product)[4], Carried<S>& carried) {
+  const Index t = a.time_of_step(phase), row = n * a.T + t, at = row * a.H + unit;
+  const Carried<S> before = carried;
+  if (a.cell == Cell::kLstm) {
+    Gates<S> gates{in.gates[0] + product[0], in.gates[1] + product[1], in.gates[2] + product[2],
+                   in.gates[3] + product[3]};
+    cell_forward(a.activation, gates, before.c, carried.c, carried.h);
+    if (a.keep) {
+      S* const kept = a.gates + row * 4 * a.H + unit;
+      kept[a.gate_position[0] * a.H] = gates.i;
+      kept[a.gate_position[1] * a.H] = gates.f;
+      kept[a.gate_position[2] * a.H] = gates.g;
+      kept[a.gate_position[3] * a.H] = gates.o;
+    }
+  } else {
+    carried.h = Math<S>::tanh(in.gates[0] + product[0]);
+  }
+  if (!in.counts) carried = before;
+  a.hs[at] = carried.h;
+  if (a.keep) {
+    a.h_prev[at] = before.h;
+    if (a.cell == Cell::kLstm) a.cs[at] = carried.c;
+  }
+  if (phase == a.T - 1) {
+    a.h_n[n * a.H + unit] = carried.h;
+    if (a.cell == Cell::kLstm) a.c_n[n * a.H + unit] = carried.c;
+  }
+}
+
+// Backward. product is the sum that belongs to the unit, of the dz of the phase before. Returns this phase's dz, of
+// four gates or one.
+template <class S>
+__device__ void finish_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in, S product,
+                                Carried<S>& carried, S (&dz)[4]) {
+  // A step that does not count hands the gradient of h through; its dz is zero, but a product with it may be NaN.
+  const S dh_after = in.after_counts ? product : carried.h;
+  if (phase == a.T) {
+    a.dh0[n * a.H + unit] = dh_after;
+    if (a.cell == Cell::kLstm) a.dc0[n * a.H + unit] = carried.c;
+    return;
+  }
+  const S dh = dh_after + in.dh;
+  carried.h = dh;
+  const Index row = n * a.T + a.time_of_step(a.T - 1 - phase);
+  if (a.cell == Cell::kLstm) {
+    Gates<S> gates{in.gates[0], in.gates[1], in.gates[2], in.gates[3]};
+    S dc = carried.c;
+    cell_backward(a.activation, gates, in.c_prev, in.c, dh, dc);
+    if (in.counts) carried.c = dc;
+    dz[0] = gates.i;
+    dz[1] = gates.f;
+    dz[2] = gates.g;
+    dz[3] = gates.o;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+      if (!in.counts) dz[q] = S(0);
+      a.dz[row * 4 * a.H + a.gate_position[q] * a.H + unit] = dz[q];
+    }
+  } else {
+    dz[0] = in.counts ? dh * (1 - in.h * in.h) : S(0);
+    a.dz[row * a.H + unit] = dz[0];
+  }
+}
+
+}  // namespace fastlstm::cuda

@@ -1,0 +1,228 @@
+"""What the LSTM and the tanh RNN share on a GPU: a pass over a sequence, forward and backward.
+
+The input products of all steps come first, x Wx for all rows at once; then the time loop, one call; backward the loop
+comes first and leaves dz, from which all other gradients are single products over N T rows.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, NamedTuple
+
+import cupy
+
+import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.products import product, products_in, rows_of
+from fastlstm.contract import BoolArray, FloatArray, Precision
+
+Cell = Literal["lstm", "rnn"]
+GATE_COUNT: dict[Cell, int] = {"lstm": 4, "rnn": 1}
+
+# Without a tape, the gates of so many bytes are held at once, of one step at least.
+INFERENCE_BYTES = 16 << 20
+
+
+class Options(NamedTuple):
+    """What does not depend on the arrays' sizes."""
+
+    cell: Cell
+    precision: Precision
+    reverse: bool = False
+    gate_order: str = "ifgo"
+    hard_sigmoid: bool = False
+
+
+class States(NamedTuple):
+    """h and c (N, H), or their gradients; c is None for the RNN, and either where zeros are meant."""
+
+    h: Any
+    c: Any
+
+
+class Saved(NamedTuple):
+    """What the forward pass leaves to the backward pass.
+
+    xs has zeros at steps that do not count. gates (N, T, 4H) are activated, in the order of the weights; h_prev
+    (N, T, H) is h before each step, cs (N, T, H) c after it. The RNN has hs instead of gates and cs.
+    """
+
+    options: Options
+    xs: FloatArray
+    Wx: FloatArray
+    Wh: FloatArray
+    mask: BoolArray | None
+    initial: States
+    gates: FloatArray | None
+    hs: FloatArray
+    h_prev: FloatArray
+    cs: FloatArray | None
+
+
+class Grads(NamedTuple):
+    """dxs (N, T, D); dWx (D, G); dWh (H, G); db (G,); dh0, dc0 (N, H)."""
+
+    dxs: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+    initial: States
+
+
+def forward(
+    options: Options,
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    *,
+    initial: States,
+    mask: BoolArray | None,
+    training: bool,
+) -> tuple[FloatArray, States, Saved | None]:
+    """hs (N, T, H), the last states, and with training the tape."""
+    with _device_of(xs):
+        if mask is not None:
+            xs = cupy.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
+        if training:
+            return _forward(options, xs, Wx, Wh, b, initial, mask, training=True)
+        hs, last = _forward_in_parts(options, xs, Wx, Wh, b, initial, mask)
+        return hs, last, None
+
+
+def _forward_in_parts(
+    options: Options,
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    states: States,
+    mask: BoolArray | None,
+) -> tuple[FloatArray, States]:
+    """Without a tape: in parts of the sequence that need little memory, mostly one."""
+    N, T, _ = xs.shape
+    steps = max(1, INFERENCE_BYTES // max(1, N * Wh.size // len(Wh) * xs.itemsize))
+    if steps >= T:
+        hs, states, _ = _forward(options, xs, Wx, Wh, b, states, mask, training=False)
+        return hs, states
+    hs = cupy.empty((N, T, len(Wh)), xs.dtype)
+    parts = [slice(start, min(start + steps, T)) for start in range(0, T, steps)]
+    for part in reversed(parts) if options.reverse else parts:
+        mask_part = None if mask is None else cupy.ascontiguousarray(mask[:, part])
+        xs_part = cupy.ascontiguousarray(xs[:, part])
+        hs[:, part], states, _ = _forward(options, xs_part, Wx, Wh, b, states, mask_part, training=False)
+    return hs, states
+
+
+def _forward(
+    options: Options,
+    xs: FloatArray,
+    Wx: FloatArray,
+    Wh: FloatArray,
+    b: FloatArray,
+    initial: States,
+    mask: BoolArray | None,
+    *,
+    training: bool,
+) -> tuple[FloatArray, States, Saved | None]:
+    N, T, _ = xs.shape
+    H = len(Wh)
+    is_lstm = options.cell == "lstm"
+    hs = cupy.empty((N, T, H), xs.dtype)
+    if N == 0 or T == 0:
+        last = States(*(_copy_or_zeros(state, N, H, xs) for state in initial))
+    else:
+        last = States(cupy.empty((N, H), xs.dtype), cupy.empty((N, H), xs.dtype) if is_lstm else None)
+    with products_in(options.precision):
+        gates = product(rows_of(xs), Wx)
+    h_prev = cupy.empty((N, T, H), xs.dtype) if training else None
+    cs = cupy.empty((N, T, H), xs.dtype) if training and is_lstm else None
+    arrays = {
+        "gates": gates,
+        "Wh": Wh,
+        "b": b,
+        "h0": initial.h,
+        "c0": initial.c,
+        "mask": mask,
+        "hs": hs,
+        "h_n": last.h,
+        "c_n": last.c,
+        "h_prev": h_prev,
+        "cs": cs,
+    }
+    _run("forward", options, (N, T, H), arrays, xs)
+    if h_prev is None:
+        return hs, last, None
+    return hs, last, Saved(options, xs, Wx, Wh, mask, initial, gates if is_lstm else None, hs, h_prev, cs)
+
+
+def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
+    """The gradients, from those of hs and of the last states."""
+    options, xs, Wx, Wh, mask, initial, gates, hs, h_prev, cs = saved
+    N, T, _ = xs.shape
+    H = len(Wh)
+    is_lstm = options.cell == "lstm"
+    with _device_of(xs):
+        dz = cupy.empty((N * T, Wh.shape[1]), xs.dtype)
+        if N == 0 or T == 0:
+            first = States(*(_copy_or_zeros(state, N, H, xs) for state in last))
+        else:
+            first = States(cupy.empty((N, H), xs.dtype), cupy.empty((N, H), xs.dtype) if is_lstm else None)
+        arrays = {
+            "gates": gates,
+            "Wh": Wh,
+            "c0": initial.c,
+            "mask": mask,
+            "hs": hs,
+            "cs": cs,
+            "dhs": dhs,
+            "dh_n": last.h,
+            "dc_n": last.c,
+            "dz": dz,
+            "dh0": first.h,
+            "dc0": first.c,
+        }
+        _run("backward", options, (N, T, H), arrays, xs)
+        with products_in(options.precision):
+            dWx = product(rows_of(xs).T, dz)
+            dWh = product(rows_of(h_prev).T, dz)
+            dxs = product(dz, Wx.T).reshape(xs.shape)
+        return Grads(dxs, dWx, dWh, dz.sum(axis=0), first)
+
+
+def _device_of(array: Any) -> Any:
+    """The device that an array lives on, as a context that makes it the current one."""
+    return cupy.cuda.Device(array.device.id)
+
+
+def _copy_or_zeros(state: FloatArray | None, N: int, H: int, like: FloatArray) -> FloatArray:
+    result: FloatArray = cupy.zeros((N, H), like.dtype) if state is None else state.copy()
+    return result
+
+
+def _run(
+    direction: Literal["forward", "backward"],
+    options: Options,
+    sizes: tuple[int, int, int],
+    arrays: dict[str, Any],
+    like: Any,
+) -> None:
+    """The time loop, on the current stream of the device that is current."""
+    N, T, H = sizes
+    if N == 0 or T == 0:
+        return
+    sequence = _cuda.SequencePass(
+        cell=options.cell,
+        direction=direction,
+        precision=options.precision,
+        N=N,
+        T=T,
+        H=H,
+        reverse=options.reverse,
+        gate_order=options.gate_order,
+        hard_sigmoid=options.hard_sigmoid,
+        device=like.device.id,
+        kernel=os.environ.get("FASTLSTM_CUDA_KERNEL") or None,
+    )
+    workspace = cupy.empty(sequence.workspace_bytes, "uint8")
+    addresses = {name: array.data.ptr for name, array in arrays.items() if array is not None}
+    sequence.run(addresses, workspace.data.ptr, cupy.cuda.get_current_stream().ptr)

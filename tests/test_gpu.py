@@ -1,0 +1,110 @@
+"""The CUDA backend on a GPU. Skipped with the reason where none answers; benchmarks/gpu.sh runs it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_cases import RECURRENT, RUNS, fits, in_precision, recurrent_case
+
+from fastlstm import ops
+from fastlstm.backends import why_not
+from fastlstm.contract import Precision
+
+pytestmark = pytest.mark.needs_gpu
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Any:
+    """CuPy, on a GPU that answers."""
+    reason = why_not("cuda")
+    if reason is not None:
+        pytest.skip(f"no GPU: {reason}")
+    return importlib.import_module("cupy")
+
+
+@pytest.mark.parametrize(("kernel", "precision"), [(None, "float32"), (None, "float64"), *RUNS])
+def test_kernels_agree_with_the_definition(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, kernel: str | None, precision: Precision
+) -> None:
+    if kernel is not None:
+        monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", kernel)
+    faults = []
+    for case in RECURRENT:
+        if kernel is None or fits(case, kernel, precision):
+            try:
+                in_precision(case, precision)
+            except AssertionError as error:
+                faults.append(f"{case}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
+@pytest.mark.parametrize(
+    ("N", "T", "D", "H"), [(128, 7, 16, 128), (20, 35, 650, 650), (64, 9, 256, 1024), (300, 4, 33, 333)]
+)
+def test_kernels_at_full_size(gpu: Any, precision: Precision, N: int, T: int, D: int, H: int) -> None:
+    in_precision(recurrent_case(N, T, D, H), precision)
+
+
+def test_the_same_bits_again(gpu: Any) -> None:
+    case = recurrent_case(64, 50, 128, 650).cast("float32").map_arrays(gpu.asarray)
+    for precision in ("float32", "tf32", "bf16"):
+        out = [ops.lstm_forward(**case.inputs, precision=precision) for _ in range(5)]
+        grads = [ops.lstm_backward(tape=one.tape, **case.upstream) for one in out]
+        for results in (out, grads):
+            for other in results[1:]:
+                for a, b in zip(results[0], other, strict=True):
+                    if isinstance(a, gpu.ndarray):
+                        assert bool((a == b).all())
+
+
+def test_work_goes_to_the_current_stream(gpu: Any) -> None:
+    """A stream that has waited long for its inputs gives the right results, and the call does not wait for it."""
+    case = recurrent_case(20, 10, 64, 200).cast("float32")
+    want = ops.lstm_forward(**case.inputs).hs
+    stream = gpu.cuda.Stream(non_blocking=True)
+    with stream:
+        ops.lstm_forward(**case.map_arrays(gpu.asarray).inputs)  # modules and libraries are loaded
+        late = case.map_arrays(lambda array: gpu.zeros(array.shape, array.dtype))
+        host = {name: value for name, value in case.inputs.items() if isinstance(value, np.ndarray)}
+        big = gpu.ones((8192, 8192), np.float32)
+        for _ in range(20):
+            big = big @ big * np.float32(1e-4)
+        for name, value in host.items():
+            late.inputs[name].set(value)
+        hs = ops.lstm_forward(**late.inputs).hs
+    stream.synchronize()
+    np.testing.assert_allclose(gpu.asnumpy(hs), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["step", "persistent", "rows"])
+def test_the_time_loop_can_be_captured(gpu: Any, kernel: str) -> None:
+    _cuda = importlib.import_module("fastlstm._cuda")
+    N, T, H = 20, 6, 100
+    sequence = _cuda.SequencePass(
+        cell="lstm", direction="forward", precision="float32", N=N, T=T, H=H, reverse=False, gate_order="ifgo",
+        hard_sigmoid=False, device=0, kernel=kernel,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    Wh, z = rng.standard_normal((H, 4 * H)) / 10, rng.standard_normal((N, T, 4 * H))
+    want = ops.lstm_forward(z, np.eye(4 * H), Wh, np.zeros(4 * H)).hs
+    arrays = {"Wh": Wh, "b": np.zeros(4 * H), "gates": z, "hs": np.zeros((N, T, H))}
+    arrays |= {"h_n": np.zeros((N, H)), "c_n": np.zeros((N, H))}
+    memory = {name: gpu.asarray(array.astype(np.float32)) for name, array in arrays.items()}
+    workspace = gpu.empty(max(1, sequence.workspace_bytes), np.uint8)
+    addresses = {name: array.data.ptr for name, array in memory.items()}
+    stream = gpu.cuda.Stream(non_blocking=True)
+    gpu.cuda.Device().synchronize()
+    with stream:
+        sequence.run(addresses, workspace.data.ptr, stream.ptr)
+        stream.synchronize()
+        memory["hs"].fill(0)
+        stream.begin_capture()
+        sequence.run(addresses, workspace.data.ptr, stream.ptr)
+        graph = stream.end_capture()
+        graph.launch(stream)
+        stream.synchronize()
+    np.testing.assert_allclose(gpu.asnumpy(memory["hs"]), want, atol=1e-4)

@@ -27,7 +27,7 @@ __all__ = [
     "use_backend",
 ]
 
-_SUBMODULES = ("callbacks", "contract", "datasets", "layers", "models", "ops", "optim", "testing", "training")
+_SUBMODULES = ("callbacks", "compat", "contract", "datasets", "layers", "models", "ops", "optim", "testing", "training")
 
 
 def __getattr__(name: str) -> Any:

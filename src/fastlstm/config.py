@@ -46,7 +46,7 @@ def _config_lines() -> list[str]:
         lines.append(f"  {name + ':':15}{'can run' if reason is None else f'cannot run: {reason}'}")
     lines.append(f"instruction set: {_instruction_set_line()}")
     lines.append(f"threads:         {_threads_line()}")
-    lines.append(f"GPU:             {why_not('cuda') or 'answers; CuPy arrays run on it'}")
+    lines.append(f"GPU:             {why_not('cuda') or _gpu_line()}")
     lines.append(f"packages:        {', '.join(_versions('numpy', 'numba', 'safetensors', 'matplotlib'))}")
     return lines
 
@@ -70,6 +70,11 @@ def _instruction_set_line() -> str:
     isa = importlib.import_module("fastlstm._cpu").isa()
     limit = os.environ.get("FASTLSTM_MAX_ISA")
     return f"{isa}, held down by FASTLSTM_MAX_ISA={limit}" if limit else f"{isa}, the best this processor has"
+
+
+def _gpu_line() -> str:
+    families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
+    return f"answers; CuPy arrays run on it, in the operators of {', '.join(families)}"
 
 
 def _threads_line() -> str:

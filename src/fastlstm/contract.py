@@ -13,8 +13,8 @@ Data flows one way, and so do imports::
 
 ``ops`` check every shape, dtype and id once, for all backends; backends trust what they get.
 A backend is a package below ``fastlstm.backends`` with one module per operator family (``lstm``,
-``rnn``, ``embedding``, ``losses``, ``sampling``, ``optim``); each module has the functions of the
-protocol of that family at the end of this file.
+``gru``, ``rnn``, ``embedding``, ``dense``, ``losses``, ``sampling``, ``skipgram``, ``optim``); each module has the
+functions of the protocol of that family at the end of this file.
 """
 
 from __future__ import annotations
@@ -46,6 +46,36 @@ ONNX_GATE_ORDER = "iofg"
 RecurrentActivation: TypeAlias = Literal["sigmoid", "hard_sigmoid"]
 RECURRENT_ACTIVATIONS: tuple[RecurrentActivation, ...] = ("sigmoid", "hard_sigmoid")
 
+
+class GRUConvention(NamedTuple):
+    """How a GRU is written down. z update gate, r reset gate, n candidate.
+
+    gate_order : blocks of H columns stand in this order.
+    reset_after : r is applied after the product with Wh, n = tanh(x Wxn + bxn + r (h_prev Whn + bhn)), with two biases,
+        b (2, 3H): of the inputs and of the state. Else before it, n = tanh(x Wxn + (r h_prev) Whn + bn), with b (3H,).
+    z_keeps : h = z h_prev + (1 - z) n. Else h = (1 - z) h_prev + z n.
+    """
+
+    gate_order: str
+    reset_after: bool
+    z_keeps: bool
+
+
+GRUConventionName: TypeAlias = Literal["book", "pytorch", "keras"]
+GRU_CONVENTIONS: dict[GRUConventionName, GRUConvention] = {
+    # "Deep Learning from Scratch 2", appendix C; Chung et al. (2014)
+    "book": GRUConvention("zrn", reset_after=False, z_keeps=False),
+    # PyTorch and cuDNN; b is numpy.stack([bias_ih, bias_hh])
+    "pytorch": GRUConvention("rzn", reset_after=True, z_keeps=True),
+    # Keras 2 and later, reset_after=True
+    "keras": GRUConvention("zrn", reset_after=True, z_keeps=True),
+}
+
+# In what precision a recurrent network multiplies. The exact ones are those of the arrays' dtype; "tf32" and "bf16"
+# round the factors of float32 products, while sums and states stay float32, and are for arrays on a GPU.
+Precision: TypeAlias = Literal["float32", "float64", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "tf32", "bf16")
+
 # --------------------------------------------------------------------------------------------
 # Results
 # --------------------------------------------------------------------------------------------
@@ -57,7 +87,7 @@ class Tape:
     Attributes
     ----------
     op : str
-        The operator that made it: "lstm_cell", "lstm" or "rnn".
+        The operator that made it: "lstm_cell", "lstm", "gru" or "rnn".
     family : module
         The module of the backend that made it, for instance ``fastlstm.backends.cpp.lstm``.
     sizes : dict
@@ -65,16 +95,27 @@ class Tape:
     dtype : numpy dtype
     saved : object
         The backend's own record.
+    device : int or None
+        The GPU that the arrays live on; None is the host.
     """
 
-    __slots__ = ("dtype", "family", "op", "saved", "sizes")
+    __slots__ = ("device", "dtype", "family", "op", "saved", "sizes")
 
-    def __init__(self, op: str, family: ModuleType, sizes: dict[str, int], dtype: np.dtype[Any], saved: Any) -> None:
+    def __init__(
+        self,
+        op: str,
+        family: ModuleType,
+        sizes: dict[str, int],
+        dtype: np.dtype[Any],
+        saved: Any,
+        device: int | None = None,
+    ) -> None:
         self.op = op
         self.family = family
         self.sizes = sizes
         self.dtype = dtype
         self.saved = saved
+        self.device = device
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
@@ -118,6 +159,24 @@ class LSTMGrads(NamedTuple):
     db: FloatArray
     dh0: FloatArray
     dc0: FloatArray
+
+
+class GRUOutput(NamedTuple):
+    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+
+    hs: FloatArray
+    h_n: FloatArray
+    tape: Any
+
+
+class GRUGrads(NamedTuple):
+    """dxs (N, T, D); dWx (D, 3H); dWh (H, 3H); db of the shape of b; dh0 (N, H)."""
+
+    dxs: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+    dh0: FloatArray
 
 
 class RNNOutput(NamedTuple):
@@ -206,13 +265,20 @@ class SampledLoss(NamedTuple):
     dbiases: RowGrad | None
 
 
+class SkipgramPairs(NamedTuple):
+    """centers, contexts: (M,) int64; a word and one of its neighbours."""
+
+    centers: IntArray
+    contexts: IntArray
+
+
 # --------------------------------------------------------------------------------------------
 # Tolerances
 # --------------------------------------------------------------------------------------------
 
 # A backend agrees with the definition (backends/numpy, run in float64 on the same inputs) when, for every
 # result array, max|got - want| <= TOLERANCE[dtype] * max(1, max|want|).
-TOLERANCE: dict[str, float] = {"float32": 2e-5, "float64": 1e-11}
+TOLERANCE: dict[str, float] = {"float32": 2e-5, "float64": 1e-11, "tf32": 5e-3, "bf16": 5e-2}
 
 # The definition's gradients agree with central differences (float64, random directions, relative).
 GRADIENT_CHECK_TOLERANCE = 1e-6
@@ -222,6 +288,7 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
+# On a GPU the forward functions of lstm and rnn also take `precision`; the tape carries it to backward.
 
 
 class LSTMFamily(Protocol):
@@ -260,6 +327,26 @@ class LSTMFamily(Protocol):
     def lstm_backward(
         self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
     ) -> LSTMGrads: ...
+
+
+class GRUFamily(Protocol):
+    """``gru.py``. Cho et al. (2014), in the conventions of `GRU_CONVENTIONS`; b (3H,), or (2, 3H) with reset_after."""
+
+    def gru_forward(
+        self,
+        xs: FloatArray,
+        Wx: FloatArray,
+        Wh: FloatArray,
+        b: FloatArray,
+        *,
+        h0: FloatArray | None,
+        mask: BoolArray | None,
+        reverse: bool,
+        convention: GRUConvention,
+        training: bool,
+    ) -> GRUOutput: ...
+
+    def gru_backward(self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads: ...
 
 
 class RNNFamily(Protocol):
@@ -302,6 +389,16 @@ class EmbeddingFamily(Protocol):
     def embedding_backward_rows(self, ids: IntArray, dout: FloatArray) -> RowGrad: ...
 
     def scatter_add(self, target: FloatArray, ids: IntArray, rows: FloatArray) -> None: ...
+
+
+class DenseFamily(Protocol):
+    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is."""
+
+    def matrix_product(
+        self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None
+    ) -> FloatArray:
+        """a b + bias (L,), (M, L) C-contiguous, in out if that is given."""
+        ...
 
 
 class LossesFamily(Protocol):
@@ -418,6 +515,48 @@ class SamplingFamily(Protocol):
         remove_accidental_hits: bool,
         loss: SampledLossKind,
     ) -> SampledLoss: ...
+
+
+class SkipgramFamily(Protocol):
+    """``skipgram.py``. Pairs of words that stand near each other, and word2vec's learning rule.
+
+    A text is ids (L,) int64; an id below 0 ends a sentence. Draw j of a call is that of `SamplingFamily`. The word at
+    position i stays in a subsampled text if draw i is below keep of its id; what ends a sentence stays. The word at
+    position i has neighbours up to 1 + trunc(draw i window) positions away, as far as its sentence goes.
+    """
+
+    def subsample(self, ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
+        """keep (V,) float64."""
+        ...
+
+    def skipgram_counts(self, ids: IntArray, *, window: int, start: int, stop: int, seed: int) -> IntArray:
+        """How many neighbours the words at positions start to stop - 1 have, (stop - start,) int64."""
+        ...
+
+    def skipgram_pairs(self, ids: IntArray, *, window: int, start: int, stop: int, seed: int) -> SkipgramPairs:
+        """Those words with their neighbours, in the order of the text."""
+        ...
+
+    def negative_sampling_update(
+        self,
+        vectors: FloatArray,
+        weights: FloatArray,
+        centers: IntArray,
+        contexts: IntArray,
+        threshold: FloatArray,
+        alias: IntArray,
+        *,
+        num_sampled: int,
+        lr: float,
+        seed: int,
+    ) -> float:
+        """One step of gradient descent a pair, in their order; returns the sum of their losses.
+
+        vectors, weights (V, E) are changed in place; centers, contexts (M,); threshold, alias (V,). Negative k of pair
+        m is draw m num_sampled + k, a unigram class as in `SamplingFamily`; one that is the pair's context counts for
+        nothing. The gradients of a pair are all taken before its rows change.
+        """
+        ...
 
 
 class OptimFamily(Protocol):

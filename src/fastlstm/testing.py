@@ -30,6 +30,8 @@ from fastlstm.contract import GRADIENT_CHECK_TOLERANCE, TOLERANCE, FloatArray
 CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "embedding_backward": ("out",),
     "scatter_add": ("target",),
+    "negative_sampling_update": ("vectors", "weights"),
+    "matrix_product": ("out",),
     "sgd_update": ("params",),
     "momentum_update": ("params", "velocities"),
     "nesterov_update": ("params", "velocities"),
@@ -107,7 +109,7 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
     return _flat(results | changed)
 
 
-def check_backend(backend: str, case: Case, dtype: str) -> None:
+def check_backend(backend: str, case: Case, dtype: str, *, precision: str | None = None) -> None:
     """Compare a backend with the definition run in float64 on the same inputs, within ``contract.TOLERANCE``.
 
     Also checked: dtypes and shapes, that results are contiguous arrays of their own, and that nothing changes that
@@ -116,9 +118,11 @@ def check_backend(backend: str, case: Case, dtype: str) -> None:
     Parameters
     ----------
     backend : str
-        "cpp", "numba" or "numpy".
+        "cpp", "numba" or "numpy"; or "cuda", to which the arrays are copied.
     case : Case
     dtype : "float32" or "float64"
+    precision : "tf32" or "bf16", optional
+        Of the products of a recurrent case on a GPU; its tolerance holds then.
 
     Raises
     ------
@@ -126,13 +130,25 @@ def check_backend(backend: str, case: Case, dtype: str) -> None:
         Naming every result that differs, by how much and where.
     """
     given = case.cast(dtype)
+    if precision is not None:
+        given = dataclasses.replace(given, inputs={**given.inputs, "precision": precision})
     before = given.map_arrays(np.copy)
-    with use_backend(backend):
-        got = run_case(given)
+    if backend == "cuda":
+        got = _run_on_gpu(given)
+    else:
+        with use_backend(backend):
+            got = run_case(given)
     with use_backend("numpy"):
-        want = run_case(given.cast("float64"))
-    faults = [*_faults_of_memory(given, before, got), *_differences(got, want, dtype)]
+        want = run_case(case.cast(dtype).cast("float64"))
+    faults = [*_faults_of_memory(given, before, got), *_differences(got, want, dtype, precision or dtype)]
     assert not faults, f"{case} on {backend} in {dtype}:\n  " + "\n  ".join(faults)
+
+
+def _run_on_gpu(case: Case) -> dict[str, Any]:
+    import cupy
+
+    results = run_case(case.map_arrays(cupy.asarray), copy=cupy.copy)
+    return {name: cupy.asnumpy(value) if isinstance(value, cupy.ndarray) else value for name, value in results.items()}
 
 
 def check_gradient(
@@ -246,7 +262,7 @@ def _faults_of_memory(given: Case, before: Case, got: Mapping[str, Any]) -> list
     return faults
 
 
-def _differences(got: Mapping[str, Any], want: Mapping[str, Any], dtype: str) -> list[str]:
+def _differences(got: Mapping[str, Any], want: Mapping[str, Any], dtype: str, precision: str) -> list[str]:
     if list(got) != list(want):
         return [f"results are {list(got)}, expected {list(want)}"]
     faults = []
@@ -259,7 +275,7 @@ def _differences(got: Mapping[str, Any], want: Mapping[str, Any], dtype: str) ->
             if not np.array_equal(a, b):
                 faults.append(f"{name} differs: {a!r:.80}, expected {b!r:.80}")
         else:
-            faults += _float_difference(name, a.astype(np.float64), b, TOLERANCE[dtype])
+            faults += _float_difference(name, a.astype(np.float64), b, TOLERANCE[precision])
     return faults
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import fastlstm
-from fastlstm.callbacks import BackupAndRestore, Callback, CSVLogger, LearningRateScheduler, TerminateOnNaN
-from fastlstm.cli import run_folder
+from fastlstm.callbacks import Callback, CSVLogger, LearningRateScheduler
+from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.generate import answers
 from fastlstm.cli.plots import plot_runs
 from fastlstm.datasets import SequencePairs, addition, hold_out, read_addition
@@ -53,26 +51,7 @@ COMPARED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train addition``."""
-    given = run_folder.given_options(args, Options)
-    if args.threads is not None:
-        fastlstm.set_num_threads(args.threads)
-    if args.resume is not None:
-        run_folder.check_resume(args, given)
-        folder = Path(args.resume)
-        options = run_folder.read_options(folder, TASK, Options)
-        if not options.compare and (folder / run_folder.MODEL).exists():
-            raise ValueError(f"{folder} is finished; there is nothing to go on with")
-        pairs = _data(options)
-    else:
-        options = _resolve(given)
-        pairs = _data(options)
-        folder = run_folder.make_run_folder(args.out, TASK)
-        _write_config(folder, options, pairs)
-    run = _compare if options.compare else _train
-    try:
-        return run(folder, options, pairs, args.quiet)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train addition --resume {folder}") from None
+    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_data, train=_begin, describe=describe)
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -96,15 +75,13 @@ def _data(options: Options) -> SequencePairs:
     return pairs
 
 
-def _write_config(folder: Path, options: Options, pairs: SequencePairs, **results: Any) -> None:
-    run_folder.write_config(
-        folder,
-        TASK,
-        options=dataclasses.asdict(options),
-        question_length=pairs.xs.shape[1],
-        answer_length=pairs.ts.shape[1],
-        **results,
-    )
+def describe(pairs: SequencePairs) -> dict[str, Any]:
+    """What config.json says of the pairs."""
+    return {"question_length": pairs.xs.shape[1], "answer_length": pairs.ts.shape[1]}
+
+
+def _begin(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) -> int:
+    return (_compare if options.compare else _train)(folder, options, pairs, quiet)
 
 
 def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) -> int:
@@ -122,10 +99,9 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
     model.vocabulary = pairs.vocabulary
     if not quiet:
         model.summary()
-    nan_guard = TerminateOnNaN()
     shown: list[Callback] = [] if quiet else [Samples(model, held_out)]
-    since = time.perf_counter()
-    history = model.fit(
+    learned = training_run.learn(
+        model,
         training.xs,
         training.ts,
         epochs=options.epochs,
@@ -135,32 +111,33 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
         metrics=("loss", "accuracy"),
         callbacks=[
             LearningRateScheduler(lambda epoch, _: learning_rate(epoch, options.epochs)),
-            nan_guard,
             CSVLogger(folder / run_folder.HISTORY),
             *shown,
-            BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
         ],
-        verbose=0 if quiet else "auto",
+        folder=folder,
+        quiet=quiet,
     )
-    seconds = time.perf_counter() - since
-    if nan_guard.message is not None:
+    if learned is None:
         return 1
-    model.save(folder / run_folder.MODEL)
-    (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed
-    accuracy = history.history["val_accuracy"][-1]
-    _write_config(folder, options, pairs, result={"accuracy": accuracy, "loss": history.history["val_loss"][-1]})
-    plot_runs(folder, "Addition", {"": history.history})
-    print(f"{accuracy:.2%} of {len(held_out.xs):,} held-out sums right after {options.epochs} epochs, {seconds:.1f} s")
+    training_run.save(model, folder)
+    history = learned.history
+    accuracy = history["val_accuracy"][-1]
+    training_run.write_config(
+        folder, TASK, options, **describe(pairs), result={"accuracy": accuracy, "loss": history["val_loss"][-1]}
+    )
+    plot_runs(folder, "Addition", {"": history})
+    right = f"{accuracy:.2%} of {len(held_out.xs):,} held-out sums right"
+    print(f"{right} after {options.epochs} epochs, {learned.seconds:.1f} s")
     print(f"run folder: {folder}")
     return 0
 
 
-def learning_rate(epoch: int, epochs: int) -> float:
-    """Adam's usual rate; in the last two fifths it falls linearly.
+def learning_rate(epoch: int, epochs: int, start: float = Adam().lr) -> float:
+    """The rate to start with, Adam's usual one; in the last two fifths it falls linearly.
 
     At a constant rate the accuracy falls back by several percent in one epoch out of four, maybe in the last.
     """
-    return Adam().lr * min(1.0, (epochs - epoch) / (0.4 * epochs))
+    return start * min(1.0, (epochs - epoch) / (0.4 * epochs))
 
 
 def _compare(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) -> int:
@@ -171,7 +148,7 @@ def _compare(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) 
         run_options = dataclasses.replace(options, compare=False, **changes)
         if not (run / run_folder.MODEL).exists():
             run.mkdir(exist_ok=True)
-            _write_config(run, run_options, pairs)
+            training_run.write_config(run, TASK, run_options, **describe(pairs))
             print(label)
             if code := _train(run, run_options, pairs, quiet):
                 return code

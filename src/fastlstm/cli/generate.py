@@ -1,4 +1,4 @@
-"""Let the model of a run folder answer sums, or go on with a text."""
+"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastlstm.cli import run_folder
+from fastlstm.cli import run_folder, sentiment, translate
 from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
@@ -20,15 +20,23 @@ TEXT_OPTIONS = ("length", "temperature", "top_k", "skip", "seed")
 
 
 def generate(args: argparse.Namespace) -> None:
-    """``fastlstm generate``: print what the model of a run folder answers, or how it goes on with a text."""
+    """``fastlstm generate``: print what the model of a run folder says to the texts given."""
     folder = Path(args.run)
-    config = run_folder.read_config(folder, "addition", "rnnlm")
+    config = run_folder.read_config(folder, "addition", "dates", "rnnlm", sentiment.TASK, translate.TASK)
     given = {name: value for name in TEXT_OPTIONS if (value := getattr(args, name)) is not None}
+    if args.beam is not None and config["task"] != translate.TASK:
+        raise ValueError(f"--beam is for translations, {folder} is none")
     if config["task"] == "rnnlm":
         print(continued(folder, config, " ".join(args.questions), **given))
         return
     if given:
-        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for language models, {folder} answers sums")
+        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for language models, {folder} is none")
+    if config["task"] == sentiment.TASK:
+        sentiment.classify(_model_file(folder), args.questions)
+        return
+    if config["task"] == translate.TASK:
+        translate.translate(_model_file(folder), config, args.questions, args.beam)
+        return
     model = Seq2seq.load(_model_file(folder))
     for question in args.questions or map(str.strip, sys.stdin):
         xs = _encode(question, model, config["question_length"])

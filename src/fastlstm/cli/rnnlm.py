@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fastlstm
-from fastlstm.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau, TerminateOnNaN
-from fastlstm.cli import run_folder
+from fastlstm.callbacks import (
+    Callback,
+    CSVLogger,
+    EarlyStopping,
+    LearningRateScheduler,
+    ReduceLROnPlateau,
+)
+from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.plots import plot_perplexity
 from fastlstm.contract import IntArray
 from fastlstm.datasets import plain_text, ptb
@@ -38,10 +42,13 @@ class Options:
     batch_size: int = 20
     dropout: float = 0.0
     tie_weights: bool = False
+    init_scale: float | None = None
     optimizer: str = "sgd"
     lr: float | None = None
     max_grad: float | None = None
     epochs: int = 4
+    decay_after: int | None = None
+    decay: float | None = None
     limit: int | None = None
     hold_out: float | None = None
     seed: int = 0
@@ -58,27 +65,12 @@ class Data(NamedTuple):
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train rnnlm``."""
-    given = run_folder.given_options(args, Options)
-    if args.threads is not None:
-        fastlstm.set_num_threads(args.threads)
-    if args.resume is not None:
-        run_folder.check_resume(args, given)
-        folder = Path(args.resume)
-        options = run_folder.read_options(folder, TASK, Options)
-        if (folder / run_folder.MODEL).exists():
-            raise ValueError(f"{folder} is finished; there is nothing to go on with")
-        data = _data(options)
-        model = _model(options, data)
-    else:
-        options = _resolve(given)
-        data = _data(options)
-        model = _model(options, data)
-        folder = run_folder.make_run_folder(args.out, TASK)
-        run_folder.write_config(folder, TASK, options=dataclasses.asdict(options))
-    try:
-        return _train(folder, options, data, model, args.quiet)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train rnnlm --resume {folder}") from None
+    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train)
+
+
+def _prepare(options: Options) -> tuple[Data, RNNLM]:
+    data = _data(options)
+    return data, _model(options, data)
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -89,6 +81,8 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         raise ValueError("ptb is read in words; for characters give --data the path of a text file")
     if whole_ptb and options.hold_out is not None:
         raise ValueError("ptb has a part of its own to validate on; leave --hold-out out")
+    if options.decay is not None and options.decay_after is None:
+        raise ValueError("--decay needs --decay-after, the last epoch at the full learning rate")
     lr, max_grad = options.lr, options.max_grad
     if options.optimizer == "adam":
         lr = lr or Adam().lr
@@ -99,6 +93,9 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     hold_out = options.hold_out
     if hold_out is None:
         hold_out = 0.0 if options.data == PTB or options.limit is not None else 0.1
+    decay = options.decay
+    if options.decay_after is not None:
+        decay = decay or 0.5
     data = options.data
     if data != PTB:
         # As seen from anywhere: the run may be resumed from another folder.
@@ -108,6 +105,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         data=data,
         lr=lr,
         max_grad=max_grad,
+        decay=decay,
         hold_out=hold_out,
         wordvec_size=options.wordvec_size or options.hidden_size,
     )
@@ -144,6 +142,7 @@ def _model(options: Options, data: Data) -> RNNLM:
         num_layers=options.layers,
         dropout=options.dropout,
         tie_weights=options.tie_weights,
+        init_scale=options.init_scale,
         seed=options.seed,
     )
     model.vocabulary = data.vocabulary
@@ -155,20 +154,34 @@ def _optimizer(options: Options) -> Optimizer:
     return SGD(options.lr) if options.optimizer == "sgd" else Adam(options.lr)
 
 
-def _train(folder: Path, options: Options, data: Data, model: RNNLM, quiet: bool) -> int:
+def _schedule(options: Options) -> list[Callback]:
+    """The learning rate of every epoch: lr decay^k in the k-th epoch after ``decay_after``."""
+    if options.decay_after is None:
+        return []
+    lr, decay, full = options.lr, options.decay, options.decay_after
+    assert lr is not None
+    assert decay is not None
+    # From the epoch alone, so that a resumed training does not decay twice.
+    return [LearningRateScheduler(lambda epoch, _: lr * decay ** max(0, epoch + 1 - full))]
+
+
+def _best_epoch(options: Options, data: Data) -> list[Callback]:
+    """The best epoch counts in the end; without a schedule, every other one quarters the learning rate."""
+    if data.validation is None:
+        return []
+    best = EarlyStopping("val_perplexity", patience=options.epochs, restore_best_weights=True)
+    if options.decay_after is not None:
+        return [best]
+    return [ReduceLROnPlateau("val_perplexity", factor=0.25, patience=1, min_delta=0.0), best]
+
+
+def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
+    data, model = prepared
     if not quiet:
         model.summary()
-    nan_guard = TerminateOnNaN()
-    watching: list[Callback] = []
-    if data.validation is not None:
-        # A quarter of the learning rate after every epoch that is not the best so far; in the end the best one counts.
-        watching = [
-            ReduceLROnPlateau("val_perplexity", factor=0.25, patience=1, min_delta=0.0),
-            EarlyStopping("val_perplexity", patience=options.epochs, restore_best_weights=True),
-        ]
-    since = time.perf_counter()
-    history = model.fit(
+    learned = training_run.learn(
+        model,
         data.training,
         epochs=options.epochs,
         time_size=options.time_size,
@@ -178,16 +191,16 @@ def _train(folder: Path, options: Options, data: Data, model: RNNLM, quiet: bool
         validation_data=data.validation,
         metrics=("loss", "perplexity", "accuracy") if options.unit == "char" else ("loss", "perplexity"),
         callbacks=[
-            nan_guard,
             CSVLogger(folder / run_folder.HISTORY),
-            *watching,
-            BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
+            *_schedule(options),
+            *_best_epoch(options, data),
         ],
-        verbose=0 if quiet else "auto",
-    ).history
-    seconds = time.perf_counter() - since
-    if nan_guard.message is not None:
+        folder=folder,
+        quiet=quiet,
+    )
+    if learned is None:
         return 1
+    history = learned.history
     result = {"perplexity": history["perplexity"][-1]}
     if data.validation is not None:
         result["val_perplexity"] = min(history["val_perplexity"])
@@ -196,13 +209,12 @@ def _train(folder: Path, options: Options, data: Data, model: RNNLM, quiet: bool
     if options.unit == "char":
         text = data.training if data.validation is None else data.validation
         result["accuracy"] = model.evaluate(text, batch_size=options.batch_size, metrics=("accuracy",))["accuracy"]
-    model.save(folder / run_folder.MODEL)
-    (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed
-    run_folder.write_config(folder, TASK, options=dataclasses.asdict(options), result=result)
+    training_run.save(model, folder)
+    training_run.write_config(folder, TASK, options, result=result)
     plot_perplexity(folder, f"Language model, {Path(options.data).name}", history)
     shown = {"perplexity": "training", "val_perplexity": "validation", "test_perplexity": "test"}
     figures = ", ".join(f"{of} {result[name]:.2f}" for name, of in shown.items() if name in result)
     right = f"; next character right: {result['accuracy']:.1%}" if "accuracy" in result else ""
-    print(f"perplexity: {figures}{right}; {options.epochs} epochs, {seconds:.1f} s")
+    print(f"perplexity: {figures}{right}; {options.epochs} epochs, {learned.seconds:.1f} s")
     print(f"run folder: {folder}")
     return 0

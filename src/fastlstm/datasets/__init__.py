@@ -4,7 +4,34 @@ Files are looked for where their path says and below the folder that the environ
 """
 
 from fastlstm.datasets.addition import addition, read_addition
+from fastlstm.datasets.dates import dates, read_dates
+from fastlstm.datasets.labelled import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.pairs import SequencePairs, hold_out
+from fastlstm.datasets.parallel import ParallelText, parallel_text
+from fastlstm.datasets.sine import SeriesPieces, sine
 from fastlstm.datasets.text import Text, plain_text, ptb
+from fastlstm.datasets.word_judgements import questions_words, wordsim353
+from fastlstm.datasets.words import Words, read_words
 
-__all__ = ["SequencePairs", "Text", "addition", "hold_out", "plain_text", "ptb", "read_addition"]
+__all__ = [
+    "LabelledText",
+    "ParallelText",
+    "SequencePairs",
+    "SeriesPieces",
+    "Text",
+    "Words",
+    "addition",
+    "dates",
+    "encode_texts",
+    "hold_out",
+    "labelled_text",
+    "parallel_text",
+    "plain_text",
+    "ptb",
+    "questions_words",
+    "read_addition",
+    "read_dates",
+    "read_words",
+    "sine",
+    "wordsim353",
+]

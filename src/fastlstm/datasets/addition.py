@@ -10,8 +10,8 @@ import os
 
 import numpy as np
 
-from fastlstm.datasets.files import find_file, read_lines
-from fastlstm.datasets.pairs import SequencePairs, encode
+from fastlstm.datasets.files import find_file
+from fastlstm.datasets.pairs import SequencePairs, encode, read_padded_pairs
 
 VOCABULARY = list("0123456789+ _")
 START = "_"
@@ -71,23 +71,4 @@ def read_addition(path: str | os.PathLike[str]) -> SequencePairs:
     ValueError
         It is empty, no UTF-8, or a line is malformed; the message says which.
     """
-    path = find_file(path, WHERE_TO_GET_IT)
-    lines = read_lines(path)
-    width, start = len(lines[0]), lines[0].find(START)
-    known = set(VOCABULARY)
-    for number, line in enumerate(lines, 1):
-        if unknown := set(line) - known:
-            raise ValueError(
-                f"{path}, line {number}: the symbol {min(unknown)!r} is not in the vocabulary {''.join(VOCABULARY)!r}"
-            )
-        if line.count(START) != 1 or line[0] == START or line[-1] == START:
-            raise ValueError(
-                f"{path}, line {number}: {line!r} is no question and answer with one {START!r} between them"
-            )
-        if len(line) != width or line[start] != START:
-            raise ValueError(
-                f"{path}, line {number}: {line!r} has question and answer of {line.find(START)} and "
-                f"{len(line) - line.find(START)} symbols, line 1 has {start} and {width - start}; pad with blanks"
-            )
-    ids = encode(lines, VOCABULARY)
-    return SequencePairs(np.ascontiguousarray(ids[:, :start]), np.ascontiguousarray(ids[:, start:]), list(VOCABULARY))
+    return read_padded_pairs(find_file(path, WHERE_TO_GET_IT), VOCABULARY, START)

@@ -26,7 +26,12 @@ def find_file(name: str | os.PathLike[str], where_to_get_it: str) -> Path:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, plain or .xz, without their ends.
+    """The lines of a UTF-8 file, plain or .xz, without their ends. Raises what `read_text` raises."""
+    return read_text(path).split("\n")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file, plain or .xz; lines end with a line feed, but for the last.
 
     Raises
     ------
@@ -50,4 +55,4 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}, line {line}: no UTF-8 ({error.reason}); convert the file to UTF-8") from None
     if not text.strip():
         raise ValueError(f"{path} is empty")
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    return text.replace("\r\n", "\n").removesuffix("\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastlstm.contract import IntArray
+from fastlstm.datasets.files import read_lines
 
 
 class SequencePairs(NamedTuple):
@@ -27,6 +29,37 @@ def hold_out(pairs: SequencePairs, share: float = 0.1, seed: int = 1984) -> tupl
         SequencePairs(pairs.xs[rows], pairs.ts[rows], pairs.vocabulary) for rows in (order[:split], order[split:])
     )
     return train, test
+
+
+def read_padded_pairs(path: Path, vocabulary: Sequence[str], start: str) -> SequencePairs:
+    """Read a file of which every line is a question and, from the start symbol on, an answer, both padded with blanks.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is empty, no UTF-8, or a line is malformed; the message says which.
+    """
+    lines = read_lines(path)
+    width, split = len(lines[0]), lines[0].find(start)
+    known = set(vocabulary)
+    for number, line in enumerate(lines, 1):
+        if unknown := set(line) - known:
+            raise ValueError(
+                f"{path}, line {number}: the symbol {min(unknown)!r} is not in the vocabulary {''.join(vocabulary)!r}"
+            )
+        if line.count(start) != 1 or line[0] == start or line[-1] == start:
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is no question and answer with one {start!r} between them"
+            )
+        if len(line) != width or line[split] != start:
+            raise ValueError(
+                f"{path}, line {number}: {line!r} has question and answer of {line.find(start)} and "
+                f"{len(line) - line.find(start)} symbols, line 1 has {split} and {width - split}; pad with blanks"
+            )
+    ids = encode(lines, vocabulary)
+    return SequencePairs(np.ascontiguousarray(ids[:, :split]), np.ascontiguousarray(ids[:, split:]), list(vocabulary))
 
 
 def encode(texts: Sequence[str], vocabulary: Sequence[str]) -> IntArray:

@@ -10,21 +10,40 @@ from fastlstm.layers.dropout import TimeDropout
 from fastlstm.layers.embedding import Embedding, TimeEmbedding
 from fastlstm.layers.layer import Layer
 from fastlstm.layers.losses import (
+    MeanSquaredError,
     SigmoidWithLoss,
     SoftmaxWithLoss,
     TimeAffineWithLoss,
     TimeSigmoidWithLoss,
     TimeSoftmaxWithLoss,
 )
-from fastlstm.layers.recurrent import LSTM, RNN, TimeBiLSTM, TimeLSTM, TimeRNN
+from fastlstm.layers.pooling import TimeMeanPooling
+from fastlstm.layers.recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.layers.sampled import (
+    EmbeddingDot,
+    NCELoss,
+    NegativeSamplingLoss,
+    SampledClassesLoss,
+    SampledSoftmaxLoss,
+    SharedNegativeSamplingLoss,
+    UnigramSampler,
+)
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "Affine",
     "Embedding",
+    "EmbeddingDot",
     "Layer",
     "MatMul",
+    "MeanSquaredError",
+    "NCELoss",
+    "NegativeSamplingLoss",
+    "SampledClassesLoss",
+    "SampledSoftmaxLoss",
+    "SharedNegativeSamplingLoss",
     "SigmoidWithLoss",
     "SoftmaxWithLoss",
     "TimeAffine",
@@ -33,8 +52,11 @@ __all__ = [
     "TimeBiLSTM",
     "TimeDropout",
     "TimeEmbedding",
+    "TimeGRU",
     "TimeLSTM",
+    "TimeMeanPooling",
     "TimeRNN",
     "TimeSigmoidWithLoss",
     "TimeSoftmaxWithLoss",
+    "UnigramSampler",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm.contract import FloatArray
+from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 
 
@@ -30,9 +30,15 @@ class TimeAttention(Layer):
     def attention_weights(self) -> list[FloatArray]:
         return [] if self._weights is None else list(self._weights.swapaxes(0, 1))
 
-    def forward(self, hs_enc: FloatArray, hs_dec: FloatArray) -> FloatArray:
-        """hs_enc (N, S, H), hs_dec (N, T, H) -> context vectors (N, T, H)."""
+    def forward(self, hs_enc: FloatArray, hs_dec: FloatArray, mask: BoolArray | None = None) -> FloatArray:
+        """hs_enc (N, S, H), hs_dec (N, T, H) -> context vectors (N, T, H).
+
+        Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
+        """
         weights = hs_dec @ hs_enc.swapaxes(1, 2)
+        if mask is not None:
+            # Not minus infinity, of which a row without any valid step would become NaN.
+            np.copyto(weights, np.finfo(weights.dtype).min / 2, where=~mask[:, None, :])
         weights -= weights.max(axis=-1, keepdims=True)
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)

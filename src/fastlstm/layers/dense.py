@@ -55,9 +55,7 @@ class Affine(Layer):
         """(N, D) -> (N, K)."""
         W, b = self.params
         self.x = x
-        out = product(x, W)
-        out += b
-        return out
+        return product(x, W, bias=b)
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, K) -> (N, D)."""

@@ -20,9 +20,15 @@ class Layer:
         The same array objects for the layer's life. Gradients are overwritten in place by ``backward``.
     param_names : tuple of str
         What the parameters are called, in the order of ``params``.
+    count_formula : str
+        How the number of parameters comes about, gate by gate; empty where their shapes say it.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def count_formula(self) -> str:
+        return ""
 
     def __init__(self, *params: FloatArray) -> None:
         self.params: list[FloatArray] = list(params)

@@ -113,8 +113,7 @@ class TimeAffineWithLoss(Layer):
         """Hidden states (..., H) -> scores (..., V), without a loss."""
         W, b = self.params
         H, V = W.shape
-        scores = product(hs.reshape(hs.size // H, H), W)
-        scores += b
+        scores = product(hs.reshape(hs.size // H, H), W, bias=b)
         return scores.reshape(*hs.shape[:-1], V)
 
     def forward(self, hs: FloatArray, ts: Array) -> float:
@@ -136,3 +135,24 @@ class TimeAffineWithLoss(Layer):
         for grad in self.grads:
             grad *= dout
         return dhs * dhs.dtype.type(dout)
+
+
+class MeanSquaredError(Layer):
+    """The mean of the squared differences, over all elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dy: FloatArray | None = None
+
+    def forward(self, y: FloatArray, t: FloatArray) -> float:
+        """Outputs y and targets t of one shape -> loss."""
+        if y.shape != t.shape:
+            raise ValueError(f"t has shape {t.shape}, expected {y.shape} = the shape of the outputs")
+        difference = y - t
+        self._dy = difference * y.dtype.type(2 / max(y.size, 1))
+        return float(np.square(difference, dtype=np.float64).sum() / max(y.size, 1))
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by the outputs, of their shape."""
+        dy = saved(self._dy)
+        return dy if dout == 1 else dy * dy.dtype.type(dout)

@@ -1,4 +1,4 @@
-"""RNN and LSTM: one step (RNN, LSTM) and whole sequences (TimeRNN, TimeLSTM, TimeBiLSTM)."""
+"""RNN, LSTM and GRU: one step (RNN, LSTM, GRU) and whole sequences (TimeRNN, TimeLSTM, TimeBiLSTM, TimeGRU)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.contract import BOOK_GATE_ORDER, FloatArray
+from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConventionName
 from fastlstm.layers.layer import Layer
 
 
@@ -70,6 +70,39 @@ class LSTM(Layer):
         return dx, dh_prev, dc_prev
 
 
+class GRU(Layer):
+    """One step of a GRU.
+
+    Parameters
+    ----------
+    Wx : (D, 3H)
+    Wh : (H, 3H)
+    b : (3H,), or (2, 3H) for "pytorch" and "keras"
+    convention : "book", "pytorch" or "keras"
+        As for `fastlstm.ops.gru_forward`.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+
+    def __init__(
+        self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, *, convention: GRUConventionName = "book"
+    ) -> None:
+        super().__init__(Wx, Wh, b)
+        self.convention: GRUConventionName = convention
+        self._tape: Any = None
+
+    def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
+        """x (N, D), h_prev (N, H) -> h_next (N, H)."""
+        _, h_next, self._tape = ops.gru_forward(x[:, None], *self.params, h0=h_prev, convention=self.convention)
+        return h_next
+
+    def backward(self, dh_next: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
+        dxs, *grads, dh_prev = ops.gru_backward(None, self._tape, dh_n=dh_next)
+        _store(self.grads, grads)
+        return dxs[:, 0], dh_prev
+
+
 class TimeRNN(Layer):
     """A tanh RNN over whole sequences.
 
@@ -97,6 +130,11 @@ class TimeRNN(Layer):
         self.h: FloatArray | None = None
         self.dh: FloatArray | None = None
         self._tape: Any = None
+
+    @property
+    def count_formula(self) -> str:
+        D, H = self.params[0].shape
+        return f"{H} x ({D} + {H}) + {H}"
 
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
         """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
@@ -162,11 +200,26 @@ class TimeLSTM(Layer):
         self.dc: FloatArray | None = None
         self._tape: Any = None
 
-    def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
+    @property
+    def count_formula(self) -> str:
+        D, H = self.params[0].shape[0], self.params[1].shape[0]
+        return f"4 gates x ({H} x ({D} + {H}) + {H})"
+
+    def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
+        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``.
+
+        Where mask (N, T) is False a step carries the state over unchanged.
+        """
         h0, c0 = (self.h, self.c) if self.stateful else (None, None)
         hs, self.h, self.c, self._tape = ops.lstm_forward(
-            xs, *self.params, h0=h0, c0=c0, reverse=self.reverse, gate_order=self.gate_order, training=training
+            xs,
+            *self.params,
+            h0=h0,
+            c0=c0,
+            mask=mask,
+            reverse=self.reverse,
+            gate_order=self.gate_order,
+            training=training,
         )
         return hs
 
@@ -225,6 +278,10 @@ class TimeBiLSTM(Layer):
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
 
     @property
+    def count_formula(self) -> str:
+        return f"2 x {self.forward_lstm.count_formula}"
+
+    @property
     def h(self) -> FloatArray | None:
         return _side_by_side(self.forward_lstm.h, self.backward_lstm.h)
 
@@ -232,12 +289,13 @@ class TimeBiLSTM(Layer):
     def c(self) -> FloatArray | None:
         return _side_by_side(self.forward_lstm.c, self.backward_lstm.c)
 
-    def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, 2H). With training=False nothing is kept for ``backward``."""
-        return np.concatenate(
-            (self.forward_lstm.forward(xs, training=training), self.backward_lstm.forward(xs, training=training)),
-            axis=2,
-        )
+    def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
+        """xs (N, T, D) -> hs (N, T, 2H). With training=False nothing is kept for ``backward``.
+
+        Where mask (N, T) is False a step carries both states over unchanged.
+        """
+        lstms = self.forward_lstm, self.backward_lstm
+        return np.concatenate([lstm.forward(xs, mask=mask, training=training) for lstm in lstms], axis=2)
 
     def backward(
         self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
@@ -253,6 +311,76 @@ class TimeBiLSTM(Layer):
     def reset_state(self) -> None:
         self.forward_lstm.reset_state()
         self.backward_lstm.reset_state()
+
+
+class TimeGRU(Layer):
+    """A GRU over whole sequences.
+
+    Parameters
+    ----------
+    Wx : (D, 3H)
+    Wh : (H, 3H)
+    b : (3H,), or (2, 3H) for "pytorch" and "keras"
+    stateful : bool
+        Start each forward call from the last state of the call before.
+    convention : "book", "pytorch" or "keras"
+        As for `fastlstm.ops.gru_forward`.
+    reverse : bool
+        Run from the last step to the first; hs[:, t] still belongs to step t.
+
+    Attributes
+    ----------
+    h : (N, H) or None
+        State after the last step.
+    dh : (N, H) or None
+        Gradient by the state before the first step, set by ``backward``.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+
+    def __init__(
+        self,
+        Wx: FloatArray,
+        Wh: FloatArray,
+        b: FloatArray,
+        stateful: bool = False,
+        *,
+        convention: GRUConventionName = "book",
+        reverse: bool = False,
+    ) -> None:
+        super().__init__(Wx, Wh, b)
+        self.stateful = stateful
+        self.convention: GRUConventionName = convention
+        self.reverse = reverse
+        self.h: FloatArray | None = None
+        self.dh: FloatArray | None = None
+        self._tape: Any = None
+
+    @property
+    def count_formula(self) -> str:
+        D, H = self.params[0].shape[0], self.params[1].shape[0]
+        biases = f"{H}" if self.params[2].ndim == 1 else f"2 x {H}"
+        return f"3 gates x ({H} x ({D} + {H}) + {biases})"
+
+    def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
+        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
+        h0 = self.h if self.stateful else None
+        hs, self.h, self._tape = ops.gru_forward(
+            xs, *self.params, h0=h0, reverse=self.reverse, convention=self.convention, training=training
+        )
+        return hs
+
+    def backward(self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None) -> FloatArray:
+        """dhs (N, T, H), None for zeros; dh_n (N, H) by the last state -> dxs (N, T, D)."""
+        dxs, *grads, self.dh = ops.gru_backward(dhs, self._tape, dh_n=dh_n)
+        _store(self.grads, grads)
+        return dxs
+
+    def set_state(self, h: FloatArray | None) -> None:
+        self.h = h
+
+    def reset_state(self) -> None:
+        self.h = None
 
 
 def _side_by_side(forwards: FloatArray | None, backwards: FloatArray | None) -> FloatArray | None:

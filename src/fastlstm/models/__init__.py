@@ -1,7 +1,19 @@
 """Whole models: layers put together, with ``fit``, ``evaluate``, ``generate``, ``save`` and ``load``."""
 
+from fastlstm.models.classifier import SequenceClassifier
 from fastlstm.models.model import Model
+from fastlstm.models.regressor import SequenceRegressor
 from fastlstm.models.rnnlm import RNNLM
 from fastlstm.models.seq2seq import Seq2seq
+from fastlstm.models.word2vec import Word2Vec
+from fastlstm.models.word_vectors import WordVectors
 
-__all__ = ["RNNLM", "Model", "Seq2seq"]
+__all__ = [
+    "RNNLM",
+    "Model",
+    "Seq2seq",
+    "SequenceClassifier",
+    "SequenceRegressor",
+    "Word2Vec",
+    "WordVectors",
+]

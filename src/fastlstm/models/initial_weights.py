@@ -1,4 +1,4 @@
-"""Initial weights as in "Deep Learning from Scratch 2": normal, scaled by 1/sqrt(inputs); embeddings by 1/100."""
+"""Initial weights: as in "Deep Learning from Scratch 2", or uniform as in Zaremba, Sutskever, Vinyals (2014)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,49 @@ class InitialWeights:
     ----------
     rng : numpy Generator
     dtype : "float32" or "float64"
+    scale : float, optional
+        Everything, biases included, uniformly from -scale to scale. Without it, as in the book: normal, scaled by
+        1/sqrt(inputs), embeddings by 1/100, and biases of zero.
     """
 
-    def __init__(self, rng: np.random.Generator, dtype: str) -> None:
+    def __init__(self, rng: np.random.Generator, dtype: str, scale: float | None = None) -> None:
         self._rng = rng
         self._dtype = np.dtype(dtype)
+        self._scale = scale
 
     def embedding(self, V: int, E: int) -> FloatArray:
         """W (V, E)."""
-        return self._normal(V, E, 0.01)
+        return self._weights(V, E, 0.01)
 
     def lstm(self, D: int, H: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Wx (D, 4H), Wh (H, 4H), b (4H,)."""
-        Wx = self._normal(D, 4 * H, 1 / math.sqrt(D))
-        Wh = self._normal(H, 4 * H, 1 / math.sqrt(H))
-        return Wx, Wh, np.zeros(4 * H, self._dtype)
+        return self._recurrent(D, H, 4 * H)
+
+    def gru(self, D: int, H: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Wx (D, 3H), Wh (H, 3H), b (3H,): the book's convention."""
+        return self._recurrent(D, H, 3 * H)
+
+    def rnn(self, D: int, H: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Wx (D, H), Wh (H, H), b (H,)."""
+        return self._recurrent(D, H, H)
 
     def affine(self, D: int, K: int) -> tuple[FloatArray, FloatArray]:
         """W (D, K), b (K,)."""
-        return self._normal(D, K, 1 / math.sqrt(D)), np.zeros(K, self._dtype)
+        return self._weights(D, K, 1 / math.sqrt(D)), self.bias(K)
 
-    def _normal(self, rows: int, columns: int, scale: float) -> FloatArray:
-        return (self._rng.standard_normal((rows, columns)) * scale).astype(self._dtype)
+    def bias(self, K: int) -> FloatArray:
+        """b (K,)."""
+        return np.zeros(K, self._dtype) if self._scale is None else self._uniform(self._scale, K)
+
+    def _recurrent(self, D: int, H: int, columns: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        Wx = self._weights(D, columns, 1 / math.sqrt(D))
+        Wh = self._weights(H, columns, 1 / math.sqrt(H))
+        return Wx, Wh, self.bias(columns)
+
+    def _weights(self, rows: int, columns: int, deviation: float) -> FloatArray:
+        if self._scale is not None:
+            return self._uniform(self._scale, rows, columns)
+        return (self._rng.standard_normal((rows, columns)) * deviation).astype(self._dtype)
+
+    def _uniform(self, scale: float, *shape: int) -> FloatArray:
+        return self._rng.uniform(-scale, scale, shape).astype(self._dtype)

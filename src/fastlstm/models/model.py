@@ -5,12 +5,14 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers import Layer
+from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class Model(abc.ABC):
         return sum(param.size for param in self.params)
 
     def summary(self) -> str:
-        """Print a table of the layers, their parameters' shapes and counts, and return it."""
+        """Print a table of the layers, their parameters' shapes and counts (by gates too), and return it."""
         names = {id(param): name for name, param in self.named_parameters()}
         rows = [("layer", "kind", "parameters", "count")]
         for layer_name, layer in self.layers.items():
@@ -139,11 +141,47 @@ class Model(abc.ABC):
                 rule,
                 *lines[1:],
                 rule,
+                *(f"  {name}: {how}" for name, layer in self.layers.items() if (how := _counted(layer))),
                 f"{self.num_parameters:,} parameters",
             ]
         )
         print(table)
         return table
+
+    def graph_edges(self) -> Sequence[Edge]:
+        """What flows between the layers, for `plot`: one after the other, unless a model says otherwise.
+
+        Names that are no layers are what goes in or comes out.
+        """
+        return [Edge(*names) for names in pairwise(["input", *self.layers, "output of the model"])]
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the layers, their parameters' shapes and what flows between them; needs matplotlib.
+
+        Parameters
+        ----------
+        path : path
+            A picture to write, for instance "layers.png". A layer that uses a parameter of another is drawn with the
+            other's name and joined to it by a dashed line.
+
+        Raises
+        ------
+        ImportError
+            matplotlib is not installed.
+        """
+        owner = {id(param): name for name, param in self.named_parameters()}
+        boxes = {}
+        for layer_name, layer in self.layers.items():
+            named = list(zip(layer.param_names, layer.params, strict=True))
+            own = [(name, param) for name, param in named if owner[id(param)] == f"{layer_name}.{name}"]
+            boxes[layer_name] = Box(
+                type(layer).__name__,
+                [f"{name} ({', '.join(map(str, param.shape))})" for name, param in own],
+                {name: owner[id(param)] for name, param in named if owner[id(param)] != f"{layer_name}.{name}"},
+                sum(param.size for _, param in own),
+            )
+        title = f"{type(self).__name__}, {self.num_parameters:,} parameters"
+        draw_layer_graph(path, title, boxes, self.graph_edges())
 
     def fit(
         self,
@@ -249,6 +287,25 @@ class Model(abc.ABC):
             **{name: getattr(self, name) for name in self.vocabulary_names},
         }
 
+    def to(self, device: Literal["cpu", "cuda"]) -> Self:
+        """Move the parameters to a device, and return the model.
+
+        Raises
+        ------
+        BackendNotAvailable
+            "cuda": of the operators that models need, only the LSTM and the RNN run on a GPU in this version.
+        """
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+        if device == "cuda":
+            from fastlstm import BackendNotAvailable
+
+            raise BackendNotAvailable(
+                "models do not run on a GPU in this version: there are kernels for the LSTM and the tanh RNN only; "
+                "call fastlstm.ops.lstm_forward with CuPy arrays in a loop of your own"
+            )
+        return self
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a model that ``save`` wrote.
@@ -295,6 +352,12 @@ class Model(abc.ABC):
                 )
         for name, param in params.items():
             param[...] = tensors[name]
+
+
+def _counted(layer: Layer) -> str:
+    """How a layer's number of parameters comes about."""
+    formula = layer.count_formula
+    return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
 
 
 class RunningMean:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
-from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeRNN
+from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, RunningMean, add_batch
 from fastlstm.ops import scalars
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
 
 IGNORED = -1  # a target of this value does not count
-CELLS = ("lstm", "rnn")
+CELLS = ("lstm", "gru", "rnn")
 
 
 class PerplexityMean(RunningMean):
@@ -84,13 +86,16 @@ class RNNLM(Model):
     Parameters
     ----------
     vocab_size, wordvec_size, hidden_size : int
-    cell : "lstm" or "rnn"
+    cell : "lstm", "gru" or "rnn"
     num_layers : int
         Recurrent layers.
     dropout : float from 0 to below 1
         On the inputs of every recurrent layer and of the output layer, while training.
     tie_weights : bool
         The output layer projects with the embedding's weights; needs wordvec_size = hidden_size.
+    init_scale : float above 0, optional
+        Draw all weights and biases uniformly from -init_scale to init_scale. Without it: normal weights, scaled by
+        1/sqrt(inputs), embeddings by 1/100, and biases of zero.
     seed : int, optional
         Fixes the initial weights and the dropout masks.
     dtype : "float32" or "float64"
@@ -100,7 +105,8 @@ class RNNLM(Model):
     ``forward`` takes ids xs (N, T) and the ids that follow, ts (N, T): N streams side by side. Each call goes on from
     the state the call before ended with; ``backward`` stays within the call (truncated backpropagation through time).
     ``reset_state`` starts anew. Targets of -1 do not count. Metrics: "perplexity", the exponential of the loss;
-    "accuracy", the share of ids that were the likeliest to come next. Gates lie in the order "ifgo".
+    "accuracy", the share of ids that were the likeliest to come next. An LSTM's gates lie in the order "ifgo", a GRU is
+    written in the book's convention.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")
@@ -115,6 +121,7 @@ class RNNLM(Model):
         num_layers: int = 1,
         dropout: float = 0.0,
         tie_weights: bool = False,
+        init_scale: float | None = None,
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
@@ -126,17 +133,19 @@ class RNNLM(Model):
             "num_layers": scalars.integer("num_layers", num_layers, 1),
         }
         if cell not in CELLS:
-            raise ValueError(f"cell is {cell!r}, expected 'lstm' or 'rnn'")
+            raise ValueError(f"cell is {cell!r}, expected 'lstm', 'gru' or 'rnn'")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         if tie_weights and wordvec_size != hidden_size:
             raise ValueError(
                 f"tie_weights needs equal widths, but wordvec_size is {wordvec_size} and hidden_size {hidden_size}"
             )
-        switches = {"cell": cell, "dropout": dropout, "tie_weights": tie_weights, "seed": seed, "dtype": dtype}
-        super().__init__({**sizes, **switches}, seed)
+        if init_scale is not None:
+            init_scale = scalars.positive("init_scale", init_scale)
+        switches = {"cell": cell, "dropout": dropout, "tie_weights": tie_weights, "init_scale": init_scale}
+        super().__init__({**sizes, **switches, "seed": seed, "dtype": dtype}, seed)
 
-        weights = InitialWeights(self.rng, dtype)
+        weights = InitialWeights(self.rng, dtype, init_scale)
         W = weights.embedding(vocab_size, wordvec_size)
         self._embedding = TimeEmbedding(W)
         self._recurrent = [
@@ -146,7 +155,7 @@ class RNNLM(Model):
         self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(num_layers + 1)]
         self._output: TiedOutput | TimeAffineWithLoss
         if tie_weights:
-            self._output = TiedOutput(W, np.zeros(vocab_size, W.dtype))
+            self._output = TiedOutput(W, weights.bias(vocab_size))
         else:
             self._output = TimeAffineWithLoss(*weights.affine(hidden_size, vocab_size))
         layers: dict[str, Layer] = {"embedding": self._embedding}
@@ -156,6 +165,13 @@ class RNNLM(Model):
         self._loss = 0.0
         self._features: FloatArray | None = None
         self._scores: FloatArray | None = None
+
+    def graph_edges(self) -> list[Edge]:
+        """What flows between the layers, for `plot`."""
+        names, D, H = list(self.layers), self.options["wordvec_size"], self.options["hidden_size"]
+        shapes = ["(N, T)", f"(N, T, {D})", *([f"(N, T, {H})"] * self.options["num_layers"])]
+        edges = [Edge(*ends, shape) for ends, shape in zip(pairwise(["ids", *names]), shapes, strict=True)]
+        return [*edges, Edge(names[-1], "scores", f"(N, T, {self.options['vocab_size']})")]
 
     # ----------------------------------------------------------------------------------------
     # The carried state
@@ -480,12 +496,12 @@ def windows(streams: IntArray, time_size: int, fill: int) -> IntArray:
     return np.ascontiguousarray(padded.reshape(N, count, time_size).swapaxes(0, 1)).reshape(count * N, time_size)
 
 
-def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> TimeLSTM | TimeRNN:
+def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> TimeLSTM | TimeGRU | TimeRNN:
     if cell == "lstm":
         return TimeLSTM(*weights.lstm(D, H), stateful=True, gate_order=DEFAULT_GATE_ORDER)
-    Wx, b = weights.affine(D, H)
-    Wh, _ = weights.affine(H, H)
-    return TimeRNN(Wx, Wh, b, stateful=True)
+    if cell == "gru":
+        return TimeGRU(*weights.gru(D, H), stateful=True)
+    return TimeRNN(*weights.rnn(D, H), stateful=True)
 
 
 def _draw(scores: FloatArray, keep: int, temperature: float, rng: np.random.Generator) -> int:

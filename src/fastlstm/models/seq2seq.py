@@ -16,16 +16,22 @@ from fastlstm import ops
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
+from fastlstm.ops import scalars
 
 IGNORED = -1  # a target of this value does not count
 
 
 class Encoded(NamedTuple):
-    """What the decoder gets: hs (N, S, H) of the top layer; h and c (N, H) of every layer after the last step."""
+    """What the decoder gets: hs (N, S, H) of the top layer; h and c (N, H) of every layer after the last step.
+
+    mask (N, S) is False where hs belongs to padding; None if none does.
+    """
 
     hs: FloatArray
     states: list[tuple[FloatArray, FloatArray | None]]
+    mask: BoolArray | None = None
 
 
 class Encoder:
@@ -39,22 +45,29 @@ class Encoder:
         *,
         reverse_source: bool,
         pass_cell_state: bool,
+        pad_id: int | None,
     ) -> None:
         self.embedding = embedding
         self.lstms = lstms
         self.dropouts = dropouts
         self.reverse_source = reverse_source
         self.pass_cell_state = pass_cell_state
+        self.pad_id = pad_id
 
     def forward(self, xs: IntArray, *, training: bool) -> Encoded:
         """Ids (N, S) -> states."""
-        out = self.embedding.forward(np.ascontiguousarray(xs[:, ::-1]) if self.reverse_source else xs)
+        if self.reverse_source:
+            xs = np.ascontiguousarray(xs[:, ::-1])
+        mask: BoolArray | None = None
+        if self.pad_id is not None and (padding := xs == self.pad_id).any():
+            mask = ~padding
+        out = self.embedding.forward(xs)
         states = []
         for dropout, lstm in zip(self.dropouts, self.lstms, strict=True):
-            out = lstm.forward(dropout.forward(out), training=training)
+            out = lstm.forward(dropout.forward(out), mask=mask, training=training)
             assert lstm.h is not None
             states.append((lstm.h, lstm.c if self.pass_cell_state else None))
-        return Encoded(out, states)
+        return Encoded(out, states, mask)
 
     def backward(self, dhs: FloatArray | None, dstates: Sequence[tuple[FloatArray | None, FloatArray | None]]) -> None:
         """dhs (N, S, H) by the top layer's states, None for zeros; dstates by every layer's last h and c."""
@@ -102,7 +115,8 @@ class Decoder:
         peek = [np.broadcast_to(h[:, None], (*ids.shape, self.H))] if self.peeky else []
         for dropout, lstm in zip(self.dropouts, self.lstms, strict=False):
             out = lstm.forward(_join([*peek, dropout.forward(out)]), training=training)
-        context = [] if self.attention is None else [self.attention.forward(self._encoded.hs, out)]
+        encoded = self._encoded
+        context = [] if self.attention is None else [self.attention.forward(encoded.hs, out, encoded.mask)]
         return self.dropouts[-1].forward(_join([*peek, *context, out]))
 
     def backward(self, dout: FloatArray) -> tuple[FloatArray | None, list[tuple[FloatArray | None, FloatArray | None]]]:
@@ -164,6 +178,9 @@ class Seq2seq(Model):
         The decoder starts from the encoder's h and c; False: from h alone, as in "Deep Learning from Scratch 2".
     dropout : float from 0 to below 1
         On the inputs of every LSTM and of the output layer, while training.
+    pad_id : int, optional
+        The id that fills up shorter rows, anywhere in a row: in a source the encoder carries its state over it and no
+        attention falls on it, in a target it does not count. Without it every id of a source is read.
     seed : int, optional
         Fixes the initial weights, the order of the training rows and the dropout masks.
     dtype : "float32" or "float64"
@@ -199,6 +216,7 @@ class Seq2seq(Model):
         attention: bool = False,
         pass_cell_state: bool = True,
         dropout: float = 0.0,
+        pad_id: int | None = None,
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
@@ -229,7 +247,15 @@ class Seq2seq(Model):
             "attention": attention,
             "pass_cell_state": pass_cell_state,
         }
-        super().__init__({**sizes, **switches, "dropout": dropout, "seed": seed, "dtype": dtype}, seed)
+        if pad_id is not None:
+            pad_id = scalars.integer("pad_id", pad_id, 0)
+            if pad_id >= min(vocab_size, target_vocab_size):
+                raise ValueError(
+                    f"pad_id is {pad_id}, expected an id of both vocabularies, which have {vocab_size} and "
+                    f"{target_vocab_size}"
+                )
+        rest = {"dropout": dropout, "pad_id": pad_id, "seed": seed, "dtype": dtype}
+        super().__init__({**sizes, **switches, **rest}, seed)
         self.target_vocabulary: list[str] | None = None
 
         weights = InitialWeights(self.rng, dtype)
@@ -270,7 +296,9 @@ class Seq2seq(Model):
             self._dropouts[:num_layers],
             reverse_source=reverse_source,
             pass_cell_state=pass_cell_state,
+            pad_id=pad_id,
         )
+        self._pad_id = pad_id
         self._decoder = Decoder(
             decoder_embedding, decoder_lstms, self._dropouts[num_layers:], peeky=peeky, attention=attention_layer
         )
@@ -287,27 +315,91 @@ class Seq2seq(Model):
             raise ValueError("the model has no attention; make it with attention=True")
         return attention.attention_weights
 
+    def attention_map(self, xs: Array, ts: Array) -> FloatArray:
+        """How much the decoder looks at each source step while it writes a target.
+
+        Parameters
+        ----------
+        xs : (N, S) ids
+        ts : (N, T) ids
+            The start symbol first: what `generate` wrote goes behind it.
+
+        Returns
+        -------
+        (N, T - 1, S) array
+            [n, t, s] is the weight of xs[n, s] when ts[n, t + 1] is written; the sum over s is 1.
+
+        Raises
+        ------
+        ValueError
+            The model has no attention.
+        """
+        if self._decoder.attention is None:
+            raise ValueError("the model has no attention; make it with attention=True")
+        xs, ts = self.check_batch(xs, ts)
+        self._features_of(xs, np.maximum(ts[:, :-1], 0), training=False)
+        weights = np.stack(self.attention_weights, axis=1)
+        return weights[..., ::-1] if self._encoder.reverse_source else weights
+
+    def graph_edges(self) -> list[Edge]:
+        """What flows between the layers, for `plot`."""
+        options = self.options
+        D, H = options["wordvec_size"], self._decoder.H
+        edges = [Edge("source ids", "encoder.embedding", "(N, S)")]
+        below = "encoder.embedding"
+        for depth in range(1, options["num_layers"] + 1):
+            edges.append(Edge(below, below := f"encoder.lstm{depth}", f"(N, S, {D if depth == 1 else H})"))
+        top = below
+        edges.append(Edge("target ids", below := "decoder.embedding", "(N, T)"))
+        state = "h, c" if options["pass_cell_state"] else "h"
+        for depth in range(1, options["num_layers"] + 1):
+            layer = f"decoder.lstm{depth}"
+            edges.append(Edge(below, layer, f"(N, T, {D if depth == 1 else H})"))
+            of_the_top = depth == options["num_layers"]
+            again = ", h at every step" if options["peeky"] and of_the_top else ""
+            edges.append(Edge(f"encoder.lstm{depth}", layer, f"{state} (N, {H}){again}"))
+            if options["peeky"] and not of_the_top:
+                edges.append(Edge(top, layer, f"h (N, {H})"))
+            below = layer
+        if options["attention"]:
+            edges.append(Edge(top, "decoder.attention", f"hs (N, S, {H})"))
+            edges.append(Edge(below, "decoder.attention", f"(N, T, {H})"))
+            edges.append(Edge("decoder.attention", "output", f"(N, T, {H})"))
+        edges.append(Edge(below, "output", f"(N, T, {H})"))
+        if options["peeky"]:
+            edges.append(Edge(top, "output", f"h (N, {H})"))
+        return [*edges, Edge("output", "scores", f"(N, T, {options['target_vocab_size']})")]
+
     def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
-        """Ids xs (N, S) and ts (N, T), T at least 2, of any array-likes; ts may be one-hot (N, T, V)."""
-        xs, ts = np.asarray(xs), np.asarray(ts)
-        if ts.ndim == 3:
-            ts = ts.argmax(axis=-1)
-        for name, ids in (("xs", xs), ("ts", ts)):
-            if ids.ndim != 2:
-                raise ValueError(f"{name} has shape {ids.shape}, expected two axes, (examples, time steps)")
-            if ids.dtype.kind not in "iu":
-                raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
+        """Ids xs (N, S) and ts (N, T), T at least 2, of any array-likes.
+
+        Both may be one-hot, (N, S, V) and (N, T, V), where a row of zeros is padding, as in Keras's examples.
+        """
+        xs, ts = self._source_ids(xs), self._target_ids(ts)
         if len(xs) != len(ts):
             raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
         if ts.shape[1] < 2:
             raise ValueError(f"ts has shape {ts.shape}, expected at least 2 steps: the start symbol and what follows")
-        return _as_ids(xs), _as_ids(ts)
+        return xs, ts
 
-    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
-        """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss."""
+    def _source_ids(self, xs: Any) -> IntArray:
+        return _as_ids("xs", np.asarray(xs), self.options["vocab_size"], self._pad_id)
+
+    def _target_ids(self, ts: Any) -> IntArray:
+        return _as_ids("ts", np.asarray(ts), self.options["target_vocab_size"], IGNORED)
+
+    def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
+        """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
+        if xs.ndim == 3:
+            xs = self._source_ids(xs)
         if ts.ndim == 3:
-            ts = ts.argmax(axis=-1)
+            ts = self._target_ids(ts)
+        if self._pad_id is not None:
+            # Steps that are padding in every row of the batch change nothing.
+            xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)
         targets = np.ascontiguousarray(ts[:, 1:])
+        if self._pad_id is not None:
+            targets = np.where(targets == self._pad_id, IGNORED, targets)
         previous = np.maximum(ts[:, :-1], 0)  # after a target that does not count, what is read does not matter
         features = self._features_of(xs, previous, training=training)
         self._targets = targets
@@ -350,13 +442,13 @@ class Seq2seq(Model):
         }
         return {name: values[name] for name in names}
 
-    def predict(self, xs: IntArray, ts: IntArray, *, batch_size: int = 512) -> FloatArray:
+    def predict(self, xs: Array, ts: Array, *, batch_size: int = 512) -> FloatArray:
         """Probabilities of every next id, given the source and the right ids before.
 
         Parameters
         ----------
-        xs : (N, S) ids
-        ts : (N, T) ids
+        xs : (N, S) ids, or one-hot (N, S, V)
+        ts : (N, T) ids, or one-hot
             What the decoder reads at each step, the start symbol first.
         batch_size : int
 
@@ -365,6 +457,7 @@ class Seq2seq(Model):
         (N, T, V) array
             [:, t] are the probabilities of what follows ``ts[:, t]``.
         """
+        xs, ts = self._source_ids(xs), np.maximum(self._target_ids(ts), 0)
         parts = []
         for start in range(0, len(xs), batch_size):
             rows = slice(start, start + batch_size)
@@ -372,14 +465,12 @@ class Seq2seq(Model):
             parts.append(np.exp(_log_softmax(scores)))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
-    def generate(
-        self, xs: IntArray, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None
-    ) -> IntArray:
+    def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:
         """Write the target of each source, id by id.
 
         Parameters
         ----------
-        xs : (N, S) ids
+        xs : (N, S) ids, or one-hot (N, S, V)
         start_id : int
             The symbol the decoder reads first.
         max_len : int
@@ -395,8 +486,9 @@ class Seq2seq(Model):
             Without the start symbol.
         """
         xs = np.asarray(xs)
-        if xs.ndim != 2:
+        if xs.ndim < 2:
             raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
+        xs = self._source_ids(xs)
         V = self.options["target_vocab_size"]
         if not 0 <= start_id < V:
             raise IndexError(f"start_id is {start_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
@@ -431,7 +523,8 @@ class Seq2seq(Model):
         N, V = len(encoded.hs), self.options["target_vocab_size"]
         copies = np.repeat(np.arange(N), beam)
         states = [(h[copies], None if c is None else c[copies]) for h, c in encoded.states]
-        self._decoder.start(Encoded(encoded.hs[copies], states))
+        mask = None if encoded.mask is None else encoded.mask[copies]
+        self._decoder.start(Encoded(encoded.hs[copies], states, mask))
         # All candidates of a row start equal: only the first may go on, or the beam would hold one row many times.
         total = np.full((N, beam), -np.inf)
         total[:, 0] = 0.0
@@ -463,10 +556,37 @@ def _join(parts: Sequence[FloatArray]) -> FloatArray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _as_ids(ids: Array) -> IntArray:
-    """int32 or int64, C-contiguous."""
+def _as_ids(name: str, ids: Array, V: int, zeros: int | None) -> IntArray:
+    """Ids (N, T), int32 or int64, C-contiguous, of ids or one-hot rows (N, T, V), of which zeros become ``zeros``."""
+    if ids.ndim == 3:
+        ids = _from_one_hot(name, ids, V, zeros)
+    if ids.ndim != 2:
+        raise ValueError(f"{name} has shape {ids.shape}, expected two axes, (examples, time steps), or one-hot rows")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
     as_signed = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
     return np.ascontiguousarray(as_signed)
+
+
+def _from_one_hot(name: str, rows: Array, V: int, zeros: int | None) -> IntArray:
+    if rows.shape[-1] != V:
+        raise ValueError(f"{name} has shape {rows.shape}, expected one-hot rows of V = {V}, or ids (N, T)")
+    nonzero = np.count_nonzero(rows, axis=-1)
+    ids: IntArray = rows.argmax(axis=-1)
+    if (nonzero > 1).any() or not np.array_equal(rows.max(axis=-1), nonzero):
+        raise ValueError(f"{name} has three axes, but its rows are not one-hot: each has at most one 1, and else zeros")
+    if not nonzero.all():
+        if zeros is None:
+            raise ValueError(f"{name} has one-hot rows of zeros, which are padding; make the model with pad_id=...")
+        ids[nonzero == 0] = zeros
+    return ids
+
+
+def _without_last_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray:
+    """Ids (N, T) without the last steps if they are padding, or do not count, in all rows."""
+    used = np.flatnonzero(((ids != pad_id) & (ids != IGNORED)).any(axis=0))
+    steps = max(int(used[-1]) + 1 if len(used) else 0, at_least)
+    return ids if steps >= ids.shape[1] else np.ascontiguousarray(ids[:, :steps])
 
 
 def _log_softmax(scores: FloatArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from fastlstm.contract import Array
 
 _KEY = "fastlstm"
+_BESIDE = ".tmp"  # how the names of files end that are not yet in their place
 
 
 def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array], description: Any) -> None:
@@ -28,17 +30,32 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file beside its place, then move it: an error, a full disk for instance, leaves the old file as it is.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; the message names the file.
+    """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}{_BESIDE}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed in `write_atomically` left beside the file."""
+    for beside in path.parent.glob(f".{glob.escape(path.name)}.*{_BESIDE}"):
+        beside.unlink(missing_ok=True)
 
 
 def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:

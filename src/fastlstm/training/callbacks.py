@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlstm.contract import FloatArray
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.models.tensor_file import remove_leftovers, write_atomically
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
+from fastlstm.training.event_file import EventWriter
 
 if TYPE_CHECKING:
     from fastlstm.models import Model
@@ -120,6 +121,56 @@ class CSVLogger(Callback):
         if self._before:
             lines = lines.partition("\n")[2]
         write_atomically(self.path, (self._before + lines).encode())
+
+
+class TensorBoard(Callback):
+    """Writes loss, metrics and learning rate where TensorBoard reads them; it needs neither TensorFlow nor TensorBoard.
+
+    As Keras does, it writes into the folders "train" and "validation", epochs counted from 0: "epoch_loss",
+    "epoch_learning_rate" ... Show them with ``tensorboard --logdir LOG_DIR``.
+
+    Parameters
+    ----------
+    log_dir : path
+    update_freq : "epoch", "batch" or int
+        Besides, after every batch or every so many: "batch_loss" ..., averaged since the epoch began.
+    """
+
+    def __init__(
+        self, log_dir: str | os.PathLike[str] = "logs", *, update_freq: Literal["epoch", "batch"] | int = "epoch"
+    ) -> None:
+        super().__init__()
+        self.log_dir = Path(log_dir)
+        if update_freq == "batch":
+            update_freq = 1
+        if update_freq != "epoch" and (not isinstance(update_freq, int) or update_freq < 1):
+            raise ValueError(f"update_freq is {update_freq!r}, expected 'epoch', 'batch' or a number of batches")
+        self.update_freq = update_freq
+        self._writers: dict[str, EventWriter] = {}
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        step = self.trainer.epoch * self.trainer.batches + batch
+        if self.update_freq != "epoch" and (step + 1) % self.update_freq == 0:
+            self._write("train", {f"batch_{name}": value for name, value in logs.items()}, step)
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        training = {f"epoch_{name}": value for name, value in logs.items() if not name.startswith("val_")}
+        self._write("train", {**training, "epoch_learning_rate": self.trainer.optimizer.lr}, epoch)
+        validation = {f"epoch_{name[4:]}": value for name, value in logs.items() if name.startswith("val_")}
+        if validation:
+            self._write("validation", validation, epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+    def _write(self, part: str, values: Logs, step: int) -> None:
+        if part not in self._writers:
+            self._writers[part] = EventWriter(self.log_dir / part)
+        self._writers[part].write(values, step)
 
 
 class LearningRateScheduler(Callback):
@@ -328,32 +379,44 @@ class BackupAndRestore(Callback):
     """Keeps a checkpoint of the whole training; a new ``fit`` with it goes on where the last one was interrupted.
 
     Ctrl-C writes one too, in the middle of an epoch. A resumed training ends with the same bits as one that was never
-    interrupted.
+    interrupted. A checkpoint that cannot be written, on a full disk for instance, leaves the one before as it is.
 
     Parameters
     ----------
     filepath : path
         The checkpoint file.
-    save_freq : int
-        Epochs between two checkpoints.
+    save_freq : "epoch" or int
+        Write a checkpoint after every epoch, or, as in Keras, after every so many batches.
     delete_checkpoint : bool
         Remove the file when training is done.
     """
 
-    def __init__(self, filepath: str | os.PathLike[str], save_freq: int = 1, delete_checkpoint: bool = True) -> None:
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        save_freq: Literal["epoch"] | int = "epoch",
+        delete_checkpoint: bool = True,
+    ) -> None:
         super().__init__()
-        if save_freq < 1:
-            raise ValueError(f"save_freq is {save_freq}, expected at least 1 epoch")
+        if save_freq != "epoch" and (not isinstance(save_freq, int) or save_freq < 1):
+            raise ValueError(f"save_freq is {save_freq!r}, expected 'epoch' or a number of batches, at least 1")
         self.path = Path(filepath)
         self.save_freq = save_freq
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self) -> None:
+        remove_leftovers(self.path)
         if self.path.exists():
             load_checkpoint(self.path, self.trainer)
 
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None:  # noqa: ARG002
+        if self.save_freq == "epoch" or self.model.stop_training:
+            return
+        if (self.trainer.epoch * self.trainer.batches + batch + 1) % self.save_freq == 0:
+            save_checkpoint(self.path, self.trainer)
+
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002
-        if (epoch + 1) % self.save_freq == 0:
+        if self.save_freq == "epoch":
             save_checkpoint(self.path, self.trainer)
 
     def on_interrupt(self) -> None:

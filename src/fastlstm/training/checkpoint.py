@@ -59,10 +59,11 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
     tensors, description = read_tensor_file(path)
     if not isinstance(description, dict) or description.get("checkpoint") != 1:
         raise ValueError(f"{path} is a fastlstm file, but no checkpoint of this version")
-    for name, now in trainer.fingerprint().items():
-        if description["training"][name] != now:
+    was, now = description["training"], trainer.fingerprint()
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
             raise ValueError(
-                f"{path} belongs to another training: {name} was {description['training'][name]}, now it is {now}"
+                f"{path} belongs to another training: {name} was {was.get(name)}, now it is {now.get(name)}"
             )
     callbacks = _with_state(trainer)
     kinds = [type(callback).__name__ for callback in callbacks]

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fastlstm.contract import Array, IntArray
 from fastlstm.models.model import Model, RunningMean, add_batch
 from fastlstm.ops import scalars
@@ -34,7 +36,11 @@ class Trainer:
         Loss and metrics of the epoch at hand.
     rng_of_order : dict or None
         State of the model's generator before it drew the order of the epoch at hand.
+    unit : str
+        What a progress bar counts.
     """
+
+    unit = "batch"
 
     def __init__(
         self,
@@ -62,7 +68,7 @@ class Trainer:
         self.shuffle = shuffle
         if not 0 <= validation_split < 1:
             raise ValueError(f"validation_split is {validation_split}, expected at least 0 and below 1")
-        xs, ts = model.check_batch(xs, ts)
+        xs, ts = self._checked(xs, ts)
         self.validation_data = None
         if validation_data is not None:
             self.validation_data = model.check_batch(*validation_data)
@@ -88,6 +94,15 @@ class Trainer:
             callback.model, callback.trainer = model, self
         self._before_batch = _overriding(self._all_callbacks, "on_train_batch_begin")
         self._after_batch = _overriding(self._all_callbacks, "on_train_batch_end")
+
+    def _checked(self, xs: Array, ts: Array) -> tuple[Array, Array]:
+        """The data to learn from; raises if it cannot be learned from."""
+        return self.model.check_batch(xs, ts)
+
+    @property
+    def units_per_batch(self) -> float:
+        """How many of ``unit`` a batch of the epoch at hand has, on average."""
+        return 1
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
@@ -149,26 +164,34 @@ class Trainer:
         rng = self.model.rng
         if self.rng_of_order is None:
             self.rng_of_order = rng.bit_generator.state
-            return rng.permutation(len(self.xs))
+            return self._draw_order(rng)
         now = rng.bit_generator.state
         rng.bit_generator.state = self.rng_of_order
-        order = rng.permutation(len(self.xs))
+        order = self._draw_order(rng)
         rng.bit_generator.state = now
         return order
 
+    def _draw_order(self, rng: np.random.Generator) -> IntArray | None:
+        return rng.permutation(len(self.xs))
+
     def _run_batch(self, rows: slice | IntArray) -> None:
-        model, batch = self.model, self.batch
+        batch = self.batch
         for callback in self._before_batch:
             callback.on_train_batch_begin(batch)
-        loss = model.forward(self.xs[rows], self.ts[rows])
-        model.backward()
-        add_batch(self.means, model, loss, self.metrics)  # of the weights that made the loss
-        self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
+        self._learn(rows)
         self.batch = batch + 1
         if self._after_batch:
             logs = {name: mean.value for name, mean in self.means.items()}
             for callback in self._after_batch:
                 callback.on_train_batch_end(batch, logs)
+
+    def _learn(self, rows: slice | IntArray) -> None:
+        """One step of the optimiser; loss and metrics are added to ``means``."""
+        model = self.model
+        loss = model.forward(self.xs[rows], self.ts[rows])
+        model.backward()
+        add_batch(self.means, model, loss, self.metrics)  # of the weights that made the loss
+        self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
 
     def _stop_if(self, interrupt: SoftInterrupt) -> None:
         if interrupt.asked:

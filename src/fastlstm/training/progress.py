@@ -45,12 +45,17 @@ class ProgressBar(Callback):
         if self._bar is None:
             from tqdm import tqdm
 
-            done = trainer.epoch * trainer.batches + batch
-            self._bar = tqdm(total=trainer.epochs * trainer.batches, initial=done, unit="batch", dynamic_ncols=True)
+            step = trainer.units_per_batch
+            done, total = trainer.epoch * trainer.batches + batch, trainer.epochs * trainer.batches
+            if trainer.unit != "batch":
+                done, total = round(done * step), round(total * step)
+            self._bar = tqdm(
+                total=total, initial=done, unit=trainer.unit, unit_scale=trainer.unit != "batch", dynamic_ncols=True
+            )
         if batch == 0 or not self._bar.desc:
             self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
         self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
-        self._bar.update()
+        self._bar.update(trainer.units_per_batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         say(epoch_line(epoch, self.trainer.epochs, logs))

@@ -1,0 +1,216 @@
+"""Teach a SequenceClassifier which class a text belongs to: is a review for or against?"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
+from fastlstm.cli import run_folder, training_run
+from fastlstm.cli.plots import plot_errors
+from fastlstm.contract import IntArray
+from fastlstm.datasets import LabelledText, encode_texts, labelled_text
+from fastlstm.datasets.files import find_file
+from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
+from fastlstm.models import SequenceClassifier
+from fastlstm.optim import Adam
+from fastlstm.training.progress import say
+
+TASK = "sentiment"
+IMDB = "aclimdb"
+IMDB_CLASSES = {"0": "negative", "1": "positive"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What fixes a training to the bit, together with the data. The sizes are those of Theano's tutorial."""
+
+    data: str = IMDB
+    vocab_size: int = 10_000
+    maxlen: int = 100
+    longer: Longer = "last"
+    wordvec_size: int = 128
+    hidden_size: int = 128
+    pooling: str = "mean"
+    dropout: float = 0.5
+    bucket_by_length: bool = True
+    batch_size: int = 16
+    lr: float = Adam().lr
+    max_grad: float | None = None
+    epochs: int = 5
+    hold_out: float | None = None
+    limit: int | None = None
+    seed: int = 0
+
+
+class Part(NamedTuple):
+    """Texts as ids, and their classes (N,)."""
+
+    xs: list[IntArray]
+    ts: IntArray
+
+
+class Data(NamedTuple):
+    """Texts to learn from, to validate and to test on."""
+
+    vocabulary: list[str]
+    classes: list[str]
+    training: Part
+    validation: Part
+    test: Part
+
+
+def train(args: argparse.Namespace) -> int:
+    """``fastlstm train sentiment``."""
+    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train)
+
+
+def _resolve(given: Mapping[str, Any]) -> Options:
+    """The options of a new run from those that were given."""
+    options = Options(**given)
+    # As seen from anywhere: the run may be resumed from another folder.
+    return dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).resolve()))
+
+
+def _prepare(options: Options) -> tuple[Data, SequenceClassifier]:
+    data = _data(options)
+    return data, _model(options, data)
+
+
+def _data(options: Options) -> Data:
+    """The parts of a data set; where it has no test part, one is drawn, and where none to validate on as well."""
+    path = Path(options.data)
+    reading: dict[str, Any] = {"maxlen": options.maxlen, "limit": options.limit}
+    train_part, test_part = _parts(path)
+    text = labelled_text(train_part, vocab_size=options.vocab_size, longer=options.longer, **reading)
+    drawn_parts = 1 if test_part else 2
+    hold_out = (0.05 if test_part else 0.1) if options.hold_out is None else options.hold_out
+    held_out = int(len(text.xs) * hold_out)
+    left = len(text.xs) - drawn_parts * held_out
+    if held_out < 1 or left < 1:
+        raise ValueError(
+            f"{path} has {len(text.xs)} texts; --hold-out {hold_out:g} leaves {left} to learn from and {held_out} to "
+            "validate on, expected some of each"
+        )
+    order = np.random.default_rng(options.seed).permutation(len(text.xs))
+    validation = _rows(text, order[:held_out])
+    training = _rows(text, order[drawn_parts * held_out :])
+    if test_part:
+        # Texts that are left out while training are read as a whole in the test.
+        whole = {**reading, "maxlen": None} if options.longer == "drop" else {**reading, "longer": options.longer}
+        read = labelled_text(test_part, vocabulary=text.vocabulary, classes=text.classes, **whole)
+        test = Part(read.xs, read.ts)
+    else:
+        test = _rows(text, order[held_out : 2 * held_out])
+    classes = [IMDB_CLASSES[name] for name in text.classes] if _is_imdb(path, text) else text.classes
+    return Data(text.vocabulary, classes, training, validation, test)
+
+
+def _parts(path: Path) -> tuple[Path, Path | None]:
+    """The training part and, if there is one, the test part of a data set."""
+    for suffix in (".tsv.xz", ".tsv", ""):
+        parts = path / f"train{suffix}", path / f"test{suffix}"
+        if all(part.exists() for part in parts):
+            return parts
+    return path, None
+
+
+def _is_imdb(path: Path, text: LabelledText) -> bool:
+    return path.name == IMDB and text.classes == list(IMDB_CLASSES)
+
+
+def _rows(text: LabelledText, rows: IntArray) -> Part:
+    return Part([text.xs[i] for i in rows], text.ts[rows])
+
+
+def _model(options: Options, data: Data) -> SequenceClassifier:
+    model = SequenceClassifier(
+        len(data.vocabulary),
+        options.wordvec_size,
+        options.hidden_size,
+        len(data.classes),
+        pooling=options.pooling,
+        dropout=options.dropout,
+        seed=options.seed,
+    )
+    model.vocabulary, model.classes = data.vocabulary, data.classes
+    return model
+
+
+class TestError(Callback):
+    """Adds the error on the test part to every epoch of the history."""
+
+    def __init__(self, test: Part, *, quiet: bool) -> None:
+        super().__init__()
+        self._test = test
+        self._quiet = quiet
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
+        assert isinstance(self.model, SequenceClassifier)
+        error = self.model.evaluate(*self._test, metrics=("error",))["error"]
+        self.trainer.history.history.setdefault("test_error", []).append(error)
+        if not self._quiet:
+            rows = (("training", logs["error"]), ("validation", logs["val_error"]), ("test", error))
+            say(f"  epoch {epoch + 1}: error " + ", ".join(f"{name} {value:.2%}" for name, value in rows))
+
+
+def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassifier], quiet: bool) -> int:
+    """Train the model into the folder, from its checkpoint if it has one."""
+    data, model = prepared
+    if not quiet:
+        model.summary()
+        sizes = f"{len(data.training.ts):,} to learn from, {len(data.validation.ts):,} to validate on"
+        print(f"texts: {sizes}, {len(data.test.ts):,} to test on; {len(data.vocabulary):,} words")
+    learned = training_run.learn(
+        model,
+        *data.training,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        bucket_by_length=options.bucket_by_length,
+        optimizer=Adam(options.lr),
+        max_grad=options.max_grad,
+        validation_data=data.validation,
+        metrics=("loss", "error"),
+        callbacks=[
+            TestError(data.test, quiet=quiet),
+            CSVLogger(folder / run_folder.HISTORY),
+            # In the end the model of the epoch with the smallest validation error counts.
+            EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
+        ],
+        folder=folder,
+        quiet=quiet,
+    )
+    if learned is None:
+        return 1
+    history = learned.history
+    best = int(np.argmin(history["val_error"]))
+    result = {name: history[name][best] for name in ("error", "val_error", "test_error")}
+    training_run.save(model, folder)
+    training_run.write_config(folder, TASK, options, result={**result, "epoch": best + 1})
+    plot_errors(folder, f"Sentiment, {Path(options.data).name}", history)
+    names = ("training", "validation", "test")
+    figures = ", ".join(f"{name} {value:.2%}" for name, value in zip(names, result.values(), strict=True))
+    print(f"error: {figures}; after epoch {best + 1} of {options.epochs}, {learned.seconds:.1f} s")
+    print(f"run folder: {folder}")
+    return 0
+
+
+def classify(path: Path, texts: Sequence[str]) -> None:
+    """Print class and probability of each text, without any of stdin's lines, by the model in a run folder's file."""
+    model = SequenceClassifier.load(path)
+    if model.vocabulary is None or model.classes is None:
+        raise ValueError("the model has no vocabulary and classes; train it with: fastlstm train sentiment")
+    options = run_folder.read_options(path.parent, TASK, Options)
+    for text in texts or map(str.strip, sys.stdin):
+        (ids,) = encode_texts([text], model.vocabulary)
+        if not len(ids):
+            raise ValueError(f"{text!r} has no words")
+        (p,) = model.predict([shorten(ids, options.maxlen, options.longer)])
+        best = int(p.argmax())
+        print(f"{model.classes[best]} {p[best]:.1%}: {text}")

@@ -1,0 +1,107 @@
+"""What the trainings of the command line share: how a run begins, goes on after an interruption, learns and ends."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import fastlstm
+from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
+from fastlstm.cli import run_folder
+
+if TYPE_CHECKING:
+    from fastlstm.models import Model
+
+Options = TypeVar("Options")
+Prepared = TypeVar("Prepared")
+
+
+def run(
+    args: argparse.Namespace,
+    task: str,
+    kind: type[Options],
+    *,
+    resolve: Callable[[dict[str, Any]], Options],
+    prepare: Callable[[Options], Prepared],
+    train: Callable[[Path, Options, Prepared, bool], int],
+    describe: Callable[[Prepared], Mapping[str, Any]] = lambda _: {},
+    last_file: str = run_folder.MODEL,
+) -> int:
+    """Begin a run in a new folder, or go on with the one of ``--resume``.
+
+    Parameters
+    ----------
+    args : Namespace
+        What was typed: the fields of ``kind``, threads, out, resume, quiet.
+    task : str
+    kind : dataclass
+        The options that fix a training.
+    resolve : given -> options
+        The options of a new run from those that were given.
+    prepare : options -> prepared
+        Data and model; raises before there is a folder if something is wrong with them.
+    train : (folder, options, prepared, quiet) -> exit code
+    describe : prepared -> entries of config.json beside the options
+    last_file : str
+        With this file in it a run is finished.
+    """
+    given = run_folder.given_options(args, kind)
+    if args.threads is not None:
+        fastlstm.set_num_threads(args.threads)
+    if args.resume is not None:
+        run_folder.check_resume(args, given)
+        folder = Path(args.resume)
+        options = run_folder.read_options(folder, task, kind)
+        if (folder / last_file).exists():
+            raise ValueError(f"{folder} is finished; there is nothing to go on with")
+        prepared = prepare(options)
+    else:
+        options = resolve(given)
+        prepared = prepare(options)
+        folder = run_folder.make_run_folder(args.out, task)
+        write_config(folder, task, options, **describe(prepared))
+    try:
+        return train(folder, options, prepared, args.quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train {task} --resume {folder}") from None
+
+
+def write_config(folder: Path, task: str, options: Any, **entries: Any) -> None:
+    run_folder.write_config(folder, task, options=dataclasses.asdict(options), **entries)
+
+
+class Learned(NamedTuple):
+    """history: a list of each metric, an entry an epoch. seconds: how long it took."""
+
+    history: dict[str, list[float]]
+    seconds: float
+
+
+def learn(
+    model: Model, *data: Any, folder: Path, quiet: bool, callbacks: Sequence[Callback], **arguments: Any
+) -> Learned | None:
+    """``model.fit`` with a checkpoint in the folder, from which it goes on if there is one; None if the loss is NaN."""
+    nan_guard = TerminateOnNaN()
+    since = time.perf_counter()
+    history = model.fit(
+        *data,
+        callbacks=[
+            nan_guard,
+            *callbacks,
+            BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
+        ],
+        verbose=0 if quiet else "auto",
+        **arguments,
+    ).history
+    seconds = time.perf_counter() - since
+    return None if nan_guard.message is not None else Learned(history, seconds)
+
+
+def save(model: Model, folder: Path) -> None:
+    """The model's file in the place of the checkpoint."""
+    model.save(folder / run_folder.MODEL)
+    (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed

@@ -1,0 +1,364 @@
+"""Teach a Seq2seq to translate from pairs of sentences, character by character or word by word."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
+from fastlstm.cli import run_folder, training_run
+from fastlstm.cli.plots import AttentionMap, can_draw, plot_attention, plot_token_accuracy
+from fastlstm.contract import IntArray
+from fastlstm.datasets import ParallelText, parallel_text
+from fastlstm.datasets.parallel import (
+    NAMED,
+    PAD_ID,
+    SYMBOLS,
+    UNKNOWN,
+    decode_target,
+    encode_sources,
+    find_pair_files,
+    split_sentence,
+)
+from fastlstm.datasets.text import Unit
+from fastlstm.models import Seq2seq
+from fastlstm.models.tensor_file import write_atomically
+from fastlstm.optim import Adam, Optimizer, RMSprop
+from fastlstm.training.bleu import bleu
+from fastlstm.training.progress import say
+
+TASK = "translate"
+CHECKPOINTS = "checkpoints"
+TRANSLATIONS = "translations.txt"
+SAMPLES = 3  # decoded after each epoch, of each part
+SHOWN = 8  # decoded at the end, of each part
+SCORED = 1000  # decoded at the end, of the last part: BLEU is of these
+MAPS = 4  # sentences whose attention is drawn
+TRAINING = "training"  # name of the first part
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What fixes a training to the bit, together with the data. What is None depends on the unit or the data."""
+
+    data: str = "jpn_eng"
+    target: str | None = None
+    unit: Unit | None = None
+    limit: int | None = None
+    min_count: int = 1
+    hidden_size: int | None = None
+    wordvec_size: int = 256
+    layers: int = 1
+    bidirectional: bool = False
+    attention: bool = False
+    reversed: bool = False
+    dropout: float = 0.0
+    optimizer: str | None = None
+    lr: float = 0.001
+    max_grad: float | None = None
+    batch_size: int = 64
+    epochs: int | None = None
+    validation_split: float = 0.2
+    checkpoint_every: int = 5
+    beam: int = 1
+    seed: int = 0
+
+
+# By characters as in Keras's lstm_seq2seq, by words as in articles on its functional interface.
+BY_UNIT: dict[Unit, dict[str, Any]] = {
+    "char": {"hidden_size": 256, "optimizer": "rmsprop", "epochs": 100},
+    "word": {"hidden_size": 1024, "optimizer": "adam", "epochs": 10},
+}
+
+
+class Part(NamedTuple):
+    """Sentences, the same as ids, and their translations by people."""
+
+    name: str
+    sources: list[str]
+    xs: IntArray
+    references: list[str]
+
+
+class Prepared(NamedTuple):
+    """What a training needs."""
+
+    pairs: ParallelText
+    parts: Sequence[Part]
+    model: Seq2seq
+
+
+class Decoding(NamedTuple):
+    """How sentences are translated."""
+
+    unit: Unit
+    max_len: int
+    beam: int
+
+
+class Decoded(NamedTuple):
+    """Sentences of a part, their translations by people and by the model."""
+
+    name: str
+    sources: list[str]
+    references: list[str]
+    translations: list[str]
+
+
+def train(args: argparse.Namespace) -> int:
+    """``fastlstm train translate``."""
+    return training_run.run(
+        args,
+        TASK,
+        Options,
+        resolve=_resolve,
+        prepare=_prepare,
+        train=_train,
+        describe=_describe,
+    )
+
+
+def _prepare(options: Options) -> Prepared:
+    pairs, parts = _data(options)
+    return Prepared(pairs, parts, _model(options, pairs))
+
+
+def _resolve(given: Mapping[str, Any]) -> Options:
+    """The options of a new run from those that were given."""
+    options = Options(**given)
+    known = options.data in NAMED and options.target is None
+    unit: Unit = options.unit or ("word" if options.data == "small_parallel_enja" else "char")
+    paths = find_pair_files(options.data, options.target)
+    if not known:
+        # As seen from anywhere: the run may be resumed from another folder.
+        data, *target = (str(path.resolve()) for path in paths)
+        options = dataclasses.replace(options, data=data, target=target[0] if target else None)
+    usual = {name: value for name, value in BY_UNIT[unit].items() if getattr(options, name) is None}
+    limit = 5_000 if options.limit is None and options.data == "jpn_eng" and known else options.limit
+    return dataclasses.replace(options, unit=unit, limit=limit, **usual)
+
+
+def _data(options: Options) -> tuple[ParallelText, list[Part]]:
+    """All pairs, of which the last are validated on; and the parts of which sentences are shown, training first."""
+    assert options.unit is not None
+    pairs = parallel_text(
+        options.data, options.target, unit=options.unit, min_count=options.min_count, limit=options.limit
+    )
+    held_out = int(len(pairs.xs) * options.validation_split)
+    end = len(pairs.xs) - held_out
+    parts = [Part(TRAINING, pairs.sources[:end], pairs.xs[:end], pairs.targets[:end])]
+    if held_out:
+        parts.append(Part("held out", pairs.sources[end:], pairs.xs[end:], pairs.targets[end:]))
+    if test := _test_part(options, pairs):
+        parts.append(test)
+    return pairs, parts
+
+
+def _test_part(options: Options, pairs: ParallelText) -> Part | None:
+    """The test part of small_parallel_enja, if it is there; by characters it has some that training has not."""
+    if options.data != "small_parallel_enja" or options.target is not None or pairs.unit == "char":
+        return None
+    try:
+        test = parallel_text(
+            *("small_parallel_enja/test.en", "small_parallel_enja/test.ja"),
+            unit=pairs.unit,
+            vocabulary=pairs.vocabulary,
+            target_vocabulary=pairs.target_vocabulary,
+        )
+    except FileNotFoundError:
+        return None
+    return Part("test", test.sources, test.xs, test.targets)
+
+
+def _model(options: Options, pairs: ParallelText) -> Seq2seq:
+    assert options.hidden_size is not None
+    model = Seq2seq(
+        len(pairs.vocabulary),
+        options.wordvec_size,
+        options.hidden_size,
+        target_vocab_size=len(pairs.target_vocabulary),
+        num_layers=options.layers,
+        reverse_source=options.reversed,
+        bidirectional=options.bidirectional,
+        attention=options.attention,
+        dropout=options.dropout,
+        pad_id=PAD_ID,
+        seed=options.seed,
+    )
+    model.vocabulary, model.target_vocabulary = pairs.vocabulary, pairs.target_vocabulary
+    return model
+
+
+def _optimizer(options: Options) -> Optimizer:
+    # Keras's RMSprop forgets faster than the one that is usual here.
+    return RMSprop(options.lr, decay_rate=0.9) if options.optimizer == "rmsprop" else Adam(options.lr)
+
+
+def _describe(prepared: Prepared) -> dict[str, Any]:
+    return {"target_length": prepared.pairs.ts.shape[1] - 1}
+
+
+def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> int:
+    """Train the model into the folder, from its checkpoint if it has one."""
+    pairs, parts, model = prepared
+    if not quiet:
+        model.summary()
+    scored = can_score()
+    if can_draw():
+        model.plot(folder / "layers.png")
+    assert options.epochs is not None
+    decoding = Decoding(pairs.unit, pairs.ts.shape[1] - 1, options.beam)
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    shown: list[Callback] = [] if quiet else [Samples(model, parts, decoding)]
+    learned = training_run.learn(
+        model,
+        pairs.xs,
+        pairs.ts,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        optimizer=_optimizer(options),
+        max_grad=options.max_grad,
+        validation_split=options.validation_split,
+        metrics=("loss", "token_accuracy"),
+        callbacks=[
+            CSVLogger(folder / run_folder.HISTORY),
+            ModelCheckpoint(folder / CHECKPOINTS / "epoch-{epoch:03d}.safetensors", period=options.checkpoint_every),
+            *shown,
+        ],
+        folder=folder,
+        quiet=quiet,
+    )
+    if learned is None:
+        return 1
+    history = learned.history
+    result = {name: values[-1] for name, values in history.items()}
+    # Of the last part as many as are scored, of those before some to look at.
+    decoded = [_decode(model, part, SCORED if part is parts[-1] else SHOWN, decoding) for part in parts]
+    write_atomically(folder / TRANSLATIONS, "\n".join(map(_table, decoded)).encode())
+    said = decoded[-1]
+    if scored and said.name != TRAINING:
+        result["bleu"] = bleu(said.translations, said.references, unit=pairs.unit)
+    training_run.save(model, folder)
+    training_run.write_config(folder, TASK, options, **_describe(prepared), result=result)
+    symbols = "characters" if pairs.unit == "char" else "words"
+    title = f"Translation, {Path(options.data).name}"
+    plot_token_accuracy(folder, title, symbols, history)
+    if options.attention:
+        plot_attention(folder / "attention.png", title, _attention_maps(model, parts[-1], decoding))
+    if not quiet:
+        print("\n".join(_table(one, SHOWN) for one in decoded))
+    figures = [f"{symbols} right {result['token_accuracy']:.1%}"]
+    if "val_token_accuracy" in result:
+        figures.append(f"held out {result['val_token_accuracy']:.1%}")
+    if "bleu" in result:
+        figures.append(f"BLEU {result['bleu']:.2f} of {len(said.sources)} sentences, {said.name}")
+    print(f"{', '.join(figures)}; {options.epochs} epochs, {learned.seconds:.1f} s")
+    print(f"run folder: {folder}")
+    return 0
+
+
+def can_score() -> bool:
+    """Whether there is sacrebleu; without it say how to install it."""
+    if importlib.util.find_spec("sacrebleu") is not None:
+        return True
+    print("sacrebleu is not installed, so there is no BLEU; run: pip install 'fastlstm[bleu]'", file=sys.stderr)
+    return False
+
+
+def translations(model: Seq2seq, xs: IntArray, decoding: Decoding, *, batch_size: int = 100) -> list[str]:
+    """What the model says to sources xs (N, S)."""
+    unit, max_len, beam = decoding
+    _, vocabulary = _vocabularies(model, unit)
+    start, end = (vocabulary.index(symbol) for symbol in SYMBOLS[unit])
+    said = []
+    for first in range(0, len(xs), batch_size):
+        ids = model.generate(xs[first : first + batch_size], start, max_len, beam=beam, end_id=end)
+        said += [decode_target(row, vocabulary, unit) for row in ids]
+    return said
+
+
+def translate(model_file: Path, config: Mapping[str, Any], sentences: Sequence[str], beam: int | None) -> None:
+    """Print the translation of each sentence, or of each line on stdin, by the model of a run."""
+    options = config["options"]
+    unit: Unit = options["unit"]
+    model = Seq2seq.load(model_file)
+    vocabulary, _ = _vocabularies(model, unit)
+    known = set(vocabulary)
+    decoding = Decoding(unit, config["target_length"], beam or options["beam"])
+    for sentence in sentences or (line.strip("\n") for line in sys.stdin):
+        xs = encode_sources([sentence], vocabulary, unit)
+        if unknown := [word for word in split_sentence(sentence, unit) if word not in known]:
+            print(f"not in the vocabulary, read as {UNKNOWN}: {', '.join(unknown)}", file=sys.stderr)
+        (said,) = translations(model, xs, decoding)
+        print(f"{sentence}\t{said}")
+
+
+def _vocabularies(model: Seq2seq, unit: Unit) -> tuple[list[str], list[str]]:
+    """Those of source and target."""
+    source, target = model.vocabulary, model.target_vocabulary
+    if source is None or target is None or not set(SYMBOLS[unit]) <= set(target):
+        raise ValueError("the model has no vocabularies with start and end; train it with: fastlstm train translate")
+    return source, target
+
+
+def _decode(model: Seq2seq, part: Part, count: int, decoding: Decoding) -> Decoded:
+    """Translate up to ``count`` sentences of a part, evenly spread."""
+    rows = _spread(len(part.sources), count)
+    said = translations(model, part.xs[rows], decoding)
+    return Decoded(part.name, [part.sources[i] for i in rows], [part.references[i] for i in rows], said)
+
+
+def _attention_maps(model: Seq2seq, part: Part, decoding: Decoding) -> list[AttentionMap]:
+    """Where the model looks while it translates a few sentences, greedily."""
+    vocabulary, target_vocabulary = _vocabularies(model, decoding.unit)
+    start, end = (target_vocabulary.index(symbol) for symbol in SYMBOLS[decoding.unit])
+    maps = []
+    for row in _spread(len(part.sources), MAPS):
+        xs = part.xs[row, part.xs[row] != PAD_ID][None]
+        (written,) = model.generate(xs, start, decoding.max_len, end_id=end).tolist()
+        written = written[: written.index(end) + 1] if end in written else written
+        weights = model.attention_map(xs, np.array([[start, *written]]))[0]
+        maps.append(AttentionMap([vocabulary[i] for i in xs[0]], [target_vocabulary[i] for i in written], weights))
+    return maps
+
+
+def _spread(n: int, count: int) -> IntArray:
+    """Up to ``count`` rows of n, evenly spread."""
+    return np.linspace(0, n - 1, min(n, count)).astype(np.int64)
+
+
+def _table(decoded: Decoded, count: int = SCORED) -> str:
+    lines = [f"{decoded.name}:"]
+    for i in _spread(len(decoded.sources), count):
+        lines += [f"  {decoded.sources[i]}", f"    reference  {decoded.references[i]}"]
+        lines += [f"    decoded    {decoded.translations[i]}"]
+    return "\n".join([*lines, ""])
+
+
+class Samples(Callback):
+    """Prints a few sentences after each epoch, with their references and what the model says."""
+
+    def __init__(self, model: Seq2seq, parts: Sequence[Part], decoding: Decoding) -> None:
+        super().__init__()
+        self._model = model
+        self._parts = parts
+        self._decoding = decoding._replace(beam=1)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:  # noqa: ARG002
+        for part in self._parts:
+            # Not the first and the last: sorted files have their extremes there.
+            rows = _spread(len(part.sources), SAMPLES + 2)[1:-1]
+            if not len(rows):
+                continue
+            said = translations(self._model, part.xs[rows], self._decoding)
+            for row, answer in zip(rows, said, strict=True):
+                reference = part.references[row]
+                verdict = "right" if answer == reference else f"reference {reference}"
+                say(f"  {part.name}: {part.sources[row]} -> {answer}  ({verdict})")

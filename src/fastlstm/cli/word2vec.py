@@ -1,0 +1,165 @@
+"""Learn what words mean from the words that stand near them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastlstm.callbacks import CSVLogger
+from fastlstm.cli import run_folder, training_run
+from fastlstm.cli.plots import plot_loss, plot_words
+from fastlstm.datasets import Words, questions_words, read_words, wordsim353
+from fastlstm.datasets.files import find_file
+from fastlstm.datasets.text import WHERE_TO_GET_TEXT
+from fastlstm.datasets.words import text8_path
+from fastlstm.models import Word2Vec
+from fastlstm.models.word_vectors import Accuracy, Agreement
+from fastlstm.optim import SGD
+
+TASK = "word2vec"
+TEXT8 = "text8"
+VECTORS = "vectors.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What fixes a training to the bit, together with the data. The default values are TensorFlow's tutorial's."""
+
+    data: str = TEXT8
+    loss: str = "nce"
+    vocab_size: int = 50_000
+    min_count: int | None = None
+    unknown: bool | None = None
+    vector_size: int = 128
+    window: int = 5
+    num_sampled: int | None = None
+    subsample: float = 1e-3
+    batch_size: int | None = None
+    lr: float | None = None
+    final_lr: float | None = None
+    epochs: int = 5
+    seed: int = 0
+
+
+def train(args: argparse.Namespace) -> int:
+    """``fastlstm train word2vec``."""
+    judgements = _judgements(args.eval)
+
+    def train_and_judge(folder: Path, options: Options, prepared: tuple[Words, Word2Vec], quiet: bool) -> int:
+        return _train(folder, options, *prepared, judgements, quiet)
+
+    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_begin, train=train_and_judge)
+
+
+def _resolve(given: Mapping[str, Any]) -> Options:
+    """The options of a new run from those that were given."""
+    options = Options(**given)
+    # As seen from anywhere: the run may be resumed from another folder.
+    path = text8_path() if options.data == TEXT8 else find_file(options.data, WHERE_TO_GET_TEXT)
+    negative_sampling = options.loss == "negative_sampling"
+    usual: dict[str, Any] = (
+        {"min_count": 5, "unknown": False, "num_sampled": 5, "batch_size": 8192, "lr": 0.025, "final_lr": 1e-4}
+        if negative_sampling
+        else {"min_count": 1, "unknown": True, "num_sampled": 64, "batch_size": 128, "lr": 1.0}
+    )
+    unset = {name: value for name, value in usual.items() if getattr(options, name) is None}
+    return dataclasses.replace(options, data=str(path.resolve()), **unset)
+
+
+def _begin(options: Options) -> tuple[Words, Word2Vec]:
+    """The text and a new model for it."""
+    assert options.min_count is not None
+    assert options.num_sampled is not None
+    words = read_words(
+        options.data, max_words=options.vocab_size, min_count=options.min_count, unknown=bool(options.unknown)
+    )
+    model = Word2Vec(
+        len(words.vocabulary),
+        options.vector_size,
+        loss=options.loss,
+        num_sampled=options.num_sampled,
+        window=options.window,
+        counts=words.counts,
+        seed=options.seed,
+    )
+    model.vocabulary = words.vocabulary
+    model.check_corpus(options.data, words.ids)
+    return words, model
+
+
+class Judgements:
+    """What the finished vectors are measured by."""
+
+    def __init__(self) -> None:
+        self.pairs = wordsim353()
+        try:
+            self.questions = questions_words()
+        except FileNotFoundError:
+            self.questions = []
+
+    def measure(self, model: Word2Vec) -> tuple[Agreement, Accuracy | None]:
+        return model.words.agreement(self.pairs), model.words.accuracy(self.questions) if self.questions else None
+
+
+def _judgements(asked: bool | None) -> Judgements | None:
+    """None where they are not wanted, or not there and not asked for."""
+    if asked is False:
+        return None
+    try:
+        return Judgements()
+    except FileNotFoundError:
+        if asked:
+            raise
+        return None
+
+
+def _train(
+    folder: Path, options: Options, words: Words, model: Word2Vec, judgements: Judgements | None, quiet: bool
+) -> int:
+    """Train the model into the folder, from its checkpoint if it has one."""
+    assert options.lr is not None
+    count = int(words.counts.sum())
+    if not quiet:
+        print(f"{options.data}: {count:,} words of {len(words.vocabulary):,} different ones")
+        model.summary()
+    resumed = (folder / run_folder.CHECKPOINT).exists()
+    learned = training_run.learn(
+        model,
+        words.ids,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        optimizer=SGD(options.lr),
+        final_lr=options.final_lr,
+        subsample=options.subsample or None,
+        callbacks=[
+            CSVLogger(folder / run_folder.HISTORY),
+        ],
+        folder=folder,
+        quiet=quiet,
+    )
+    if learned is None:
+        return 1
+    history = learned.history
+    result = {"loss": history["loss"][-1]}
+    lines = [f"loss: {result['loss']:.4f}; {options.epochs} epochs, {learned.seconds:.1f} s"]
+    if not resumed:
+        result["words_per_second"] = count * options.epochs / learned.seconds
+        lines[0] += f", {result['words_per_second']:,.0f} words a second"
+    if judgements is not None:
+        agreement, accuracy = judgements.measure(model)
+        asked = agreement.used + agreement.unknown
+        result |= {"wordsim353": agreement.spearman, "wordsim353_pairs": agreement.used}
+        lines.append(f"wordsim353: Spearman {agreement.spearman:.3f} over {agreement.used} of {asked} pairs")
+        if accuracy is not None:
+            result |= {"analogies": accuracy.accuracy, "analogies_asked": accuracy.used}
+            lines.append(f"analogies: {accuracy.accuracy:.1%} right of {accuracy.used:,} with known words")
+    model.save_word2vec_format(folder / VECTORS)
+    training_run.save(model, folder)
+    training_run.write_config(folder, TASK, options, result=result)
+    plot_loss(folder, f"Word vectors, {Path(options.data).name}", "loss", {"": history})
+    plot_words(folder, model.words, 300)
+    print("\n".join([*lines, f"run folder: {folder}"]))
+    return 0

@@ -1,0 +1,81 @@
+"""``common.base_model``: a model that saves its parameters as the book does."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastlstm.compat.dlfs2.arrays import to_cpu
+from fastlstm.contract import FloatArray
+
+
+class BaseModel:
+    """Base of the book's models: ``params`` and ``grads`` are set by the subclass."""
+
+    def __init__(self) -> None:
+        self.params: list[FloatArray] = []
+        self.grads: list[FloatArray] = []
+
+    def forward(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def backward(self, *args: Any) -> Any:
+        raise NotImplementedError
+
+    def save_params(self, file_name: str | None = None) -> None:
+        """Write the parameters as a pickled list of float16 arrays, "ClassName.pkl" unless named."""
+        params = [to_cpu(param.astype(np.float16)) for param in self.params]
+        with open(file_name or f"{type(self).__name__}.pkl", "wb") as file:
+            pickle.dump(params, file)
+
+    def load_params(self, file_name: str | None = None) -> None:
+        """Read what ``save_params`` wrote, here or with the book's code. Nothing changes unless all of it fits.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It is no list of arrays, or they do not fit the model.
+        """
+        path = file_name or f"{type(self).__name__}.pkl"
+        params = read_params(path)
+        shapes, wanted = [param.shape for param in params], [param.shape for param in self.params]
+        if shapes != wanted:
+            raise ValueError(f"{path} holds arrays of shapes {shapes}, {type(self).__name__} has {wanted}")
+        for param, value in zip(self.params, params, strict=True):
+            param[...] = value.astype(param.dtype)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """A pickle can call any function of any module when it is read; arrays need these."""
+
+    _ALLOWED: ClassVar[frozenset[tuple[str, str]]] = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+            *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+            ("_codecs", "encode"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
+        return super().find_class(module, name)
+
+
+def read_params(path: str | os.PathLike[str]) -> list[FloatArray]:
+    """The arrays of a .pkl file of the book's; no code in it is run."""
+    with open(path, "rb") as file:
+        try:
+            params = _ArraysOnly(file).load()
+        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, ImportError) as e:
+            raise ValueError(f"{path} is no pickled list of arrays: {e}") from None
+    if not isinstance(params, list) or not all(isinstance(p, np.ndarray) and p.dtype.kind == "f" for p in params):
+        raise ValueError(f"{path} is no pickled list of float arrays")
+    return params

@@ -1,0 +1,60 @@
+"""``common.optimizer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from fastlstm import ops, optim
+from fastlstm.contract import FloatArray
+from fastlstm.optim import Grad
+
+
+class BookOptimizer(optim.Optimizer):
+    """Also takes parameters that are transposed views, as the output weight of a tied model is."""
+
+    def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
+        if not all(param.flags.c_contiguous for param in params):
+            turned = [not param.flags.c_contiguous for param in params]
+            params = [param.T if turn else param for param, turn in zip(params, turned, strict=True)]
+            arrays = cast("Sequence[FloatArray]", grads)
+            grads = [grad.T if turn else grad for grad, turn in zip(arrays, turned, strict=True)]
+        super().update(params, grads, max_norm)
+
+
+class SGD(BookOptimizer, optim.SGD):
+    """p -= lr g."""
+
+
+class Momentum(BookOptimizer, optim.Momentum):
+    """v = momentum v - lr g; p += v."""
+
+
+class Nesterov(BookOptimizer, optim.Momentum):
+    """v = momentum v - lr g; p += momentum^2 v - (1 + momentum) lr g.
+
+    The book's second step takes v after the first one has changed it, where ``fastlstm.optim.Nesterov`` takes it as it
+    was before.
+    """
+
+    def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
+        velocities = self._slots["v"]
+        ops.momentum_update(params, grads, velocities, self.lr, momentum=self.momentum, grad_scale=scale)
+        # p has v too much by now, but for its share momentum^2.
+        for param, grad, velocity in zip(params, cast("Sequence[FloatArray]", grads), velocities, strict=True):
+            param -= (1 - self.momentum**2) * velocity
+            param -= np.float64((1 + self.momentum) * self.lr * scale).astype(param.dtype) * grad
+
+
+class AdaGrad(BookOptimizer, optim.AdaGrad):
+    """h += g^2; p -= lr g / (sqrt(h) + 1e-7)."""
+
+
+class RMSprop(BookOptimizer, optim.RMSprop):
+    """h = decay_rate h + (1 - decay_rate) g^2; p -= lr g / (sqrt(h) + 1e-7)."""
+
+
+class Adam(BookOptimizer, optim.Adam):
+    """Adam; see docs/decisions/adam-epsilon.md."""

@@ -1,0 +1,177 @@
+"""Texts with classes, such as reviews with their sentiment, as ids of words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fastlstm.contract import IntArray
+from fastlstm.datasets.files import find_file, read_lines
+
+Longer = Literal["first", "last", "drop"]
+LONGER: tuple[Longer, ...] = ("first", "last", "drop")
+UNKNOWN = "<unk>"  # the word that stands for all that the vocabulary lacks; its id is 0
+POLARITIES = ("neg", "pos")
+
+WHERE_TO_GET_IT = (
+    "A file has a line a text, label TAB text. The reviews of Maas et al. (2011), aclImdb_v1.tar.gz, are at "
+    "ai.stanford.edu/~amaas/data/sentiment, the sentences of Pang and Lee (2005), rt-polarity.pos and rt-polarity.neg, "
+    "at www.cs.cornell.edu/people/pabo/movie-review-data; set FASTLSTM_DATA_DIR to the folder above them"
+)
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+class LabelledText(NamedTuple):
+    """xs: the ids of each text's words, N arrays (length,) int32; ts (N,) int64 classes.
+
+    Id i means vocabulary[i], class c means classes[c].
+    """
+
+    xs: list[IntArray]
+    ts: IntArray
+    vocabulary: list[str]
+    classes: list[str]
+
+
+def labelled_text(
+    path: str | os.PathLike[str],
+    *,
+    vocab_size: int | None = None,
+    maxlen: int | None = None,
+    longer: Longer = "last",
+    vocabulary: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> LabelledText:
+    """Read texts with their labels, UTF-8, plain or .xz.
+
+    Parameters
+    ----------
+    path : path
+        A file with a line a text: a label, a tab, the text; where there are more tabs, what is between the first and
+        the last is not read. Or a folder with the folders "neg" and "pos", a file each text (the training or test part
+        of aclImdb), or with two files NAME.neg and NAME.pos, a line a text (rt-polarity). Looked for as it stands and
+        below FASTLSTM_DATA_DIR.
+    vocab_size : int, optional
+        Keep only the most frequent words, "<unk>" included: 10,000 for instance. All others get its id, 0.
+    maxlen : int, optional
+        At most so many words of each text.
+    longer : "last", "first" or "drop"
+        What becomes of longer texts: their last words are kept, their first, or the texts are left out, as Theano's
+        tutorial does while training.
+    vocabulary, classes : sequences of str, optional
+        Those of the training part, for reading another part. Without them the words get ids by falling frequency, and
+        the labels classes in ascending order.
+    limit : int, optional
+        Only so many texts from the beginning (of a folder's: from the beginning of each label).
+
+    Raises
+    ------
+    OSError
+        A file cannot be read.
+    ValueError
+        It is empty, no UTF-8, or a line is malformed; the message says which.
+    """
+    for name, value in (("vocab_size", vocab_size), ("maxlen", maxlen), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    if longer not in LONGER:
+        raise ValueError(f"longer is {longer!r}, expected 'last', 'first' or 'drop'")
+    if vocabulary is not None and vocab_size is not None:
+        raise ValueError("vocab_size is for making a vocabulary, and one is given")
+    path = find_file(path, WHERE_TO_GET_IT)
+    labels: list[str] = []
+
+    def texts() -> Iterator[str]:
+        for label, text in _labelled_lines(path, limit):
+            labels.append(label)
+            yield text
+
+    if vocabulary is None:
+        xs, vocabulary = _count_and_encode(texts(), vocab_size)
+    else:
+        xs = _encode(texts(), vocabulary)
+    if classes is None:
+        classes = sorted(set(labels), key=lambda label: (int(label), label) if label.isdecimal() else (0, label))
+        if len(classes) < 2:
+            raise ValueError(f"{path}: all {len(labels)} texts have the label {classes[0]!r}, expected at least two")
+    elif unknown := set(labels) - set(classes):
+        raise ValueError(f"{path}: the label {min(unknown)!r} is none of the classes {', '.join(classes)}")
+    number = {name: c for c, name in enumerate(classes)}
+    ts = np.array([number[label] for label in labels], np.int64)
+    if maxlen is not None:
+        if longer == "drop":
+            kept = [i for i, ids in enumerate(xs) if len(ids) <= maxlen]
+            if not kept:
+                raise ValueError(f"{path}: no text has at most {maxlen} words; a larger maxlen helps")
+            xs, ts = [xs[i] for i in kept], ts[kept]
+        xs = [shorten(ids, maxlen, longer) for ids in xs]
+    return LabelledText(xs, ts, list(vocabulary), list(classes))
+
+
+def encode_texts(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
+    """The ids of each text's words, by the vocabulary of `labelled_text`."""
+    return _encode(texts, vocabulary)
+
+
+def shorten(ids: IntArray, maxlen: int | None, longer: Longer) -> IntArray:
+    """At most maxlen ids, the first or the last; with "drop" all: a text that is asked about is not left out."""
+    if maxlen is None or longer == "drop":
+        return ids
+    return ids[:maxlen] if longer == "first" else ids[-maxlen:]
+
+
+def split_words(text: str) -> list[str]:
+    """Words in lower case, apostrophes included, and every other sign for itself; the markup <br /> is a blank."""
+    words: list[str] = _WORD.findall(text.lower().replace("<br />", " "))
+    return words
+
+
+def _encode(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
+    id_of = {word: i for i, word in enumerate(vocabulary)}
+    unknown = id_of.get(UNKNOWN, 0)
+    return [np.array([id_of.get(word, unknown) for word in split_words(text)], np.int32) for text in texts]
+
+
+def _count_and_encode(texts: Iterable[str], vocab_size: int | None) -> tuple[list[IntArray], list[str]]:
+    """Ids of all texts, and their vocabulary by falling frequency."""
+    id_of: dict[str, int] = {}
+    xs = [np.array([id_of.setdefault(word, len(id_of)) for word in split_words(text)], np.int32) for text in texts]
+    counts = np.bincount(np.concatenate(xs), minlength=len(id_of))
+    by_frequency = np.argsort(-counts, kind="stable")[: None if vocab_size is None else vocab_size - 1]
+    new_id = np.zeros(len(id_of), np.int32)
+    new_id[by_frequency] = np.arange(1, len(by_frequency) + 1)
+    words = list(id_of)
+    return [new_id[ids] for ids in xs], [UNKNOWN, *(words[i] for i in by_frequency)]
+
+
+def _labelled_lines(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
+    """Label and text, one after the other."""
+    if not path.is_dir():
+        for number, line in enumerate(read_lines(path)[:limit], 1):
+            label, tab, rest = line.partition("\t")
+            text = rest.rpartition("\t")[2]
+            if not (tab and label.strip() and text.strip()):
+                raise ValueError(f"{path}, line {number}: {line[:60]!r} is no label, tab and text")
+            yield label.strip(), text
+        return
+    for label in POLARITIES:
+        if (path / label).is_dir():
+            for file in sorted((path / label).glob("*.txt"))[:limit]:
+                yield label, "\n".join(read_lines(file))
+            continue
+        files = sorted(file for file in path.iterdir() if file.name.removesuffix(".xz").endswith(f".{label}"))
+        if len(files) != 1:
+            raise FileNotFoundError(
+                f"{path} is a folder without one file NAME.{label} or a folder {label}. {WHERE_TO_GET_IT}"
+            )
+        for number, line in enumerate(read_lines(files[0])[:limit], 1):
+            if not line.strip():
+                raise ValueError(f"{files[0]}, line {number}: there is no text")
+            yield label, line

@@ -1,0 +1,133 @@
+"""Texts as ids of their most frequent words, for word vectors."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.contract import IntArray
+from fastlstm.datasets.files import find_file, read_text
+from fastlstm.datasets.text import WHERE_TO_GET_TEXT
+
+UNKNOWN = "UNK"  # the word that stands for all words outside the vocabulary
+SENTENCE_END = -1
+
+TEXT8_FILES = ("text8", "text8.xz", "text8/text8", "text8/text8.xz", "text8_slice/text8.head.txt.xz")
+WHERE_TO_GET_TEXT8 = (
+    "text8, the first 100 million letters of a cleaned Wikipedia, is text8.zip of mattmahoney.net/dc; unpack it and "
+    "set FASTLSTM_DATA_DIR to its folder"
+)
+
+_LETTERS_AT_ONCE = 1 << 22
+_END = "\0"  # stands for a line's end while words are counted
+
+
+class Words(NamedTuple):
+    """ids (L,) int64 of a text, -1 where a line ends; id i means vocabulary[i], which occurs counts[i] times.
+
+    Ids are sorted by descending frequency, but for "UNK" in the first place where unknown words are kept.
+    """
+
+    ids: IntArray
+    vocabulary: list[str]
+    counts: IntArray
+
+
+def read_words(
+    path: str | os.PathLike[str],
+    *,
+    max_words: int | None = None,
+    min_count: int = 1,
+    unknown: bool = False,
+) -> Words:
+    """Read a UTF-8 file, plain or .xz, whose words are separated by blanks; a line is a sentence.
+
+    Parameters
+    ----------
+    path : path
+        Looked for as it stands and below FASTLSTM_DATA_DIR.
+    max_words : int, optional
+        The most frequent so many are the vocabulary, "UNK" included; of equally frequent ones the first in the text.
+    min_count : int
+        Rarer words are not in the vocabulary.
+    unknown : bool
+        Words outside the vocabulary become "UNK", id 0; else they are left out, as if they were not in the text.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is empty, no UTF-8, or no word is frequent enough.
+    """
+    for name, value in (("max_words", max_words), ("min_count", min_count)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}, expected at least 1")
+    path = find_file(path, WHERE_TO_GET_TEXT)
+    # Ids in the order of first appearance; a line's end is 0.
+    id_of: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    _ = id_of[_END]
+    pieces = [np.fromiter(map(id_of.__getitem__, words), np.int64) for words in _words(read_text(path))]
+    ids = np.concatenate(pieces)
+    words = list(id_of)
+    counts = np.bincount(ids, minlength=len(words))
+    order = np.argsort(-counts[1:], kind="stable") + 1
+    order = order[counts[order] >= min_count]
+    if not len(order):
+        raise ValueError(f"{path}: no word occurs {min_count} times; a smaller min_count helps")
+    if max_words is not None:
+        order = order[: max_words - unknown]
+    outside = 0 if unknown else SENTENCE_END - 1
+    new_id = np.full(len(words), outside, np.int64)
+    new_id[order] = np.arange(unknown, unknown + len(order))
+    new_id[0] = SENTENCE_END
+    ids = new_id[ids]
+    vocabulary = [words[i] for i in order]
+    kept_counts = counts[order]
+    if unknown:
+        if UNKNOWN in vocabulary:
+            raise ValueError(f"{path}: {UNKNOWN!r} is a word of the text, so it cannot stand for unknown words")
+        vocabulary.insert(0, UNKNOWN)
+        kept_counts = np.concatenate([[np.count_nonzero(ids == 0)], kept_counts])
+    else:
+        ids = ids[ids != outside]
+    ends = ids == SENTENCE_END
+    last = np.flatnonzero(~ends)[-1]
+    ids = ids[: last + 1][~(ends[: last + 1] & np.roll(ends, 1)[: last + 1])]  # one end after the other says no more
+    return Words(np.ascontiguousarray(ids), vocabulary, kept_counts)
+
+
+def text8_path() -> Path:
+    """The file of text8 below FASTLSTM_DATA_DIR, or of its beginning.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none; the message says where to get it.
+    """
+    for name in TEXT8_FILES:
+        with contextlib.suppress(FileNotFoundError):
+            if (path := find_file(name, WHERE_TO_GET_TEXT8)).is_file():
+                return path
+    raise FileNotFoundError(f"text8 is not there. {WHERE_TO_GET_TEXT8}")
+
+
+def _words(text: str) -> Iterator[list[str]]:
+    """The words piece by piece, with line ends between them: a list of all would take gigabytes."""
+    start = 0
+    while start < len(text):
+        end = start + _LETTERS_AT_ONCE
+        if end < len(text):
+            blank = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
+            # A piece may end at a blank only; a word longer than a piece is a piece of its own.
+            end = blank + 1 if blank >= start else len(text)
+        piece = text[start:end]
+        yield (piece.replace("\n", f" {_END} ") if "\n" in piece else piece).split()
+        start = end

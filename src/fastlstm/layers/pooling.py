@@ -1,0 +1,28 @@
+"""Pooling over time: one vector a sequence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlstm.contract import BoolArray, FloatArray
+from fastlstm.layers.layer import Layer, saved
+
+
+class TimeMeanPooling(Layer):
+    """The mean over the steps that count: hs (N, T, H), mask (N, T) -> (N, H). Zeros for a row of which none counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._weights: FloatArray | None = None
+
+    def forward(self, hs: FloatArray, mask: BoolArray) -> FloatArray:
+        """hs (N, T, H), mask (N, T) -> (N, H)."""
+        counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+        self._weights = (mask / counts).astype(hs.dtype)
+        # einsum adds in one order in one thread; a product by OpenBLAS would not for every number of threads.
+        pooled: FloatArray = np.einsum("nt,nth->nh", self._weights, hs)
+        return pooled
+
+    def backward(self, dout: FloatArray) -> FloatArray:
+        """dout (N, H) -> (N, T, H)."""
+        return saved(self._weights)[:, :, None] * dout[:, None, :]

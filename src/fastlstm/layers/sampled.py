@@ -1,0 +1,285 @@
+"""Losses over a few classes instead of the whole vocabulary: negative sampling, NCE, sampled softmax."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, SampledLoss
+from fastlstm.layers.embedding import Embedding
+from fastlstm.layers.layer import Layer, saved
+from fastlstm.layers.losses import SigmoidWithLoss
+
+
+class EmbeddingDot(Layer):
+    """Rows of W by id, each multiplied with a row of the input and summed.
+
+    Parameters
+    ----------
+    W : (V, E)
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W",)
+
+    def __init__(self, W: FloatArray) -> None:
+        self.embed = Embedding(W)
+        self.params = self.embed.params
+        self.grads = self.embed.grads
+        self.cache: tuple[FloatArray, FloatArray] | None = None
+
+    def forward(self, h: FloatArray, idx: IntArray) -> FloatArray:
+        """h (N, E), ids idx (N,) -> (N,)."""
+        target_W = self.embed.forward(idx)
+        self.cache = (h, target_W)
+        out: FloatArray = np.einsum("ne,ne->n", target_W, h)
+        return out
+
+    def backward(self, dout: FloatArray) -> FloatArray:
+        """Gradient (N,) -> gradient by h, (N, E)."""
+        h, target_W = saved(self.cache)
+        column = dout.reshape(len(h), 1)
+        self.embed.backward(column * h)
+        return column * target_W
+
+
+class UnigramSampler:
+    """Draws words that are not the target, each by its frequency to the power of ``power``.
+
+    Drawn as "Deep Learning from Scratch 2" draws them: by ``numpy.random.choice`` of numpy's global generator, without
+    repeats, target by target. A script that seeds it gets the words it always got, without the work in proportion to
+    the vocabulary that each of these calls takes.
+
+    Parameters
+    ----------
+    corpus : (L,) ids
+    power : float
+    sample_size : int
+        How many for each target.
+    """
+
+    def __init__(self, corpus: Any, power: float, sample_size: int) -> None:
+        counts = np.bincount(np.asarray(corpus))
+        if not counts.all():
+            raise ValueError(
+                f"corpus has ids up to {len(counts) - 1}, but {int(np.argmin(counts))} is not among them: every word "
+                "of the vocabulary has to occur"
+            )
+        self.sample_size = sample_size
+        self.vocab_size = len(counts)
+        if sample_size >= self.vocab_size:
+            raise ValueError(
+                f"sample_size is {sample_size}, expected less than {self.vocab_size}, the words of the vocabulary: the "
+                "sampled ones are different from each other and from the target"
+            )
+        self.word_p = counts.astype(np.float64) ** power
+        self.word_p /= self.word_p.sum()
+        self._cumulative = np.cumsum(self.word_p)
+
+    def get_negative_sample(self, target: IntArray) -> IntArray:
+        """Targets (N,) -> (N, sample_size) int32."""
+        target = np.asarray(target)
+        N, S = len(target), self.sample_size
+        negatives = np.empty((N, S), np.int32)
+        done = 0
+        while done < N:
+            # All that are left, as if no row drew a word twice; the first row that did draws again, and those after it
+            # find other numbers.
+            state = np.random.get_state()  # noqa: NPY002
+            drawn = self._words(np.random.random_sample((N - done, S)), target[done:, None])  # noqa: NPY002
+            ordered = np.sort(drawn, axis=1)
+            repeats = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
+            if not len(repeats):
+                negatives[done:] = drawn
+                return negatives
+            good = int(repeats[0])
+            negatives[done : done + good] = drawn[:good]
+            np.random.set_state(state)  # noqa: NPY002
+            np.random.random_sample(good * S)  # noqa: NPY002
+            negatives[done + good] = self._one_by_one(int(target[done + good]))
+            done += good + 1
+        return negatives
+
+    def _words(self, u: FloatArray, target: IntArray) -> IntArray:
+        """Words for numbers u (N, S) in [0, 1), from a law without the targets (N, 1)."""
+        p = self.word_p[target]
+        below = self._cumulative[target] - p
+        x = u * (self._cumulative[-1] - p)
+        words: IntArray = self._cumulative.searchsorted(np.where(x < below, x, x + p), side="right")
+        return words.clip(0, self.vocab_size - 1)
+
+    def _one_by_one(self, target: int) -> IntArray:
+        p = self.word_p.copy()
+        p[target] = 0
+        p /= p.sum()
+        return np.random.choice(self.vocab_size, size=self.sample_size, replace=False, p=p)  # noqa: NPY002
+
+
+class NegativeSamplingLoss(Layer):
+    """Is this word the target? Sigmoid cross entropy of the target and of sample_size sampled words, summed.
+
+    Parameters
+    ----------
+    W : (V, E)
+    corpus : (L,) ids
+        Every id of the vocabulary occurs in it.
+    power : float
+    sample_size : int
+        Words drawn for each target, see `UnigramSampler`.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W",)
+
+    def __init__(self, W: FloatArray, corpus: Any, power: float = 0.75, sample_size: int = 5) -> None:
+        super().__init__(W)
+        self.sample_size = sample_size
+        self.sampler = UnigramSampler(corpus, power, sample_size)
+        self._columns = SigmoidWithLoss()
+        self._saved: tuple[FloatArray, IntArray, FloatArray] | None = None
+
+    def forward(self, h: FloatArray, target: IntArray) -> float:
+        """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch."""
+        target = np.asarray(target)
+        classes = np.concatenate([target[:, None], self.sampler.get_negative_sample(target)], axis=1, dtype=np.int64)
+        rows = ops.embedding_forward(self.params[0], classes)
+        self._saved = (h, classes, rows)
+        is_true = np.zeros(classes.shape, np.int32)
+        is_true[:, 0] = 1
+        return self._columns.forward(np.einsum("nse,ne->ns", rows, h), is_true)
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by h, (N, E)."""
+        h, classes, rows = saved(self._saved)
+        dscores = self._columns.backward(dout)
+        (dW,) = self.grads
+        ops.embedding_backward(classes, dscores[:, :, None] * h[:, None, :], len(dW), out=dW)
+        dh: FloatArray = np.einsum("ns,nse->ne", dscores, rows)
+        return dh
+
+
+class SampledClassesLoss(Layer):
+    """Base of the losses whose sampled classes the whole batch shares.
+
+    Parameters
+    ----------
+    params : W (V, E) and, where the loss has biases, b (V,)
+    num_sampled : int
+        S, how many classes are drawn for a batch.
+    rng : numpy Generator, optional
+        Draws them; a new one without a seed if there is none.
+
+    Attributes
+    ----------
+    row_grads : list of RowGrad
+        The gradients of the last forward call, for those who need no array of the parameters' size.
+    """
+
+    def __init__(self, *params: FloatArray, num_sampled: int, rng: np.random.Generator | None) -> None:
+        super().__init__(*params)
+        self.num_sampled = num_sampled
+        self.rng = np.random.default_rng() if rng is None else rng
+        self.row_grads: list[RowGrad] = []
+        self._dh: FloatArray | None = None
+
+    def candidates(self, target: IntArray) -> Candidates:
+        """The classes for targets (N,)."""
+        raise NotImplementedError
+
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+        """The loss of h (N, E) with targets (N,), and all gradients of its mean."""
+        raise NotImplementedError
+
+    def forward(self, h: FloatArray, target: IntArray) -> float:
+        """h (N, E), targets (N,) -> the mean loss. All gradients are computed here."""
+        loss, self._dh, dweights, dbiases = self.losses(h, target, self.candidates(target))
+        self.row_grads = [dweights] if dbiases is None else [dweights, dbiases]
+        return float(np.add.reduce(loss)) / max(len(loss), 1)
+
+    def input_gradient(self) -> FloatArray:
+        """The gradient by h, (N, E), without a change of ``grads``."""
+        return saved(self._dh)
+
+    def backward(self, dout: float = 1) -> FloatArray:
+        """Gradient by h, (N, E)."""
+        dh = saved(self._dh)
+        factor = dh.dtype.type(dout)
+        for grad, rows in zip(self.grads, self.row_grads, strict=True):
+            grad[...] = 0
+            grad[rows.indices] = rows.values * factor
+        return dh * factor
+
+
+class NCELoss(SampledClassesLoss):
+    """Noise-contrastive estimation, as ``tf.nn.nce_loss`` with its log-uniform sampler.
+
+    Parameters
+    ----------
+    W : (V, E)
+    b : (V,)
+    num_sampled : int
+    rng : numpy Generator, optional
+
+    Notes
+    -----
+    Ids are to be sorted by descending frequency. The classes drawn for a batch are all different where the vocabulary
+    is at least twice as large as the sample.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W", "b")
+
+    def __init__(
+        self, W: FloatArray, b: FloatArray, num_sampled: int = 64, *, rng: np.random.Generator | None = None
+    ) -> None:
+        super().__init__(W, b, num_sampled=num_sampled, rng=rng)
+
+    def candidates(self, target: IntArray) -> Candidates:
+        V = len(self.params[0])
+        unique = 2 * self.num_sampled <= V
+        return ops.log_uniform_candidates(self.num_sampled, V, target, unique=unique, rng=self.rng)
+
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+        W, b = self.params
+        return ops.nce_loss(W, b, target, h, candidates)
+
+
+class SampledSoftmaxLoss(NCELoss):
+    """Softmax over the target and the sampled classes, as ``tf.nn.sampled_softmax_loss``; arguments as of `NCELoss`."""
+
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+        W, b = self.params
+        return ops.sampled_softmax_loss(W, b, target, h, candidates)
+
+
+class SharedNegativeSamplingLoss(SampledClassesLoss):
+    """Negative sampling whose negatives the whole batch shares, which makes it a product of matrices.
+
+    Parameters
+    ----------
+    W : (V, E)
+    counts : (V,)
+        How often each word occurs.
+    num_sampled : int
+    power : float
+    rng : numpy Generator, optional
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("W",)
+
+    def __init__(
+        self,
+        W: FloatArray,
+        counts: IntArray,
+        num_sampled: int = 5,
+        power: float = 0.75,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(W, num_sampled=num_sampled, rng=rng)
+        self.table = ops.UnigramTable(counts, power=power)
+
+    def candidates(self, target: IntArray) -> Candidates:
+        return ops.unigram_candidates(self.table, self.num_sampled, target, rng=self.rng)
+
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+        return ops.negative_sampling_loss(self.params[0], target, h, candidates)

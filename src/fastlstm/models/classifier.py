@@ -1,0 +1,355 @@
+"""Sequence classifier: embedding, masked LSTM, the mean over the words of a text, and the probability of every class.
+
+The model of Theano's LSTM tutorial for sentiment analysis (deeplearning.net, lstm.py): the state is carried over
+padding, the states of the valid steps are averaged, dropout, softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
+from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
+from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.ops import checks, scalars
+
+if TYPE_CHECKING:
+    from fastlstm.training import Callback, History, OptimizerLike
+
+PADDING = -1  # an id of this value is no step
+IGNORED = -1  # a target of this value does not count
+POOLINGS = ("mean", "last")
+
+
+class SequenceClassifier(Model):
+    """Which class a sequence of ids belongs to: sentiment of a text, for instance.
+
+    Parameters
+    ----------
+    vocab_size, wordvec_size, hidden_size, num_classes : int
+    pooling : "mean" or "last"
+        What the output layer sees: the mean of the states over all valid steps, or the last state.
+    dropout : float from 0 to below 1
+        On the input of the output layer, while training.
+    seed : int, optional
+        Fixes the initial weights, the order of the training rows and the dropout masks.
+    dtype : "float32" or "float64"
+    gate_order : str
+        A permutation of "ifgo", in which the gates lie in the weights; Theano's tutorial has "ifog".
+
+    Attributes
+    ----------
+    classes : list of str or None
+        What the classes are called; saved with the model.
+
+    Notes
+    -----
+    Sequences xs are ids (N, T) in which -1 is padding: there the state is carried over unchanged. Or a list of id
+    sequences of different lengths. Or ids padded with whatever, together with ``lengths``. A batch is cut to its
+    longest sequence. The output layer sees zeros for a row without any valid step. Targets are classes (N,), one-hot
+    (N, C) is accepted; targets of -1 do not count. Metrics: "accuracy", the share of right answers; "error",
+    1 - accuracy.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "error")
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "classes")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
+        num_classes: int,
+        *,
+        pooling: str = "mean",
+        dropout: float = 0.0,
+        seed: int | None = None,
+        dtype: str = "float32",
+        gate_order: str = DEFAULT_GATE_ORDER,
+    ) -> None:
+        dtype = np.dtype(dtype).name
+        sizes = {
+            "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
+            "wordvec_size": scalars.integer("wordvec_size", wordvec_size, 1),
+            "hidden_size": scalars.integer("hidden_size", hidden_size, 1),
+            "num_classes": scalars.integer("num_classes", num_classes, 1),
+        }
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling is {pooling!r}, expected 'mean' or 'last'")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
+        checks.check_gate_order(gate_order)
+        options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
+        super().__init__({**sizes, **options}, seed)
+        self.classes: list[str] | None = None
+
+        weights = InitialWeights(self.rng, dtype)
+        self._embedding = TimeEmbedding(weights.embedding(vocab_size, wordvec_size))
+        self._lstm = TimeLSTM(*weights.lstm(wordvec_size, hidden_size), gate_order=gate_order)
+        self._pooling = TimeMeanPooling() if pooling == "mean" else None
+        self._dropout = TimeDropout(dropout, rng=self.rng)
+        self._output = TimeAffineWithLoss(*weights.affine(hidden_size, num_classes))
+        self._own_layers(
+            {
+                "embedding": self._embedding,
+                "lstm": self._lstm,
+                **({} if self._pooling is None else {"pooling": self._pooling}),
+                "output": self._output,
+            }
+        )
+        self._targets: IntArray | None = None
+        self._features: FloatArray | None = None
+        self._scores: FloatArray | None = None
+
+    # ----------------------------------------------------------------------------------------
+    # Sequences of different lengths
+    # ----------------------------------------------------------------------------------------
+
+    def check_sequences(self, xs: Any, lengths: Any = None) -> IntArray:
+        """Sequences as ids (N, T) with -1 for padding; raises if they are none.
+
+        Parameters
+        ----------
+        xs : (N, T) ids, or a sequence of N id sequences
+        lengths : (N,) integers from 0 to T, optional
+            How many ids of each row of an array count; what stands behind them is not read.
+        """
+        if not isinstance(xs, np.ndarray):
+            xs = pad_sequences(xs)
+        if xs.ndim != 2:
+            raise ValueError(f"xs has shape {xs.shape}, expected two axes, (examples, time steps)")
+        if xs.dtype.kind not in "iu":
+            raise TypeError(f"xs has dtype {xs.dtype}, expected integer ids")
+        ids: IntArray = xs if xs.dtype in (np.int32, np.int64) else xs.astype(np.int64)
+        if lengths is not None:
+            valid = checks.valid_steps(None, np.asarray(lengths), *ids.shape)
+            assert valid is not None
+            ids = np.where(valid, ids, ids.dtype.type(PADDING))
+        V = self.options["vocab_size"]
+        if ids.size and (ids.min() < PADDING or ids.max() >= V):
+            wrong = ids[(ids < PADDING) | (ids >= V)][0]
+            raise IndexError(f"xs holds {wrong}, expected 0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding")
+        return np.ascontiguousarray(ids)
+
+    def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
+        """Sequences xs (N, T), padded with -1, and their classes ts (N,); ts may be one-hot (N, C)."""
+        xs, ts = self.check_sequences(xs, lengths), np.asarray(ts)
+        C = self.options["num_classes"]
+        if ts.ndim == 2 and ts.shape[1] == C:
+            ts = ts.argmax(axis=-1)
+        if ts.ndim != 1:
+            raise ValueError(f"ts has shape {ts.shape}, expected classes, (examples,), or one-hot, (examples, {C})")
+        if ts.dtype.kind not in "iu":
+            raise TypeError(f"ts has dtype {ts.dtype}, expected integer classes")
+        if len(xs) != len(ts):
+            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        if ts.size and (ts.min() < IGNORED or ts.max() >= C):
+            wrong = ts[(ts < IGNORED) | (ts >= C)][0]
+            raise IndexError(f"ts holds {wrong}, expected 0 to {C - 1} (num_classes = {C}), or {IGNORED} to ignore it")
+        return xs, np.ascontiguousarray(ts, np.int64)
+
+    # ----------------------------------------------------------------------------------------
+    # Forward and backward
+    # ----------------------------------------------------------------------------------------
+
+    def forward(self, xs: IntArray, ts: Array, *, lengths: IntArray | None = None, training: bool = True) -> float:
+        """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
+        if lengths is not None or not isinstance(xs, np.ndarray):
+            xs = self.check_sequences(xs, lengths)
+        targets: IntArray = ts.argmax(axis=-1) if ts.ndim == 2 else ts
+        features = self._features_of(xs, training=training)
+        self._targets = targets
+        if training:
+            self._features, self._scores = features, None
+            return self._output.forward(features, targets)
+        self._features, self._scores = None, self._output.scores(features)
+        return ops.softmax_cross_entropy(self._scores, targets).loss
+
+    def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
+        """What the output layer projects, (N, H)."""
+        mask: BoolArray = xs >= 0
+        T = longest(mask)
+        mask = np.ascontiguousarray(mask[:, :T])
+        # Where the mask is False the LSTM reads nothing, so any id will do.
+        hs = self._lstm.forward(
+            self._embedding.forward(np.maximum(xs[:, :T], 0)), mask=None if mask.all() else mask, training=training
+        )
+        assert self._lstm.h is not None
+        pooled = self._lstm.h if self._pooling is None else self._pooling.forward(hs, mask)
+        self._dropout.train_flg = training and self._dropout.dropout_ratio > 0
+        return self._dropout.forward(pooled)
+
+    def _backward(self) -> None:
+        dpooled = self._dropout.backward(self._output.backward())
+        if self._pooling is None:
+            dxs = self._lstm.backward(None, dh_n=dpooled)
+        else:
+            dxs = self._lstm.backward(self._pooling.backward(dpooled))
+        self._embedding.backward(dxs)
+
+    @property
+    def loss_count(self) -> int:
+        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        if self._targets is None:
+            raise RuntimeError("batch_metrics was called before forward")
+        if self._scores is None:
+            assert self._features is not None
+            self._scores = self._output.scores(self._features)
+        count = self.loss_count
+        right = int((self._scores.argmax(axis=-1) == self._targets).sum())
+        values = {"accuracy": float(right), "error": float(count - right)}
+        return {name: (values[name], count) for name in names}
+
+    # ----------------------------------------------------------------------------------------
+    # Training and use
+    # ----------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        xs: Any,
+        ts: Any,
+        *,
+        epochs: int,
+        batch_size: int,
+        lengths: Any = None,
+        bucket_by_length: bool = False,
+        optimizer: OptimizerLike = "adam",
+        max_grad: float | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Any, ...] | None = None,
+        metrics: Sequence[str] = ("loss",),
+        callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
+        verbose: int | str = "auto",
+    ) -> History:
+        """Train. The arguments are those of `Model.fit`, and three more things are known here.
+
+        Parameters
+        ----------
+        xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
+        ts : (N,) classes, or one-hot (N, C)
+        lengths : (N,) integers, optional
+            How many ids of each row of an array xs count.
+        bucket_by_length : bool
+            Make batches of sequences of similar lengths, so that less padding is computed; still in a new order every
+            epoch. Needs shuffle.
+        validation_data : (xs, ts) or (xs, ts, lengths), optional
+        epochs, batch_size, optimizer, max_grad, validation_split, metrics, callbacks, shuffle, verbose
+            As in `Model.fit`.
+
+        Returns
+        -------
+        History
+            ``history[name]`` is a list, an entry an epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
+        """
+        from fastlstm.training.buckets import BucketTrainer
+        from fastlstm.training.loop import Trainer
+
+        if bucket_by_length and not shuffle:
+            raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
+        xs, ts = self.check_batch(xs, ts, lengths)
+        return (BucketTrainer if bucket_by_length else Trainer)(
+            self,
+            xs,
+            ts,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            max_grad=max_grad,
+            validation_split=validation_split,
+            validation_data=None if validation_data is None else self.check_batch(*validation_data),
+            metrics=metrics,
+            callbacks=callbacks,
+            shuffle=shuffle,
+            verbose=verbose,
+        ).run()
+
+    def evaluate(
+        self, xs: Any, ts: Any, *, lengths: Any = None, batch_size: int = 128, metrics: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
+        xs, ts = self.check_batch(xs, ts, lengths)
+        names = self.check_metrics(self.metric_names if metrics is None else metrics)
+        means = {name: RunningMean() for name in ("loss", *names)}
+        for rows in _batches_by_length(xs, scalars.integer("batch_size", batch_size, 1)):
+            add_batch(means, self, self.forward(xs[rows], ts[rows], training=False), names)
+        return {name: mean.value for name, mean in means.items()}
+
+    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
+        """Probabilities of every class.
+
+        Parameters
+        ----------
+        xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
+        lengths : (N,) integers, optional
+        batch_size : int
+
+        Returns
+        -------
+        (N, C) array
+        """
+        xs = self.check_sequences(xs, lengths)
+        out = np.empty((len(xs), self.options["num_classes"]), self.params[0].dtype)
+        for rows in _batches_by_length(xs, scalars.integer("batch_size", batch_size, 1)):
+            scores = self._output.scores(self._features_of(xs[rows], training=False))
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            out[rows] = scores / scores.sum(axis=-1, keepdims=True)
+        return out
+
+    def predict_classes(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> IntArray:
+        """The likeliest class of every sequence, (N,) int64."""
+        classes: IntArray = self.predict(xs, lengths=lengths, batch_size=batch_size).argmax(axis=-1)
+        return classes
+
+
+def pad_sequences(sequences: Sequence[Any]) -> IntArray:
+    """Id sequences of different lengths -> ids (N, T), T the longest, with -1 behind the end of the others."""
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    for i, array in enumerate(arrays):
+        if array.ndim != 1:
+            raise ValueError(f"xs[{i}] has shape {array.shape}, expected one axis of ids, (time steps,)")
+        if array.size and array.dtype.kind not in "iu":
+            raise TypeError(f"xs[{i}] has dtype {array.dtype}, expected integer ids")
+        if array.size and array.min() < 0:
+            raise IndexError(f"xs[{i}] holds {array.min()}; ids start at 0, and a list needs no padding")
+    narrow = all(array.dtype == np.int32 for array in arrays)
+    padded = np.full(
+        (len(arrays), max((len(array) for array in arrays), default=0)), PADDING, np.int32 if narrow else np.int64
+    )
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
+
+
+def longest(mask: BoolArray) -> int:
+    """Steps up to the last that is valid in any row of mask (N, T)."""
+    steps = np.flatnonzero(mask.any(axis=0))
+    return int(steps[-1]) + 1 if len(steps) else 0
+
+
+def row_lengths(xs: IntArray) -> IntArray:
+    """Of ids (N, T) with -1 for padding: the steps up to each row's last valid one, (N,)."""
+    mask = xs >= 0
+    if not mask.size:
+        return np.zeros(len(xs), np.int64)
+    ends: IntArray = xs.shape[1] - mask[:, ::-1].argmax(axis=1)
+    return np.where(mask.any(axis=1), ends, 0)
+
+
+def _batches_by_length(xs: IntArray, batch_size: int) -> list[IntArray]:
+    """All rows once, similar lengths together: the less padding, the faster."""
+    order = np.argsort(row_lengths(xs), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

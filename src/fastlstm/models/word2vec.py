@@ -1,0 +1,399 @@
+"""Word vectors: what stands near a word, from the word's vector.
+
+Mikolov et al. (2013), "Efficient estimation of word representations in vector space" (skip-gram) and "Distributed
+representations of words and phrases and their compositionality" (negative sampling, subsampling); TensorFlow's tutorial
+"Vector representations of words" (noise-contrastive estimation); Jean et al. (2015) (sampled softmax).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
+from fastlstm.layers import (
+    Embedding,
+    NCELoss,
+    SampledClassesLoss,
+    SampledSoftmaxLoss,
+    SharedNegativeSamplingLoss,
+)
+from fastlstm.models.model import Model, RunningMean
+from fastlstm.models.word_vectors import WordVectors
+from fastlstm.ops import scalars
+from fastlstm.ops.checks import check_choice
+
+if TYPE_CHECKING:
+    from fastlstm.training import Callback, History, OptimizerLike
+
+LOSSES = ("nce", "negative_sampling", "sampled_softmax")
+SENTENCE_END = -1
+
+
+class Word2Vec(Model):
+    """Skip-gram: each word's vector learns to tell its neighbours from other words.
+
+    Parameters
+    ----------
+    vocab_size, vector_size : int
+        V and E. For "nce" and "sampled_softmax" ids are to be sorted by descending frequency.
+    loss : "nce", "negative_sampling" or "sampled_softmax"
+        The first and the last draw num_sampled log-uniform classes for a whole batch, as TensorFlow does; the second
+        draws num_sampled by their frequency to the power of 3/4, see `fit`.
+    num_sampled : int
+        Sampled words.
+    window : int
+        The farthest neighbour; each word draws its own reach, from 1 to window.
+    counts : (V,) integers, optional
+        How often each word occurs. Without them ``fit`` counts its text.
+    seed : int, optional
+        Fixes the initial weights and all that is drawn.
+    dtype : "float32" or "float64"
+
+    Attributes
+    ----------
+    vectors : (V, E)
+        The words' vectors, the weights of the first layer.
+    vocabulary : list of V str or None
+        What the ids mean; needed wherever words stand instead of ids, and for the files of word2vec.
+    counts : (V,) int64 or None
+
+    Notes
+    -----
+    ``forward`` takes words xs (B,) and a neighbour of each, ts (B,). Initial weights are TensorFlow's for "nce" and
+    "sampled_softmax" (vectors uniform in -1 to 1, weights normal by 1/sqrt(E)), word2vec's for "negative_sampling"
+    (vectors uniform in -1 to 1 by 1/2E, weights zero).
+    """
+
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "word_counts")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        vector_size: int,
+        *,
+        loss: str = "nce",
+        num_sampled: int = 64,
+        window: int = 5,
+        counts: Any = None,
+        seed: int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        dtype = np.dtype(dtype).name
+        V = scalars.integer("vocab_size", vocab_size, 1)
+        E = scalars.integer("vector_size", vector_size, 1)
+        sizes = {
+            "vocab_size": V,
+            "vector_size": E,
+            "num_sampled": scalars.integer("num_sampled", num_sampled, 1),
+            "window": scalars.integer("window", window, 1),
+        }
+        check_choice("loss", loss, LOSSES)
+        check_choice("dtype", dtype, ("float32", "float64"))
+        super().__init__({**sizes, "loss": loss, "seed": seed, "dtype": dtype}, seed)
+
+        by_pairs = loss == "negative_sampling"
+        W = self.rng.random((V, E), np.float32)
+        W -= 0.5
+        W *= 1 / E if by_pairs else 2
+        self._embedding = Embedding(W.astype(dtype, copy=False))
+        weights = np.zeros((V, E), dtype)
+        self._output: SampledClassesLoss
+        if by_pairs:
+            self._output = SharedNegativeSamplingLoss(weights, np.ones(V, np.int64), num_sampled, rng=self.rng)
+        else:
+            weights[...] = self.rng.standard_normal((V, E), np.float32) / math.sqrt(E)
+            kind = NCELoss if loss == "nce" else SampledSoftmaxLoss
+            self._output = kind(weights, np.zeros(V, dtype), num_sampled, rng=self.rng)
+        self._own_layers({"embedding": self._embedding, "output": self._output})
+        self._counts: IntArray | None = None
+        self._words: WordVectors | None = None
+        self._count = 0
+        self.counts = counts
+
+    @property
+    def vectors(self) -> FloatArray:
+        return self._embedding.params[0]
+
+    @property
+    def counts(self) -> IntArray | None:
+        return self._counts
+
+    @counts.setter
+    def counts(self, counts: Any) -> None:
+        if counts is None:
+            self._counts = None
+            return
+        V = self.options["vocab_size"]
+        counts = np.asarray(counts)
+        if counts.shape != (V,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.any():
+            raise ValueError(
+                f"counts is {counts.dtype} of shape {counts.shape}, expected (V,) = {(V,)} whole numbers, not negative "
+                "and not all zero"
+            )
+        self._counts = counts.astype(np.int64)
+        if isinstance(self._output, SharedNegativeSamplingLoss):
+            self._output.table = ops.UnigramTable(self._counts)
+
+    @property
+    def word_counts(self) -> list[int] | None:
+        """The counts as a saved file holds them."""
+        return None if self._counts is None else self._counts.tolist()
+
+    @word_counts.setter
+    def word_counts(self, counts: list[int] | None) -> None:
+        self.counts = counts
+
+    # ----------------------------------------------------------------------------------------
+    # Forward and backward
+    # ----------------------------------------------------------------------------------------
+
+    def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
+        """Words xs (B,) and a neighbour of each, ts (B,)."""
+        xs, ts = self._check_ids("xs", xs, 0), self._check_ids("ts", ts, 0)
+        if xs.shape != ts.shape:
+            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
+        return xs, ts
+
+    def check_corpus(self, name: str, corpus: Any) -> IntArray:
+        """A text as ids (L,), -1 where a sentence ends; raises if there is nothing to learn in it."""
+        ids = self._check_ids(name, corpus, SENTENCE_END)
+        if not ((ids[1:] >= 0) & (ids[:-1] >= 0)).any():
+            raise ValueError(f"{name} has {len(ids)} ids, expected at least two words side by side in one sentence")
+        return ids
+
+    def _check_ids(self, name: str, ids: Any, low: int) -> IntArray:
+        ids = np.asarray(ids)
+        if ids.ndim != 1:
+            raise ValueError(f"{name} has shape {ids.shape}, expected one axis, (ids,)")
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
+        V = self.options["vocab_size"]
+        if len(ids) and (ids.min() < low or ids.max() >= V):
+            wrong = ids[(ids < low) | (ids >= V)][0]
+            raise IndexError(f"{name} holds {wrong}, expected {low} to {V - 1} (vocab_size = {V})")
+        return np.ascontiguousarray(ids, np.int64)
+
+    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:  # noqa: ARG002, nothing differs
+        """Words xs (B,), a neighbour of each ts (B,) -> loss. The sampled words are drawn anew; all share them."""
+        self._count = len(xs)
+        return self._output.forward(self._embedding.forward(xs), ts)
+
+    def _backward(self) -> None:
+        self._embedding.backward(self._output.backward())
+
+    def row_gradients(self) -> list[RowGrad]:
+        """The gradients of the last forward call, in the order of ``params``, without those of other words."""
+        assert self._embedding.idx is not None
+        rows = ops.embedding_backward_rows(self._embedding.idx, self._output.input_gradient())
+        return [rows, *self._output.row_grads]
+
+    def learn_pairs(self, xs: IntArray, ts: IntArray, lr: float) -> float:
+        """word2vec's rule for negative sampling, see `fit`: the mean loss of pairs (B,), each before its step.
+
+        As in Mikolov's program, the neighbours' vectors learn to tell the words: all words of a window move, instead of
+        one word several times. Pairs come both ways round, so it is the same objective; the first epoch learns more.
+        """
+        assert isinstance(self._output, SharedNegativeSamplingLoss)
+        self._count = len(xs)
+        return ops.negative_sampling_update(
+            self.vectors,
+            self._output.params[0],
+            ts,
+            xs,
+            self._output.table,
+            num_sampled=self.options["num_sampled"],
+            lr=lr,
+            seed=int(self.rng.integers(0, 2**64, dtype=np.uint64)),
+        )
+
+    @property
+    def loss_count(self) -> int:
+        return self._count
+
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        return dict.fromkeys(names, (0.0, 0))  # there is none but the loss
+
+    # ----------------------------------------------------------------------------------------
+    # Training and use
+    # ----------------------------------------------------------------------------------------
+
+    def fit(  # type: ignore[override] # one text instead of examples: the pairs are drawn from it
+        self,
+        corpus: Array,
+        *,
+        epochs: int,
+        batch_size: int | None = None,
+        optimizer: OptimizerLike | None = None,
+        final_lr: float | None = None,
+        max_grad: float | None = None,
+        subsample: float | None = 1e-3,
+        validation_data: Array | None = None,
+        metrics: Sequence[str] = ("loss",),
+        callbacks: Sequence[Callback] = (),
+        verbose: int | str = "auto",
+    ) -> History:
+        """Learn a text: one long array of ids. Its pairs are drawn piece by piece, anew in every epoch.
+
+        Parameters
+        ----------
+        corpus : (L,) ids
+            -1 ends a sentence; no pair reaches over it.
+        epochs : int
+            How often the text is read.
+        batch_size : int, optional
+            Pairs a batch: 128 unless given, for negative sampling by pairs 8192.
+        optimizer : str or optimizer, optional
+            Only the rows of the words that take part change. Unless given, SGD with a learning rate of 1, for negative
+            sampling 0.025.
+        final_lr : float, optional
+            The learning rate falls to it, evenly from batch to batch. Unless given it stays; for negative sampling
+            without an optimizer it falls to 0.0001.
+        max_grad : float, optional
+            Clip the gradients' global norm to it.
+        subsample : float, optional
+            A word that is the share f of the text stays with the probability sqrt(subsample / f) + subsample / f. None
+            for all words.
+        validation_data : (K,) ids, optional
+            Another text, evaluated after every epoch.
+        metrics, callbacks, verbose
+            As in `Model.fit`.
+
+        Returns
+        -------
+        History
+            ``history["loss"]`` is a list, an entry an epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
+
+        Notes
+        -----
+        Negative sampling with SGD and without max_grad is word2vec's own rule: a step a pair, each pair with negatives
+        of its own, and the learning rate is that of the sum of a pair's losses. With any other optimizer, and for the
+        other losses, a batch shares its sampled words and takes one step by the mean of its losses.
+        """
+        from fastlstm.training.skipgrams import SkipgramTrainer
+
+        corpus = self.check_corpus("corpus", corpus)
+        if validation_data is not None:
+            validation_data = self.check_corpus("validation_data", validation_data)
+        return SkipgramTrainer(
+            self,
+            corpus,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            final_lr=final_lr,
+            max_grad=max_grad,
+            subsample=subsample,
+            validation_data=validation_data,
+            metrics=metrics,
+            callbacks=callbacks,
+            verbose=verbose,
+        ).run()
+
+    def evaluate(
+        self,
+        xs: Array,
+        ts: Array | None = None,
+        *,
+        batch_size: int = 8192,
+        metrics: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """The loss, without learning; what is drawn for it depends on ``seed`` only.
+
+        Parameters
+        ----------
+        xs : (L,) ids
+            A text, all of whose pairs are taken once.
+        ts : (L,) ids, optional
+            With it, the pairs are xs and ts.
+        batch_size : int
+            Pairs that share their sampled words.
+        metrics : sequence of str, optional
+            There is none but "loss".
+        seed : int
+        """
+        batch_size = scalars.integer("batch_size", batch_size, 1)
+        self.check_metrics(() if metrics is None else metrics)
+        if ts is None:
+            xs, ts = ops.skipgram_pairs(self.check_corpus("xs", xs), self.options["window"], seed=seed)
+        else:
+            xs, ts = self.check_batch(xs, ts)
+        mean = RunningMean()
+        before, self._output.rng = self._output.rng, np.random.default_rng(seed)
+        try:
+            for start in range(0, len(xs), batch_size):
+                rows = slice(start, start + batch_size)
+                mean.add(self.forward(xs[rows], ts[rows]) * self._count, self._count)
+        finally:
+            self._output.rng = before
+        return {"loss": mean.value}
+
+    def predict(self, xs: IntArray) -> FloatArray:
+        """Probabilities of every word to stand near.
+
+        Parameters
+        ----------
+        xs : (B,) ids
+
+        Returns
+        -------
+        (B, V) array
+            The softmax over the whole vocabulary.
+        """
+        h = self._embedding.forward(self._check_ids("xs", xs, 0))
+        weights, *biases = self._output.params
+        scores: FloatArray = h @ weights.T
+        for b in biases:
+            scores += b
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        return scores
+
+    @property
+    def words(self) -> WordVectors:
+        """The vocabulary with its vectors; without a vocabulary the words are called "0", "1" ..."""
+        vocabulary = self.vocabulary or [str(i) for i in range(self.options["vocab_size"])]
+        if self._words is None or self._words.vocabulary != vocabulary:
+            self._words = WordVectors(vocabulary, self.vectors)
+        return self._words
+
+    def most_similar(self, word: str | int, topn: int = 10) -> list[tuple[str, float]]:
+        """The words whose vectors point the same way, and the cosines; see `WordVectors.most_similar`."""
+        return self.words.most_similar(word, topn)
+
+    def analogy(self, a: str | int, b: str | int, c: str | int, topn: int = 10) -> list[tuple[str, float]]:
+        """What is to c as b is to a, and the cosines; see `WordVectors.analogy`."""
+        return self.words.analogy(a, b, c, topn)
+
+    def save_word2vec_format(self, path: str | os.PathLike[str], binary: bool = False) -> None:
+        """Write words and vectors, without the rest of the model; see `WordVectors.save_word2vec_format`."""
+        self.words.save_word2vec_format(path, binary)
+
+    @classmethod
+    def load_word2vec_format(cls, path: str | os.PathLike[str], binary: bool = False, **options: Any) -> Self:
+        """A model with words and vectors of a file; see `WordVectors.load_word2vec_format`.
+
+        Parameters
+        ----------
+        path, binary
+            As there.
+        options
+            The keyword arguments of the constructor. What predicts the neighbours is new: the files have none of it.
+        """
+        words = WordVectors.load_word2vec_format(path, binary)
+        model = cls(*words.vectors.shape, **options)
+        model.vocabulary = words.vocabulary
+        model.vectors[...] = words.vectors
+        return model

@@ -1,0 +1,315 @@
+"""Words as vectors: neighbours, analogies, the files of word2vec, and how well vectors agree with people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastlstm.contract import FloatArray, IntArray
+from fastlstm.models.tensor_file import write_atomically
+from fastlstm.ops import scalars
+
+_BLOCK = 1024  # rows of a product with all vectors at once
+
+
+class Agreement(NamedTuple):
+    """spearman: rank correlation with people's judgements, over the ``used`` pairs; ``unknown`` ones have a word the
+    vocabulary lacks.
+    """
+
+    spearman: float
+    used: int
+    unknown: int
+
+
+class Accuracy(NamedTuple):
+    """accuracy: share of the ``used`` questions answered right; ``unknown`` ones have a word the vocabulary lacks."""
+
+    accuracy: float
+    used: int
+    unknown: int
+
+
+class WordVectors:
+    """A vocabulary and its vectors.
+
+    Parameters
+    ----------
+    vocabulary : sequence of V str
+    vectors : (V, E) float32 or float64
+        Kept, not copied.
+
+    Attributes
+    ----------
+    vocabulary : list of str
+    vectors : (V, E)
+    """
+
+    def __init__(self, vocabulary: Sequence[str], vectors: FloatArray) -> None:
+        if vectors.ndim != 2 or len(vectors) != len(vocabulary) or vectors.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"vectors is {vectors.dtype} of shape {vectors.shape}, expected float32 or float64 and "
+                f"{len(vocabulary)} rows, one for each word"
+            )
+        self.vocabulary = list(vocabulary)
+        self.vectors = vectors
+        self._id_of = {word: i for i, word in enumerate(self.vocabulary)}
+        if len(self._id_of) != len(self.vocabulary):
+            twice = next(word for i, word in enumerate(self.vocabulary) if self._id_of[word] != i)
+            raise ValueError(f"the vocabulary holds {twice!r} twice")
+
+    def __len__(self) -> int:
+        """V, the number of words."""
+        return len(self.vocabulary)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._id_of
+
+    def __getitem__(self, word: str) -> FloatArray:
+        """The vector of a word, (E,)."""
+        vector: FloatArray = self.vectors[self.id_of(word)]
+        return vector
+
+    def id_of(self, word: str | int) -> int:
+        """The row of a word; an id is its own."""
+        if isinstance(word, str):
+            if word not in self._id_of:
+                raise ValueError(f"{word!r} is not in the vocabulary of {len(self):,} words")
+            return self._id_of[word]
+        number = scalars.integer("word", word, 0)
+        if number >= len(self):
+            raise ValueError(f"the word's id is {number}, expected less than {len(self)}, the size of the vocabulary")
+        return number
+
+    def most_similar(self, word: str | int, topn: int = 10) -> list[tuple[str, float]]:
+        """The words whose vectors point the same way.
+
+        Parameters
+        ----------
+        word : str or int
+            A word or its id.
+        topn : int
+
+        Returns
+        -------
+        list of (word, cosine)
+            The likest first.
+        """
+        i = self.id_of(word)
+        unit = self._unit_vectors()
+        return self._nearest(unit, unit[i], (i,), topn)
+
+    def analogy(self, a: str | int, b: str | int, c: str | int, topn: int = 10) -> list[tuple[str, float]]:
+        """What is to c as b is to a: near b - a + c, all of length 1.
+
+        Parameters
+        ----------
+        a, b, c : str or int
+            Words or their ids; they are not among the answers.
+        topn : int
+
+        Returns
+        -------
+        list of (word, cosine)
+            The likeliest first.
+
+        References
+        ----------
+        Mikolov, Yih, Zweig (2013), "Linguistic regularities in continuous space word representations".
+        """
+        asked = self.id_of(a), self.id_of(b), self.id_of(c)
+        unit = self._unit_vectors()
+        i, j, k = asked
+        return self._nearest(unit, unit[j] - unit[i] + unit[k], asked, topn)
+
+    def similarity(self, a: str | int, b: str | int) -> float:
+        """The cosine between two words."""
+        u, v = _of_length_one(self.vectors[[self.id_of(a), self.id_of(b)]])
+        return float(u @ v)
+
+    def agreement(self, judged: Iterable[tuple[str, str, float]]) -> Agreement:
+        """How the cosines of pairs of words agree with people's judgements, such as ``datasets.wordsim353()``.
+
+        Parameters
+        ----------
+        judged : (word, word, score) each
+            Pairs with a word that the vocabulary lacks are left out.
+        """
+        judged = list(judged)
+        known = [(a, b, score) for a, b, score in judged if a in self and b in self]
+        if not known:
+            return Agreement(0.0, 0, len(judged))
+        unit = self._unit_vectors()
+        first, second = [self._id_of[a] for a, _, _ in known], [self._id_of[b] for _, b, _ in known]
+        cosines = (unit[first] * unit[second]).sum(axis=1)
+        scores = np.array([score for _, _, score in known])
+        return Agreement(rank_correlation(cosines, scores), len(known), len(judged) - len(known))
+
+    def accuracy(self, questions: Iterable[tuple[str, str, str, str]]) -> Accuracy:
+        """The share of analogies whose likeliest answer is right, such as ``datasets.questions_words()``.
+
+        Parameters
+        ----------
+        questions : (a, b, c, d) each
+            a is to b as c is to d. Questions with a word that the vocabulary lacks are left out.
+        """
+        questions = list(questions)
+        known = np.array([[self._id_of[w] for w in q] for q in questions if all(w in self for w in q)], np.int64)
+        if not len(known):
+            return Accuracy(0.0, 0, len(questions))
+        unit, right = self._unit_vectors(), 0
+        for start in range(0, len(known), _BLOCK):
+            a, b, c, d = known[start : start + _BLOCK].T
+            scores = (unit[b] - unit[a] + unit[c]) @ unit.T
+            rows = np.arange(len(a))
+            for asked in (a, b, c):
+                scores[rows, asked] = -np.inf
+            right += int((scores.argmax(axis=1) == d).sum())
+        return Accuracy(right / len(known), len(known), len(questions) - len(known))
+
+    def _unit_vectors(self) -> FloatArray:
+        return _of_length_one(self.vectors)
+
+    def _nearest(
+        self, unit: FloatArray, towards: FloatArray, without: Sequence[int], topn: int
+    ) -> list[tuple[str, float]]:
+        topn = min(scalars.integer("topn", topn, 0), len(self) - len(set(without)))
+        cosines = unit @ _of_length_one(towards[None])[0]
+        cosines[list(without)] = -np.inf
+        best = np.argpartition(-cosines, max(topn - 1, 0))[:topn]
+        best = best[np.argsort(-cosines[best], kind="stable")]
+        return [(self.vocabulary[i], float(cosines[i])) for i in best]
+
+    # ----------------------------------------------------------------------------------------
+    # Files
+    # ----------------------------------------------------------------------------------------
+
+    def save_word2vec_format(self, path: str | os.PathLike[str], binary: bool = False) -> None:
+        """Write the file of Mikolov's word2vec, which gensim and others read.
+
+        Parameters
+        ----------
+        path : path
+            An older file is replaced at once.
+        binary : bool
+            float32 as they are in memory, or as text with 9 digits, which is as exact.
+        """
+        V, E = self.vectors.shape
+        for word in self.vocabulary:
+            if not word or word.split() != [word]:
+                raise ValueError(f"the word {word!r} is empty or has a blank in it, which the format cannot hold")
+        rows = np.ascontiguousarray(self.vectors, "<f4")
+        if binary:
+            lines = (b"%s %s\n" % (w.encode(), row.tobytes()) for w, row in zip(self.vocabulary, rows, strict=True))
+        else:
+            form = "%s" + " %.9g" * E + "\n"
+            lines = ((form % (w, *row.tolist())).encode() for w, row in zip(self.vocabulary, rows, strict=True))
+        write_atomically(path, b"%d %d\n" % (V, E) + b"".join(lines))
+
+    @classmethod
+    def load_word2vec_format(cls, path: str | os.PathLike[str], binary: bool = False) -> WordVectors:
+        """Read a file of Mikolov's word2vec or of gensim.
+
+        Parameters
+        ----------
+        path : path
+        binary : bool
+            As the file was written.
+
+        Raises
+        ------
+        OSError
+            The file cannot be read.
+        ValueError
+            It is something else, damaged or cut short; the message says where.
+        """
+        path = Path(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, expected a file of word vectors")
+        content = path.read_bytes()
+        end = content.find(b"\n", 0, 64)
+        header = content[: max(end, 0)].split()
+        if len(header) != 2 or not all(number.isdigit() for number in header):
+            raise ValueError(
+                f"{path} is no word2vec file: its first line is {content[:40]!r}, expected the numbers of words and "
+                "of dimensions, such as b'50000 128'"
+            )
+        V, E = map(int, header)
+        if E == 0:
+            raise ValueError(f"{path} says that vectors have 0 dimensions")
+        smallest = V * (4 * E + 2) if binary else V * (2 * E + 1)
+        if len(content) - end - 1 < smallest:
+            other = "" if binary else "; is it a binary file?"
+            raise ValueError(
+                f"{path} is cut short: {V:,} words of {E} dimensions need at least {smallest:,} bytes, but "
+                f"{len(content) - end - 1:,} follow the first line{other}"
+            )
+        rows = _binary_rows(path, content, end + 1, V, E) if binary else _text_rows(path, content[end + 1 :], V, E)
+        vocabulary: list[str] = []
+        vectors = np.empty((V, E), np.float32)
+        for i, (word, row) in enumerate(rows):
+            try:
+                vocabulary.append(word.decode())
+            except UnicodeDecodeError:
+                raise ValueError(f"{path}, word {i + 1}: {word!r:.60} is no UTF-8") from None
+            vectors[i] = row
+        try:
+            return cls(vocabulary, vectors)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def _binary_rows(path: Path, content: bytes, at: int, V: int, E: int) -> Iterator[tuple[bytes, FloatArray]]:
+    for i in range(V):
+        blank = content.find(b" ", at)
+        # word2vec ends a vector with a line end, gensim does not.
+        word = content[at:blank].lstrip(b"\n")
+        if blank < 0 or not word or b"\n" in word or blank + 1 + 4 * E > len(content):
+            raise ValueError(f"{path} is damaged or cut short: there is no whole word {i + 1} of {V} at byte {at}")
+        yield word, np.frombuffer(content, "<f4", E, blank + 1)
+        at = blank + 1 + 4 * E
+    if content[at:].strip(b"\n"):
+        raise ValueError(f"{path} is damaged: {len(content) - at} bytes follow the last of {V} words")
+
+
+def _text_rows(path: Path, text: bytes, V: int, E: int) -> Iterator[tuple[bytes, FloatArray]]:
+    lines = text.removesuffix(b"\n").split(b"\n")
+    if len(lines) != V:
+        raise ValueError(f"{path} is damaged or cut short: {len(lines):,} lines of words, expected {V:,}")
+    for number, line in enumerate(lines, 2):
+        word, *numbers = line.split()[: E + 2] or [b""]
+        try:
+            row = np.array(numbers, np.float32)
+        except ValueError:
+            raise ValueError(f"{path}, line {number}: {line[:60]!r} is no word with {E} numbers") from None
+        if len(row) != E:
+            raise ValueError(f"{path}, line {number}: {len(line.split()) - 1} numbers, expected {E}")
+        yield word, row
+
+
+def rank_correlation(x: FloatArray, y: FloatArray) -> float:
+    """Spearman's: the correlation of the ranks, equals sharing the mean of theirs; (n,) each. 0 if all are equal."""
+    a, b = ranks(x), ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm else 0.0
+
+
+def ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, (n,); equals share the mean of theirs."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last: IntArray = np.cumsum(counts)
+    mean: FloatArray = last - (counts - 1) / 2
+    return mean[where]
+
+
+def _of_length_one(rows: FloatArray) -> FloatArray:
+    """Rows (n, E) divided by their lengths; zeros stay zeros."""
+    lengths = np.sqrt(np.einsum("ne,ne->n", rows, rows))[:, None]
+    lengths[lengths == 0] = 1
+    unit: FloatArray = rows / lengths
+    return unit

@@ -1,0 +1,136 @@
+"""Training word vectors on one long text, whose pairs are drawn piece by piece."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from fastlstm import ops
+from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.models.word2vec import Word2Vec
+from fastlstm.ops import scalars
+from fastlstm.optim import SGD
+from fastlstm.training.loop import OptimizerLike, Trainer
+
+PIECE = 1 << 16  # words whose pairs are in memory at once
+
+
+class SkipgramTrainer(Trainer):
+    """The training loop where a batch is the next pairs of a text; an epoch reads the text once.
+
+    Parameters
+    ----------
+    model : Word2Vec
+    corpus : (L,) ids
+    batch_size, optimizer, final_lr, subsample, validation_data, options
+        The arguments of ``Word2Vec.fit``.
+    """
+
+    unit = "word"
+
+    def __init__(
+        self,
+        model: Word2Vec,
+        corpus: IntArray,
+        *,
+        batch_size: int | None,
+        optimizer: OptimizerLike | None,
+        final_lr: float | None,
+        subsample: float | None,
+        validation_data: IntArray | None,
+        max_grad: float | None,
+        **options: Any,
+    ) -> None:
+        negative_sampling = model.options["loss"] == "negative_sampling"
+        if optimizer is None:
+            optimizer = SGD(0.025 if negative_sampling else 1.0)
+            if negative_sampling and final_lr is None:
+                final_lr = 1e-4
+        self.by_pairs = negative_sampling and max_grad is None and (optimizer == "sgd" or type(optimizer) is SGD)
+        if batch_size is None:
+            batch_size = 8192 if self.by_pairs else 128
+        self.final_lr = None if final_lr is None else scalars.finite("final_lr", final_lr, 0)
+        self.subsample = None if subsample is None else scalars.positive("subsample", subsample)
+        super().__init__(
+            model,
+            corpus,
+            corpus,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            max_grad=max_grad,
+            shuffle=True,  # what is drawn for an epoch is the words to keep and their reach
+            **options,
+        )
+        self.model: Word2Vec = model
+        if validation_data is not None:
+            self.validation_data = (validation_data,)  # type: ignore[assignment] # what evaluate takes
+        if model.counts is None:
+            model.counts = np.bincount(corpus[corpus >= 0], minlength=model.options["vocab_size"])
+        self._first_lr = self.optimizer.lr
+
+    def _checked(self, xs: IntArray, ts: IntArray) -> tuple[IntArray, IntArray]:
+        return xs, ts  # one checked text
+
+    @property
+    def units_per_batch(self) -> float:
+        return len(self.xs) / self.batches
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "epochs": self.epochs, "final_lr": self.final_lr, "subsample": self.subsample}
+
+    def _draw_order(self, rng: np.random.Generator) -> None:
+        """The text of this epoch and the batches of each of its pieces."""
+        keep_seed, reach_seed = rng.integers(0, 2**64, 2, np.uint64).tolist()
+        text = self.xs
+        if self.subsample is not None:
+            text = ops.subsample(text, self._keep(), seed=keep_seed)
+        window = self.model.options["window"]
+        piece = max(PIECE, self.batch_size)  # batches are whole, but for the last one of a piece
+        pieces = [slice(start, min(start + piece, len(text))) for start in range(0, len(text), piece)]
+        pairs = [
+            int(ops.skipgram_counts(text, window, start=own.start, stop=own.stop, seed=reach_seed).sum())
+            for own in pieces
+        ]
+        self._text, self._reach_seed, self._pieces = text, reach_seed, pieces
+        self._first_batches = [0, *accumulate(-(-count // self.batch_size) for count in pairs)]
+        self._at_hand: tuple[int, SkipgramPairs] | None = None
+        self.batches = self._first_batches[-1]
+
+    def _keep(self) -> FloatArray:
+        """With what probability each word stays, (V,)."""
+        assert self.model.counts is not None
+        assert self.subsample is not None
+        share = self.model.counts / self.model.counts.sum()
+        with np.errstate(divide="ignore"):  # a word that is not there stays
+            ratio = self.subsample / share
+        keep: FloatArray = np.sqrt(ratio) + ratio
+        return keep
+
+    def _pairs(self, batch: int) -> SkipgramPairs:
+        """The pairs of a batch of this epoch."""
+        number = bisect_right(self._first_batches, batch) - 1
+        if self._at_hand is None or self._at_hand[0] != number:
+            own = self._pieces[number]
+            window = self.model.options["window"]
+            pairs = ops.skipgram_pairs(self._text, window, start=own.start, stop=own.stop, seed=self._reach_seed)
+            self._at_hand = number, pairs
+        start = (batch - self._first_batches[number]) * self.batch_size
+        centers, contexts = self._at_hand[1]
+        return SkipgramPairs(centers[start : start + self.batch_size], contexts[start : start + self.batch_size])
+
+    def _learn(self, rows: slice | IntArray) -> None:  # noqa: ARG002, batches have their numbers
+        model, optimizer = self.model, self.optimizer
+        xs, ts = self._pairs(self.batch)
+        if self.final_lr is not None:
+            done = (self.epoch + self.batch / self.batches) / self.epochs
+            optimizer.lr = self._first_lr + (self.final_lr - self._first_lr) * done
+        if self.by_pairs:
+            loss = model.learn_pairs(xs, ts, optimizer.lr)
+            optimizer.step += 1
+        else:
+            loss = model.forward(xs, ts)
+            optimizer.update(model.params, model.row_gradients(), max_norm=self.max_grad)
+        self.means["loss"].add(loss * len(xs), len(xs))

@@ -1,1 +1,1 @@
-"""Benchmarks: every claim of speed, checked before it is timed. ``python -m benchmarks`` prints the table of bounds."""
+"""Benchmarks: every claim of speed, checked before it is timed. ``fastlstm bench`` runs them."""

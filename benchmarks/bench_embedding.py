@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, Case, agree
+from benchmarks.measure import OURS, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array, RowGrad
@@ -76,6 +76,7 @@ class AddAt(IntoOneArray):
         return self.dW
 
 
+@case_maker
 def dense_case(
     V: int, E: int, M: int, *, backend: str | None = None, peers: tuple[str, ...] = ("torch", "np.add.at")
 ) -> Case:
@@ -96,8 +97,7 @@ def dense_case(
             for side, call in sides.items():
                 agree(side, {"dW": call()}, {"dW": want}, TOLERANCE["float32"])
 
-    family = "dense embedding gradient" + (f", {backend}" if backend else "")
-    return Case(family, name_of(V, E, M), sides, check, backend=backend)
+    return Case("dense embedding gradient", name_of(V, E, M), sides, check, backend=backend)
 
 
 class OurRows:
@@ -110,6 +110,7 @@ class OurRows:
         return ops.embedding_backward_rows(*self._batches[(self._step - 1) % len(self._batches)])
 
 
+@case_maker
 def rows_case(V: int, E: int, M: int) -> Case:
     batches = inputs(V, E, M)
     ours = OurRows(batches)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case, agree
+from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array
@@ -59,6 +59,7 @@ class TextbookLinearCrossEntropy:
         return {"loss": np.asarray(loss), "dh": dh, "dW": dW, "db": db}
 
 
+@case_maker
 def linear_cross_entropy_case(
     M: int, H: int, V: int, memory: Memory, *, peers: tuple[str, ...] = ("torch", TEXTBOOK)
 ) -> Case:
@@ -120,6 +121,6 @@ def test_linear_cross_entropy(compare: Compare, benchmark: Any, size: tuple[int,
             extra = fresh_process.call(extra_memory, side, *size)
             benchmark.extra_info[f"{side} extra MB"] = extra / 1e6
             print(
-                f"{compared.family}, {compared.name}: {side} needs {extra / 1e6:.1f} MB beside its inputs, "
+                f"{compared.title}, {compared.name}: {side} needs {extra / 1e6:.1f} MB beside its inputs, "
                 f"{(extra - gradient_bytes(*size)) / 1e6:.1f} MB of them beside the gradients"
             )

@@ -12,8 +12,8 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare, Report
-from benchmarks.measure import FULL, OURS, QUICK, TEXTBOOK, Case, Comparison, Effort, agree, compare
-from fastlstm import ops, use_backend
+from benchmarks.measure import FULL, OURS, QUICK, TEXTBOOK, TUNED, Case, Comparison, Effort, agree, case_maker, compare
+from fastlstm import get_backend, ops, use_backend
 from fastlstm.contract import BOOK_GATE_ORDER, DEFAULT_GATE_ORDER, TOLERANCE, Array
 
 # (N, T, D, H)
@@ -27,6 +27,7 @@ SHAPES = {
     "imdb": (16, 100, 128, 128),
     "one": (1, 100, 256, 256),
 }
+QUICK_SHAPES = ("addition", "rnnlm", "char", "one")
 # So little work that the calls' overhead decides; not part of the mean.
 SINE = {"sine": (10, 25, 1, 20)}
 WIDE = ("ptb", "nmt")  # H >= 650: the share of the peak is taken there
@@ -42,9 +43,21 @@ ONLY_AVX2 = {
 }
 
 
-def inputs(name: str, gates: int) -> dict[str, Array]:
-    """xs, Wx, Wh, b and dhs of a shape, all non-zero."""
-    N, T, D, H = {**SHAPES, **SINE}[name]
+Shape = str | tuple[int, int, int, int]  # one of the names above, or N, T, D, H
+
+
+def sizes(shape: Shape) -> tuple[int, int, int, int]:
+    N, T, D, H = {**SHAPES, **SINE}[shape] if isinstance(shape, str) else shape
+    return N, T, D, H
+
+
+def title(shape: Shape) -> str:
+    return f"{shape if isinstance(shape, str) else ''}{sizes(shape)}".replace(" ", "")
+
+
+def inputs(shape: Shape, gates: int) -> dict[str, Array]:
+    """xs, Wx, Wh, b and dhs of a shape, all non-zero. With 3 gates, a GRU's, b holds two biases."""
+    N, T, D, H = sizes(shape)
     rng = np.random.default_rng(0)
 
     def draw(*shape: int, scale: float = 0.1) -> Array:
@@ -55,14 +68,14 @@ def inputs(name: str, gates: int) -> dict[str, Array]:
         "xs": draw(N, T, D, scale=1.0),
         "Wx": draw(D, gates * H, scale=D**-0.5),
         "Wh": draw(H, gates * H, scale=H**-0.5),
-        "b": draw(gates * H),
+        "b": draw(2, gates * H) if gates == 3 else draw(gates * H),
         "dhs": draw(N, T, H),
     }
 
 
-def operations(name: str, gates: int) -> float:
+def operations(shape: Shape, gates: int) -> float:
     """Multiplications and additions of the matrix products, forward and backward (twice as many)."""
-    N, T, D, H = {**SHAPES, **SINE}[name]
+    N, T, D, H = sizes(shape)
     return 3.0 * 2 * N * T * (D + H) * gates * H
 
 
@@ -102,11 +115,11 @@ class TextbookLSTM:
 
 
 @functools.cache
-def definition(side: Callable[..., Any], name: str, gates: int) -> dict[str, Array]:
+def definition(side: Callable[..., Any], shape: Shape, gates: int) -> dict[str, Array]:
     """The results of ``side`` with the numpy backend in float64."""
     with use_backend("numpy"):
         results: dict[str, Array] = side(
-            **{array: values.astype(np.float64) for array, values in inputs(name, gates).items()}
+            **{array: values.astype(np.float64) for array, values in inputs(shape, gates).items()}
         ).results()
     return results
 
@@ -123,28 +136,34 @@ def check_recurrent(sides: dict[str, Any], want: Callable[[], dict[str, Array]])
     return check
 
 
+@case_maker
 def lstm_case(
-    name: str, *, backend: str | None = None, threads: int = machine.CORES, peers: tuple[str, ...] = ("torch", TEXTBOOK)
+    shape: Shape,
+    *,
+    backend: str | None = None,
+    threads: int = machine.CORES,
+    peers: tuple[str, ...] = ("torch", TUNED, "keras", TEXTBOOK),
 ) -> Case:
-    arrays = inputs(name, 4)
+    arrays = inputs(shape, 4)
     sides: dict[str, Any] = {OURS: OurLSTM(**arrays)}
     if "torch" in peers and (torch := machine.torch_or_none()):
         from benchmarks import torch_peers
 
         sides["torch"] = torch_peers.Recurrent(torch.nn.LSTM, **arrays)
+        if TUNED in peers:
+            sides[TUNED] = torch_peers.Recurrent(torch.nn.LSTM, **arrays, time_first=True)
+    if "keras" in peers and machine.keras_or_none():
+        from benchmarks import keras_peers
+
+        sides["keras"] = keras_peers.LSTM(**arrays)
     if TEXTBOOK in peers:
         sides[TEXTBOOK] = TextbookLSTM(**arrays)
-    family = "LSTM forward + backward" if name in SHAPES else "LSTM, small calls"
-    family += f", {threads} thread" if threads == 1 else ""
-    if backend:
-        family += f", {backend}"
-    shape = {**SHAPES, **SINE}[name]
     return Case(
-        family,
-        f"{name} {shape}".replace(" ", ""),
+        "LSTM, small calls" if shape in SINE else "LSTM forward + backward",
+        title(shape),
         sides,
-        check_recurrent(sides, lambda: definition(OurLSTM, name, 4)),
-        operations(name, 4),
+        check_recurrent(sides, lambda: definition(OurLSTM, shape, 4)),
+        operations(shape, 4),
         backend,
         threads,
     )
@@ -158,8 +177,19 @@ def seconds_beside_torch(names: list[str], *effort: Any) -> list[dict[str, list[
 def compare_with_avx2_only(names: list[str], effort: Effort) -> list[Comparison]:
     """Both sides in a process in which neither may use more than AVX2."""
     times = fresh_process.call(seconds_beside_torch, names, *astuple(effort), environment=ONLY_AVX2)
+
+    def again(name: str) -> Callable[[Effort], Comparison]:
+        return lambda effort: compare_with_avx2_only([name], effort)[0]
+
     return [
-        Comparison("LSTM forward + backward, AVX2 only", name, seconds, operations(name, 4))
+        Comparison(
+            "LSTM forward + backward",
+            title(name),
+            seconds,
+            operations(name, 4),
+            f"{get_backend()} AVX2",
+            again=again(name),
+        )
         for name, seconds in zip(names, times, strict=True)
     ]
 

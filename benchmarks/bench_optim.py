@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case, agree
+from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from fastlstm import ops
 from fastlstm.contract import TOLERANCE, Array
 
@@ -61,6 +61,7 @@ class TextbookAdam:
         self._adam.update(self.params, self._grads)
 
 
+@case_maker
 def adam_case(*, clip: bool, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Case:
     makers: dict[str, Callable[[], Any]] = {OURS: lambda: OurAdam(clip=clip)}
     if "torch" in peers and machine.torch_or_none():
@@ -82,7 +83,7 @@ def adam_case(*, clip: bool, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Ca
             agree(side, got, want, TOLERANCE["float32"])
 
     millions = sum(int(np.prod(shape)) for shape in SHAPES) / 1e6
-    return Case("clipping and Adam" if clip else "Adam", f"{millions:.1f}M parameters", sides, check)
+    return Case("clipping and Adam" if clip else "Adam", f"{millions:.1f}M parameters", sides, check, memory=False)
 
 
 @pytest.mark.parametrize("clip", [False, True], ids=["plain", "clipped"])

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks import machine, textbook
-from benchmarks.bench_lstm import SHAPES, check_recurrent, definition, inputs, operations
+from benchmarks.bench_lstm import SHAPES, check_recurrent, definition, inputs, operations, title
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case
+from benchmarks.measure import OURS, TEXTBOOK, Case, case_maker
 from fastlstm import ops
 from fastlstm.contract import Array
 
@@ -41,6 +41,7 @@ class TextbookRNN:
         return {"hs": hs, "dxs": dxs, **dict(zip(("dWx", "dWh", "db"), self._layer.grads, strict=True))}
 
 
+@case_maker
 def rnn_case(name: str, *, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Case:
     arrays = inputs(name, 1)
     sides: dict[str, Any] = {OURS: OurRNN(**arrays)}
@@ -52,7 +53,7 @@ def rnn_case(name: str, *, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Case
         sides[TEXTBOOK] = TextbookRNN(**arrays)
     return Case(
         "tanh RNN forward + backward",
-        f"{name} {SHAPES[name]}".replace(" ", ""),
+        title(name),
         sides,
         check_recurrent(sides, lambda: definition(OurRNN, name, 1)),
         operations(name, 1),

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case, agree
+from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array, Candidates, FloatArray
@@ -111,6 +111,7 @@ def check_step(with_torch: bool) -> None:
         agree("torch", {"loss": loss, **peer.tables()}, want, TOLERANCE["float32"])
 
 
+@case_maker
 def nce_case(*, backend: str | None = None, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Case:
     sides: dict[str, Any] = {OURS: OurNCEStep(tables(), batches())}
     if "torch" in peers and machine.torch_or_none():
@@ -119,8 +120,7 @@ def nce_case(*, backend: str | None = None, peers: tuple[str, ...] = ("torch", T
         sides["torch"] = torch_peers.NCEStep(**tables(), batches=batches(), num_sampled=S, lr=LR)
     if TEXTBOOK in peers:
         sides[TEXTBOOK] = TextbookNCEStep(tables(), batches())
-    family = "NCE step" + (f", {backend}" if backend else "")
-    return Case(family, f"V{V} E{E} B{B} S{S}", sides, lambda: check_step("torch" in sides), backend=backend)
+    return Case("NCE step", f"V{V} E{E} B{B} S{S}", sides, lambda: check_step("torch" in sides), backend=backend)
 
 
 def test_nce_step(compare: Compare) -> None:

@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, Case, agree
+from benchmarks.measure import OURS, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray, RowGrad
-from fastlstm.models import Seq2seq
+from fastlstm.models import Model, Seq2seq, SequenceClassifier
 from fastlstm.optim import Adam
 
 Batches = Sequence[tuple[IntArray, IntArray]]
@@ -30,14 +30,14 @@ LOSS_TOLERANCE = 1e-4
 
 
 # --------------------------------------------------------------------------------------------
-# Sequence to sequence
+# Sequence to sequence, and classes of texts
 # --------------------------------------------------------------------------------------------
 
 ADAM_LR, ADAM_MAX_NORM = 1e-3, 5.0
 
 
-class OurSeq2seq:
-    def __init__(self, model: Seq2seq, batches: Batches) -> None:
+class OurModel:
+    def __init__(self, model: Model, batches: Batches) -> None:
         self._model = model
         self._optimizer = Adam(ADAM_LR)
         self._batches = batches
@@ -58,12 +58,30 @@ def seq2seq_case(name: str, V: int, target_V: int, D: int, H: int, *, N: int, S:
     batches = [(text_ids(rng, V, N, S), text_ids(rng, target_V, N, T)) for _ in range(BATCHES)]
     model = Seq2seq(V, D, H, target_vocab_size=target_V, seed=1)
     weights = {parameter: array.copy() for parameter, array in model.named_parameters()}
-    sides: dict[str, Callable[[], float]] = {OURS: OurSeq2seq(model, batches)}
+    sides: dict[str, Callable[[], float]] = {OURS: OurModel(model, batches)}
     if machine.torch_or_none():
         from benchmarks import torch_peers
 
         sides["torch"] = torch_peers.Seq2seq(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
     return Case("training step", f"{name} V{target_V} D{D} H{H} N{N}", sides, equal_losses(sides))
+
+
+def classifier_case(name: str, V: int, D: int, H: int, *, N: int, T: int) -> Case:
+    """Texts of T/2 to T ids, padded to the longest, T."""
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(BATCHES):
+        lengths = np.append(T, rng.integers(T // 2, T + 1, N - 1))
+        xs = np.where(np.arange(T) < lengths[:, None], text_ids(rng, V, N, T), -1)
+        batches.append((xs, rng.integers(0, 2, N)))
+    model = SequenceClassifier(V, D, H, 2, seed=1)
+    weights = {parameter: array.copy() for parameter, array in model.named_parameters()}
+    sides: dict[str, Callable[[], float]] = {OURS: OurModel(model, batches)}
+    if machine.torch_or_none():
+        from benchmarks import torch_peers
+
+        sides["torch"] = torch_peers.Classifier(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
+    return Case("training step", f"{name} V{V} D{D} H{H} N{N} T{T}", sides, equal_losses(sides))
 
 
 # --------------------------------------------------------------------------------------------
@@ -159,7 +177,7 @@ def language_model_case(name: str, V: int, D: int, H: int, layers: int, *, tied:
 
 
 # --------------------------------------------------------------------------------------------
-# The four models
+# The models
 # --------------------------------------------------------------------------------------------
 
 
@@ -174,28 +192,46 @@ def equal_losses(sides: Mapping[str, Callable[[], float]]) -> Callable[[], None]
     return check
 
 
+@case_maker
 def addition_case() -> Case:
     return seq2seq_case("addition", 13, 13, 16, 128, N=128, S=7, T=5)
 
 
+@case_maker
 def small_language_model_case() -> Case:
     return language_model_case("RNNLM 100", 10_000, 100, 100, 1, tied=False, N=20, T=35)
 
 
+@case_maker
+def medium_language_model_case() -> Case:
+    return language_model_case("RNNLM 2x200", 10_000, 200, 200, 2, tied=False, N=20, T=20)
+
+
+@case_maker
 def large_language_model_case() -> Case:
     return language_model_case("RNNLM 2x650 tied", 10_000, 650, 650, 2, tied=True, N=20, T=35)
 
 
+@case_maker
 def translation_case() -> Case:
     return seq2seq_case("NMT", 6500, 8778, 256, 1024, N=64, S=18, T=18)
+
+
+@case_maker
+def sentiment_case() -> Case:
+    return classifier_case("sentiment", 10_000, 128, 128, N=16, T=100)
 
 
 CASES = {
     "addition": addition_case,
     "RNNLM 100": small_language_model_case,
+    "RNNLM 2x200": medium_language_model_case,
     "RNNLM 2x650 tied": large_language_model_case,
     "NMT": translation_case,
+    "sentiment": sentiment_case,
 }
+
+QUICK = ("addition", "RNNLM 100", "sentiment")
 
 
 @pytest.mark.parametrize("name", CASES)

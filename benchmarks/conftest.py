@@ -51,7 +51,7 @@ def compare(benchmark: Any, report: Report) -> Compare:
     """Checks a case and times it, unless timing is off: our calls by pytest-benchmark, the peers' in turn with them."""
 
     def check_and_time(case: Case) -> Comparison | None:
-        benchmark.group = case.family
+        benchmark.group = f"{case.family}, {case.name}"
         with use_backend(case.backend or get_backend()), machine.same_threads(case.threads):
             measure.check(case)
             if benchmark.disabled:
@@ -77,7 +77,7 @@ def _time(benchmark: Any, case: Case) -> Comparison:
 
     benchmark.pedantic(case.sides[OURS], setup=peers_in_turn, rounds=plan.rounds * plan.calls[OURS], iterations=1)
     times[OURS] = list(benchmark.stats.stats.data)
-    return Comparison(case.family, case.name, times, case.operations)
+    return measure.record(case, times)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -85,7 +85,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not compared:
         return
     terminalreporter.section("how many times faster than the peers")
-    for family, members in itertools.groupby(compared, lambda comparison: comparison.family):
+    for family, members in itertools.groupby(compared, lambda comparison: comparison.title):
         comparisons = list(members)
         for comparison in comparisons:
             terminalreporter.write_line(comparison.line())

@@ -10,22 +10,26 @@ a large block is freed first, after which it keeps them, as in a process that tr
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.markdown import seconds as in_unit
 from fastlstm import get_backend, use_backend
 from fastlstm.contract import Array
 
 OURS = "fastlstm"
 
 TEXTBOOK = "textbook"
+TUNED = "torch, tuned"  # with a common setting that helps torch here
 
 # Seconds until a side's threads sleep.
 PAUSE = 0.02
@@ -60,6 +64,34 @@ FULL = Effort(2.0, 5, 0.02)
 QUICK = Effort(0.2, 3, 0.01)
 
 
+class Recipe(NamedTuple):
+    """The call that makes a case: it can be made again, in another process too."""
+
+    module: str
+    function: str
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+
+    def make(self) -> Case:
+        function = getattr(importlib.import_module(self.module), self.function)
+        # JSON, which carries recipes to other processes, knows no tuples.
+        arguments = (tuple(value) if isinstance(value, list) else value for value in self.arguments)
+        case: Case = function(*arguments, **self.keywords)
+        return case
+
+
+def case_maker(function: Callable[..., Case]) -> Callable[..., Case]:
+    """Decorates a function that makes a case of numbers and words: the case then knows how it was made."""
+
+    @functools.wraps(function)
+    def make(*arguments: Any, **keywords: Any) -> Case:
+        case = function(*arguments, **keywords)
+        case.recipe = Recipe(function.__module__, function.__name__, arguments, keywords)
+        return case
+
+    return make
+
+
 @dataclass
 class Case:
     """One comparison: the same work done by several sides.
@@ -78,6 +110,10 @@ class Case:
         Ours; None is the one that fastlstm chooses.
     threads : int
         Of every side.
+    memory : bool
+        Whether the memory of a side's first call says something: not where one side keeps what another gets.
+    recipe : Recipe or None
+        How it was made, by `case_maker`.
     """
 
     family: str
@@ -87,16 +123,42 @@ class Case:
     operations: float = 0.0
     backend: str | None = None
     threads: int = machine.CORES
+    memory: bool = True
+    recipe: Recipe | None = None
 
 
 @dataclass
 class Comparison:
-    """The times of a case, in seconds."""
+    """The times of a case, in seconds.
+
+    Attributes
+    ----------
+    family, name, operations, backend, threads
+        Those of the case; the backend is the one that ran.
+    recipe : Recipe or None
+        The case's, if the memory of its sides says something.
+    seconds : dict of side to list of float
+    again : callable or None
+        Measures the case once more, with the given effort.
+    extra_bytes : dict of side to int
+        Memory that a first call needs beside its inputs, its results included, where that was measured.
+    """
 
     family: str
     name: str
     seconds: Mapping[str, list[float]]
     operations: float = 0.0
+    backend: str = ""
+    threads: int = machine.CORES
+    recipe: Recipe | None = None
+    again: Callable[[Effort], Comparison] | None = None
+    extra_bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """What is compared, without the size."""
+        words = [self.family, self.backend or "", "1 thread" if self.threads == 1 else ""]
+        return ", ".join(word for word in words if word)
 
     def median(self, side: str = OURS) -> float:
         return statistics.median(self.seconds[side])
@@ -116,36 +178,32 @@ class Comparison:
 
     def line(self) -> str:
         sides = [
-            f"{side} {_in_unit(self.median(side))} ±{self.spread(side) / 2:.0%}"
+            f"{side} {in_unit(self.median(side))} ±{self.spread(side) / 2:.0%}"
             + ("" if side == OURS else f", {self.ratio(side):.2f}x")
             for side in self.seconds
         ]
         if self.operations:
             sides.insert(1, f"{self.flops() / 1e9:.0f} GFLOP/s")
-        return f"{self.family}, {self.name}: {'; '.join(sides)}"
+        return f"{self.title}, {self.name}: {'; '.join(sides)}"
 
     def as_json(self) -> dict[str, Any]:
         return {
             "family": self.family,
             "name": self.name,
+            "backend": self.backend,
+            "threads": self.threads,
             "sides": {
                 side: {
                     "median_s": self.median(side),
                     "spread": self.spread(side),
                     "calls": len(self.seconds[side]),
                     "ratio": self.ratio(side),
+                    "extra_bytes": self.extra_bytes.get(side),
                 }
                 for side in self.seconds
             },
             "gflops": self.flops() / 1e9,
         }
-
-
-def _in_unit(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
 
 
 # --------------------------------------------------------------------------------------------
@@ -218,7 +276,16 @@ def compare(case: Case, effort: Effort) -> Comparison:
         for _ in range(rounds.rounds):
             for side in case.sides:
                 times[side] += rounds.turn(case, side)
-    return Comparison(case.family, case.name, times, case.operations)
+        return record(case, times)
+
+
+def record(case: Case, times: Mapping[str, list[float]]) -> Comparison:
+    """What was measured of a case, with the backend that is chosen now."""
+    recipe = case.recipe if case.memory else None
+    again = case.recipe and (lambda effort, make=case.recipe.make: compare(make(), effort))
+    return Comparison(
+        case.family, case.name, times, case.operations, case.backend or get_backend(), case.threads, recipe, again
+    )
 
 
 # --------------------------------------------------------------------------------------------

@@ -1,22 +1,19 @@
-"""The table of what was promised: bound, goal and what this machine measures.
-
-``python -m benchmarks`` measures every row and prints it; ``--quick`` takes less time for each, ``--only WORD`` picks
-rows, ``--json FILE`` writes all figures.
-"""
+"""The rows of the suite: which cases are measured, and what was promised of them, bound and goal."""
 
 from __future__ import annotations
 
-import argparse
-import json
+import importlib.util
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from statistics import geometric_mean
 from typing import Any
 
 from benchmarks import (
+    bench_dlfs2,
     bench_embedding,
+    bench_gru,
     bench_losses,
     bench_lstm,
     bench_optim,
@@ -28,7 +25,7 @@ from benchmarks import (
     measure,
 )
 from benchmarks.machine import say
-from benchmarks.measure import FULL, OURS, QUICK, TEXTBOOK, Case, Comparison, Effort
+from benchmarks.measure import OURS, TEXTBOOK, Case, Comparison, Effort
 
 MEGABYTE = 1e6
 
@@ -41,7 +38,7 @@ class Figure:
     value: float
     bound: float
     goal: float
-    unit: str = "x"
+    unit: str = "x"  # "x", "%", "MB" or "", a share
     smaller: bool = False
 
     def verdict(self) -> str:
@@ -52,18 +49,41 @@ class Figure:
     def _reaches(self, limit: float) -> bool:
         return self.value <= limit if self.smaller else self.value >= limit
 
-    def show(self, value: float) -> str:
-        return f"{value:.0f} %" if self.unit == "%" else f"{value:.2f}{self.unit}"
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "value": self.value,
+            "unit": self.unit,
+            "bound": self.bound,
+            "goal": self.goal,
+            "reaches": self.verdict(),
+        }
+
+
+class OutOfTimeError(Exception):
+    """The run's deadline has passed."""
 
 
 @dataclass
 class Run:
-    """One run over the table: how long to time each case, and everything timed so far."""
+    """One run over the table: how long to time each case, whether to take few of the sizes, and everything timed."""
 
     effort: Effort
+    quick: bool = False
+    deadline: float = math.inf  # by time.perf_counter(); no case begins after it
     comparisons: list[Comparison] = field(default_factory=list)
 
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Of the recurrent layers."""
+        return bench_lstm.QUICK_SHAPES if self.quick else tuple(bench_lstm.SHAPES)
+
+    def check_time(self) -> None:
+        if time.perf_counter() > self.deadline:
+            raise OutOfTimeError
+
     def time(self, case: Case) -> Comparison:
+        self.check_time()
         comparison = measure.compare(case, self.effort)
         self.add(comparison)
         return comparison
@@ -86,21 +106,24 @@ def mean_over(comparisons: Sequence[Comparison], peer: str, side: str = OURS) ->
 
 
 def lstm_rows(run: Run) -> list[Figure]:
-    comparisons = {name: run.time(bench_lstm.lstm_case(name)) for name in bench_lstm.SHAPES}
-    eight = list(comparisons.values())
-    peak = machine.fma_peak()
-    say(f"  multiply-add peak of {machine.CORES} cores: {peak:.0f} GFLOP/s")
+    comparisons = {name: run.time(bench_lstm.lstm_case(name)) for name in run.shapes}
+    shapes = list(comparisons.values())
     figures = []
     if machine.torch_or_none():
         slowest = min(comparisons, key=lambda name: comparisons[name].ratio("torch"))
         figures += [
-            Figure("LSTM forward + backward against torch, mean of eight shapes", mean_over(eight, "torch"), 1.5, 2.0),
+            Figure(
+                f"LSTM forward + backward against torch, mean of {len(shapes)} shapes",
+                mean_over(shapes, "torch"),
+                1.5,
+                2.0,
+            ),
             Figure(f"the slowest of them ({slowest})", comparisons[slowest].ratio("torch"), 1.0, 1.2),
         ]
-    for name in bench_lstm.WIDE:
-        share = 100 * comparisons[name].flops() / 1e9 / peak
+    for name in set(bench_lstm.WIDE) & set(run.shapes) if machine.can_probe() else ():
+        share = 100 * comparisons[name].flops() / 1e9 / machine.fma_peak()
         figures.append(Figure(f"share of the multiply-add peak, {name}", share, 75, 90, unit="%"))
-    figures.append(Figure("LSTM forward + backward against the textbook code", mean_over(eight, TEXTBOOK), 8, 15))
+    figures.append(Figure("LSTM forward + backward against the textbook code", mean_over(shapes, TEXTBOOK), 8, 15))
     return figures
 
 
@@ -121,8 +144,13 @@ def sine_row(run: Run) -> list[Figure]:
     return [Figure("sine-sized calls against torch", comparison.ratio("torch"), 5, 10)]
 
 
+def gru_row(run: Run) -> list[Figure]:
+    eight = run.time_all(bench_gru.gru_case(name) for name in run.shapes)
+    return [Figure("GRU forward + backward against torch, mean", mean_over(eight, "torch"), 1.5, 2.5)]
+
+
 def rnn_row(run: Run) -> list[Figure]:
-    eight = run.time_all(bench_rnn.rnn_case(name, peers=("torch",)) for name in bench_lstm.SHAPES)
+    eight = run.time_all(bench_rnn.rnn_case(name) for name in run.shapes)
     return [Figure("tanh RNN forward + backward against torch, mean", mean_over(eight, "torch"), 1.5, 2.5)]
 
 
@@ -143,10 +171,10 @@ def row_gradient_row(run: Run) -> list[Figure]:
 
 
 def linear_cross_entropy_rows(run: Run) -> list[Figure]:
-    sizes = bench_losses.SIZES
+    sizes = bench_losses.SIZES[: 1 if run.quick else None]
     fast, low = (
-        run.time_all(bench_losses.linear_cross_entropy_case(*size, memory, peers=("torch",)) for size in sizes)
-        for memory in ("fast", "low")
+        run.time_all(bench_losses.linear_cross_entropy_case(*size, memory, peers=peers) for size in sizes)
+        for memory, peers in (("fast", ("torch", TEXTBOOK)), ("low", ("torch",)))
     )
     extra = {
         side: [fresh_process.call(bench_losses.extra_memory, side, *size) for size in sizes]
@@ -161,7 +189,7 @@ def linear_cross_entropy_rows(run: Run) -> list[Figure]:
         Figure("linear cross entropy, fast, against torch, mean", mean_over(fast, "torch"), 1.05, 1.3),
         Figure("its peak memory as a share of torch's", memory_ratio, 0.7, 0.5, unit="", smaller=True),
         Figure("linear cross entropy, low memory, against torch, mean", mean_over(low, "torch"), 0.75, 0.9),
-        Figure("its memory beside the gradients", beside_gradients / MEGABYTE, 4, 1, unit=" MB", smaller=True),
+        Figure("its memory beside the gradients", beside_gradients / MEGABYTE, 4, 1, unit="MB", smaller=True),
     ]
 
 
@@ -170,12 +198,12 @@ def _megabytes(sizes: Iterable[int]) -> str:
 
 
 def nce_row(run: Run) -> list[Figure]:
-    comparison = run.time(bench_sampling.nce_case(peers=("torch",)))
+    comparison = run.time(bench_sampling.nce_case())
     return [Figure("NCE step against torch, sparse", comparison.ratio("torch"), 5, 10)]
 
 
 def adam_rows(run: Run) -> list[Figure]:
-    plain, clipped = (run.time(bench_optim.adam_case(clip=clip, peers=("torch",))) for clip in (False, True))
+    plain, clipped = (run.time(bench_optim.adam_case(clip=clip)) for clip in (False, True))
     return [
         Figure("Adam over 23.4M parameters against torch's fused", plain.ratio("torch"), 0.95, 1.0),
         Figure("Adam with clipping against torch's two calls", clipped.ratio("torch"), 0.95, 1.0),
@@ -183,7 +211,11 @@ def adam_rows(run: Run) -> list[Figure]:
 
 
 def training_step_rows(run: Run) -> list[Figure]:
-    comparisons = {name: run.time(make()) for name, make in bench_training_steps.CASES.items()}
+    comparisons = {
+        name: run.time(make())
+        for name, make in bench_training_steps.CASES.items()
+        if not run.quick or name in bench_training_steps.QUICK
+    }
     worst = min(comparisons, key=lambda name: comparisons[name].ratio("torch"))
     return [
         Figure("whole training steps against torch, mean", mean_over(list(comparisons.values()), "torch"), 1.4, 2.0),
@@ -191,8 +223,17 @@ def training_step_rows(run: Run) -> list[Figure]:
     ]
 
 
+def dlfs2_row(run: Run) -> list[Figure]:
+    # A script takes seconds: few rounds.
+    scripts = replace(run, effort=replace(run.effort, least_rounds=3))
+    comparisons = scripts.time_all(bench_dlfs2.script_case(name) for name in bench_dlfs2.SCRIPTS)
+    return [
+        Figure("whole scripts of the book's style against the textbook code", mean_over(comparisons, TEXTBOOK), 3, 5)
+    ]
+
+
 def numba_rows(run: Run) -> list[Figure]:
-    lstm = run.time_all(bench_lstm.lstm_case(name, backend="numba", peers=(TEXTBOOK,)) for name in bench_lstm.SHAPES)
+    lstm = run.time_all(bench_lstm.lstm_case(name, backend="numba", peers=(TEXTBOOK,)) for name in run.shapes)
     embedding = run.time_all(
         bench_embedding.dense_case(*size, backend="numba", peers=("np.add.at",)) for size in bench_embedding.SIZES
     )
@@ -206,18 +247,35 @@ def numba_rows(run: Run) -> list[Figure]:
 
 @dataclass(frozen=True)
 class Row:
-    """A word for ``--only``, what measures the row, and the backends and packages it needs."""
+    """One part of the suite.
+
+    Attributes
+    ----------
+    word : str
+        For ``--only``.
+    measure : callable
+        Times its cases and returns what was promised of them, maybe nothing.
+    needs : tuple of str
+        Packages without which it is left out.
+    quick : bool
+        Whether it belongs to ``--quick``.
+    minutes : bool
+        Whether it takes minutes: then it runs in the full table and where it is asked for alone.
+    """
 
     word: str
     measure: Callable[[Run], list[Figure]]
     needs: tuple[str, ...] = ()
+    quick: bool = True
+    minutes: bool = False
 
 
 ROWS = (
     Row("lstm", lstm_rows),
-    Row("thread", one_thread_row, ("torch",)),
-    Row("avx2", avx2_row, ("torch",)),
+    Row("thread", one_thread_row, ("torch",), quick=False),
+    Row("avx2", avx2_row, ("torch",), quick=False),
     Row("sine", sine_row, ("torch",)),
+    Row("gru", gru_row, ("torch",)),
     Row("rnn", rnn_row, ("torch",)),
     Row("dense", dense_embedding_row),
     Row("rows", row_gradient_row, ("torch",)),
@@ -225,67 +283,11 @@ ROWS = (
     Row("nce", nce_row, ("torch",)),
     Row("adam", adam_rows, ("torch",)),
     Row("steps", training_step_rows, ("torch",)),
+    Row("dlfs2", dlfs2_row, quick=False, minutes=True),
     Row("numba", numba_rows, ("numba",)),
 )
 
 
 def missing(row: Row) -> str | None:
     """The first package that the row needs and that is not installed."""
-    import importlib.util
-
     return next((name for name in row.needs if importlib.util.find_spec(name) is None), None)
-
-
-def show(figures: Sequence[Figure]) -> str:
-    """A Markdown table."""
-    cells = [("what", "bound", "goal", "measured", "reaches")] + [
-        (f.label, f.show(f.bound), f.show(f.goal), f.show(f.value), f.verdict()) for f in figures
-    ]
-    widths = [max(len(row[column]) for row in cells) for column in range(5)]
-    lines = [
-        f"| {row[0]:{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} | {row[3]:>{widths[3]}} "
-        f"| {row[4]:{widths[4]}} |"
-        for row in cells
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less time for each case, more noise")
-    parser.add_argument("--only", metavar="WORD", nargs="+", choices=[row.word for row in ROWS], help="these rows")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures and times")
-    options = parser.parse_args(arguments)
-
-    start = time.perf_counter()
-    described = machine.describe()
-    for name, value in described.items():
-        say(f"{name}: {value}")
-    run = Run(QUICK if options.quick else FULL)
-    figures: list[Figure] = []
-    for row in ROWS:
-        if options.only and row.word not in options.only:
-            continue
-        say(f"{row.word}, {time.perf_counter() - start:.0f} s")
-        package = missing(row)
-        if package:
-            say(f"  left out: {package} is not installed")
-            continue
-        figures += row.measure(run)
-    print(show(figures))
-    say(f"{time.perf_counter() - start:.0f} s")
-    if options.json:
-        options.json.write_text(json.dumps(as_json(described, figures, run), indent=1) + "\n")
-
-
-def as_json(described: dict[str, str], figures: Sequence[Figure], run: Run) -> dict[str, Any]:
-    return {
-        "machine": described,
-        "figures": [
-            {"label": f.label, "value": f.value, "unit": f.unit.strip(), "bound": f.bound, "goal": f.goal}
-            | {"reaches": f.verdict()}
-            for f in figures
-        ],
-        "cases": [comparison.as_json() for comparison in run.comparisons],
-    }

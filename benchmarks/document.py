@@ -1,0 +1,174 @@
+"""docs/benchmarks.md with its pictures and the figures of the README: written from the JSON of a run, never by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from benchmarks import curves, regressions, summary
+from benchmarks.machine import say
+from benchmarks.markdown import markdown_table, seconds
+from benchmarks.measure import OURS, TEXTBOOK
+
+PAGE = Path("docs/benchmarks.md")
+PICTURES = Path("docs/pictures/benchmarks")
+OVERVIEW = PICTURES / "overview.png"
+BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
+README_LINES = 10
+
+Result = Mapping[str, Any]
+
+
+def write_page(path: Path, root: Path) -> None:
+    """The page and all pictures, from the result in ``path``, below ``root``."""
+    result = regressions.read(path)
+    (root / PICTURES).mkdir(parents=True, exist_ok=True)
+    draw_overview(result, root / OVERVIEW)
+    curves.draw_all(result["curves"], root / PICTURES)
+    (root / PAGE).write_text(page(result, path.resolve().relative_to(root).as_posix()))
+    say(f"written: {root / PAGE} and pictures in {root / PICTURES}")
+
+
+def page(result: Result, source: str) -> str:
+    """docs/benchmarks.md."""
+    run = result["run"]
+    parts = [
+        "# Benchmarks",
+        f"<!-- Written by `python -m benchmarks --docs {source}`. Change nothing here by hand. -->",
+        _where_from(result, source),
+        "\n".join(f"- {name}: {value}" for name, value in result["machine"].items()),
+        "\n".join(f"- {line}" for line in summary.probe_lines(result["probe"])),
+        f"![times as fast as PyTorch and as from-scratch numpy code]({_link(OVERVIEW)})",
+    ]
+    if run["effort"] == "quick" or run["only"]:
+        parts.insert(2, "**A short or partial run: these figures are not those of the project.**")
+    if result["cases"]:
+        parts += ["## Operators and training steps", summary.EXPLAINED, summary.operator_table(result)]
+    if result["figures"]:
+        parts += ["## What was promised", summary.figure_table(result["figures"])]
+    if result["jobs"]:
+        parts += ["## Whole jobs", summary.job_table(result["jobs"])]
+    if result["curves"]:
+        parts.append("## Cost as work grows")
+        parts.append(
+            "Dashed: what the multiply-adds alone would take at the measured peak. The sentences are written from the "
+            "points: two straight lines in logarithmic scales are fitted to them, and where their powers differ by "
+            f"more than {curves.LARGEST_BEND}, that is called a bend."
+        )
+        for letter in dict.fromkeys(curve["letter"] for curve in result["curves"]):
+            parts.append(f"![cost over {letter}]({_link(PICTURES / f'cost-{letter}.png')})")
+            for curve in result["curves"]:
+                if curve["letter"] == letter:
+                    parts.append(f"{curve['title']}. {' '.join(curve['sentences'])}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _where_from(result: Result, source: str) -> str:
+    run = result["run"]
+    return (
+        f"Measured on {run['date']} at commit {run['commit']} in {run['seconds']} seconds, kept in "
+        f"[{source}](../{source}). `fastlstm bench` in the source tree measures your machine; how to read the figures "
+        "stands in [CONTRIBUTING.md](../CONTRIBUTING.md)."
+    )
+
+
+def _link(path: Path) -> str:
+    return path.relative_to(PAGE.parent).as_posix()
+
+
+# --------------------------------------------------------------------------------------------
+# Overview
+# --------------------------------------------------------------------------------------------
+
+
+def groups(result: Result) -> list[dict[str, Any]]:
+    """Operators with the geometric mean of their sizes, training steps singly; the fastest backend, all threads."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    best = str(result["machine"]["fastlstm"]).split("backend ")[1].split(",")[0]
+    for case in result["cases"]:
+        if case["backend"] == best and case["threads"] > 1:
+            name = (
+                f"training step: {case['name'].split(' V')[0]}" if case["family"] == "training step" else case["family"]
+            )
+            found.setdefault(name, []).append(case)
+    return [{"name": name, "cases": cases, "ratios": _ratios(cases)} for name, cases in found.items()]
+
+
+def _ratios(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    ratios = {}
+    for label, peers in (("PyTorch", ("torch",)), ("numpy from scratch", (TEXTBOOK, "np.add.at"))):
+        values = [case["sides"][peer]["ratio"] for case in cases for peer in peers if peer in case["sides"]]
+        if values:
+            ratios[label] = geometric_mean(values)
+    return ratios
+
+
+def draw_overview(result: Result, path: Path) -> None:
+    """Bars: how many times as fast as PyTorch and as from-scratch code."""
+    from matplotlib.figure import Figure
+
+    shown = [group for group in groups(result) if group["ratios"]][::-1]
+    figure = Figure(figsize=(9, 1.2 + 0.45 * len(shown)), layout="constrained")
+    axes = figure.add_subplot(title="Times as fast as the same work in", xscale="log")
+    for k, (label, colour) in enumerate((("numpy from scratch", "C2"), ("PyTorch", "C1"))):
+        places = [
+            (row + 0.38 * k - 0.19, group["ratios"][label])
+            for row, group in enumerate(shown)
+            if label in group["ratios"]
+        ]
+        bars = axes.barh(
+            [place for place, _ in places], [value for _, value in places], 0.36, color=colour, label=label
+        )
+        axes.bar_label(bars, [f"{value:.1f}" for _, value in places], padding=3, fontsize=8)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_yticks(range(len(shown)), [group["name"] for group in shown])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(which="minor", labelbottom=False)
+    axes.margins(x=0.1)
+    axes.grid(alpha=0.3, axis="x")
+    figure.legend(loc="outside lower center", ncols=2, reverse=True)
+    figure.savefig(path, dpi=110)
+
+
+# --------------------------------------------------------------------------------------------
+# README
+# --------------------------------------------------------------------------------------------
+
+
+def write_readme(path: Path, root: Path) -> None:
+    """Replace what stands between the marks of the README's figures."""
+    readme = root / "README.md"
+    text = readme.read_text()
+    begin, end = text.find(BEGIN), text.find(END)
+    if not 0 <= begin < end:
+        raise ValueError(f"{readme} has no lines that begin with {BEGIN!r} and {END!r}, in this order")
+    begin = text.index("\n", begin) + 1
+    readme.write_text(text[:begin] + readme_figures(regressions.read(path)) + text[end:])
+    say(f"written: {readme}")
+
+
+def readme_figures(result: Result) -> str:
+    """One picture and ten lines."""
+    machine, run = result["machine"], result["run"]
+    rows = []
+    for group in groups(result)[:README_LINES]:
+        ratios = [group["ratios"].get(label) for label in ("PyTorch", "numpy from scratch")]
+        cases = group["cases"]
+        longest = max(cases, key=lambda case: case["sides"][OURS]["median_s"])
+        times = seconds(longest["sides"][OURS]["median_s"])
+        sizes = f", mean of {len(cases)} sizes" if len(cases) > 1 else ""
+        rows.append((group["name"] + sizes, times, *("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)))
+    header = ("work", "longest call", "PyTorch takes", "numpy from scratch takes")
+    return (
+        f"{machine['processor']}; fastlstm {machine['fastlstm']}; torch {machine['torch']}; float32, {run['date']}, "
+        f"commit {run['commit']}. Results are compared before anything is timed, sides take turns, medians:\n\n"
+        f"![times as fast as PyTorch and as from-scratch numpy code]({OVERVIEW.as_posix()})\n\n"
+        f"{markdown_table(header, rows)}\n\n"
+        '`fastlstm bench` in the source tree prints the whole table on your machine (`pip install ".[bench]"`,\n'
+        "and torch for its column), `--quick` in less than two minutes; `pytest benchmarks/ --benchmark-only` times\n"
+        "every case with pytest-benchmark. All figures, curves and whole jobs:\n"
+        f"[{PAGE.as_posix()}]({PAGE.as_posix()}). Where a goal was not reached, and why:\n"
+        "[docs/results.md](docs/results.md).\n"
+    )

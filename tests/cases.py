@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.contract import BoolArray, Candidates, FloatArray, IntArray, RowGrad
+from fastlstm import ops
+from fastlstm.contract import GRU_CONVENTIONS, BoolArray, Candidates, FloatArray, IntArray, RowGrad
 from fastlstm.testing import Case
 
 ALL_GATE_ORDERS = tuple("".join(order) for order in itertools.permutations("ifgo"))
@@ -58,16 +59,17 @@ def _recurrent(
     upstream: tuple[str, ...] | None = None,
     **options: Any,
 ) -> Case:
-    """A case of lstm_forward or rnn_forward. ``upstream`` names the upstream gradients that are given; all if None."""
+    """A case of lstm_, gru_ or rnn_forward. ``upstream`` names the upstream gradients that are given; all if None."""
     N, T, D, H = shape
     draw = Draw(op + name)
     lstm = op == "lstm_forward"
-    G = 4 * H if lstm else H
+    G = {"lstm_forward": 4, "gru_forward": 3, "rnn_forward": 1}[op] * H
+    two_biases = op == "gru_forward" and GRU_CONVENTIONS[options.get("convention", "book")].reset_after
     inputs: dict[str, Any] = {
         "xs": draw.floats(N, T, D),
         "Wx": draw.weights(D, G),
         "Wh": draw.weights(H, G),
-        "b": draw.floats(G, scale=0.5),
+        "b": draw.floats(2, G, scale=0.5) if two_biases else draw.floats(G, scale=0.5),
         **options,
     }
     if states:
@@ -92,9 +94,9 @@ def _padding_of_nan(case: Case) -> Case:
     return Case(case.name + "-of-nan", case.op, {**case.inputs, "xs": xs}, case.upstream)
 
 
-def _recurrent_cases(op: str) -> list[Case]:
+def _recurrent_cases(op: str, suffix: str = "", **options_of_all: Any) -> list[Case]:
     def case(name: str, shape: tuple[int, int, int, int], **options: Any) -> Case:
-        return _recurrent(op, name, shape, **options)
+        return _recurrent(op, name + suffix, shape, **options_of_all, **options)
 
     return [
         # Sizes.
@@ -137,12 +139,11 @@ def _recurrent_cases(op: str) -> list[Case]:
     ]
 
 
-def _saturated() -> Case:
+def _saturated(op: str, name: str = "saturated", **options: Any) -> Case:
     """Gates pushed to exactly 0 and 1, where a careless sigmoid or tanh overflows."""
-    case = _recurrent("lstm_forward", "saturated", (5, 4, 3, 17))
-    return Case(
-        case.name, case.op, {**case.inputs, "xs": case.inputs["xs"] * 1e3, "c0": case.inputs["c0"] * 50}, case.upstream
-    )
+    case = _recurrent(op, name, (5, 4, 3, 17), **options)
+    large = {name: case.inputs[name] * scale for name, scale in (("xs", 1e3), ("c0", 50)) if name in case.inputs}
+    return Case(case.name, case.op, {**case.inputs, **large}, case.upstream)
 
 
 LSTM = [
@@ -158,7 +159,17 @@ LSTM = [
         reverse=True,
         gate_order="fgio",
     ),
-    _saturated(),
+    _saturated("lstm_forward"),
+]
+GRU = [
+    *_recurrent_cases("gru_forward"),
+    *_recurrent_cases("gru_forward", "-pytorch", convention="pytorch"),
+    _recurrent("gru_forward", "H33-keras", (7, 5, 3, 33), convention="keras"),
+    _recurrent("gru_forward", "holes-reverse-keras", (7, 6, 3, 64), convention="keras", mask="holes", reverse=True),
+    _recurrent("gru_forward", "units-split", (5, 3, 20, 330)),
+    _recurrent("gru_forward", "units-split-holes-pytorch", (9, 4, 70, 270), convention="pytorch", mask="holes"),
+    _saturated("gru_forward"),
+    _saturated("gru_forward", "saturated-pytorch", convention="pytorch"),
 ]
 RNN = _recurrent_cases("rnn_forward")
 
@@ -307,6 +318,35 @@ def _extreme_logits() -> list[Case]:
     ]
 
 
+def _product(name: str, M: int, K: int, L: int, *, bias: bool = True) -> list[Case]:
+    """Both operands as they are, either transposed, and into an array that holds NaN."""
+    draw = Draw("product" + name)
+    a, b = draw.floats(M, K), draw.weights(K, L)
+    inputs: dict[str, Any] = {"a": a, "b": b, "bias": draw.floats(L) if bias else None}
+    return [
+        Case(name, "matrix_product", inputs),
+        Case(name + "-a-transposed", "matrix_product", {**inputs, "a": np.ascontiguousarray(a.T).T}),
+        Case(name + "-b-transposed", "matrix_product", {**inputs, "b": np.ascontiguousarray(b.T).T}),
+        Case(name + "-into", "matrix_product", {**inputs, "out": np.full((M, L), np.nan)}),
+    ]
+
+
+DENSE = [
+    *_product("ones", 1, 1, 1),
+    *_product("one-row", 1, 33, 200),
+    *_product("few-rows", 5, 17, 64),
+    *_product("tails", 13, 15, 77, bias=False),
+    *_product("one-column", 37, 100, 1),
+    *_product("narrow", 700, 128, 13),
+    *_product("wide", 20, 100, 999),
+    *_product("deep", 7, 1300, 70),
+    *_product("deep-and-narrow", 130, 1030, 33, bias=False),
+    *_product("no-depth", 3, 0, 17),
+    *_product("no-rows", 0, 5, 17),
+    *_product("no-columns", 3, 5, 0),
+]
+
+
 LOSSES = [
     *_losses("ones", (1,), 1, 1),
     *_losses("V2", (2,), 3, 2),
@@ -434,7 +474,70 @@ SAMPLING = [
     *_sampled("empty", 0, 16, 20, 5),
 ]
 
-ALL = [*LSTM, *LSTM_GATE_ORDERS, *LSTM_CELL, *RNN, *EMBEDDING, *LOSSES, *OPTIM, *SAMPLING]
+
+def _skipgram(name: str, V: int, E: int, M: int, K: int) -> Case:
+    """A few steps of negative sampling; few classes, so that negatives repeat and meet the context."""
+    draw = Draw("skipgram" + name)
+    inputs = {
+        "vectors": draw.floats(V, E, scale=0.5),
+        "weights": draw.floats(V, E, scale=0.5),
+        "centers": draw.ids(V, M),
+        "contexts": draw.ids(V, M),
+        "table": ops.UnigramTable(draw.ids(50, V) + 1),
+        "num_sampled": K,
+        "lr": 0.05,
+        "seed": 2**64 - 1,
+    }
+    return Case(name, "negative_sampling_update", inputs)
+
+
+def _text(name: str, L: int, window: int, *, ends: float = 0.0, **options: int) -> list[Case]:
+    """A text, subsampled, and its pairs; ``ends`` is the share of ids that end a sentence."""
+    draw = Draw("text" + name)
+    ids = draw.ids(9, L)
+    ids[draw.rng.random(L) < ends] = -1
+    pairs = {"ids": ids, "window": window, "seed": 2**63 + 7, **options}
+    keep = np.linspace(0, 1.2, 9)
+    return [
+        Case(name, "subsample", {"ids": ids, "keep": keep, "seed": 5}),
+        Case(name, "skipgram_counts", pairs),
+        Case(name, "skipgram_pairs", pairs),
+    ]
+
+
+SKIPGRAM = [
+    *_text("empty", 0, 5),
+    *_text("one-word", 1, 5),
+    *_text("shorter-than-the-window", 4, 5),
+    *_text("window1", 40, 1),
+    *_text("sentences", 200, 5, ends=0.2),
+    *_text("nothing-but-ends", 7, 2, ends=1.0),
+    *_text("piece", 100, 4, ends=0.1, start=33, stop=78),
+    *_text("no-piece", 30, 4, start=9, stop=9),
+    _skipgram("ones", 2, 1, 3, 1),
+    _skipgram("E15", 5, 15, 9, 2),
+    _skipgram("E17", 7, 17, 20, 5),
+    _skipgram("E64", 40, 64, 50, 4),
+    _skipgram("word2vec", 300, 128, 40, 5),
+    _skipgram("many-negatives", 200, 33, 20, 20),
+    _skipgram("more-negatives-than-a-product-holds", 50, 5, 3, 2000),
+    _skipgram("no-pairs", 5, 16, 0, 5),
+    _skipgram("blocks", 2000, 3, 300, 5),
+]
+
+ALL = [
+    *LSTM,
+    *LSTM_GATE_ORDERS,
+    *LSTM_CELL,
+    *GRU,
+    *RNN,
+    *EMBEDDING,
+    *DENSE,
+    *LOSSES,
+    *OPTIM,
+    *SAMPLING,
+    *SKIPGRAM,
+]
 
 # A few of each operator, with every kind of input, where all would take too long.
 SOME = [
@@ -442,5 +545,7 @@ SOME = [
     for case in ALL
     if case.name
     in {"H17", "H100", "addition", "many-rows", "one-row", "holes", "lengths-reverse", "fgio", "duplicates"}
+    | {"H100-pytorch", "many-rows-pytorch", "one-row-pytorch", "units-split", "units-split-holes-pytorch"}
     | {"few-of-many", "word2vec", "batch", "batch-fast", "V1000-low", "V1000-fast", "threads", "rows", "clipped"}
+    | {"sentences"}
 ]

@@ -79,7 +79,7 @@ def test_the_contract_imports_nothing_of_the_package() -> None:
 
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
-    heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow"}
+    heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow", "sacrebleu"}
     wrong = []
     for path in FILES:
         if path.is_relative_to(SOURCE / "backends" / "numba") or path.is_relative_to(SOURCE / "backends" / "cuda"):
@@ -130,6 +130,8 @@ def test_every_family_has_a_protocol_and_every_operator_module_a_family() -> Non
 @pytest.mark.parametrize("family", PROTOCOLS)
 @pytest.mark.parametrize("package", backend_packages())
 def test_backend_has_the_functions_of_the_protocol(package: str, family: str) -> None:
+    if package == "cuda" and family not in importlib.import_module("fastlstm.backends.cuda").FAMILIES:
+        pytest.skip(f"the CUDA backend has no {family} yet")
     module = load(package, family)
     for name, wanted in functions_of(PROTOCOLS[family]).items():
         assert hasattr(module, name), f"{module.__name__} has no {name}"
@@ -143,11 +145,11 @@ def test_backend_has_the_functions_of_the_protocol(package: str, family: str) ->
             assert further.default is not inspect.Parameter.empty, f"{name} needs {further.name}"
 
 
-@pytest.mark.skipif("cpp" not in fastlstm.available_backends(), reason="the extension _cpu is not built")
-def test_the_stub_describes_the_extension() -> None:
-    """Names and parameters of _cpu.pyi are those that pybind11 writes into the docstrings."""
-    extension: Any = importlib.import_module("fastlstm._cpu")
-    stub = ast.parse((SOURCE / "_cpu.pyi").read_text())
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_the_stub_describes_the_extension(name: str) -> None:
+    """Names and parameters of the stub are those that pybind11 writes into the docstrings."""
+    extension: Any = pytest.importorskip(f"fastlstm.{name}", reason=f"the extension {name} is not built")
+    stub = ast.parse((SOURCE / f"{name}.pyi").read_text())
     described = {
         node.name: [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
         for node in stub.body
@@ -171,6 +173,8 @@ OPERATORS = {
     "lstm_cell_backward": "dh dc tape",
     "lstm_forward": "xs Wx Wh b * h0 c0 mask lengths reverse gate_order recurrent_activation training",
     "lstm_backward": "dhs tape * dh_n dc_n",
+    "gru_forward": "xs Wx Wh b * h0 mask lengths reverse convention training",
+    "gru_backward": "dhs tape * dh_n",
     "rnn_forward": "xs Wx Wh b * h0 mask lengths reverse training",
     "rnn_backward": "dhs tape * dh_n",
     "embedding_forward": "W ids",
@@ -188,6 +192,10 @@ OPERATORS = {
     "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits",
     "negative_sampling_loss": "weights labels inputs candidates",
     "clip_grad_norm": "grads max_norm",
+    "subsample": "ids keep * seed",
+    "skipgram_counts": "ids window * start stop seed",
+    "skipgram_pairs": "ids window * start stop seed",
+    "negative_sampling_update": "vectors weights centers contexts table * num_sampled lr seed",
 }
 
 
@@ -218,6 +226,7 @@ def test_defaults_of_the_operators() -> None:
     assert default(ops.lstm_forward, "gate_order") == "ifgo"
     assert default(ops.lstm_forward, "recurrent_activation") == "sigmoid"
     assert default(ops.lstm_forward, "training") is True
+    assert default(ops.gru_forward, "convention") == "book"
     assert default(ops.softmax_cross_entropy, "ignore_index") == -1
     assert default(ops.linear_cross_entropy, "memory") == "fast"
     assert default(ops.nce_loss, "remove_accidental_hits") is False
@@ -235,6 +244,8 @@ def test_results_have_the_field_names_that_users_rely_on() -> None:
         contract.LSTMCellGrads: "dx dh_prev dc_prev dWx dWh db",
         contract.LSTMOutput: "hs h_n c_n tape",
         contract.LSTMGrads: "dxs dWx dWh db dh0 dc0",
+        contract.GRUOutput: "hs h_n tape",
+        contract.GRUGrads: "dxs dWx dWh db dh0",
         contract.RNNOutput: "hs h_n tape",
         contract.RNNGrads: "dxs dWx dWh db dh0",
         contract.RowGrad: "indices values",
@@ -244,6 +255,7 @@ def test_results_have_the_field_names_that_users_rely_on() -> None:
         contract.SampledLogits: "logits labels tape",
         contract.SampledLogitsGrads: "dinputs dweights dbiases",
         contract.SampledLoss: "loss dinputs dweights dbiases",
+        contract.SkipgramPairs: "centers contexts",
     }
     for result, names in fields.items():
         assert " ".join(result._fields) == names  # type: ignore[attr-defined]

@@ -12,9 +12,9 @@ from fastlstm import ops, use_backend
 from fastlstm.contract import FloatArray
 from fastlstm.testing import Case, check_gradient, run_case
 
-RECURRENT = [*cases.LSTM, *cases.LSTM_CELL, *cases.RNN]
+RECURRENT = [*cases.LSTM, *cases.LSTM_CELL, *cases.GRU, *cases.RNN]
 # Differences cannot see the gradient of a gate that is exactly 0 or 1; the case is for the backends.
-RECURRENT = [case for case in RECURRENT if case.name != "saturated"]
+RECURRENT = [case for case in RECURRENT if not case.name.startswith("saturated")]
 LOSSES = [case for case in cases.LOSSES if case.name not in {"huge", "minus-infinity", "nan", "nan-ignored"}]
 
 
@@ -42,7 +42,7 @@ def test_recurrent_gradients(case: Case) -> None:
     check_gradient(lambda **floats: weighted_outputs(case, **floats), inputs, grads)
 
 
-@pytest.mark.parametrize("case", [*cases.LSTM, *cases.RNN], ids=str)
+@pytest.mark.parametrize("case", [*cases.LSTM, *cases.GRU, *cases.RNN], ids=str)
 def test_without_training_the_results_are_the_same(backend: str, case: Case) -> None:
     forward = getattr(ops, case.op)
     *with_tape, tape = forward(**case.inputs)
@@ -115,6 +115,29 @@ def test_a_cell_known_by_hand() -> None:
     np.testing.assert_allclose(out.h, [[0.5 * np.tanh(c)]])
 
 
+def test_a_gru_known_by_hand() -> None:
+    """z = sigmoid(0) = 1/2, r = sigmoid(log 3) = 3/4; the state 2 meets r before or after its weight 3 and bias 1."""
+    one, log3 = np.ones((1, 1, 1)), np.log(3)
+    Wx, Wh, h0 = np.zeros((1, 3)), np.array([[0.0, 0.0, 3.0]]), np.array([[2.0]])
+    book = ops.gru_forward(one, Wx, Wh, np.array([0.0, log3, 0.5]), h0=h0)
+    np.testing.assert_allclose(book.h_n, [[0.5 * 2 + 0.5 * np.tanh(0.5 + 3 * 0.75 * 2)]])
+    after = np.tanh(0.5 + 0.75 * (3 * 2 + 1))
+    keras = ops.gru_forward(one, Wx, Wh, np.array([[log3, log3, 0.5], [0, 0, 1]]), h0=h0, convention="keras")
+    np.testing.assert_allclose(keras.h_n, [[0.75 * 2 + 0.25 * after]])
+    pytorch = ops.gru_forward(one, Wx, Wh, np.array([[log3, 0, 0.5], [0, 0, 1]]), h0=h0, convention="pytorch")
+    np.testing.assert_allclose(pytorch.h_n, [[0.5 * 2 + 0.5 * after]])
+
+
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_a_gru_row_without_valid_steps_keeps_its_state(reset_after: bool) -> None:
+    case = next(c for c in cases.GRU if c.name == "no-step-counts" + "-pytorch" * reset_after)
+    results = run_case(case)
+    np.testing.assert_array_equal(results["h_n"], case.inputs["h0"])
+    np.testing.assert_allclose(results["dh0"], case.upstream["dhs"].sum(axis=1) + case.upstream["dh_n"])
+    for name in ("dxs", "dWx", "dWh", "db"):
+        assert not results[name].any(), name
+
+
 def test_a_row_without_valid_steps_keeps_its_state() -> None:
     case = next(c for c in cases.LSTM if c.name == "no-step-counts")
     results = run_case(case)
@@ -140,8 +163,12 @@ def test_reverse_with_lengths_is_each_row_turned_round() -> None:
         np.testing.assert_allclose(c_n[n], alone.c_n[0], rtol=1e-13, atol=1e-14)
 
 
-def test_nan_in_one_row_reaches_its_results_and_no_other_row(backend: str) -> None:
-    case = next(c for c in cases.LSTM if c.name == "H17")
+@pytest.mark.parametrize(
+    "case",
+    [case for case in (*cases.LSTM, *cases.GRU, *cases.RNN) if case.name in ("H17", "H17-pytorch")],
+    ids=str,
+)
+def test_nan_in_one_row_reaches_its_results_and_no_other_row(backend: str, case: Case) -> None:
     xs = case.inputs["xs"].copy()
     xs[3, 1, 0] = np.nan
     with use_backend(backend):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,14 @@ class OnDevice:
     __cuda_array_interface__ = None
 
 
+class OnGpu(OnDevice):
+    """An array of CuPy, as far as the checks look before they ask whether the backend runs."""
+
+    def __init__(self, array: Any, number: int = 0) -> None:
+        self.shape, self.dtype, self.ndim, self.flags = array.shape, array.dtype, array.ndim, array.flags
+        self.device = SimpleNamespace(id=number)
+
+
 def floats(*shape: int) -> Any:
     return np.arange(1, 1 + int(np.prod(shape)), dtype=np.float32).reshape(shape)
 
@@ -43,6 +52,7 @@ def _right() -> dict[str, dict[str, Any]]:
     lstm_weights = {"Wx": floats(D, 4 * H), "Wh": floats(H, 4 * H), "b": floats(4 * H)}
     cell = {"x": floats(N, D), "h_prev": floats(N, H), "c_prev": floats(N, H), **lstm_weights}
     lstm = {**recurrent, **lstm_weights, "c0": floats(N, H)}
+    gru = {**recurrent, "Wx": floats(D, 3 * H), "Wh": floats(H, 3 * H), "b": floats(3 * H)}
     rnn = {**recurrent, "Wx": floats(D, H), "Wh": floats(H, H), "b": floats(H)}
     ids = np.array([[1, 2, 1], [0, 6, 3]])
     targets = np.array([1, -1, 2])
@@ -55,14 +65,29 @@ def _right() -> dict[str, dict[str, Any]]:
         "lstm_cell_backward": {"dh": floats(N, H), "dc": floats(N, H), "tape": ops.lstm_cell_forward(**cell).tape},
         "lstm_forward": lstm,
         "lstm_backward": {"dhs": floats(N, T, H), "tape": ops.lstm_forward(**lstm).tape},
+        "gru_forward": gru,
+        "gru_backward": {"dhs": floats(N, T, H), "tape": ops.gru_forward(**gru).tape},
         "rnn_forward": rnn,
         "rnn_backward": {"dhs": floats(N, T, H), "tape": ops.rnn_forward(**rnn).tape},
         "embedding_forward": {"W": floats(V, E), "ids": ids},
         "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
         "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
+        "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
         "softmax_cross_entropy": {"logits": floats(3, V), "targets": targets},
         "linear_cross_entropy": {"h": floats(3, H), "W": floats(H, V), "b": floats(V), "targets": targets},
+        "subsample": {"ids": np.array([1, -1, 6]), "keep": floats(V), "seed": 1},
+        "skipgram_counts": {"ids": np.array([1, -1, 6]), "window": 2, "seed": 1},
+        "skipgram_pairs": {"ids": np.array([1, -1, 6]), "window": 2, "seed": 1},
+        "negative_sampling_update": {
+            "vectors": floats(V, E),
+            "weights": floats(V, E),
+            "centers": np.array([0, 6]),
+            "contexts": np.array([3, 3]),
+            "table": ops.UnigramTable(np.arange(V)),
+            "lr": 0.1,
+            "seed": 1,
+        },
         "sgd_update": update,
         "momentum_update": {**update, **velocities},
         "nesterov_update": {**update, **velocities},
@@ -123,6 +148,8 @@ def _wrong() -> Iterator[Wrong]:
         ("lstm_forward", "Wx"),
         ("lstm_forward", "h0"),
         ("lstm_backward", "dhs"),
+        ("gru_forward", "Wh"),
+        ("gru_backward", "dhs"),
         ("rnn_forward", "b"),
         ("lstm_cell_forward", "c_prev"),
         ("lstm_cell_backward", "dc"),
@@ -134,8 +161,35 @@ def _wrong() -> Iterator[Wrong]:
     ):
         yield Wrong(op, {name: _right()[op][name].astype(np.float64)}, TypeError, f"{name} {mixed}")
 
+    # Word vectors.
+    op = "negative_sampling_update"
+    yield Wrong(op, {"weights": floats(V, E + 1)}, ValueError, r"weights has shape \(7, 7\), expected \(7, 6\)")
+    yield Wrong(op, {"weights": floats(V, E).astype(float)}, TypeError, f"weights {mixed}")
+    shared = floats(V, E)
+    yield Wrong(op, {"vectors": shared, "weights": shared}, ValueError, "vectors and weights share memory")
+    yield Wrong(op, {"vectors": read_only(floats(V, E))}, ValueError, "vectors is read-only")
+    yield Wrong(op, {"weights": floats(E, V).T}, ValueError, "weights is not C-contiguous")
+    yield Wrong(op, {"table": np.ones(V)}, TypeError, "table is an array .*expected a UnigramTable")
+    yield Wrong(op, {"table": ops.UnigramTable(np.ones(3))}, ValueError, "table has 3 classes, expected 7 = V")
+    yield Wrong(op, {"centers": np.array([0, 7])}, IndexError, "centers holds 7, expected ids from 0 to 6")
+    yield Wrong(op, {"contexts": np.array([0, -1])}, IndexError, "contexts holds -1, expected ids from 0 to 6")
+    yield Wrong(op, {"contexts": np.array([0])}, ValueError, r"contexts has shape \(1,\), expected \(2,\)")
+    yield Wrong(op, {"num_sampled": 0}, ValueError, "num_sampled is 0, expected at least 1")
+    yield Wrong(op, {"lr": np.nan}, ValueError, "lr is nan, expected a finite number")
+    yield Wrong("subsample", {"ids": np.array([7])}, IndexError, "ids holds 7, expected at most 6")
+    yield Wrong("subsample", {"ids": np.array([[1]])}, ValueError, r"ids has shape \(1, 1\), expected \(L,\)")
+    for op in ("skipgram_counts", "skipgram_pairs"):
+        yield Wrong(op, {"window": 0}, ValueError, "window is 0, expected at least 1")
+        yield Wrong(op, {"start": 2, "stop": 1}, ValueError, "start is 2 and stop 1, expected 0 <= start <= stop <= 3")
+        yield Wrong(op, {"stop": 4}, ValueError, "stop 4, expected 0 <= start <= stop <= 3 for a text of 3 ids")
+        yield Wrong(op, {"seed": 2**64}, ValueError, r"seed is 18446744073709551616, expected less than 2\^64")
+
     # Shapes of recurrent networks.
-    for op, G, letters in (("lstm_forward", 4 * H, "4H"), ("rnn_forward", H, "H")):
+    for op, G, letters, hint in (
+        ("lstm_forward", 4 * H, "4H", r"bias_ih \+ bias_hh"),
+        ("gru_forward", 3 * H, "3H", "Two biases need convention='pytorch' or 'keras'"),
+        ("rnn_forward", H, "H", r"bias_ih \+ bias_hh"),
+    ):
         yield Wrong(op, {"xs": floats(T, D)}, ValueError, r"xs has shape \(3, 4\), expected 3 axes")
         yield Wrong(
             op,
@@ -143,9 +197,9 @@ def _wrong() -> Iterator[Wrong]:
             ValueError,
             rf"Wx has shape \({G}, 4\), expected \(4, {G}\) = \(D, {letters}\) for D = 4, H = 5\. .*weight_ih needs",
         )
-        yield Wrong(
-            op, {"b": floats(2 * G)}, ValueError, rf"b has shape \({2 * G},\), expected \({G},\) .*bias_ih \+ bias_hh"
-        )
+        for shape in ((2 * G,), (2, G)):
+            message = rf"b has shape {re.escape(str(shape))}, expected \({G},\) .*{hint}"
+            yield Wrong(op, {"b": floats(*shape)}, ValueError, message)
         yield Wrong(op, {"h0": floats(H, N)}, ValueError, r"h0 has shape \(5, 2\), expected \(2, 5\) for N = 2, H = 5")
         yield Wrong(op, {"h0": floats(1, N, H)}, ValueError, r"h0 has shape \(1, 2, 5\), expected 2 axes")
         yield Wrong(op, {"mask": np.ones((N, T + 1))}, ValueError, r"mask has shape \(2, 4\), expected \(2, 3\)")
@@ -182,13 +236,19 @@ def _wrong() -> Iterator[Wrong]:
         ValueError,
         "recurrent_activation is 'relu', expected one of 'sigmoid', 'hard_sigmoid'",
     )
+    for convention in ("theano", None):
+        expected = f"convention is {convention!r}, expected one of 'book', 'pytorch', 'keras'"
+        yield Wrong("gru_forward", {"convention": convention}, ValueError, expected)
+    for convention in ("pytorch", "keras"):
+        expected = r"b has shape \(15,\), expected \(2, 15\) = \(2, 3H\) for H = 5: .*stack\(\[bias_ih, bias_hh\]\)"
+        yield Wrong("gru_forward", {"convention": convention}, ValueError, expected)
     yield Wrong(
         "lstm_cell_forward", {"c_prev": floats(N, 1)}, ValueError, r"c_prev has shape \(2, 1\), expected \(2, 5\)"
     )
     yield Wrong("lstm_cell_backward", {"dh": floats(N, 1)}, ValueError, r"dh has shape \(2, 1\), expected \(2, 5\)")
 
     # Tapes and upstream gradients.
-    for op in ("lstm_backward", "rnn_backward"):
+    for op in ("lstm_backward", "gru_backward", "rnn_backward"):
         forward = op.replace("backward", "forward")
         yield Wrong(op, {"tape": None}, TypeError, f"tape is None; call {forward} with training=True")
         yield Wrong(op, {"tape": "tape"}, TypeError, f"tape is str 'tape'; expected the tape that {forward} returned")
@@ -259,7 +319,31 @@ def _wrong() -> Iterator[Wrong]:
         "scatter_add", {"rows": floats(2, 3, 1)}, ValueError, r"rows has shape \(2, 3, 1\), expected \(2, 3, 6\)"
     )
 
+    # Places and precisions.
+    for op in ("lstm_cell_forward", "lstm_forward", "rnn_forward"):
+        arrays = {name: value for name, value in _right()[op].items() if isinstance(value, np.ndarray)}
+        on_gpu = {name: OnGpu(value) for name, value in arrays.items()}
+        yield Wrong(op, {**on_gpu, "b": OnDevice()}, TypeError, r"b is .*OnDevice on a GPU; expected a CuPy array")
+        elsewhere = {**on_gpu, "b": OnGpu(arrays["b"], 1)}
+        yield Wrong(op, elsewhere, ValueError, "is on GPU 0 but b is on GPU 1; all arrays of one call live on one GPU")
+        yield Wrong(
+            op, {"precision": "fp8"}, ValueError, "precision is 'fp8', expected one of 'float32', 'float64', 'tf32'"
+        )
+        yield Wrong(op, {"precision": "tf32"}, ValueError, "precision is 'tf32', but the arrays are on the host")
+        yield Wrong(
+            op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
+        )
+    for op, name in (("lstm_cell_backward", "dh"), ("lstm_backward", "dhs"), ("rnn_backward", "dhs")):
+        away = {name: OnGpu(_right()[op][name])}
+        yield Wrong(op, away, TypeError, f"{name} is on GPU 0, but the arrays of the forward call were on the host")
+
     # Losses.
+    yield Wrong(
+        "matrix_product", {"b": floats(H + 1, V)}, ValueError, r"b has shape \(.*, expected \(.*, L\) for a with shape"
+    )
+    yield Wrong("matrix_product", {"bias": floats(V + 1)}, ValueError, "bias has shape")
+    yield Wrong("matrix_product", {"out": floats(3, V + 1)}, ValueError, "out has shape")
+    yield Wrong("matrix_product", {"out": read_only(floats(3, V))}, ValueError, "out is read-only")
     for op in ("softmax_cross_entropy", "linear_cross_entropy"):
         yield Wrong(
             op, {"targets": np.array([0, V, 1])}, IndexError, r"targets holds 7, expected 0 to 6 .*ignore_index = -1"

@@ -39,7 +39,9 @@ class Guards:
         self.margins: list[tuple[np.ndarray[Any, Any], bytes]] = []
 
     def guard(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A copy, ``offset`` elements behind an aligned address, between two margins."""
+        """A copy of the same layout, ``offset`` elements behind an aligned address, between two margins."""
+        if not array.flags.c_contiguous and array.T.flags.c_contiguous:
+            return self.guard(array.T).T
         fill, itemsize = _FILL[array.dtype.name], array.itemsize
         size = _MARGIN + self.offset + array.size + _MARGIN
         raw = np.empty(size * itemsize + _ALIGNMENT, np.uint8)

@@ -30,6 +30,10 @@ def rnn_weights() -> tuple[FloatArray, FloatArray, FloatArray]:
     return floats(D, H, scale=0.5), floats(H, H, scale=0.5), floats(H)
 
 
+def gru_weights(biases: int = 1) -> tuple[FloatArray, FloatArray, FloatArray]:
+    return floats(D, 3 * H, scale=0.5), floats(H, 3 * H, scale=0.5), floats(*(2, 3 * H)[2 - biases :])
+
+
 IDS = RNG.integers(0, V, (N, T))
 TARGETS = np.where(RNG.random((N, T)) < 0.3, -1, RNG.integers(0, V, (N, T)))
 LABELS = RNG.integers(0, 2, (N, T))
@@ -41,7 +45,14 @@ DIFFERENTIABLE: dict[str, tuple[Callable[[], Any], tuple[FloatArray, ...]]] = {
     "TimeAffine": (lambda: layers.TimeAffine(floats(D, H), floats(H)), (floats(N, T, D),)),
     "RNN": (lambda: layers.RNN(*rnn_weights()), (floats(N, D), floats(N, H))),
     "LSTM": (lambda: layers.LSTM(*lstm_weights()), (floats(N, D), floats(N, H), floats(N, H))),
+    "GRU": (lambda: layers.GRU(*gru_weights()), (floats(N, D), floats(N, H))),
+    "GRU, keras": (lambda: layers.GRU(*gru_weights(2), convention="keras"), (floats(N, D), floats(N, H))),
     "TimeRNN": (lambda: layers.TimeRNN(*rnn_weights()), (floats(N, T, D),)),
+    "TimeGRU": (lambda: layers.TimeGRU(*gru_weights()), (floats(N, T, D),)),
+    "TimeGRU, pytorch, reverse": (
+        lambda: layers.TimeGRU(*gru_weights(2), convention="pytorch", reverse=True),
+        (floats(N, T, D),),
+    ),
     "TimeLSTM": (lambda: layers.TimeLSTM(*lstm_weights()), (floats(N, T, D),)),
     "TimeLSTM, reverse": (lambda: layers.TimeLSTM(*lstm_weights(), reverse=True), (floats(N, T, D),)),
     "TimeBiLSTM": (lambda: layers.TimeBiLSTM(*lstm_weights(), *lstm_weights()), (floats(N, T, D),)),
@@ -276,11 +287,26 @@ def test_the_lstm_has_the_gate_order_of_the_book() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["TimeLSTM", "TimeRNN", "TimeBiLSTM"])
+def test_the_gru_is_that_of_the_book() -> None:
+    Wx, Wh, b = gru_weights()
+    x, h = floats(N, D), floats(N, H)
+    (Wxz, Wxr, Wxh), (Whz, Whr, Whh), (bz, br, bh) = (np.split(array, 3, axis=-1) for array in (Wx, Wh, b))
+    z = 1 / (1 + np.exp(-(x @ Wxz + h @ Whz + bz)))
+    r = 1 / (1 + np.exp(-(x @ Wxr + h @ Whr + br)))
+    candidate = np.tanh(x @ Wxh + (r * h) @ Whh + bh)
+    wanted = (1 - z) * h + z * candidate
+    np.testing.assert_allclose(layers.GRU(Wx, Wh, b).forward(x, h), wanted, rtol=1e-12)
+    layer = layers.TimeGRU(Wx, Wh, b, True)
+    layer.set_state(h)
+    np.testing.assert_allclose(layer.forward(x[:, None])[:, 0], wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["TimeLSTM", "TimeRNN", "TimeGRU", "TimeBiLSTM"])
 def test_a_stateful_layer_goes_on_where_it_was(kind: str) -> None:
     weights: dict[str, tuple[FloatArray, ...]] = {
         "TimeLSTM": lstm_weights(),
         "TimeRNN": rnn_weights(),
+        "TimeGRU": gru_weights(),
         "TimeBiLSTM": lstm_weights() + lstm_weights(),
     }
     layer = getattr(layers, kind)(*weights[kind], stateful=True)
@@ -319,8 +345,9 @@ def test_the_state_of_the_lstm_can_be_set_and_has_gradients() -> None:
     np.testing.assert_array_equal(layer.forward(xs), with_h_alone)
 
 
-def test_the_state_of_the_rnn_can_be_set_and_has_a_gradient() -> None:
-    layer = layers.TimeRNN(*rnn_weights(), stateful=True)
+@pytest.mark.parametrize("kind", ["TimeRNN", "TimeGRU"])
+def test_the_state_can_be_set_and_has_a_gradient(kind: str) -> None:
+    layer = layers.TimeRNN(*rnn_weights(), True) if kind == "TimeRNN" else layers.TimeGRU(*gru_weights(), True)
     xs, h0, upstream = floats(N, T, D), floats(N, H), floats(N, T, H)
 
     def loss(h0: FloatArray) -> float:
@@ -455,9 +482,8 @@ def test_layers_compute_in_float32(name: str) -> None:
     make, inputs = DIFFERENTIABLE[name]
     layer = make()
     wanted = as_tuple(layer.forward(*inputs))
-    single = type(layer)(*(p.astype(np.float32) for p in layer.params))
-    if isinstance(layer, layers.TimeLSTM):
-        single.reverse = layer.reverse
+    options = {name: getattr(layer, name) for name in ("reverse", "convention") if hasattr(layer, name)}
+    single = type(layer)(*(p.astype(np.float32) for p in layer.params), **options)
     outs = as_tuple(single.forward(*(x.astype(np.float32) for x in inputs)))
     grads = as_tuple(single.backward(*(np.ones_like(out) for out in outs)))
     for out, want in zip(outs, wanted, strict=True):

@@ -46,6 +46,12 @@ def test_lstm_tape_holds_gates_and_states_once() -> None:
     assert needed <= held_by_tape(ops.lstm_forward, 4) <= SLACK * needed
 
 
+def test_gru_tape_holds_gates_and_states_once() -> None:
+    padded = 128  # units lie in blocks of 64
+    needed = (4 * T + T + 1) * N * padded * FLOAT
+    assert needed <= held_by_tape(ops.gru_forward, 3) <= SLACK * needed
+
+
 def test_rnn_tape_holds_states_once() -> None:
     padded = 128  # units lie in blocks of 64
     needed = (T + 1) * N * padded * FLOAT
@@ -59,12 +65,18 @@ def test_forward_without_training_holds_nothing() -> None:
     assert _cpu.buffer_bytes_in_use() - before <= SLACK * hs.nbytes
 
 
-def test_training_steps_reuse_their_memory() -> None:
+@pytest.mark.parametrize(
+    ("forward", "backward", "gates"),
+    [(ops.lstm_forward, ops.lstm_backward, 4), (ops.gru_forward, ops.gru_backward, 3)],
+    ids=["lstm", "gru"],
+)
+def test_training_steps_reuse_their_memory(forward: Any, backward: Any, gates: int) -> None:
     """No allocation in the steady state: after the first step nothing is added to the pool."""
-    xs, Wx, Wh, b, dhs = arrays(2, (N, T, D), (D, 4 * H), (H, 4 * H), (4 * H,), (N, T, H))
+    G = gates * H
+    xs, Wx, Wh, b, dhs = arrays(2, (N, T, D), (D, G), (H, G), (G,), (N, T, H))
 
     def step() -> None:
-        ops.lstm_backward(dhs, ops.lstm_forward(xs, Wx, Wh, b).tape)
+        backward(dhs, forward(xs, Wx, Wh, b).tape)
 
     fastlstm.free_unused_memory()
     before = _cpu.buffer_bytes_in_use()

@@ -49,7 +49,7 @@ _PLAIN = ("ones", "H17", "H64", "H100", "one-row", "reverse")
 
 
 def _torch_recurrent(torch: Any, case: Case) -> dict[str, Any]:
-    """Results and gradients of a case from torch.nn.LSTM or torch.nn.RNN, both its biases summed to b.
+    """Results and gradients of a case from torch.nn.LSTM, GRU or RNN, both its biases summed to b but for the GRU's.
 
     Rows with lengths go through pack_padded_sequence; a reversed sequence is the second half of a bidirectional
     network whose first half is thrown away.
@@ -60,14 +60,15 @@ def _torch_recurrent(torch: Any, case: Case) -> dict[str, Any]:
     H = Wh.shape[0]
     reverse = case.inputs.get("reverse", False)
     lstm = case.op == "lstm_forward"
-    kind = torch.nn.LSTM if lstm else torch.nn.RNN
+    kind = {"lstm_forward": torch.nn.LSTM, "gru_forward": torch.nn.GRU, "rnn_forward": torch.nn.RNN}[case.op]
     net = kind(D, H, batch_first=True, bidirectional=reverse, dtype=torch.float64)
     suffix = "_l0_reverse" if reverse else "_l0"
+    of_inputs, of_state = b if b.ndim == 2 else (b, torch.zeros_like(b))
     weights = {
         "weight_ih" + suffix: Wx.T,
         "weight_hh" + suffix: Wh.T,
-        "bias_ih" + suffix: b,
-        "bias_hh" + suffix: torch.zeros_like(b),
+        "bias_ih" + suffix: of_inputs,
+        "bias_hh" + suffix: of_state,
     }
     states = [inputs[name].requires_grad_() for name in (("h0", "c0") if lstm else ("h0",))]
     directions = [torch.stack([torch.zeros_like(s), s]) if reverse else s[None] for s in states]
@@ -90,7 +91,15 @@ def _torch_recurrent(torch: Any, case: Case) -> dict[str, Any]:
 
 
 @pytest.mark.needs_torch
-@pytest.mark.parametrize("case", [*by_name(cases.LSTM, *_PLAIN), *by_name(cases.RNN, *_PLAIN)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *by_name(cases.LSTM, *_PLAIN),
+        *by_name(cases.GRU, *(f"{name}-pytorch" for name in _PLAIN)),
+        *by_name(cases.RNN, *_PLAIN),
+    ],
+    ids=str,
+)
 def test_recurrent_network_agrees_with_torch(backend: str, case: Case, torch: Any) -> None:
     with use_backend(backend):
         got = run_case(case)
@@ -100,9 +109,10 @@ def test_recurrent_network_agrees_with_torch(backend: str, case: Case, torch: An
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["lengths", "lengths-reverse"])
-@pytest.mark.parametrize("of", ["lstm", "rnn"])
+@pytest.mark.parametrize("of", ["lstm", "gru", "rnn"])
 def test_lengths_agree_with_torch_packed_sequences(backend: str, of: str, name: str, torch: Any) -> None:
-    (case,) = by_name(cases.LSTM if of == "lstm" else cases.RNN, name)
+    of_kind = {"lstm": cases.LSTM, "gru": cases.GRU, "rnn": cases.RNN}[of]
+    (case,) = by_name(of_kind, f"{name}-pytorch" if of == "gru" else name)
     T = case.inputs["xs"].shape[1]
     lengths = np.maximum(case.inputs["lengths"], 1)  # torch knows no empty rows
     valid = (np.arange(T) < lengths[:, None])[..., None]
@@ -121,9 +131,11 @@ def test_lengths_agree_with_torch_packed_sequences(backend: str, of: str, name: 
 # --------------------------------------------------------------------------------------------
 
 
-def _onnx_run(onnx: Any, op: str, inputs: dict[str, Any], outputs: list[str], hidden_size: int) -> list[FloatArray]:
+def _onnx_run(
+    onnx: Any, op: str, inputs: dict[str, Any], outputs: list[str], hidden_size: int, **options: int
+) -> list[FloatArray]:
     make, double = onnx.helper, onnx.TensorProto.DOUBLE
-    node = make.make_node(op, list(inputs), outputs, hidden_size=hidden_size)
+    node = make.make_node(op, list(inputs), outputs, hidden_size=hidden_size, **options)
     values = [make.make_tensor_value_info(name, double, None) for name in inputs if name]
     results = [make.make_tensor_value_info(name, double, None) for name in outputs]
     model = make.make_model(make.make_graph([node], "g", values, results), opset_imports=[make.make_opsetid("", 14)])
@@ -156,6 +168,32 @@ def test_forward_agrees_with_onnx(backend: str, of: str, reverse: bool, onnx: An
     hs, h_n = _onnx_run(onnx, of.upper(), inputs, ["Y", "Y_h"], a["Wh"].shape[0])
     hs = hs[:, 0].swapaxes(0, 1)
     assert_close(got["hs"], hs[:, ::-1] if reverse else hs, "hs")
+    assert_close(got["h_n"], h_n[0], "h_n")
+
+
+@pytest.mark.needs_onnx
+@pytest.mark.parametrize("convention", ["book", "keras"])
+def test_gru_forward_agrees_with_onnx(backend: str, convention: str, onnx: Any) -> None:
+    (case,) = by_name(cases.GRU, "H33" if convention == "book" else "H33-keras")
+    with use_backend(backend):
+        got = run_case(case)
+    a = case.inputs
+    H = a["Wh"].shape[0]
+    W, R, B = a["Wx"].copy(), a["Wh"].copy(), np.concatenate(a["b"] if convention == "keras" else (a["b"], 0 * a["b"]))
+    if convention == "book":  # ONNX's z is the share of h_prev, the book's that of the candidate: sigmoid(-a) is 1 - it
+        for weights in (W, R, B):
+            weights[..., :H] *= -1
+    inputs = {
+        "X": a["xs"].swapaxes(0, 1),
+        "W": W.T[None],
+        "R": R.T[None],
+        "B": B[None],
+        "": None,
+        "initial_h": a["h0"][None],
+    }
+    linear = int(convention == "keras")
+    hs, h_n = _onnx_run(onnx, "GRU", inputs, ["Y", "Y_h"], H, linear_before_reset=linear)
+    assert_close(got["hs"], hs[:, 0].swapaxes(0, 1), "hs")
     assert_close(got["h_n"], h_n[0], "h_n")
 
 

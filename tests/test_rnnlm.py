@@ -37,6 +37,7 @@ LEARNABLE = np.tile([0, 1, 3, 4, 0, 2, 3, 4, 5], 40)
 KINDS: dict[str, dict[str, Any]] = {
     "lstm": {},
     "rnn": {"cell": "rnn"},
+    "gru": {"cell": "gru"},
     "two layers": {"num_layers": 2},
     "tied": {"wordvec_size": H, "tie_weights": True},
     "tied rnn, two layers": {"wordvec_size": H, "tie_weights": True, "cell": "rnn", "num_layers": 2},
@@ -113,7 +114,7 @@ def test_backends_agree(kind: str, compiled_backend: str) -> None:
 
 
 def test_initial_weights_are_those_of_the_book() -> None:
-    for cell in ("lstm", "rnn"):
+    for cell in ("lstm", "gru", "rnn"):
         params = dict(RNNLM(200, 100, 150, cell=cell, seed=0).named_parameters())
         for name, spread in {
             "embedding.W": 0.01,
@@ -124,6 +125,16 @@ def test_initial_weights_are_those_of_the_book() -> None:
             assert params[name].std() == pytest.approx(spread, rel=0.03), name
         assert not params[f"{cell}1.b"].any()
         assert {param.dtype for param in params.values()} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("tie_weights", [False, True])
+def test_init_scale_draws_everything_uniformly(tie_weights: bool) -> None:
+    for cell in ("lstm", "gru", "rnn"):
+        model = RNNLM(300, 60, 60, cell=cell, num_layers=2, tie_weights=tie_weights, init_scale=0.1, seed=0)
+        for name, param in model.named_parameters():
+            assert 0.09 < np.abs(param).max() < 0.1, name
+            # A uniform distribution's, not that of a normal one cut off.
+            assert param.std() == pytest.approx(0.1 / np.sqrt(3), rel=0.2 if param.ndim == 1 else 0.02), name
 
 
 # --------------------------------------------------------------------------------------------
@@ -205,7 +216,9 @@ def test_what_is_asked_of_a_model_leaves_its_state_alone() -> None:
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"cell": "rnn"}, {"tie_weights": True, "num_layers": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"cell": "rnn"}, {"cell": "gru", "init_scale": 0.3}, {"tie_weights": True, "num_layers": 2}]
+)
 def test_a_model_learns_what_takes_a_memory(options: dict[str, Any]) -> None:
     model = RNNLM(6, 16, 16, seed=0, **options)
     history = fit(model, LEARNABLE, epochs=60, time_size=9, batch_size=4, optimizer=optim.Adam(0.01), max_grad=5.0)
@@ -375,7 +388,8 @@ def test_generate_is_reproducible_and_does_not_disturb_training() -> None:
         ({"vocab_size": 0}, "vocab_size is 0, expected at least 1"),
         ({"num_layers": 0}, "num_layers is 0, expected at least 1"),
         ({"hidden_size": 2.5}, "hidden_size is .*2.5.*, expected a whole number"),
-        ({"cell": "gru"}, "cell is 'gru', expected 'lstm' or 'rnn'"),
+        ({"cell": "tree"}, "cell is 'tree', expected 'lstm', 'gru' or 'rnn'"),
+        ({"init_scale": 0.0}, "init_scale is 0.0, expected"),
         ({"dropout": 1.0}, "expected at least 0 and below 1"),
         ({"dtype": "float16"}, "dtype is float16, expected float32 or float64"),
         ({"tie_weights": True}, "tie_weights needs equal widths, but wordvec_size is 3 and hidden_size 4"),
@@ -612,10 +626,51 @@ def test_the_learning_rate_is_quartered_when_validation_does_not_improve(
     assert rates.count(1.6) == len(rates) // 2  # the first epoch, and the second, which is no better
 
 
+def test_the_learning_rate_decays_by_the_epoch(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a checkpoint between two epochs is gone on with; never by what validation says."""
+    rates = []
+
+    class Watched(optim.SGD):
+        def update(self, *arguments: Any, **options: Any) -> None:
+            rates.append(self.lr)
+            super().update(*arguments, **options)
+
+    monkeypatch.setattr("fastlstm.cli.rnnlm.SGD", Watched)
+    monkeypatch.setattr(RNNLM, "evaluate", lambda *_, **__: {"loss": 1.0, "perplexity": math.e})
+    options = ["--data", "text.txt", "--hidden-size", "8", "--batch-size", "4", "--lr", "1.6", "--quiet"]
+    decay = ["--decay-after", "2", "--init-scale", "0.1"]
+    assert train(*options, *decay, "--epochs", "4", "--out", "halved") == 0
+    assert list(dict.fromkeys(rates)) == pytest.approx([1.6, 0.8, 0.4])
+    assert rates.count(1.6) == len(rates) // 2
+    saved = json.loads(Path("halved/config.json").read_text())["options"]
+    assert (saved["decay_after"], saved["decay"], saved["init_scale"]) == (2, 0.5, 0.1)
+    rates.clear()
+    assert train(*options, "--decay-after", "1", "--decay", "0.1", "--epochs", "3", "--out", "tenth") == 0
+    assert list(dict.fromkeys(rates)) == pytest.approx([1.6, 0.16, 0.016])
+
+    rates.clear()
+    begun: list[int] = []
+
+    def interrupt(scheduler: callbacks.LearningRateScheduler, epoch: int) -> None:
+        begin(scheduler, epoch)
+        begun.append(epoch)
+        if begun == [0, 1, 2]:  # the rate is set already, no batch is done
+            signal.raise_signal(signal.SIGINT)
+
+    begin = callbacks.LearningRateScheduler.on_epoch_begin
+    monkeypatch.setattr(callbacks.LearningRateScheduler, "on_epoch_begin", interrupt)
+    assert train(*options, *decay, "--epochs", "4", "--out", "part") == 130
+    assert train("--resume", "part", "--quiet") == 0
+    assert begun == [0, 1, 2, 2, 3]
+    assert list(dict.fromkeys(rates)) == pytest.approx([1.6, 0.8, 0.4])
+    assert Path("part/model.safetensors").read_bytes() == Path("halved/model.safetensors").read_bytes()
+
+
 def test_default_options_are_those_of_the_book(data: Path) -> None:
     for name, given, wanted in (
         ("a", [], (20.0, 0.25)),
         ("b", ["--cell", "rnn"], (0.1, None)),
+        ("e", ["--cell", "gru"], (20.0, 0.25)),
         ("c", ["--optimizer", "adam"], (0.001, None)),
         ("d", ["--lr", "3", "--max-grad", "2"], (3.0, 2.0)),
     ):
@@ -706,6 +761,7 @@ def test_mistakes_leave_no_run_folder(
         (["--unit", "char"], "ptb is read in words"),
         (["--hold-out", "0.1"], "ptb has a part of its own to validate on"),
         (["--tie-weights", "--wordvec-size", "5"], "tie_weights needs equal widths"),
+        (["--decay", "0.5"], "--decay needs --decay-after"),
     ):
         assert message in error_of(capsys, train(*arguments))
     monkeypatch.delenv("FASTLSTM_DATA_DIR")
@@ -713,7 +769,7 @@ def test_mistakes_leave_no_run_folder(
     assert "tomsercu/lstm" in error_of(capsys, train())
     monkeypatch.chdir(data.parent)
     assert not Path("runs").exists()
-    for wrong in (["--dropout", "1"], ["--cell", "gru"], ["--epochs", "0"], ["--lr", "0"]):
+    for wrong in (["--dropout", "1"], ["--cell", "tree"], ["--epochs", "0"], ["--lr", "0"], ["--decay", "1"]):
         with pytest.raises(SystemExit):
             train(*wrong)
         assert wrong[0] in capsys.readouterr().err
@@ -725,7 +781,7 @@ def test_text_options_are_for_language_models(data: Path, capsys: pytest.Capture
     Path("sums.txt").write_text("\n".join(lines))
     assert main(["train", "addition", "--data", "sums.txt", "--epochs", "1", "--quiet", "--out", "a"]) == 0
     capsys.readouterr()
-    assert "--top-k is for language models, a answers sums" in error_of(capsys, main(["generate", "a", "--top-k", "2"]))
+    assert "--top-k is for language models, a is none" in error_of(capsys, main(["generate", "a", "--top-k", "2"]))
     for task in ("temperature", "length"):
         with pytest.raises(SystemExit):
             main(["generate", "a", f"--{task}", "-1"])

@@ -1,0 +1,140 @@
+"""The suite's own parts: what it tells, and where `fastlstm bench` finds it. No time is judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").exists(), reason="the suite is not beside the tests")
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The modules, imported as they are from the source tree."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    names = ("curves", "document", "measure", "regressions", "summary")
+    return {name: importlib.import_module(f"benchmarks.{name}") for name in names}
+
+
+def comparison(suite: Any, ours: float, torch: float, again: Any = None) -> Any:
+    seconds = {"fastlstm": [ours] * 3, "torch": [torch] * 3}
+    return suite["measure"].Comparison("LSTM", "small", seconds, 1e9, "cpp", 2, again=again)
+
+
+def result(suite: Any, *comparisons: Any) -> dict[str, Any]:
+    return {
+        "run": {"date": "2020-02-02", "commit": "abc", "effort": "full", "only": [], "seconds": 3},
+        "machine": {"processor": "a processor", "fastlstm": "1, backend cpp, x", "torch": "2"},
+        "probe": {"multiply_add_gflops": {"1": 50.0, "2": 100.0}, "read_gb_per_second": {}},
+        "figures": [],
+        "cases": [c.as_json() for c in comparisons],
+        "jobs": [
+            {"job": "j", "unit": "s", "values": {"fastlstm": 2.0, "torch": 5.0}, "smaller_is_better": True, "how": "h"}
+        ],
+        "curves": [],
+    }
+
+
+def test_the_table_says_ratio_share_and_memory(suite: Any) -> None:
+    timed = comparison(suite, 0.1, 0.15)
+    timed.extra_bytes.update({"fastlstm": 2_000_000, "torch": 3_000_000})
+    line = suite["summary"].operator_table(result(suite, timed)).splitlines()[2]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["LSTM", "small", "cpp", "100 ms", "0%", "–", "1.50x", "–", "–", "10", "10%", "2.0 MB", "3.0 MB"]
+
+
+def test_a_slower_case_is_told_after_a_second_run_only(suite: Any) -> None:
+    find, FULL = suite["regressions"].find, suite["measure"].FULL
+    old = result(suite, comparison(suite, 0.1, 0.2))
+    for first, second, told in (
+        ((0.12, 0.2), (0.12, 0.2), 1),
+        ((0.12, 0.2), (0.1, 0.2), 0),  # not confirmed
+        ((0.12, 0.24), (0.12, 0.24), 0),  # the machine was slower
+        ((0.107, 0.2), (0.2, 0.2), 0),  # within the limit
+    ):
+        lines, common = find(old, [comparison(suite, *first, again=lambda _, s=second: comparison(suite, *s))], FULL)
+        assert common == 1
+        assert len(lines) == told, (first, second)
+
+
+def test_a_bend_is_found_where_it_is(suite: Any) -> None:
+    xs = np.array([1, 2, 4, 8, 16, 32, 64, 128])
+    place, before, behind = suite["curves"].bend(xs, np.where(xs < 16, 3.0, 3.0 * xs / 16))
+    assert (place, round(before, 6), round(behind, 6)) == (16, 0, 1)
+    curve = {"letter": "N", "values": xs.tolist(), "seconds": {"fastlstm": (xs * 2.0).tolist()}}
+    (said,) = suite["curves"].sentences({**curve, "bytes": {}, "limit_seconds": []}, "why")
+    assert said == "The time has no bend: it grows with the power 1.00 of N."
+
+
+def test_page_and_readme_are_written_from_the_json(suite: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'fastlstm[train]'")
+    (tmp_path / "docs").mkdir()
+    source = tmp_path / "run.json"
+    source.write_text(json.dumps(result(suite, comparison(suite, 0.1, 0.15))))
+    (tmp_path / "README.md").write_text("a\n<!-- figures: begin. x -->\nold\n<!-- figures: end -->\nb\n")
+    suite["document"].write_page(source, tmp_path)
+    suite["document"].write_readme(source, tmp_path)
+    page, readme = (tmp_path / "docs" / "benchmarks.md").read_text(), (tmp_path / "README.md").read_text()
+    assert "2020-02-02 at commit abc" in page
+    assert "| torch 5 |" in " ".join(page.split())
+    assert (tmp_path / "docs/pictures/benchmarks/overview.png").read_bytes().startswith(b"\x89PNG")
+    assert "old" not in readme
+    assert "1.5x" in readme
+    assert readme.endswith("<!-- figures: end -->\nb\n")
+    (tmp_path / "README.md").write_text("no marks")
+    with pytest.raises(ValueError, match="has no lines that begin with"):
+        suite["document"].write_readme(source, tmp_path)
+
+
+def test_the_page_is_that_of_the_kept_run(suite: Any) -> None:
+    page = ROOT / "docs" / "benchmarks.md"
+    if not page.exists():
+        pytest.skip("docs/benchmarks.md is not written")
+    source = page.read_text().split("--docs ", 1)[1].split("`", 1)[0]
+    assert suite["document"].page(json.loads((ROOT / source).read_text()), source) == page.read_text()
+
+
+def test_bench_passes_its_options_on(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--only", "nothing", "such"]) == 2
+    assert "--only knows no nothing; expected of lstm, " in capfd.readouterr().err
+    assert main(["bench", "--record", "--quick"]) == 2
+    assert "--record measures everything" in capfd.readouterr().err
+
+
+def test_bench_says_where_the_suite_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fastlstm, "__file__", str(tmp_path / "lib" / "fastlstm" / "__init__.py"))
+    assert main(["bench"]) == 2
+    assert "the benchmarks are not here" in capsys.readouterr().err
+
+
+def test_a_result_of_something_else_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("[1]")
+    assert main(["bench", "--compare", str(other)]) == 2
+    assert "expected a file that --json wrote" in capfd.readouterr().err
+
+
+def test_every_case_knows_how_it_is_made_again() -> None:
+    code = (
+        "from benchmarks import bench_gru, bench_lstm, bench_rnn, bench_sampling, bench_embedding, bench_losses\n"
+        "for case in (bench_lstm.lstm_case((2, 3, 4, 5), peers=()), bench_embedding.dense_case(5, 4, 3, peers=()),\n"
+        "             bench_losses.linear_cross_entropy_case(4, 3, 7, 'fast', peers=('textbook',))):\n"
+        "    again = case.recipe.make()\n"
+        "    assert (again.family, again.name, list(again.sides)) == (case.family, case.name, list(case.sides))\n"
+        "    again.check()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "csrc" / "cuda"
-FILES = ("bindings.cc", "float32.cu", "float64.cu", "tf32.cu", "bf16.cu")
+FILES = sorted(path.name for path in SOURCE.glob("*.c[cu]"))
 # Without fortification, which takes the jump from one fiber to another for an attack.
 FLAGS = (
     "-std=c++20 -O1 -fPIC -U_FORTIFY_SOURCE -fvisibility=hidden -Wno-unknown-pragmas -DFASTLSTM_CUDA_EMULATION -x c++"
@@ -47,7 +47,7 @@ def _built() -> Path:
     includes = [SOURCE / "emulation", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*compiler.split(), *FLAGS.split(), *(f"-I{folder}" for folder in includes)]
     state = hashlib.sha256(" ".join(map(str, command)).encode())
-    for path in sorted([*SOURCE.rglob("*.*"), SOURCE.parent / "lstm_cell.h"]):
+    for path in sorted([*SOURCE.rglob("*.*"), *SOURCE.parent.glob("*.h")]):
         state.update(path.read_bytes())
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     target = _cache() / state.hexdigest()[:16] / f"{NAME}{suffix}"

@@ -43,6 +43,12 @@ __device__ inline unsigned load_acquire(const unsigned* counter) {
   return value;
 }
 
+// The value of the thread whose lane differs in the bits of `bits`. Every thread of the warp has to come here.
+template <class T>
+__device__ inline T shuffle_xor(T value, int bits) {
+  return __shfl_xor_sync(0xffffffffu, value, bits);
+}
+
 // The sum over the four threads of a warp whose lanes differ in their last two bits, in each of them.
 template <class S, int n>
 __device__ inline void sum_over_four_lanes(S (&values)[n]) {

@@ -245,6 +245,11 @@ inline unsigned load_acquire(const unsigned* counter) {
   return *counter;
 }
 
+template <class T>
+T shuffle_xor(T value, int bits) {
+  return emulation::gather(value)[(static_cast<int>(threadIdx.x) % 32) ^ bits];
+}
+
 template <class S, int n>
 void sum_over_four_lanes(S (&values)[n]) {
   struct Values {

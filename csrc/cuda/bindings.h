@@ -1,0 +1,11 @@
+// What each family of operators adds to the Python module, in a file of its own. Python passes addresses and sizes,
+// which are trusted: fastlstm.backends.cuda owns the memory.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace fastlstm::cuda {
+
+void bind_recurrent(pybind11::module_& module);
+
+}  // namespace fastlstm::cuda

@@ -1,0 +1,215 @@
+// Plans and launches the time loops of the LSTM and the RNN, for Python.
+#include <cuda_runtime.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "bindings.h"
+#include "current_device.h"
+#include "run.h"
+
+namespace py = pybind11;
+
+namespace fastlstm::cuda {
+namespace {
+
+constexpr int kLeastCapability = 80;
+
+int attribute(cudaDeviceAttr what, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, what, device), "cannot ask for the device's properties");
+  return value;
+}
+
+Device device_with_number(int device) {
+  const int capability =
+      10 * attribute(cudaDevAttrComputeCapabilityMajor, device) + attribute(cudaDevAttrComputeCapabilityMinor, device);
+  if (capability < kLeastCapability) {
+    throw std::runtime_error("device " + std::to_string(device) + " has compute capability " +
+                             std::to_string(capability / 10) + "." + std::to_string(capability % 10) +
+                             "; the kernels need 8.0 (Ampere) or later");
+  }
+  return {attribute(cudaDevAttrMultiProcessorCount, device),
+          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+}
+
+template <class Value>
+Value choose(const char* what, const std::string& name, const std::map<std::string, Value>& choices) {
+  const auto found = choices.find(name);
+  if (found != choices.end()) return found->second;
+  std::string names;
+  for (const auto& [choice, value] : choices) names += (names.empty() ? "'" : ", '") + choice + "'";
+  throw std::invalid_argument(std::string(what) + " is '" + name + "', expected one of " + names);
+}
+
+const std::map<std::string, Kernel> kKernels{
+    {"step", Kernel::kStep}, {"persistent", Kernel::kPersistent}, {"rows", Kernel::kRows}};
+
+std::string name_of(Kernel kernel) {
+  for (const auto& [name, value] : kKernels) {
+    if (value == kernel) return name;
+  }
+  return "";
+}
+
+Problem problem_of(const std::string& cell, const std::string& direction, const std::string& precision, Index N,
+                   Index T, Index H) {
+  return {
+      choose<Cell>("cell", cell, {{"lstm", Cell::kLstm}, {"rnn", Cell::kRnn}}),
+      choose<Direction>("direction", direction, {{"forward", Direction::kForward}, {"backward", Direction::kBackward}}),
+      choose<Precision>("precision", precision,
+                        {{"float32", Precision::kFloat32},
+                         {"float64", Precision::kFloat64},
+                         {"tf32", Precision::kTf32},
+                         {"bf16", Precision::kBf16}}),
+      N,
+      T,
+      H};
+}
+
+std::optional<Kernel> kernel_of(const std::optional<std::string>& name) {
+  if (!name) return std::nullopt;
+  return choose<Kernel>("kernel", *name, kKernels);
+}
+
+py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device) {
+  using namespace py::literals;
+  const bool tiles = plan.kernel != Kernel::kRows;
+  return py::dict("kernel"_a = name_of(plan.kernel), "columns"_a = tiles ? 16 * plan.tile.M : 4 * plan.tile.M,
+                  "rows"_a = tiles ? 8 * plan.tile.J : plan.tile.J, "threads"_a = plan.threads, "units"_a = plan.units,
+                  "unit_blocks"_a = plan.unit_blocks, "row_blocks"_a = plan.row_blocks,
+                  "pass_blocks"_a = plan.pass_blocks, "chunks"_a = plan.chunks, "resident"_a = plan.resident,
+                  "shared_bytes"_a = plan.shared_bytes, "workspace_bytes"_a = plan.workspace_bytes,
+                  "step_cycles"_a = tiles ? step_cycles(problem, plan, device) : 0.0);
+}
+
+py::dict plan_for(const std::string& cell, const std::string& direction, const std::string& precision, Index N, Index T,
+                  Index H, int multiprocessors, Index shared_bytes, const std::optional<std::string>& kernel) {
+  const Problem problem = problem_of(cell, direction, precision, N, T, H);
+  const Device device{multiprocessors, shared_bytes};
+  return as_dict(problem, make_plan(problem, device, kernel_of(kernel)), device);
+}
+
+// Addresses by name, as a Sequence has them; a name that nobody took is an error.
+class Arrays {
+ public:
+  explicit Arrays(const std::map<std::string, std::uintptr_t>& addresses) : addresses_(addresses) {}
+
+  template <class T>
+  void take(const char* name, T*& pointer) {
+    const auto found = addresses_.find(name);
+    if (found == addresses_.end()) return;
+    pointer = reinterpret_cast<T*>(found->second);
+    taken_.insert(name);
+  }
+  void expect_all_taken() const {
+    for (const auto& [name, address] : addresses_) {
+      if (!taken_.contains(name)) throw std::invalid_argument("a sequence has no array '" + name + "'");
+    }
+  }
+
+ private:
+  const std::map<std::string, std::uintptr_t>& addresses_;
+  std::set<std::string> taken_;
+};
+
+// One pass over a sequence, planned for a device.
+class SequencePass {
+ public:
+  SequencePass(const std::string& cell, const std::string& direction, const std::string& precision, Index N, Index T,
+               Index H, bool reverse, const std::string& gate_order, bool hard_sigmoid, int device,
+               const std::optional<std::string>& kernel)
+      : problem_(problem_of(cell, direction, precision, N, T, H)),
+        reverse_(reverse),
+        activation_(hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid),
+        number_(device),
+        device_(device_with_number(device)),
+        plan_(make_plan(problem_, device_, kernel_of(kernel))) {
+    for (std::size_t gate = 0; gate < 4; ++gate) gate_position_[gate] = static_cast<int>(gate_order.find("ifgo"[gate]));
+  }
+
+  Index workspace_bytes() const { return plan_.workspace_bytes; }
+  py::dict plan() const { return as_dict(problem_, plan_, device_); }
+
+  void run(const std::map<std::string, std::uintptr_t>& arrays, std::uintptr_t workspace, std::uintptr_t stream) const {
+    char* const memory = reinterpret_cast<char*>(workspace);
+    auto* const on = reinterpret_cast<cudaStream_t>(stream);
+    const py::gil_scoped_release release;
+    const CurrentDevice current(number_);
+    switch (problem_.precision) {
+      case Precision::kFloat32:
+        return run_float32(plan_, sequence<float>(arrays), memory, on);
+      case Precision::kFloat64:
+        return run_float64(plan_, sequence<double>(arrays), memory, on);
+      case Precision::kTf32:
+        return run_tf32(plan_, sequence<float>(arrays), memory, on);
+      case Precision::kBf16:
+        return run_bf16(plan_, sequence<float>(arrays), memory, on);
+    }
+  }
+
+ private:
+  template <class S>
+  Sequence<S> sequence(const std::map<std::string, std::uintptr_t>& addresses) const {
+    Sequence<S> s{};
+    s.N = problem_.N;
+    s.T = problem_.T;
+    s.H = problem_.H;
+    s.cell = problem_.cell;
+    s.direction = problem_.direction;
+    s.activation = activation_;
+    s.reverse = reverse_;
+    std::copy(std::begin(gate_position_), std::end(gate_position_), s.gate_position);
+    Arrays arrays(addresses);
+    arrays.take("mask", s.mask);
+    arrays.take("Wh", s.Wh);
+    arrays.take("b", s.b);
+    arrays.take("h0", s.h0);
+    arrays.take("c0", s.c0);
+    arrays.take("gates", s.gates);
+    arrays.take("hs", s.hs);
+    arrays.take("h_n", s.h_n);
+    arrays.take("c_n", s.c_n);
+    arrays.take("h_prev", s.h_prev);
+    arrays.take("cs", s.cs);
+    arrays.take("dhs", s.dhs);
+    arrays.take("dh_n", s.dh_n);
+    arrays.take("dc_n", s.dc_n);
+    arrays.take("dz", s.dz);
+    arrays.take("dh0", s.dh0);
+    arrays.take("dc0", s.dc0);
+    arrays.expect_all_taken();
+    s.keep = s.h_prev != nullptr;
+    return s;
+  }
+
+  Problem problem_;
+  bool reverse_;
+  RecurrentActivation activation_;
+  int gate_position_[4];
+  int number_;
+  Device device_;
+  Plan plan_;
+};
+
+}  // namespace
+
+void bind_recurrent(py::module_& module) {
+  module.def("plan", &plan_for, py::arg("cell"), py::arg("direction"), py::arg("precision"), py::arg("N"), py::arg("T"),
+             py::arg("H"), py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("kernel") = py::none());
+  py::class_<SequencePass>(module, "SequencePass")
+      .def(py::init<const std::string&, const std::string&, const std::string&, Index, Index, Index, bool,
+                    const std::string&, bool, int, const std::optional<std::string>&>(),
+           py::kw_only(), py::arg("cell"), py::arg("direction"), py::arg("precision"), py::arg("N"), py::arg("T"),
+           py::arg("H"), py::arg("reverse"), py::arg("gate_order"), py::arg("hard_sigmoid"), py::arg("device"),
+           py::arg("kernel") = py::none())
+      .def_property_readonly("workspace_bytes", &SequencePass::workspace_bytes)
+      .def_property_readonly("plan", &SequencePass::plan)
+      .def("run", &SequencePass::run, py::arg("arrays"), py::arg("workspace"), py::arg("stream"));
+}
+
+}  // namespace fastlstm::cuda

@@ -225,7 +225,8 @@ def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
                 f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)"
             )
         flat = _contiguous(ids).reshape(-1)
-    if flat.size:
+    # On a GPU nobody looks at values, which would wait for the device.
+    if flat.size and isinstance(flat, ndarray):
         low, high = smallest(flat), largest(flat)
         if low < 0 or (upper is not None and high >= upper):
             wrong = low if low < 0 else high

@@ -78,26 +78,37 @@ struct Plan {
 // Weights of more bytes are read from beyond the first cache level.
 inline constexpr Index kFirstLevelBytes = 40 * 1024;
 
+// Into the second cache level.
 template <class S>
-FASTLSTM_INLINE void fetch_rows(const S* p, Index count) {
-  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k);
+FASTLSTM_INLINE void fetch(const S* p, Index count) {
+  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k, 0, 2);
 }
 
 // ---- Packing -------------------------------------------------------------------------------------------------------
 
-// The columns of gate block j of W (depth, G) as panels [kWidth / kPanel][depth][kPanel]; zeros beside the units.
+// Calls body(first, width) for the panels of columns [begin, end): as few as there can be, and nearly equal, because a
+// panel of one vector takes twice as long for each column.
+template <class S, class Body>
+FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
+  const Index vectors = ceil_div(end - begin, kLanes<S>);
+  for (Index done = 0; done < vectors;) {
+    const Index count = next_tile(vectors, done, kTileVectors);
+    body(begin + done * kLanes<S>, count * kLanes<S>);
+    done += count;
+  }
+}
+
+// The columns of gate block j of W (depth, G) as panels [depth][width]; zeros beside the units.
 template <class S, class P>
 void pack_gate_block(const P& plan, const S* W, Index depth, Index j, S* packed) {
-  const Index columns = plan.columns(j);
-  for (Index panel = 0; panel < columns; panel += P::kPanel) {
-    const Index width = min_of(P::kPanel, columns - panel);
+  for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
     for (Index column = panel; column < panel + width; column += kLanes<S>) {
       const Index unit = j * P::kUnits + column % P::kUnits;
       const S* source = W + plan.sizes.gate_position[column / P::kUnits] * plan.H + unit;
       S* out = packed + panel * depth + (column - panel);
       for (Index k = 0; k < depth; ++k) store(out + k * width, load_partial(source + k * plan.G, plan.H - unit));
     }
-  }
+  });
 }
 
 // The transpose of rows [first, first + width) of W (count, G), as a panel [kGates H][width] whose rows stand in the
@@ -114,12 +125,6 @@ void pack_transposed_panel(const P& plan, const S* W, Index count, Index first, 
       packed += units * width;
     }
   }
-}
-
-// Calls body(first, width) for the panels of columns [begin, end).
-template <class S, class Body>
-FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
-  for (Index first = begin; first < end; first += kTileColumns<S>) body(first, min_of(kTileColumns<S>, end - first));
 }
 
 // ---- Forward -------------------------------------------------------------------------------------------------------
@@ -260,7 +265,7 @@ struct ForwardPass {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
-      if (hoisted) fetch_rows(gate_row(step, next_j, n), count * kWidth);
+      if (hoisted) fetch(gate_row(step, next_j, n), count * kWidth);
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
@@ -401,8 +406,10 @@ struct BackwardPass {
 
   template <class Body>
   void for_each_own_input_panel(const Team& team, const Body& body) const {
-    const Range own = piece(ceil_div(plan.padded_inputs(), kPanel), team.member(), team.size());
-    for_each_panel<S>(own.begin * kPanel, min_of(own.end * kPanel, plan.padded_inputs()), body);
+    Index index = 0;
+    for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
+      if (index++ % team.size() == team.member()) body(first, width);
+    });
   }
 
   // A panel is packed where its first column is. Threads that own rows share all panels; threads that own units pack
@@ -472,16 +479,27 @@ struct BackwardPass {
   }
 
   // out = dA W^T for `count` rows of the gates' gradients from `row` on, and columns of W^T: panels [count][width].
-  void multiply_gate_gradients(Index row, Index count, Range columns, const S* packed, S* out) const {
+  // While a part of dA meets the panels, the part that is next is fetched: in the end that of the `following` rows.
+  void multiply_gate_gradients(Index row, Index count, Range columns, const S* packed, S* out, Index following) const {
     constexpr Index kBlocks = kColumnBlock / kWidth;
+    const Index width_in_vectors = ceil_div(columns.end - columns.begin, kLanes<S>);
+    const Index panels = ceil_div(width_in_vectors, kTileVectors);
+    const Index first_width = next_tile(width_in_vectors, 0, kTileVectors) * kLanes<S>;
     for (Index first = 0; first < plan.blocks; first += kBlocks) {
       const Operand<S> part = gate_gradients(row).blocks(first, first + kBlocks);
+      const bool last_part = first + kBlocks >= plan.blocks;
+      const Index next_first = last_part ? 0 : first + kBlocks;
+      Index panel = 0;
       for_each_panel<S>(columns.begin, columns.end, [&](Index column, Index width) {
         const S* const b = packed + column * plan.G + first * kWidth * width;
         const bool last = column + width >= columns.end;
-        const Index next_column = last ? columns.begin : column + width;
-        const Index next_first = !last ? first : first + kBlocks < plan.blocks ? first + kBlocks : 0;
-        const S* const next = packed + next_column * plan.G + next_first * kWidth * width;
+        const S* const next = last ? packed + columns.begin * plan.G + next_first * kWidth * first_width
+                                   : packed + (column + width) * plan.G + first * kWidth * width;
+        const Range fetched = piece(min_of(kBlocks, plan.blocks - next_first), panel++, panels);
+        for (Index j = next_first + fetched.begin; j < next_first + fetched.end; ++j) {
+          const S* const gates = args.gates + j * gate_stride() + row * kWidth;
+          fetch(last_part ? gates + count * kWidth : gates, (last_part ? following : count) * kWidth);
+        }
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
           multiply_rows<S, vectors>(part, b, next, count, first == 0, out + (column - columns.begin) * count);
         });
@@ -494,7 +512,7 @@ struct BackwardPass {
     const Index count = rows.end - rows.begin;
     // Each thread's own part: of the rows, or of the units.
     S* const dh_panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
-    multiply_gate_gradients(step * plan.N + rows.begin, count, units, packed_Wh, dh_panels);
+    multiply_gate_gradients(step * plan.N + rows.begin, count, units, packed_Wh, dh_panels, 0);
     for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
       for (Index u = first; u < first + width; u += kLanes<S>) {
         const S* const column = dh_panels + (first - units.begin) * count + (u - first);
@@ -529,7 +547,8 @@ struct BackwardPass {
     S* const dx_panels = product + team.member() * plan.padded_inputs() * kRowBlock;
     for (Index row = rows.begin; row < rows.end; row += kRowBlock) {
       const Index count = min_of(kRowBlock, rows.end - row);
-      multiply_gate_gradients(row, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels);
+      const Index following = min_of(kRowBlock, rows.end - row - count);
+      multiply_gate_gradients(row, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels, following);
       for (Index r = row; r < row + count; ++r) store_dx(r, dx_panels, count, r - row);
     }
   }

@@ -73,6 +73,12 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def astype(self, dtype: Any, copy: bool = True) -> ndarray:
         return _new(self.host.astype(dtype))
 
+    def ravel(self) -> ndarray:
+        return ndarray(self.host.ravel())
+
+    def fill(self, value: float) -> None:
+        self.host.fill(value)
+
     def copy(self, order: str = "C") -> ndarray:
         return _new(self.host)
 
@@ -83,6 +89,11 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
         assert method == "__call__"
         assert all(isinstance(value, (ndarray, int, float, np.generic)) for value in inputs), "a host array in a GPU's"
         return _new(ufunc(*map(_unwrapped, inputs), **options))
+
+    def __array_function__(self, function: Any, _: Any, arguments: Any, options: Any) -> Any:
+        if function is not np.may_share_memory:  # a function of CuPy's under the same name
+            return NotImplemented
+        return np.may_share_memory(*map(_unwrapped, arguments), **options)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -151,11 +162,31 @@ def where(condition: ndarray, a: ndarray, b: Any) -> ndarray:
     return _new(np.where(condition.host, a.host, b))
 
 
-def matmul(a: ndarray, b: ndarray) -> ndarray:
+def matmul(a: ndarray, b: ndarray, *, out: ndarray | None = None) -> ndarray:
     left, right = a.host, b.host
     if left.dtype == np.float32 and _compute_types["float32"] == COMPUTE_TYPE_TF32:
         left, right = rounded_to_tf32(left), rounded_to_tf32(right)
-    return _new(left @ right)
+    if out is None:
+        return _new(left @ right)
+    assert out.flags.c_contiguous
+    assert out.dtype == left.dtype
+    np.matmul(left, right, out=out.host)
+    return out
+
+
+def gemm(
+    transa: str, transb: str, a: ndarray, b: ndarray, out: ndarray | None = None, alpha: float = 1.0, beta: float = 0.0
+) -> ndarray:
+    """cupy.cublas.gemm: out = alpha op(a) op(b) + beta out, exactly, whatever the compute type is."""
+    assert a.ndim == b.ndim == 2
+    assert a.dtype == b.dtype
+    left, right = a.host.T if transa == "T" else a.host, b.host.T if transb == "T" else b.host
+    if out is None:
+        return _new(alpha * (left @ right))
+    assert out.shape == (left.shape[0], right.shape[1])
+    assert out.dtype == a.dtype
+    out.host[...] = alpha * (left @ right) + (beta * out.host if beta else 0)
+    return out
 
 
 def rounded_to_tf32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -196,6 +227,7 @@ def modules() -> dict[str, types.ModuleType]:
         for name in ("COMPUTE_TYPE_DEFAULT", "COMPUTE_TYPE_TF32", "get_compute_type", "set_compute_type")
     })  # fmt: skip
     core = module("cupy._core", _routines_linalg=linalg)
+    cublas = module("cupy.cublas", gemm=gemm)
     cuda = module("cupy.cuda", Device=Device, get_current_stream=_Stream)
     arrays = (
         "ndarray",
@@ -209,8 +241,8 @@ def modules() -> dict[str, types.ModuleType]:
         "where",
         "matmul",
     )
-    cupy = module("cupy", cuda=cuda, _core=core, **{name: globals()[name] for name in arrays})
-    return {"cupy": cupy, "cupy.cuda": cuda, "cupy._core": core, "cupy._core._routines_linalg": linalg}
+    cupy = module("cupy", cuda=cuda, cublas=cublas, _core=core, **{name: globals()[name] for name in arrays})
+    return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cublas": cublas, "cupy._core": core, "cupy._core._routines_linalg": linalg}
 
 
 @contextlib.contextmanager

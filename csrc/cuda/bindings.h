@@ -6,6 +6,8 @@
 
 namespace fastlstm::cuda {
 
+void bind_embedding(pybind11::module_& module);
+void bind_losses(pybind11::module_& module);
 void bind_recurrent(pybind11::module_& module);
 
 }  // namespace fastlstm::cuda

@@ -209,14 +209,16 @@ class RowGrad(NamedTuple):
 
 
 class LossGrad(NamedTuple):
-    """loss: Python float; dlogits: of the logits' shape."""
+    """loss: Python float, on a GPU a 0-d float64 array, of which float(loss) waits for the device; dlogits: of the
+    logits' shape.
+    """
 
     loss: float
     dlogits: FloatArray
 
 
 class LinearLossGrads(NamedTuple):
-    """loss: Python float; dh (..., H); dW (H, V); db (V,)."""
+    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,)."""
 
     loss: float
     dh: FloatArray

@@ -121,7 +121,8 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
     Returns
     -------
     RowGrad
-        indices (U,), the ascending unique ids, of the ids' dtype, and values (U, E), the sums of their rows.
+        indices (U,), the ascending unique ids, of the ids' dtype, and values (U, E), the sums of their rows. On a GPU
+        the call waits for the device: only that knows U.
 
     Raises
     ------

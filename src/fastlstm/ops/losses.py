@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 from fastlstm.ops import checks, scalars
@@ -23,7 +25,8 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
     Returns
     -------
     LossGrad
-        loss, a Python float (0.0 if every target is ignored), and dlogits (..., V), its gradient.
+        loss, a Python float, on a GPU a 0-d float64 array (0.0 if every target is ignored), and dlogits (..., V), its
+        gradient.
 
     Raises
     ------
@@ -65,12 +68,13 @@ def linear_cross_entropy(
     ignore_index : int
         Rows of h with this target are not read, do not count and get a zero gradient.
     memory : "fast" or "low"
-        "low" never holds more than a block of the logits and computes them twice.
+        "low" never holds more than a block of the logits; on the host it computes them twice.
 
     Returns
     -------
     LinearLossGrads
-        loss, a Python float (0.0 if every target is ignored), and its gradients dh (..., H), dW (H, V), db (V,).
+        loss, a Python float, on a GPU a 0-d float64 array (0.0 if every target is ignored), and its gradients
+        dh (..., H), dW (H, V), db (V,).
 
     Raises
     ------
@@ -122,7 +126,8 @@ def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: 
             f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
         )
     flat = targets.ravel()
-    if flat.size:
+    # On a GPU nobody looks at values, which would wait for the device.
+    if flat.size and isinstance(flat, np.ndarray):
         low, high = checks.smallest(flat), checks.largest(flat)
         # Below 0 there may be what is ignored. Which target is wrong is worked out only where one may be.
         if high >= V or (low < 0 and not low == -1 == ignore_index):

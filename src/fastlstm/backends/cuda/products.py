@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import cupy
 import numpy as np
+from cupy import cublas
 from cupy._core import _routines_linalg as compute_types
 
 from fastlstm.contract import FloatArray, Precision
@@ -38,7 +39,20 @@ def rows_of(array: FloatArray) -> FloatArray:
     return array.reshape(N * T, X)
 
 
-def product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """(M, K) times (K, X); either may be a transposed view."""
-    result: FloatArray = cupy.matmul(a, b)
+def product(a: FloatArray, b: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+    """(M, K) times (K, X), in out (M, X) if that is given; either may be a transposed view."""
+    result: FloatArray = cupy.matmul(a, b, out=out)
     return result
+
+
+def add_transposed_product(a: FloatArray, b: FloatArray, sums: FloatArray, *, first: bool) -> None:
+    """Sums (K, X) += a^T b for a (M, K) and b (M, X), exactly; with first, = instead.
+
+    sums is C-contiguous or the transpose of what is.
+    """
+    if not first:
+        cublas.gemm("T", "N", a, b, out=sums, beta=1.0)
+    elif sums.flags.c_contiguous:
+        cupy.matmul(a.T, b, out=sums)
+    else:
+        cupy.matmul(b.T, a, out=sums.T)

@@ -1,0 +1,24 @@
+"""Where a call into ``_cuda`` goes: the device of its arrays, and the caller's current stream of that device."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import cupy
+
+
+class Place(TypedDict):
+    """What every function of ``_cuda`` that launches kernels takes."""
+
+    device: int
+    stream: int
+
+
+def device_of(array: Any) -> Any:
+    """The device that an array lives on, as a context that makes it the current one."""
+    return cupy.cuda.Device(array.device.id)
+
+
+def call_on(array: Any) -> Place:
+    """The device of an array, which has to be the current one, and the current stream."""
+    return {"device": array.device.id, "stream": cupy.cuda.get_current_stream().ptr}

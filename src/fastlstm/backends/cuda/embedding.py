@@ -1,0 +1,127 @@
+"""Embedding: csrc/cuda/embedding.cu. Sums are made in an order that the ids alone decide, without atomics.
+
+Nothing waits for the device but `embedding_backward_rows`, whose results have as many rows as there are unique ids:
+how many, only the device knows. `padded_rows` is the same without waiting.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cupy
+
+import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import call_on, device_of
+from fastlstm.contract import FloatArray, IntArray, RowGrad
+
+
+def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
+    M, E = len(ids), W.shape[1]
+    with device_of(W):
+        out: FloatArray = cupy.empty((M, E), W.dtype)
+        _cuda.gather_rows(
+            W=W.data.ptr,
+            ids=ids.data.ptr,
+            out=out.data.ptr,
+            M=M,
+            E=E,
+            float_bytes=W.itemsize,
+            id_bytes=ids.itemsize,
+            **call_on(W),
+        )
+        return out
+
+
+def embedding_backward(
+    ids: IntArray,
+    dout: FloatArray,
+    num_embeddings: int,
+    *,
+    padding_idx: int | None,
+    out: FloatArray | None,
+    touched: IntArray | None,
+) -> FloatArray:
+    with device_of(dout):
+        if out is None:
+            out = cupy.zeros((num_embeddings, dout.shape[1]), dout.dtype)
+        elif touched is None:
+            out.fill(0)
+        else:
+            _clear_rows(out, touched)
+        _sum_rows(out, ids, dout, skip=padding_idx, accumulate=False)
+        return out
+
+
+def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
+    with device_of(target):
+        _sum_rows(target, ids, rows, skip=None, accumulate=True)
+
+
+class PaddedRows(NamedTuple):
+    """A RowGrad whose length only the device knows.
+
+    indices : (M,). values : (M, E). Both as in `RowGrad` in their first ``count`` rows, undefined beyond.
+    count : (1,) int32.
+    """
+
+    indices: IntArray
+    values: FloatArray
+    count: IntArray
+
+
+def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRows:
+    """The ascending unique ids (M,) and the sums of their rows (M, E); nothing waits for the device."""
+    M, E = rows.shape
+    with device_of(rows):
+        result = PaddedRows(cupy.empty(M, ids.dtype), cupy.empty((M, E), rows.dtype), cupy.zeros(1, "int32"))
+        sizes = {"M": M, "E": E, "id_bytes": ids.itemsize, "float_bytes": rows.itemsize}
+        workspace = cupy.empty(_cuda.unique_rows_workspace(**sizes), "uint8")
+        _cuda.unique_rows(
+            indices=result.indices.data.ptr,
+            values=result.values.data.ptr,
+            count=result.count.data.ptr,
+            ids=ids.data.ptr,
+            rows=rows.data.ptr,
+            workspace=workspace.data.ptr,
+            **sizes,
+            **call_on(rows),
+        )
+        return result
+
+
+def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
+    """Waits for the device: for the number of unique ids."""
+    indices, values, count = padded_rows(ids, dout)
+    if len(ids) == 0:
+        return RowGrad(indices, values)
+    U = int(cupy.asnumpy(count)[0])
+    return RowGrad(indices[:U], values[:U])
+
+
+def _clear_rows(target: FloatArray, ids: IntArray) -> None:
+    _cuda.clear_rows(
+        target=target.data.ptr,
+        ids=ids.data.ptr,
+        M=len(ids),
+        E=target.shape[1],
+        float_bytes=target.itemsize,
+        id_bytes=ids.itemsize,
+        **call_on(target),
+    )
+
+
+def _sum_rows(target: FloatArray, ids: IntArray, rows: FloatArray, *, skip: int | None, accumulate: bool) -> None:
+    M, E = rows.shape
+    sizes = {"M": M, "E": E, "id_bytes": ids.itemsize, "float_bytes": rows.itemsize}
+    workspace = cupy.empty(_cuda.sum_rows_workspace(**sizes), "uint8")
+    _cuda.sum_rows(
+        target=target.data.ptr,
+        ids=ids.data.ptr,
+        rows=rows.data.ptr,
+        workspace=workspace.data.ptr,
+        V=len(target),
+        skip=-1 if skip is None else skip,
+        accumulate=accumulate,
+        **sizes,
+        **call_on(target),
+    )

@@ -1,0 +1,138 @@
+"""Cross entropy: csrc/cuda/losses.cu, around products of cuBLAS. The loss stays on the device, as a 0-d array.
+
+linear_cross_entropy takes the rows in blocks: the logits of a block, their softmax, loss and gradient in their place,
+and from that gradient dh of the block and its share of dW and db. "fast" is one block of all rows; "low" holds
+LOW_MEMORY_BYTES of logits at a time. Nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import cupy
+
+import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import call_on, device_of
+from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+
+# With memory="low", logits of so many bytes are held at a time; of so many rows at least, because every block reads and
+# writes dW once, and narrower products do not keep a GPU busy.
+LOW_MEMORY_BYTES = 4 << 20
+LOW_MEMORY_ROWS = 64
+
+
+def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+    with device_of(logits):
+        mean = _Mean(targets, ignore_index, logits)
+        dlogits = cupy.empty(logits.shape, logits.dtype)
+        mean.softmax(slice(0, len(targets)), logits, None, dlogits)
+        return LossGrad(mean.loss(), dlogits)
+
+
+def linear_cross_entropy(
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int,
+    memory: Literal["fast", "low"],
+) -> LinearLossGrads:
+    M, H = h.shape
+    V = len(b)
+    with device_of(h), products_in("float32"):
+        mean = _Mean(targets, ignore_index, h)
+        dh = cupy.empty((M, H), h.dtype)
+        dW = cupy.empty((H, V), h.dtype) if W.flags.c_contiguous else cupy.empty((V, H), h.dtype).T
+        db = cupy.empty(V, h.dtype)
+        if M == 0:
+            dW.fill(0)
+            db.fill(0)
+        rows = M if memory == "fast" else min(M, max(LOW_MEMORY_ROWS, LOW_MEMORY_BYTES // (V * h.itemsize)))
+        logits = cupy.empty((rows, V), h.dtype)
+        for start in range(0, M, max(rows, 1)):
+            block = slice(start, min(start + rows, M))
+            # A row that does not count may hold anything, NaN too, and 0 NaN would be NaN in dW.
+            counted = mean.counted_rows(block, h[block])
+            z = product(counted, W, out=logits[: len(counted)])
+            mean.softmax(block, z, b, z)
+            product(z, W.T, out=dh[block])
+            mean.counted_rows(block, dh[block], in_place=True)  # so with W
+            add_transposed_product(counted, z, dW, first=start == 0)
+            _sum_columns(z, db, accumulate=start > 0)
+        return LinearLossGrads(mean.loss(), dh, dW, db)
+
+
+class _Mean:
+    """A mean over the targets (M,) that count: how many they are, and their losses, on the device."""
+
+    def __init__(self, targets: IntArray, ignore_index: int, like: FloatArray) -> None:
+        self._targets = targets
+        self._counts = cupy.empty(_cuda.TARGET_COUNTS, "int32")
+        self._losses = cupy.empty(len(targets), "float64")
+        self._common: dict[str, Any] = {"ignore_index": ignore_index, "id_bytes": targets.itemsize, **call_on(like)}
+        _cuda.count_targets(
+            targets=targets.data.ptr, counts=self._counts.data.ptr, M=len(targets), **self._common
+        )
+
+    def softmax(self, block: slice, logits: FloatArray, bias: FloatArray | None, dlogits: FloatArray) -> None:
+        """Losses of the rows of a block, and dlogits (rows, V), which may be logits."""
+        rows, V = logits.shape
+        _cuda.softmax_loss(
+            logits=logits.data.ptr,
+            bias=0 if bias is None else bias.data.ptr,
+            targets=self._targets[block].data.ptr,
+            counts=self._counts.data.ptr,
+            dlogits=dlogits.data.ptr,
+            losses=self._losses[block].data.ptr,
+            rows=rows,
+            V=V,
+            float_bytes=logits.itemsize,
+            **self._common,
+        )
+
+    def counted_rows(self, block: slice, rows: FloatArray, *, in_place: bool = False) -> FloatArray:
+        """rows (rows, E) of a block, zeros where the target does not count."""
+        M, E = rows.shape
+        out: FloatArray = rows if in_place else cupy.empty((M, E), rows.dtype)
+        _cuda.copy_counted_rows(
+            rows=rows.data.ptr,
+            targets=self._targets[block].data.ptr,
+            out=out.data.ptr,
+            M=M,
+            E=E,
+            float_bytes=rows.itemsize,
+            **self._common,
+        )
+        return out
+
+    def loss(self) -> Any:
+        """The mean of the losses, a 0-d float64 array."""
+        loss = cupy.empty((), "float64")
+        M = len(self._targets)
+        workspace = cupy.empty(_cuda.mean_loss_workspace(M=M), "uint8")
+        _cuda.mean_loss(
+            losses=self._losses.data.ptr,
+            counts=self._counts.data.ptr,
+            loss=loss.data.ptr,
+            workspace=workspace.data.ptr,
+            M=M,
+            device=self._common["device"],
+            stream=self._common["stream"],
+        )
+        return loss
+
+
+def _sum_columns(matrix: FloatArray, sums: FloatArray, *, accumulate: bool) -> None:
+    """sums (V,) = or += the sums over the rows of matrix (M, V)."""
+    M, V = matrix.shape
+    _cuda.sum_columns(
+        matrix=matrix.data.ptr,
+        sums=sums.data.ptr,
+        M=M,
+        V=V,
+        accumulate=accumulate,
+        float_bytes=matrix.itemsize,
+        **call_on(matrix),
+    )

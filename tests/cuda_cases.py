@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cases
+import numpy as np
 
-from fastlstm.contract import Precision
+from fastlstm.contract import IntArray, Precision
 from fastlstm.testing import Case, check_backend
 
 H200 = {"multiprocessors": 132, "shared_bytes": 232448}
@@ -58,3 +60,79 @@ def recurrent_case(N: int, T: int, D: int, H: int, **options: Any) -> Case:
     }
     upstream = {"dhs": draw.floats(N, T, H), "dh_n": draw.floats(N, H), "dc_n": draw.floats(N, H)}
     return Case(f"N{N}-T{T}-D{D}-H{H}", "lstm_forward", inputs, upstream)
+
+
+# --------------------------------------------------------------------------------------------
+# Embedding and losses
+# --------------------------------------------------------------------------------------------
+
+
+def embedding_cases(name: str, V: int, E: int, ids: IntArray) -> list[Case]:
+    """Dense and row gradients and scatter_add."""
+    draw = cases.Draw(f"cuda embedding {name}")
+    ids = ids.copy()
+    dout = draw.floats(ids.size, E)
+    backward = {"ids": ids, "dout": dout, "num_embeddings": V}
+    return [
+        Case(name, "embedding_backward", backward),
+        Case(name + "-padding", "embedding_backward", {**backward, "padding_idx": int(ids[0])}),
+        Case(name, "embedding_backward_rows", {"ids": ids, "dout": dout}),
+        Case(name, "scatter_add", {"target": draw.floats(V, E), "ids": ids, "rows": dout}),
+    ]
+
+
+def _many_ids() -> list[Case]:
+    """Beyond one chunk of the sort, and runs through more groups of the sum than a thread adds at once."""
+    draw = cases.Draw("cuda many ids")
+    text = np.minimum(draw.rng.zipf(1.3, 20_001), 500) - 1
+    return [
+        *embedding_cases("one-id", 3, 5, np.full(1500, 2)),
+        *embedding_cases("two-ids", 3, 2, np.repeat([2, 0], [900, 700])),
+        *embedding_cases("one-chunk", 300, 4, draw.ids(300, 8192)),
+        *embedding_cases("two-chunks", 400, 3, draw.ids(400, 8193, dtype=np.int32)),
+        *embedding_cases("text", 500, 1, text),
+        *embedding_cases("text-int32", 500, 2, text.astype(np.int32)),
+        Case("wide-ids", "embedding_backward_rows", {"ids": draw.ids(40, 300) << 40, "dout": draw.floats(300, 6)}),
+    ]
+
+
+def losses_case(name: str, rows: int, V: int, *, ignored: float = 0.2) -> Case:
+    draw = cases.Draw(f"cuda losses {name}")
+    targets = draw.ids(V, rows)
+    targets[draw.rng.random(rows) < ignored] = -1
+    return Case(name, "softmax_cross_entropy", {"logits": draw.floats(rows, V, scale=3.0), "targets": targets})
+
+
+def _poisoned(memory: str) -> Case:
+    """Rows that do not count hold NaN, and nothing may come of it."""
+    draw = cases.Draw("cuda poisoned")
+    h, targets = draw.floats(9, 17), draw.ids(33, 9, dtype=np.int32)
+    targets[[0, 4, 8]] = 5
+    h[targets == 5] = np.nan
+    inputs = {"h": h, "W": draw.weights(17, 33), "b": draw.floats(33), "targets": targets}
+    return Case(f"poisoned-{memory}", "linear_cross_entropy", {**inputs, "ignore_index": 5, "memory": memory})
+
+
+OF_A_FAMILY = {
+    "embedding": [*cases.EMBEDDING, *_many_ids()],
+    "losses": [
+        *cases.LOSSES,
+        # A row of a warp at most, of a block, and beyond what stays in shared memory; in packs of 1, 2 and 4.
+        *(losses_case(f"V{V}", 3, V) for V in (509, 510, 512, 513, 514, 516, 10_239, 10_242, 10_244)),
+        losses_case("many-means", 16_385, 2),
+        _poisoned("fast"),
+        _poisoned("low"),
+    ],
+}
+
+
+def faults_of(family: str, dtype: str, after_each: Callable[[], None] = lambda: None) -> str:
+    """What differs from the definition, over all cases of a family."""
+    faults = []
+    for case in OF_A_FAMILY[family]:
+        try:
+            check_backend("cuda", case, dtype)
+            after_each()
+        except (AssertionError, RuntimeError) as error:
+            faults.append(f"{case}: {error}")
+    return "\n".join(faults)

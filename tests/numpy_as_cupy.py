@@ -242,7 +242,13 @@ def modules() -> dict[str, types.ModuleType]:
         "matmul",
     )
     cupy = module("cupy", cuda=cuda, cublas=cublas, _core=core, **{name: globals()[name] for name in arrays})
-    return {"cupy": cupy, "cupy.cuda": cuda, "cupy.cublas": cublas, "cupy._core": core, "cupy._core._routines_linalg": linalg}
+    return {
+        "cupy": cupy,
+        "cupy.cuda": cuda,
+        "cupy.cublas": cublas,
+        "cupy._core": core,
+        "cupy._core._routines_linalg": linalg,
+    }
 
 
 @contextlib.contextmanager

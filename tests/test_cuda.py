@@ -12,11 +12,24 @@ import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
-from cuda_cases import H200, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
+from cuda_cases import (
+    H200,
+    OF_A_FAMILY,
+    RECURRENT,
+    RUNS,
+    SMALL,
+    embedding_cases,
+    faults_of,
+    fits,
+    in_precision,
+    losses_case,
+    recurrent_case,
+)
 
 import fastlstm
-from fastlstm import BackendNotAvailable, backends, ops
+from fastlstm import BackendNotAvailable, backends, ops, testing
 from fastlstm.contract import Precision
+from fastlstm.ops import checks
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +76,13 @@ def test_emulated_kernels_agree_with_the_definition(
             except (AssertionError, RuntimeError) as error:
                 faults.append(f"{case}: {error}")
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", OF_A_FAMILY)
+def test_an_emulated_family_agrees_with_the_definition(small: Any, family: str, dtype: str) -> None:
+    faults = faults_of(family, dtype, numpy_as_cupy.check_margins)
+    assert not faults, faults
 
 
 @pytest.mark.parametrize("H", [97, 128])
@@ -141,6 +161,128 @@ def test_the_precision_of_cupys_products_is_put_back(small: Any) -> None:
         assert numpy_as_cupy.get_compute_type(np.float32) == numpy_as_cupy.COMPUTE_TYPE_TF32
     ops.lstm_forward(**case.inputs, precision="bf16")
     assert numpy_as_cupy.get_compute_type(np.float32) == numpy_as_cupy.COMPUTE_TYPE_DEFAULT
+
+
+# --------------------------------------------------------------------------------------------
+# Embedding and losses
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_emulated_sums_do_not_depend_on_the_order_of_the_threads(emulation: Any, seed: int) -> None:
+    cupy = sys.modules["cupy"]
+    ids = np.random.default_rng(seed).integers(0, 7, 300)
+    linear = next(case for case in OF_A_FAMILY["losses"] if str(case) == "linear_cross_entropy-V1000-low")
+    for case in (*embedding_cases("order", 7, 33, ids), losses_case("order", 20, 700), linear):
+        on_gpu = case.cast("float32").map_arrays(cupy.asarray)
+        results = []
+        for order in (0, seed):
+            emulation.emulate(**SMALL, seed=order)
+            results.append(testing.run_case(on_gpu, copy=cupy.copy))
+        assert list(results[0]) == list(results[1])
+        for name, first in results[0].items():
+            if isinstance(first, cupy.ndarray):
+                np.testing.assert_array_equal(cupy.asnumpy(first), cupy.asnumpy(results[1][name]))
+
+
+def test_rows_that_are_not_aligned_to_16_bytes(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    rng = np.random.default_rng(0)
+    for offset in (0, 1, 2, 4):
+
+        def placed(array: Any, offset: int = offset) -> Any:
+            whole = cupy.asarray(np.concatenate([np.zeros(offset), array.ravel()]).astype(np.float32))
+            return whole[offset:].reshape(array.shape)
+
+        W, dout = rng.standard_normal((9, 12)), rng.standard_normal((40, 12))
+        ids = rng.integers(0, 9, 40)
+        out = cupy.asnumpy(ops.embedding_forward(placed(W), cupy.asarray(ids)))
+        np.testing.assert_array_equal(out, W.astype(np.float32)[ids])
+        dW = ops.embedding_backward(cupy.asarray(ids), placed(dout), 9, out=placed(W))
+        np.testing.assert_allclose(cupy.asnumpy(dW), ops.embedding_backward(ids, dout, 9), rtol=0, atol=1e-4)
+        targets = rng.integers(0, 12, 40)
+        dlogits = ops.softmax_cross_entropy(placed(dout), cupy.asarray(targets)).dlogits
+        want = ops.softmax_cross_entropy(dout, targets).dlogits
+        np.testing.assert_allclose(cupy.asnumpy(dlogits), want, rtol=0, atol=1e-6)
+        numpy_as_cupy.check_margins()
+
+
+def test_a_gradient_of_up_to_8192_ids_is_three_launches(small: Any) -> None:
+    """Besides the clearing: CuPy's of all rows, and one more of the touched ones."""
+    cupy = sys.modules["cupy"]
+    for M, launches in ((700, 3), (8192, 3), (8193, 4)):
+        ids, dout = cupy.asarray(np.arange(M) % 99), cupy.asarray(np.ones((M, 1), np.float32))
+        before = small.launches()
+        out = ops.embedding_backward(ids, dout, 99)
+        assert small.launches() - before == launches
+        ops.embedding_backward(ids, dout, 99, out=out, touched=ids[:50])
+        assert small.launches() - before == 2 * launches + 1
+
+
+def test_padded_rows_know_how_many_they_are(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    embedding = importlib.import_module("fastlstm.backends.cuda.embedding")
+    ids, rows = np.array([5, 2, 5, 9, 2]), np.arange(10.0).reshape(5, 2)
+    padded = embedding.padded_rows(cupy.asarray(ids), cupy.asarray(rows))
+    assert padded.indices.shape == (5,)
+    assert padded.values.shape == (5, 2)
+    np.testing.assert_array_equal(cupy.asnumpy(padded.count), [3])
+    np.testing.assert_array_equal(cupy.asnumpy(padded.indices)[:3], [2, 5, 9])
+    np.testing.assert_array_equal(cupy.asnumpy(padded.values)[:3], [[10, 12], [4, 6], [6, 7]])
+
+
+def test_the_loss_stays_on_the_device(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = losses_case("device", 6, 9, ignored=0).cast("float32").map_arrays(cupy.asarray)
+    for loss in (
+        ops.softmax_cross_entropy(**case.inputs).loss,
+        ops.linear_cross_entropy(
+            case.inputs["logits"], cupy.asarray(np.eye(9, dtype=np.float32)), cupy.zeros(9, np.float32),
+            case.inputs["targets"],
+        ).loss,
+    ):  # fmt: skip
+        assert isinstance(loss, cupy.ndarray)
+        assert loss.shape == ()
+        assert loss.dtype == np.float64
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_low_memory_takes_the_rows_in_blocks(small: Any, monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
+    losses = importlib.import_module("fastlstm.backends.cuda.losses")
+    monkeypatch.setattr(losses, "LOW_MEMORY_BYTES", 0)
+    monkeypatch.setattr(losses, "LOW_MEMORY_ROWS", 7)
+    name = f"linear_cross_entropy-V1000-{'tied-low' if tied else 'low'}"
+    case = next(case for case in OF_A_FAMILY["losses"] if str(case) == name)
+    largest = 0
+
+    def product(a: Any, b: Any, *, out: Any = None) -> Any:
+        nonlocal largest
+        largest = max(largest, len(a))
+        return sys.modules["cupy"].matmul(a, b, out=out)
+
+    monkeypatch.setattr(losses, "product", product)
+    for dtype in ("float32", "float64"):
+        testing.check_backend("cuda", case, dtype)
+    assert largest == 7
+
+
+def test_a_tied_weight_is_not_copied(small: Any) -> None:
+    """And its gradient lies in memory as it does."""
+    cupy = sys.modules["cupy"]
+    W = cupy.asarray(np.eye(5, 3, dtype=np.float32)).T
+    h, targets = cupy.zeros((2, 3), np.float32), cupy.asarray(np.array([1, 2]))
+    assert checks.matrix_or_transpose("W", W).data.ptr == W.data.ptr
+    assert ops.linear_cross_entropy(h, W, cupy.zeros(5, np.float32), targets).dW.flags.f_contiguous
+
+
+def test_cross_entropy_is_exact_whatever_the_precision_of_other_products(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = next(case for case in OF_A_FAMILY["losses"] if str(case) == "linear_cross_entropy-batch-fast")
+    on_gpu = case.cast("float32").map_arrays(cupy.asarray)
+    exact = ops.linear_cross_entropy(**on_gpu.inputs)
+    with numpy_as_cupy.compute_type(numpy_as_cupy.COMPUTE_TYPE_TF32):
+        for got, want in zip(ops.linear_cross_entropy(**on_gpu.inputs), exact, strict=True):
+            np.testing.assert_array_equal(cupy.asnumpy(got), cupy.asnumpy(want))
 
 
 # --------------------------------------------------------------------------------------------

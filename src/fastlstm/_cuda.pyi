@@ -57,3 +57,87 @@ class SequencePass:
     @property
     def plan(self) -> Plan: ...
     def run(self, arrays: dict[str, int], workspace: int, stream: int) -> None: ...
+
+# Rows by ids: csrc/cuda/embedding.h. float_bytes and id_bytes tell float32 and int32 from float64 and int64.
+
+def gather_rows(
+    *, W: int, ids: int, out: int, M: int, E: int, float_bytes: int, id_bytes: int, device: int, stream: int
+) -> None: ...
+def clear_rows(
+    *, target: int, ids: int, M: int, E: int, float_bytes: int, id_bytes: int, device: int, stream: int
+) -> None: ...
+def sum_rows_workspace(*, M: int, E: int, id_bytes: int, float_bytes: int) -> int: ...
+def sum_rows(
+    *,
+    target: int,
+    ids: int,
+    rows: int,
+    workspace: int,
+    M: int,
+    E: int,
+    V: int,
+    skip: int,
+    accumulate: bool,
+    float_bytes: int,
+    id_bytes: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def unique_rows_workspace(*, M: int, E: int, id_bytes: int, float_bytes: int) -> int: ...
+def unique_rows(
+    *,
+    indices: int,
+    values: int,
+    count: int,
+    ids: int,
+    rows: int,
+    workspace: int,
+    M: int,
+    E: int,
+    float_bytes: int,
+    id_bytes: int,
+    device: int,
+    stream: int,
+) -> None: ...
+
+# Cross entropy: csrc/cuda/losses.h. bias may be 0: none.
+
+TARGET_COUNTS: int
+
+def count_targets(
+    *, targets: int, counts: int, M: int, ignore_index: int, id_bytes: int, device: int, stream: int
+) -> None: ...
+def softmax_loss(
+    *,
+    logits: int,
+    bias: int,
+    targets: int,
+    counts: int,
+    dlogits: int,
+    losses: int,
+    rows: int,
+    V: int,
+    ignore_index: int,
+    float_bytes: int,
+    id_bytes: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def mean_loss_workspace(*, M: int) -> int: ...
+def mean_loss(*, losses: int, counts: int, loss: int, workspace: int, M: int, device: int, stream: int) -> None: ...
+def copy_counted_rows(
+    *,
+    rows: int,
+    targets: int,
+    out: int,
+    M: int,
+    E: int,
+    ignore_index: int,
+    float_bytes: int,
+    id_bytes: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def sum_columns(
+    *, matrix: int, sums: int, M: int, V: int, accumulate: bool, float_bytes: int, device: int, stream: int
+) -> None: ...

@@ -72,9 +72,7 @@ class _Mean:
         self._counts = cupy.empty(_cuda.TARGET_COUNTS, "int32")
         self._losses = cupy.empty(len(targets), "float64")
         self._common: dict[str, Any] = {"ignore_index": ignore_index, "id_bytes": targets.itemsize, **call_on(like)}
-        _cuda.count_targets(
-            targets=targets.data.ptr, counts=self._counts.data.ptr, M=len(targets), **self._common
-        )
+        _cuda.count_targets(targets=targets.data.ptr, counts=self._counts.data.ptr, M=len(targets), **self._common)
 
     def softmax(self, block: slice, logits: FloatArray, bias: FloatArray | None, dlogits: FloatArray) -> None:
         """Losses of the rows of a block, and dlogits (rows, V), which may be logits."""

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in one run of less than ten minutes: build, tests, sanitizers, latencies, the LSTM against
-# torch.nn.LSTM. Needs Python with the packages of pyproject.toml's build and test, CuPy and PyTorch, nvcc and
-# compute-sanitizer, and no package index. A short table comes last; everything measured goes to a JSON file.
+# torch.nn.LSTM, embedding gradients and the cross entropy over a vocabulary against torch and cupyx. Needs Python with the packages of pyproject.toml's build and test, CuPy and PyTorch, nvcc and
+# compute-sanitizer, and no package index. A short table comes last; everything measured goes to JSON files.
 #
 #   benchmarks/gpu.sh [JSON file]
 set -uo pipefail
@@ -43,8 +43,10 @@ latencies() {
 printf '\n== latencies\n'
 latencies || failed+=("latencies")
 
-part "LSTM against torch.nn.LSTM" 250 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
-  --seconds 200 ${1:+--out "$1"}
+part "embedding gradients" 45 python3 -m benchmarks.gpu_embedding --seconds 15 ${1:+--out "${1%.json}-embedding.json"}
+part "linear cross entropy" 30 python3 -m benchmarks.gpu_losses --seconds 8 ${1:+--out "${1%.json}-losses.json"}
+part "LSTM against torch.nn.LSTM" 190 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
+  --seconds 150 ${1:+--out "$1"}
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

@@ -38,8 +38,30 @@ def main() -> None:
                 floats(N, T, D), floats(D, H), floats(H, H), floats(H), mask=mask, precision=precision
             )
             assert bool(cupy.isfinite(ops.rnn_backward(floats(N, T, H), rnn.tape).dWh).all()), (kernel, precision)
+    embedding_and_losses(rng)
     cupy.cuda.Device().synchronize()
-    print(f"{len(RUNS)} kernels and precisions ran")
+    print(f"{len(RUNS)} kernels and precisions ran, embedding and losses too")
+
+
+def embedding_and_losses(rng: np.random.Generator) -> None:
+    """Every kernel of these families, in packs of 4, 2 and 1 numbers; enough ids to merge chunks of them."""
+    for M, E in ((20_000, 4), (300, 6), (40, 650), (200, 129)):
+        V = 50
+        ids = cupy.asarray(np.minimum(rng.zipf(1.3, M), V) - 1)
+        rows, W = (cupy.asarray(rng.standard_normal((n, E), np.float32)) for n in (M, V))
+        dW = ops.embedding_backward(ids, ops.embedding_forward(W, ids), V, padding_idx=3)
+        ops.embedding_backward(ids, rows, V, out=dW, touched=ids[:40])
+        ops.scatter_add(dW, ops.embedding_backward_rows(ids, rows).indices, W[: int(cupy.unique(ids).size)])
+        assert bool(cupy.isfinite(dW).all())
+    for M, V in ((70, 20), (9, 700), (70, 10_001), (5, 12_000), (17_000, 3)):
+        H = 6
+        h, W = (cupy.asarray(rng.standard_normal(shape, np.float32)) for shape in ((M, H), (H, V)))
+        targets = rng.integers(0, V, M)
+        targets[::3] = -1
+        for memory in ("fast", "low"):
+            b = cupy.zeros(V, np.float32)
+            grads = ops.linear_cross_entropy(h, W, b, cupy.asarray(targets), memory=memory)
+            assert bool(cupy.isfinite(grads.dW).all())
 
 
 if __name__ == "__main__":

@@ -219,6 +219,22 @@ def test_a_gradient_of_up_to_8192_ids_is_three_launches(small: Any) -> None:
         assert small.launches() - before == 2 * launches + 1
 
 
+def test_ids_beyond_32_bits_are_sorted_too(small: Any) -> None:
+    """As the rows of an embedding with more than 2^31 of them would be; here they only lie lower in memory."""
+    cupy = sys.modules["cupy"]
+    rng = np.random.default_rng(0)
+    ids, rows = rng.integers(0, 9, 60), rng.standard_normal((60, 3))
+    sizes = {"M": 60, "E": 3, "id_bytes": 8, "float_bytes": 8}
+    target, workspace = cupy.zeros((9, 3), "float64"), cupy.empty(small.sum_rows_workspace(**sizes), "uint8")
+    on_gpu = {"ids": cupy.asarray(ids), "rows": cupy.asarray(rows), "target": target, "workspace": workspace}
+    small.sum_rows(
+        **{name: array.data.ptr for name, array in on_gpu.items()},
+        **sizes, V=2**31, skip=-1, accumulate=False, device=0, stream=0,
+    )  # fmt: skip
+    numpy_as_cupy.check_margins()
+    np.testing.assert_allclose(cupy.asnumpy(target), ops.embedding_backward(ids, rows, 9), rtol=0, atol=1e-12)
+
+
 def test_padded_rows_know_how_many_they_are(small: Any) -> None:
     cupy = sys.modules["cupy"]
     embedding = importlib.import_module("fastlstm.backends.cuda.embedding")
@@ -226,7 +242,7 @@ def test_padded_rows_know_how_many_they_are(small: Any) -> None:
     padded = embedding.padded_rows(cupy.asarray(ids), cupy.asarray(rows))
     assert padded.indices.shape == (5,)
     assert padded.values.shape == (5, 2)
-    np.testing.assert_array_equal(cupy.asnumpy(padded.count), [3])
+    np.testing.assert_array_equal(cupy.asnumpy(padded.num_rows), [3])
     np.testing.assert_array_equal(cupy.asnumpy(padded.indices)[:3], [2, 5, 9])
     np.testing.assert_array_equal(cupy.asnumpy(padded.values)[:3], [[10, 12], [4, 6], [6, 7]])
 
@@ -269,9 +285,10 @@ def test_low_memory_takes_the_rows_in_blocks(small: Any, monkeypatch: pytest.Mon
 def test_a_tied_weight_is_not_copied(small: Any) -> None:
     """And its gradient lies in memory as it does."""
     cupy = sys.modules["cupy"]
-    W = cupy.asarray(np.eye(5, 3, dtype=np.float32)).T
+    W: Any = cupy.asarray(np.eye(5, 3, dtype=np.float32)).T
     h, targets = cupy.zeros((2, 3), np.float32), cupy.asarray(np.array([1, 2]))
-    assert checks.matrix_or_transpose("W", W).data.ptr == W.data.ptr
+    given: Any = checks.matrix_or_transpose("W", W)
+    assert given.data.ptr == W.data.ptr
     assert ops.linear_cross_entropy(h, W, cupy.zeros(5, np.float32), targets).dW.flags.f_contiguous
 
 
@@ -421,3 +438,22 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
     assert "N 4, H 20, 2 layers, tf32" in line
     assert "3.00  1.50 / 2.25  rows" in line
+
+
+def test_the_benchmark_of_the_embedding_runs_our_side(small: Any) -> None:
+    benchmark = pytest.importorskip("benchmarks.gpu_embedding", reason="the benchmarks are not beside the tests")
+    size = benchmark.Size(40, 6, 50)
+    batches = benchmark.draw(size)
+    benchmark.check(size, batches, {name: make(size, batches) for name, make in benchmark.OURS.items()})
+    times = dict.fromkeys([*benchmark.OURS, "graph", *benchmark.PEERS], 0.0125)
+    assert "V 40, E 6, M 50                      12.5" in benchmark.table([{**size._asdict(), "median_ms": times}])
+
+
+def test_the_benchmark_of_the_losses_runs_our_side(small: Any) -> None:
+    benchmark = pytest.importorskip("benchmarks.gpu_losses", reason="the benchmarks are not beside the tests")
+    size = benchmark.Size(9, 5, 40)
+    inputs = benchmark.draw(size)
+    benchmark.check(inputs, {memory: benchmark.Ours(inputs, memory) for memory in ("fast", "low")})
+    of_sides = dict.fromkeys(("fast", "low", "torch"), 2500000.0)
+    line = benchmark.table([{**size._asdict(), "median_ms": of_sides, "extra_bytes": of_sides}])
+    assert line.endswith("2.5         2.5         2.5")

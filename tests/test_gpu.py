@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import cases
 import numpy as np
 import pytest
-from cuda_cases import RECURRENT, RUNS, fits, in_precision, recurrent_case
+from cuda_cases import OF_A_FAMILY, RECURRENT, RUNS, embedding_cases, faults_of, fits, in_precision, recurrent_case
 
 from fastlstm import ops
 from fastlstm.backends import why_not
 from fastlstm.contract import Precision
+from fastlstm.testing import Case, check_backend, run_case
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -41,6 +43,13 @@ def test_kernels_agree_with_the_definition(
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", OF_A_FAMILY)
+def test_a_family_agrees_with_the_definition(gpu: Any, family: str, dtype: str) -> None:
+    faults = faults_of(family, dtype)
+    assert not faults, faults
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
 @pytest.mark.parametrize(
     ("N", "T", "D", "H"), [(128, 7, 16, 128), (20, 35, 650, 650), (64, 9, 256, 1024), (300, 4, 33, 333)]
@@ -59,6 +68,49 @@ def test_the_same_bits_again(gpu: Any) -> None:
                 for a, b in zip(results[0], other, strict=True):
                     if isinstance(a, gpu.ndarray):
                         assert bool((a == b).all())
+
+
+def test_embedding_gradients_at_full_size_and_the_same_bits_again(gpu: Any) -> None:
+    rng = np.random.default_rng(0)
+    for M, E in ((8192, 650), (300_000, 64)):
+        ids = np.minimum(rng.zipf(1.2, M), 10_000) - 1
+        for case in embedding_cases(f"M{M}", 10_000, E, ids):
+            check_backend("cuda", case, "float32")
+            results = [run_case(case.cast("float32").map_arrays(gpu.asarray), copy=gpu.copy) for _ in range(5)]
+            for name, first in results[0].items():
+                for other in results[1:]:
+                    assert bool((first == other[name]).all()), (str(case), name)
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+def test_linear_cross_entropy_at_full_size(gpu: Any, memory: str) -> None:
+    draw = cases.Draw(f"full size {memory}")
+    M, H, V = 700, 650, 10_000
+    inputs = {"h": draw.floats(M, H), "W": draw.weights(H, V), "b": draw.floats(V), "targets": draw.ids(V, M)}
+    inputs["targets"][::5] = -1
+    for dtype in ("float32", "float64"):
+        check_backend("cuda", Case(memory, "linear_cross_entropy", {**inputs, "memory": memory}), dtype)
+
+
+def test_an_embedding_gradient_can_be_captured(gpu: Any) -> None:
+    rng = np.random.default_rng(0)
+    V, E = 500, 70
+    ids, dout = (gpu.asarray(array) for array in (rng.integers(0, V, 700), rng.standard_normal((700, E))))
+    want = gpu.asnumpy(ops.embedding_backward(ids, dout, V))
+    stream = gpu.cuda.Stream(non_blocking=True)
+    gpu.cuda.Device().synchronize()
+    with stream:
+        dW = gpu.zeros((V, E))
+        for _ in range(2):  # memory of the call is in the stream's pool before the capture
+            ops.embedding_backward(ids, dout, V, out=dW, touched=ids)
+        stream.synchronize()
+        stream.begin_capture()
+        ops.embedding_backward(ids, dout, V, out=dW, touched=ids)
+        graph = stream.end_capture()
+        for _ in range(2):
+            graph.launch(stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(gpu.asnumpy(dW), want)
 
 
 def test_work_goes_to_the_current_stream(gpu: Any) -> None:

@@ -22,3 +22,8 @@ def device_of(array: Any) -> Any:
 def call_on(array: Any) -> Place:
     """The device of an array, which has to be the current one, and the current stream."""
     return {"device": array.device.id, "stream": cupy.cuda.get_current_stream().ptr}
+
+
+def address(array: Any) -> int:
+    """Of an array's memory; 0 of one that is not given."""
+    return 0 if array is None else int(array.data.ptr)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cupy
 
 import fastlstm._cuda as _cuda
-from fastlstm.backends.cuda.calls import call_on, device_of
+from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.contract import FloatArray, IntArray, RowGrad
 
 
@@ -20,9 +20,9 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
     with device_of(W):
         out: FloatArray = cupy.empty((M, E), W.dtype)
         _cuda.gather_rows(
-            W=W.data.ptr,
-            ids=ids.data.ptr,
-            out=out.data.ptr,
+            W=address(W),
+            ids=address(ids),
+            out=address(out),
             M=M,
             E=E,
             float_bytes=W.itemsize,
@@ -60,13 +60,13 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
 class PaddedRows(NamedTuple):
     """A RowGrad whose length only the device knows.
 
-    indices : (M,). values : (M, E). Both as in `RowGrad` in their first ``count`` rows, undefined beyond.
-    count : (1,) int32.
+    indices : (M,). values : (M, E). Both as in `RowGrad` in their first ``num_rows`` rows, undefined beyond.
+    num_rows : (1,) int32.
     """
 
     indices: IntArray
     values: FloatArray
-    count: IntArray
+    num_rows: IntArray
 
 
 def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRows:
@@ -77,12 +77,12 @@ def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRows:
         sizes = {"M": M, "E": E, "id_bytes": ids.itemsize, "float_bytes": rows.itemsize}
         workspace = cupy.empty(_cuda.unique_rows_workspace(**sizes), "uint8")
         _cuda.unique_rows(
-            indices=result.indices.data.ptr,
-            values=result.values.data.ptr,
-            count=result.count.data.ptr,
-            ids=ids.data.ptr,
-            rows=rows.data.ptr,
-            workspace=workspace.data.ptr,
+            indices=address(result.indices),
+            values=address(result.values),
+            count=address(result.num_rows),
+            ids=address(ids),
+            rows=address(rows),
+            workspace=address(workspace),
             **sizes,
             **call_on(rows),
         )
@@ -91,17 +91,17 @@ def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRows:
 
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
     """Waits for the device: for the number of unique ids."""
-    indices, values, count = padded_rows(ids, dout)
+    indices, values, num_rows = padded_rows(ids, dout)
     if len(ids) == 0:
         return RowGrad(indices, values)
-    U = int(cupy.asnumpy(count)[0])
+    U = int(cupy.asnumpy(num_rows)[0])
     return RowGrad(indices[:U], values[:U])
 
 
 def _clear_rows(target: FloatArray, ids: IntArray) -> None:
     _cuda.clear_rows(
-        target=target.data.ptr,
-        ids=ids.data.ptr,
+        target=address(target),
+        ids=address(ids),
         M=len(ids),
         E=target.shape[1],
         float_bytes=target.itemsize,
@@ -115,10 +115,10 @@ def _sum_rows(target: FloatArray, ids: IntArray, rows: FloatArray, *, skip: int 
     sizes = {"M": M, "E": E, "id_bytes": ids.itemsize, "float_bytes": rows.itemsize}
     workspace = cupy.empty(_cuda.sum_rows_workspace(**sizes), "uint8")
     _cuda.sum_rows(
-        target=target.data.ptr,
-        ids=ids.data.ptr,
-        rows=rows.data.ptr,
-        workspace=workspace.data.ptr,
+        target=address(target),
+        ids=address(ids),
+        rows=address(rows),
+        workspace=address(workspace),
         V=len(target),
         skip=-1 if skip is None else skip,
         accumulate=accumulate,

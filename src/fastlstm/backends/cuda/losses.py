@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cupy
 
 import fastlstm._cuda as _cuda
-from fastlstm.backends.cuda.calls import call_on, device_of
+from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 
@@ -72,18 +72,18 @@ class _Mean:
         self._counts = cupy.empty(_cuda.TARGET_COUNTS, "int32")
         self._losses = cupy.empty(len(targets), "float64")
         self._common: dict[str, Any] = {"ignore_index": ignore_index, "id_bytes": targets.itemsize, **call_on(like)}
-        _cuda.count_targets(targets=targets.data.ptr, counts=self._counts.data.ptr, M=len(targets), **self._common)
+        _cuda.count_targets(targets=address(targets), counts=address(self._counts), M=len(targets), **self._common)
 
     def softmax(self, block: slice, logits: FloatArray, bias: FloatArray | None, dlogits: FloatArray) -> None:
         """Losses of the rows of a block, and dlogits (rows, V), which may be logits."""
         rows, V = logits.shape
         _cuda.softmax_loss(
-            logits=logits.data.ptr,
-            bias=0 if bias is None else bias.data.ptr,
-            targets=self._targets[block].data.ptr,
-            counts=self._counts.data.ptr,
-            dlogits=dlogits.data.ptr,
-            losses=self._losses[block].data.ptr,
+            logits=address(logits),
+            bias=address(bias),
+            targets=address(self._targets[block]),
+            counts=address(self._counts),
+            dlogits=address(dlogits),
+            losses=address(self._losses[block]),
             rows=rows,
             V=V,
             float_bytes=logits.itemsize,
@@ -95,9 +95,9 @@ class _Mean:
         M, E = rows.shape
         out: FloatArray = rows if in_place else cupy.empty((M, E), rows.dtype)
         _cuda.copy_counted_rows(
-            rows=rows.data.ptr,
-            targets=self._targets[block].data.ptr,
-            out=out.data.ptr,
+            rows=address(rows),
+            targets=address(self._targets[block]),
+            out=address(out),
             M=M,
             E=E,
             float_bytes=rows.itemsize,
@@ -111,10 +111,10 @@ class _Mean:
         M = len(self._targets)
         workspace = cupy.empty(_cuda.mean_loss_workspace(M=M), "uint8")
         _cuda.mean_loss(
-            losses=self._losses.data.ptr,
-            counts=self._counts.data.ptr,
-            loss=loss.data.ptr,
-            workspace=workspace.data.ptr,
+            losses=address(self._losses),
+            counts=address(self._counts),
+            loss=address(loss),
+            workspace=address(workspace),
             M=M,
             device=self._common["device"],
             stream=self._common["stream"],
@@ -126,8 +126,8 @@ def _sum_columns(matrix: FloatArray, sums: FloatArray, *, accumulate: bool) -> N
     """sums (V,) = or += the sums over the rows of matrix (M, V)."""
     M, V = matrix.shape
     _cuda.sum_columns(
-        matrix=matrix.data.ptr,
-        sums=sums.data.ptr,
+        matrix=address(matrix),
+        sums=address(sums),
         M=M,
         V=V,
         accumulate=accumulate,

@@ -7,6 +7,7 @@
 
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "plan.h"
 #include "reduce.h"

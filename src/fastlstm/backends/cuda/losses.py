@@ -58,7 +58,7 @@ def linear_cross_entropy(
             z = product(counted, W, out=logits[: len(counted)])
             mean.softmax(block, z, b, z)
             product(z, W.T, out=dh[block])
-            mean.counted_rows(block, dh[block], in_place=True)  # so with W
+            mean.counted_rows(block, dh[block], in_place=True)  # nor may 0 NaN of a W with NaN
             add_transposed_product(counted, z, dW, first=start == 0)
             _sum_columns(z, db, accumulate=start > 0)
         return LinearLossGrads(mean.loss(), dh, dW, db)

@@ -25,6 +25,8 @@ RUNS: list[tuple[str, Precision]] = [
     ("persistent", "bf16"),
     ("rows", "float32"),
 ]
+# Operators without a choice of precision, in float32 and float64.
+EXACT = [*cases.SAMPLING]
 RECURRENT = [*cases.LSTM, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
 
 

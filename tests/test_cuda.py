@@ -12,11 +12,12 @@ import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
-from cuda_cases import H200, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
+from cuda_cases import EXACT, H200, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, ops
 from fastlstm.contract import Precision
+from fastlstm.testing import check_backend
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,18 @@ def test_emulated_kernels_agree_with_the_definition(
                 numpy_as_cupy.check_margins()
             except (AssertionError, RuntimeError) as error:
                 faults.append(f"{case}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_emulated_operators_agree_with_the_definition(small: Any, dtype: str) -> None:
+    faults = []
+    for case in EXACT:
+        try:
+            check_backend("cuda", case, dtype)
+            numpy_as_cupy.check_margins()
+        except (AssertionError, RuntimeError) as error:
+            faults.append(f"{case}: {error}")
     assert not faults, "\n".join(faults)
 
 

@@ -53,6 +53,7 @@ PYBIND11_MODULE(_cuda, module) {
 #endif
   module.def("why_not", &why_not);
   bind_recurrent(module);
+  bind_sampling(module);
 }
 
 }  // namespace fastlstm::cuda

@@ -7,5 +7,6 @@
 namespace fastlstm::cuda {
 
 void bind_recurrent(pybind11::module_& module);
+void bind_sampling(pybind11::module_& module);
 
 }  // namespace fastlstm::cuda

@@ -26,11 +26,9 @@ constexpr int kStride = kDepth + kInQuad<S>;
 
 __host__ __device__ constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
-// Numbers per thread along each side of a tile: the most that leave enough blocks to fill a GPU. Wide tiles of float64
-// would leave no room for a second block.
+// Most numbers per thread along each side of a tile. Wider ones of float64 would leave no room for a second block.
 template <class S>
 constexpr int kWidest = 16 / static_cast<int>(sizeof(S));
-constexpr Index kEnoughBlocks = 128;
 
 template <class S>
 union Numbers {
@@ -152,7 +150,7 @@ template <class S>
 struct Pass {
   SampledClasses<S> call;
   bool whole_quads;  // rows of weights and inputs are made of them
-  Index tiles;       // blocks of the first product; those of the second come behind
+  Index tiles;       // how many blocks have one; others come behind
   S* dsampled;       // (sampled_count, E + 1): gradients of the sampled rows, and behind each that of its bias
   S* losses;
 };
@@ -366,13 +364,22 @@ Pass<S> pass_of(const SampledClasses<S>& call) {
   return pass;
 }
 
-// Launches kernel(m) for the tile that suits a product, with blocks behind the tiles' ones.
+int multiprocessors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cannot ask for the current device");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cannot ask for its properties");
+  return count;
+}
+
+// Launches kernel(m) for the widest tile that leaves every multiprocessor one, with blocks behind the tiles' ones.
 template <class S, class KernelOf>
 void launch_tiles(const KernelOf& kernel, Index rows, Index columns, Index blocks_behind, Pass<S> pass,
                   cudaStream_t stream) {
+  const Index wanted = multiprocessors();
+  const auto tiles = [&](int m) { return ceil_div(rows, m * kSide) * ceil_div(columns, m * kSide); };
   int m = 1;
-  while (m < kWidest<S> && ceil_div(rows, 2 * m * kSide) * ceil_div(columns, 2 * m * kSide) >= kEnoughBlocks) m *= 2;
-  pass.tiles = ceil_div(rows, m * kSide) * ceil_div(columns, m * kSide);
+  while (m < kWidest<S> && tiles(2 * m) >= wanted) m *= 2;
+  pass.tiles = tiles(m);
   const dim3 blocks(static_cast<unsigned>(pass.tiles + blocks_behind));
   if (blocks.x == 0) return;
   const auto run = [&](auto width) {

@@ -45,6 +45,7 @@ latencies || failed+=("latencies")
 
 part "LSTM against torch.nn.LSTM" 250 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
   --seconds 200 ${1:+--out "$1"}
+part "NCE step against torch with sparse gradients" 40 python3 -m benchmarks.gpu_sampling ${1:+--out "${1%.json}-sampling.json"}
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

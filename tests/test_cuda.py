@@ -8,16 +8,27 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-import cases
 import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
-from cuda_cases import EXACT, H200, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
+from cuda_cases import (
+    H200,
+    OF_A_FAMILY,
+    RECURRENT,
+    RUNS,
+    SMALL,
+    faults_of,
+    fits,
+    in_precision,
+    recurrent_case,
+    sampled_case,
+    samples,
+)
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, ops
-from fastlstm.contract import Candidates, Precision
+from fastlstm.contract import Precision
 from fastlstm.testing import Case, check_backend
 
 
@@ -68,15 +79,10 @@ def test_emulated_kernels_agree_with_the_definition(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_emulated_operators_agree_with_the_definition(small: Any, dtype: str) -> None:
-    faults = []
-    for case in EXACT:
-        try:
-            check_backend("cuda", case, dtype)
-            numpy_as_cupy.check_margins()
-        except (AssertionError, RuntimeError) as error:
-            faults.append(f"{case}: {error}")
-    assert not faults, "\n".join(faults)
+@pytest.mark.parametrize("family", OF_A_FAMILY)
+def test_an_emulated_family_agrees_with_the_definition(small: Any, family: str, dtype: str) -> None:
+    faults = faults_of(family, dtype, numpy_as_cupy.check_margins)
+    assert not faults, faults
 
 
 @pytest.mark.parametrize("H", [97, 128])
@@ -162,16 +168,6 @@ def test_the_precision_of_cupys_products_is_put_back(small: Any) -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def samples(labels: Any) -> Iterator[Candidates]:
-    """Drawn from one stream of seeds; labels lie where the sample is to be."""
-    rng = np.random.default_rng(11)
-    table = ops.UnigramTable(np.arange(5000.0))
-    for unique in (True, False):
-        for num_sampled, range_max in [(1, 1), (64, 50_000), (200, 200), (1500, 10**9)]:
-            yield ops.log_uniform_candidates(num_sampled, range_max, labels[:1], unique=unique, rng=rng)
-        yield ops.unigram_candidates(table, 600, labels, unique=unique, rng=rng)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_emulated_samples_have_the_bits_of_the_definition(emulation: Any, seed: int) -> None:
     emulation.emulate(**SMALL, seed=seed)
@@ -213,21 +209,6 @@ def test_expected_counts_for_the_number_of_tries_on_the_device(small: Any) -> No
         ops.log_uniform_expected_count(on_gpu, cupy.asarray(np.array(3.0)), 100, num_sampled=2)
 
 
-def sampled_case(op: str, B: int, K: int, S: int, E: int, V: int) -> Case:
-    draw = cases.Draw(f"cuda sampled {B} {K} {S} {E}")
-    counts = np.abs(draw.floats(B, K)) + 0.1, np.abs(draw.floats(S)) + 0.1
-    inputs = {
-        "weights": draw.weights(V, E),
-        "biases": draw.floats(V),
-        "labels": draw.ids(V, B, K),
-        "inputs": draw.floats(B, E),
-        "candidates": Candidates(draw.ids(V, S), *counts, S),
-        "remove_accidental_hits": True,
-    }
-    upstream = {"dlogits": draw.floats(B, K + S)} if op == "sampled_logits_forward" else {}
-    return Case(f"B{B}-K{K}-S{S}-E{E}", op, inputs, upstream)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("multiprocessors", [1, 5, 132])
 def test_emulated_sampled_classes_on_every_tile(emulation: Any, dtype: str, multiprocessors: int) -> None:
@@ -238,8 +219,10 @@ def test_emulated_sampled_classes_on_every_tile(emulation: Any, dtype: str, mult
         case = sampled_case("sampled_softmax_loss", 70, 2, 75, 68, 200)
         check_backend("cuda", case, dtype)
         cupy = sys.modules["cupy"]
-        loss = ops.sampled_softmax_loss(**case.cast(dtype).map_arrays(cupy.asarray).inputs)
-        results.append([cupy.asnumpy(array) for array in (loss.loss, loss.dinputs, *loss.dweights, *loss.dbiases)])
+        loss: Any = ops.sampled_softmax_loss(**case.cast(dtype).map_arrays(cupy.asarray).inputs)
+        results.append(
+            [cupy.asnumpy(array) for array in (loss.loss, loss.dinputs, *loss.dweights, loss.dbiases.values)]
+        )
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
     numpy_as_cupy.check_margins()
@@ -294,7 +277,7 @@ def test_a_row_gradient_waits_once_and_nothing_else_does(small: Any, monkeypatch
     assert waits == []
     ops.sampled_logits_backward(out.logits, out.tape)
     ops.nce_loss(**inputs)
-    assert waits == [(), ()]
+    assert waits == [(1,), (1,)]
 
 
 def test_launches_of_an_nce_step(emulation: Any) -> None:
@@ -458,3 +441,32 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
     assert "N 4, H 20, 2 layers, tf32" in line
     assert "3.00  1.50 / 2.25  rows" in line
+
+
+def test_the_nce_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step on the GPU is its step on the host."""
+    benchmark = pytest.importorskip("benchmarks.gpu_sampling", reason="the benchmarks are not beside the tests")
+    missing = {"embedding", "optim"} - set(importlib.import_module("fastlstm.backends.cuda").FAMILIES)
+    if missing:
+        pytest.skip(f"the CUDA backend has no {' and '.join(sorted(missing))} yet, which a step needs")
+    emulation.emulate(**SMALL, seed=0)
+    rng = np.random.default_rng(0)
+    tables = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in
+              (("embedding", (300, 8)), ("weights", (300, 8)), ("biases", (300,)))}  # fmt: skip
+    pair = rng.integers(0, 300, 20), rng.integers(0, 300, 20)
+    monkeypatch.setattr(benchmark, "tables", lambda: {name: table.copy() for name, table in tables.items()})
+    monkeypatch.setattr(benchmark, "batches", lambda: [pair])
+    monkeypatch.setattr(benchmark, "V", 300)
+    monkeypatch.setattr(benchmark, "B", 20)
+    loss, after, candidates = benchmark.first_step(benchmark.ours_on_gpu())
+    on_host = benchmark.Ours(benchmark.tables(), [])
+    sample = ops.log_uniform_candidates(benchmark.S, 300, pair[1], rng=np.random.default_rng(3))
+    np.testing.assert_array_equal(sys.modules["cupy"].asnumpy(candidates.sampled), sample.sampled)
+    np.testing.assert_allclose(loss, on_host.step(*pair, sample), rtol=1e-4)
+    for name, table in on_host.tables.items():
+        np.testing.assert_allclose(after[name], table, atol=1e-4)
+    for call in benchmark.parts(benchmark.ours_on_gpu()).values():
+        call()
+    measured = {"median_us": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "parts_us": {"sample": 0.5}}
+    line = benchmark.table({"V": 300, "E": 8, "B": 20, "S": 64, **measured})
+    assert "NCE step V300 E8 B20 S64: ours 1.0 us, torch 3.0 us, ratio 3.00" in line

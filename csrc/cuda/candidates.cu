@@ -1,9 +1,8 @@
 // Compiled without fused multiply-add: every product and sum rounds by itself, as contract.py asks.
-#include "candidates.h"
-
 #include <algorithm>
 
 #include "../class_draws.h"
+#include "candidates.h"
 #include "reduce.h"
 
 namespace fastlstm::cuda {
@@ -34,7 +33,8 @@ struct UniqueSample {
 
 int threads_for(std::int64_t num_sampled) {
   constexpr std::int64_t kFewest = 128;
-  return static_cast<int>(std::clamp<std::int64_t>((2 * num_sampled + kWarp - 1) / kWarp * kWarp, kFewest, kMostThreads));
+  return static_cast<int>(
+      std::clamp<std::int64_t>((2 * num_sampled + kWarp - 1) / kWarp * kWarp, kFewest, kMostThreads));
 }
 
 // At most half of the slots are taken: by all classes of a sample but one, and by those of a batch.

@@ -1,9 +1,9 @@
-#include "id_groups.h"
-
 #include <algorithm>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 
+#include "id_groups.h"
 #include "reduce.h"
 
 namespace fastlstm::cuda {
@@ -54,7 +54,7 @@ __device__ void find_groups(const FindGroups& call, unsigned* scratch) {
   }
   if (threadIdx.x == 0) {
     call.groups.starts[found] = call.M;
-    *call.groups.count = found;
+    *call.groups.count = static_cast<int>(found);
   }
 }
 
@@ -67,9 +67,7 @@ __global__ void __launch_bounds__(kMostThreads) sort_runs(SortRuns call) {
   for (int i = static_cast<int>(threadIdx.x); i < call.padded; i += static_cast<int>(blockDim.x)) {
     const std::int64_t m = begin + i;
     const IdLists& lists = call.lists;
-    ids[i] = m >= lists.M                ? kBehindAll
-             : m < lists.first_count ? lists.first[m]
-                                     : lists.second[m - lists.first_count];
+    ids[i] = m >= lists.M ? kBehindAll : m < lists.first_count ? lists.first[m] : lists.second[m - lists.first_count];
     order[i] = static_cast<int>(m);
   }
   for (int size = 2; size <= call.padded; size *= 2) {
@@ -138,6 +136,7 @@ __global__ void __launch_bounds__(kMostThreads) find_groups_of(FindGroups call) 
 std::int64_t group_ids_workspace_bytes(std::int64_t M) { return M <= kRun ? 0 : M * (2 * kIdBytes + 2 * kOrderBytes); }
 
 void group_ids(const IdLists& ids, const IdGroups& groups, char* workspace, cudaStream_t stream) {
+  if (ids.M > std::numeric_limits<int>::max()) throw std::invalid_argument("more than 2^31 - 1 classes in one call");
   int padded = kWarp;
   while (padded < std::min<std::int64_t>(ids.M, kRun)) padded *= 2;
   const int threads = std::max(kWarp, std::min(kMostThreads, padded / 2));

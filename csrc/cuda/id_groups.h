@@ -19,7 +19,7 @@ struct IdLists {
 // 0 .. M - 1 sorted by their id, ties in their own order; those of the u-th id stand at starts[u] .. starts[u + 1].
 struct IdGroups {
   std::int64_t* unique;
-  std::int64_t* count;
+  int* count;
   int* order;
   std::int64_t* starts;  // (M + 1,)
 };

@@ -1,11 +1,10 @@
 // A product's tile is 16, 32 or 64 numbers wide and high, by the size of the product; its sums are taken in chunks of
 // one depth whatever the tile, so that results do not depend on it.
-#include "sampling.h"
-
 #include <algorithm>
 #include <type_traits>
 
 #include "reduce.h"
+#include "sampling.h"
 
 namespace fastlstm::cuda {
 namespace {
@@ -310,9 +309,8 @@ __global__ void __launch_bounds__(kThreads, 2) compute_dsampled(Pass<S> pass) {
   multiply<S, m>(
       call.B,
       [&](S* chunk, Index begin, int depth) {
-        fill_across<S, m>(chunk, tile.rows, depth, [&](int k, int r) {
-          return call.dlogits[(begin + k) * columns + call.K + tile.row + r];
-        });
+        fill_across<S, m>(chunk, tile.rows, depth,
+                          [&](int k, int r) { return call.dlogits[(begin + k) * columns + call.K + tile.row + r]; });
       },
       [&](S* chunk, Index begin, int depth) {
         fill_across<S, m>(chunk, tile.columns, depth, [&](int k, int c) {
@@ -321,9 +319,8 @@ __global__ void __launch_bounds__(kThreads, 2) compute_dsampled(Pass<S> pass) {
         });
       },
       total);
-  finish_tile<S, m>(tile, total, [&](int r, int c, S sum) {
-    pass.dsampled[(tile.row + r) * (call.E + 1) + tile.column + c] = sum;
-  });
+  finish_tile<S, m>(tile, total,
+                    [&](int r, int c, S sum) { pass.dsampled[(tile.row + r) * (call.E + 1) + tile.column + c] = sum; });
 }
 
 // A block has a class that takes part: the sum over its occurrences, in their order.
@@ -425,7 +422,8 @@ void launch_backward(Pass<S> pass, const Layout<S>& layout, cudaStream_t stream)
   call.groups.starts = reinterpret_cast<Index*>(call.workspace + layout.starts);
   launch_tiles([](auto m) { return &compute_dinputs<S, decltype(m)::value>; }, call.B, call.E, 0, pass, stream);
   if (M == 0) return;
-  launch_tiles([](auto m) { return &compute_dsampled<S, decltype(m)::value>; }, call.sampled_count, call.E + 1, 0, pass, stream);
+  launch_tiles([](auto m) { return &compute_dsampled<S, decltype(m)::value>; }, call.sampled_count, call.E + 1, 0, pass,
+               stream);
   group_ids({call.labels, call.B * call.K, call.sampled, M}, call.groups, call.workspace + layout.groups, stream);
   const auto threads = static_cast<int>(std::min<Index>(kThreads, ceil_div(call.E + 1, kWarp) * kWarp));
   launch(sum_classes<S>, dim3(static_cast<unsigned>(M)), threads, 0, stream, false, pass);

@@ -64,7 +64,7 @@ void unigram_candidates(Address probabilities, Address threshold, Address alias,
 }
 
 void log_uniform_expected_count(Address classes, Index M, double log_range, Address num_tries, Index known_tries,
-                                Index num_sampled, Address counts, int device, Address stream) {
+                                Index num_sampled, Address num_rowss, int device, Address stream) {
   const ExpectedCounts list{{at<const Index>(classes), nullptr}, {M, 0},      {at<double>(counts), nullptr},
                             at<const Index>(num_tries),          known_tries, num_sampled};
   const CurrentDevice current(device);
@@ -110,10 +110,10 @@ void set_offsets(SampledClasses<S>& call, Address biases, Address true_expected_
 
 template <class S>
 void set_gradients(SampledClasses<S>& call, Address dinputs, Address indices, Address dweights, Address dbiases,
-                   Address count, Address workspace) {
+                   Address num_rows, Address workspace) {
   call.dinputs = at<S>(dinputs);
   call.groups.unique = at<Index>(indices);
-  call.groups.count = at<Index>(count);
+  call.groups.count = at<int>(num_rows);
   call.dweights = at<S>(dweights);
   call.dbiases = at<S>(dbiases);
   call.workspace = at<char>(workspace);
@@ -137,14 +137,15 @@ void logits_forward(int float_bytes, Index B, Index K, Index S, Index E, Address
 
 void logits_backward(int float_bytes, Index B, Index K, Index S, Index E, Address weights, Address labels,
                      Address inputs, Address sampled, Address dlogits, Address dinputs, Address indices,
-                     Address dweights, Address dbiases, Address count, Address workspace, int device, Address stream) {
+                     Address dweights, Address dbiases, Address num_rows, Address workspace, int device,
+                     Address stream) {
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
   with_float_of(float_bytes, [&](auto zero) {
     using Float = decltype(zero);
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
     call.dlogits = at<const Float>(dlogits);
-    set_gradients(call, dinputs, indices, dweights, dbiases, count, workspace);
+    set_gradients(call, dinputs, indices, dweights, dbiases, num_rows, workspace);
     sampled_logits_backward(call, stream_at(stream));
   });
 }
@@ -152,7 +153,7 @@ void logits_backward(int float_bytes, Index B, Index K, Index S, Index E, Addres
 void loss_and_gradients(int float_bytes, Index B, Index K, Index S, Index E, Address weights, Address biases,
                         Address labels, Address inputs, Address sampled, Address true_expected_count,
                         Address sampled_expected_count, bool remove_accidental_hits, bool softmax, Address losses,
-                        Address dinputs, Address indices, Address dweights, Address dbiases, Address count,
+                        Address dinputs, Address indices, Address dweights, Address dbiases, Address num_rows,
                         Address workspace, int device, Address stream) {
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
@@ -160,7 +161,7 @@ void loss_and_gradients(int float_bytes, Index B, Index K, Index S, Index E, Add
     using Float = decltype(zero);
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
     set_offsets(call, biases, true_expected_count, sampled_expected_count, remove_accidental_hits);
-    set_gradients(call, dinputs, indices, dweights, dbiases, count, workspace);
+    set_gradients(call, dinputs, indices, dweights, dbiases, num_rows, workspace);
     sampled_loss(call, softmax ? SampledLossKind::kSoftmax : SampledLossKind::kSigmoid, at<Float>(losses),
                  stream_at(stream));
   });
@@ -175,8 +176,8 @@ void bind_sampling(py::module_& module) {
              py::arg("range_max"), py::arg("true_classes"), py::arg("M"), py::arg("unique"), py::arg("log_range"),
              py::arg("seed"), py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
              py::arg("num_tries"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
-  module.def("log_uniform_expected_count", &log_uniform_expected_count, py::kw_only(), py::arg("classes"),
-             py::arg("M"), py::arg("log_range"), py::arg("num_tries"), py::arg("known_tries"), py::arg("num_sampled"),
+  module.def("log_uniform_expected_count", &log_uniform_expected_count, py::kw_only(), py::arg("classes"), py::arg("M"),
+             py::arg("log_range"), py::arg("num_tries"), py::arg("known_tries"), py::arg("num_sampled"),
              py::arg("counts"), py::arg("device"), py::arg("stream"));
   module.def("unigram_candidates", &unigram_candidates, py::kw_only(), py::arg("probabilities"), py::arg("threshold"),
              py::arg("alias"), py::arg("V"), py::arg("num_sampled"), py::arg("true_classes"), py::arg("M"),
@@ -193,12 +194,12 @@ void bind_sampling(py::module_& module) {
   module.def("sampled_logits_backward", &logits_backward, py::kw_only(), py::arg("float_bytes"), py::arg("B"),
              py::arg("K"), py::arg("S"), py::arg("E"), py::arg("weights"), py::arg("labels"), py::arg("inputs"),
              py::arg("sampled"), py::arg("dlogits"), py::arg("dinputs"), py::arg("indices"), py::arg("dweights"),
-             py::arg("dbiases"), py::arg("count"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
+             py::arg("dbiases"), py::arg("num_rows"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
   module.def("sampled_loss", &loss_and_gradients, py::kw_only(), py::arg("float_bytes"), py::arg("B"), py::arg("K"),
              py::arg("S"), py::arg("E"), py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
              py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
              py::arg("remove_accidental_hits"), py::arg("softmax"), py::arg("losses"), py::arg("dinputs"),
-             py::arg("indices"), py::arg("dweights"), py::arg("dbiases"), py::arg("count"), py::arg("workspace"),
+             py::arg("indices"), py::arg("dweights"), py::arg("dbiases"), py::arg("num_rows"), py::arg("workspace"),
              py::arg("device"), py::arg("stream"));
 }
 

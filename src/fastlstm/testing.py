@@ -148,15 +148,14 @@ def _run_on_gpu(case: Case) -> dict[str, Any]:
     import cupy
 
     results = run_case(case.map_arrays(cupy.asarray), copy=cupy.copy)
-    return {name: _on_host(value) if isinstance(value, cupy.ndarray) else value for name, value in results.items()}
-
-
-def _on_host(value: Any) -> Any:
-    """A numpy array; what is a number on the host and a 0-d array on a GPU becomes a number."""
-    import cupy
-
-    array = cupy.asnumpy(value)
-    return array.item() if array.ndim == 0 else array
+    on_host = {
+        name: cupy.asnumpy(value) if isinstance(value, cupy.ndarray) else value for name, value in results.items()
+    }
+    # What is a number on the host is a 0-d array there, so that nobody waits for it.
+    return {
+        name: value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        for name, value in on_host.items()
+    }
 
 
 def check_gradient(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.backends import family_for
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import (
     Array,
     Candidates,
@@ -551,7 +551,7 @@ def _expected_count(name: str, counts: Any, size: int) -> FloatArray:
 
 def _stays_on_device(name: str, number: Any, array: Array) -> bool:
     """Whether a whole number is a 0-d array beside an array on a GPU, where it is not read."""
-    if not checks.is_device_array(number):
+    if not is_device_array(number):
         return False
     if number.ndim != 0 or number.dtype != _INT64:
         raise TypeError(f"{name} is {checks.describe(number)}, expected a whole number")

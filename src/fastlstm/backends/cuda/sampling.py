@@ -1,8 +1,8 @@
 """Sampled classes: csrc/cuda, the draws in candidates.cu, logits and losses in sampling.cu.
 
 A sample and its expected counts are two launches, a loss with its gradients six. One thing waits for the device: how
-many rows the gradients have is known there only, so a call that returns a `RowGrad` ends with reading that number, after
-all its work has been launched.
+many rows the gradients have is known there only, so a call that returns a `RowGrad` ends with reading that number,
+after all its work has been launched. `padded_sampled_loss` is the same without waiting.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def log_uniform_candidates(
         return candidates
 
 
-def log_uniform_expected_count(
-    classes: IntArray, *, log_range: float, num_tries: Any, num_sampled: int
-) -> FloatArray:
+def log_uniform_expected_count(classes: IntArray, *, log_range: float, num_tries: Any, num_sampled: int) -> FloatArray:
     """num_tries is a number, or the 0-d array of a sample."""
     on_device = isinstance(num_tries, cupy.ndarray)
     with _device_of(classes):
@@ -157,33 +155,22 @@ class _Saved(NamedTuple):
     sampled: IntArray
 
 
-class _Gradients(NamedTuple):
-    """What the kernels fill: as many rows as there are true and sampled classes, M, of which the first count are meant.
+class PaddedGradients(NamedTuple):
+    """The gradients as the kernels leave them: only the device knows how many rows there are.
 
-    indices (M,), dweights (M, E), dbiases (M,) or None, count 0-d, dinputs (B, E).
+    dinputs : (B, E). indices : (M,), dweights : (M, E), dbiases : (M,) or None, of the M = B K + S true and sampled
+    classes: as in `RowGrad` in their first ``num_rows`` rows, undefined beyond. num_rows : (1,) int32.
     """
 
+    dinputs: FloatArray
     indices: IntArray
     dweights: FloatArray
     dbiases: Any
-    count: IntArray
-    dinputs: FloatArray
-
-    @classmethod
-    def empty(cls, saved: _Saved, with_biases: bool) -> _Gradients:
-        B, E = saved.inputs.shape
-        M, dtype = saved.labels.size + len(saved.sampled), saved.inputs.dtype
-        return cls(
-            cupy.empty(M, np.int64),
-            cupy.empty((M, E), dtype),
-            cupy.empty(M, dtype) if with_biases else None,
-            cupy.empty((), np.int64),
-            cupy.empty((B, E), dtype),
-        )
+    num_rows: IntArray
 
     def rows(self) -> tuple[RowGrad, RowGrad | None]:
         """dweights and dbiases. Waits for the device."""
-        U = int(cupy.asnumpy(self.count)) if len(self.indices) else 0
+        U = int(cupy.asnumpy(self.num_rows)[0]) if len(self.indices) else 0
         indices = self.indices[:U]
         return (
             RowGrad(indices, self.dweights[:U]),
@@ -191,13 +178,21 @@ class _Gradients(NamedTuple):
         )
 
 
+def _new_gradients(saved: _Saved, *, with_biases: bool) -> PaddedGradients:
+    B, E = saved.inputs.shape
+    M, dtype = saved.labels.size + len(saved.sampled), saved.inputs.dtype
+    return PaddedGradients(
+        cupy.empty((B, E), dtype),
+        cupy.empty(M, np.int64),
+        cupy.empty((M, E), dtype),
+        cupy.empty(M, dtype) if with_biases else None,
+        cupy.empty(1, np.int32),
+    )
+
+
 def _sizes(saved: _Saved) -> dict[str, int]:
     B, K = saved.labels.shape
     return {"float_bytes": saved.inputs.itemsize, "B": B, "K": K, "S": len(saved.sampled), "E": saved.inputs.shape[1]}
-
-
-def _workspace(sizes: dict[str, int], *, with_logits: bool) -> Any:
-    return cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=with_logits), np.uint8)
 
 
 def sampled_logits_forward(
@@ -232,8 +227,8 @@ def sampled_logits_forward(
 def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLogitsGrads:
     sizes = _sizes(saved)
     with _device_of(dlogits):
-        gradients = _Gradients.empty(saved, with_biases=True)
-        workspace = _workspace(sizes, with_logits=False)
+        gradients = _new_gradients(saved, with_biases=True)
+        workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=False), np.uint8)
         _cuda.sampled_logits_backward(
             **sizes,
             **_addresses(saved),
@@ -245,6 +240,41 @@ def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLog
         dweights, dbiases = gradients.rows()
         assert dbiases is not None
         return SampledLogitsGrads(gradients.dinputs, dweights, dbiases)
+
+
+def padded_sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    loss: SampledLossKind,
+) -> tuple[FloatArray, PaddedGradients]:
+    """The losses (B,) and the gradients of their mean; nothing waits for the device."""
+    saved = _Saved(weights, labels, inputs, sampled)
+    sizes = _sizes(saved)
+    with _device_of(inputs):
+        losses: FloatArray = cupy.empty(len(inputs), inputs.dtype)
+        gradients = _new_gradients(saved, with_biases=biases is not None)
+        workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=True), np.uint8)
+        _cuda.sampled_loss(
+            **sizes,
+            **_addresses(saved),
+            **_addresses(gradients),
+            biases=_address(biases),
+            true_expected_count=_address(true_expected_count),
+            sampled_expected_count=_address(sampled_expected_count),
+            remove_accidental_hits=remove_accidental_hits,
+            softmax=loss == "softmax",
+            losses=_address(losses),
+            workspace=_address(workspace),
+            **_where(inputs),
+        )
+        return losses, gradients
 
 
 def sampled_loss(
@@ -259,24 +289,17 @@ def sampled_loss(
     remove_accidental_hits: bool,
     loss: SampledLossKind,
 ) -> SampledLoss:
-    saved = _Saved(weights, labels, inputs, sampled)
-    sizes = _sizes(saved)
+    """Waits for the device: for the number of classes that take part."""
+    losses, gradients = padded_sampled_loss(
+        weights,
+        biases,
+        labels,
+        inputs,
+        sampled,
+        true_expected_count=true_expected_count,
+        sampled_expected_count=sampled_expected_count,
+        remove_accidental_hits=remove_accidental_hits,
+        loss=loss,
+    )
     with _device_of(inputs):
-        losses = cupy.empty(len(inputs), inputs.dtype)
-        gradients = _Gradients.empty(saved, with_biases=biases is not None)
-        workspace = _workspace(sizes, with_logits=True)
-        _cuda.sampled_loss(
-            **sizes,
-            **_addresses(saved),
-            **_addresses(gradients),
-            biases=_address(biases),
-            true_expected_count=_address(true_expected_count),
-            sampled_expected_count=_address(sampled_expected_count),
-            remove_accidental_hits=remove_accidental_hits,
-            softmax=loss == "softmax",
-            losses=_address(losses),
-            workspace=_address(workspace),
-            **_where(inputs),
-        )
-        dweights, dbiases = gradients.rows()
-        return SampledLoss(losses, gradients.dinputs, dweights, dbiases)
+        return SampledLoss(losses, gradients.dinputs, *gradients.rows())

@@ -64,7 +64,7 @@ void unigram_candidates(Address probabilities, Address threshold, Address alias,
 }
 
 void log_uniform_expected_count(Address classes, Index M, double log_range, Address num_tries, Index known_tries,
-                                Index num_sampled, Address num_rowss, int device, Address stream) {
+                                Index num_sampled, Address counts, int device, Address stream) {
   const ExpectedCounts list{{at<const Index>(classes), nullptr}, {M, 0},      {at<double>(counts), nullptr},
                             at<const Index>(num_tries),          known_tries, num_sampled};
   const CurrentDevice current(device);

@@ -15,6 +15,30 @@ RUNS = [
 ]
 
 
+def sampled_classes(rng: np.random.Generator, dtype: str) -> None:
+    """Tables of a sample in shared and in global memory, one and several sorted runs, every loss."""
+    V, E = 9000, 21
+
+    def floats(*shape: int) -> cupy.ndarray:
+        return cupy.asarray(rng.standard_normal(shape).astype(dtype))
+
+    table = ops.UnigramTable(np.arange(1.0, V + 1))
+    weights, biases = floats(V, E), floats(V)
+    for B, num_true, S in ((33, 2, 17), (70, 1, 3000)):
+        labels, inputs = cupy.asarray(rng.integers(0, V, (B, num_true))), floats(B, E)
+        for unique in (True, False):
+            ops.unigram_candidates(table, S, labels, unique=unique, rng=rng)
+            candidates = ops.log_uniform_candidates(S, V, labels, unique=unique, rng=rng)
+        out = ops.sampled_logits_forward(weights, biases, labels, inputs, candidates, remove_accidental_hits=True)
+        ops.sampled_logits_backward(out.logits, out.tape)
+        for loss in (
+            ops.nce_loss(weights, biases, labels, inputs, candidates),
+            ops.sampled_softmax_loss(weights, biases, labels, inputs, candidates),
+            ops.negative_sampling_loss(weights, labels, inputs, candidates),
+        ):
+            assert bool(cupy.isfinite(loss.dweights.values).all())
+
+
 def main() -> None:
     cupy.cuda.set_allocator(None)  # no pool: the sanitizer sees where every array ends
     N, T, D, H = 19, 4, 5, 100
@@ -39,8 +63,10 @@ def main() -> None:
             )
             assert bool(cupy.isfinite(ops.rnn_backward(floats(N, T, H), rnn.tape).dWh).all()), (kernel, precision)
     embedding_and_losses(rng)
+    for dtype in ("float32", "float64"):
+        sampled_classes(rng, dtype)
     cupy.cuda.Device().synchronize()
-    print(f"{len(RUNS)} kernels and precisions ran, embedding and losses too")
+    print(f"{len(RUNS)} kernels and precisions of time loops ran, embedding, losses and sampled classes too")
 
 
 def embedding_and_losses(rng: np.random.Generator) -> None:

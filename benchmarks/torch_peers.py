@@ -13,13 +13,13 @@ from torch.nn import functional
 from fastlstm.contract import Array
 
 
-def tensor(array: Array) -> torch.Tensor:
+def tensor(array: Array, device: str = "cpu") -> torch.Tensor:
     """A copy: torch and we change parameters in place."""
-    return torch.from_numpy(array.copy())
+    return torch.from_numpy(array.copy()).to(device)
 
 
-def parameter(array: Array) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor(array))
+def parameter(array: Array, device: str = "cpu") -> torch.nn.Parameter:
+    return torch.nn.Parameter(tensor(array, device))
 
 
 def fill_recurrent(layer: Any, Wx: Array, Wh: Array, b: Array) -> None:
@@ -139,12 +139,14 @@ class NCEStep:
         *,
         num_sampled: int,
         lr: float,
+        device: str = "cpu",
     ) -> None:
-        self._embedding = parameter(embedding)
-        self._weights = parameter(weights)
-        self._biases = parameter(biases[:, np.newaxis])
+        self._device = device
+        self._embedding = parameter(embedding, device)
+        self._weights = parameter(weights, device)
+        self._biases = parameter(biases[:, np.newaxis], device)
         self._optimizer = torch.optim.SGD([self._embedding, self._weights, self._biases], lr=lr)
-        self._batches = [(tensor(ids), tensor(labels)) for ids, labels in batches]
+        self._batches = [(tensor(ids, device), tensor(labels, device)) for ids, labels in batches]
         self._S = num_sampled
         self._V = len(biases)
         self._log_range = math.log1p(self._V)
@@ -173,9 +175,9 @@ class NCEStep:
     def tables(self) -> dict[str, Array]:
         """The parameters as they are now."""
         return {
-            "embedding": self._embedding.detach().numpy(),
-            "weights": self._weights.detach().numpy(),
-            "biases": self._biases.detach().numpy()[:, 0],
+            "embedding": self._embedding.detach().cpu().numpy(),
+            "weights": self._weights.detach().cpu().numpy(),
+            "biases": self._biases.detach().cpu().numpy()[:, 0],
         }
 
     def _sample(self, labels: torch.Tensor) -> Candidates:
@@ -193,7 +195,8 @@ class NCEStep:
         return Candidates(sampled, self._expected_count(labels, num_tries), self._expected_count(sampled, num_tries))
 
     def _draw(self) -> torch.Tensor:
-        return (torch.exp(torch.rand(2 * self._S, dtype=torch.float64) * self._log_range).long() - 1) % self._V
+        u = torch.rand(2 * self._S, dtype=torch.float64, device=self._device)
+        return (torch.exp(u * self._log_range).long() - 1) % self._V
 
     def _expected_count(self, classes: torch.Tensor, num_tries: int) -> torch.Tensor:
         p = torch.log1p(1 / (classes.double() + 1)) / self._log_range

@@ -4,11 +4,7 @@
 // hard_sigmoid(V) and hard_sigmoid_slope(V).
 #pragma once
 
-#if defined(__CUDACC__)
-#define FASTLSTM_HOST_DEVICE __host__ __device__
-#else
-#define FASTLSTM_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace fastlstm {
 

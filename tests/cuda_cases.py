@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cases
 import numpy as np
 
-from fastlstm.contract import IntArray, Precision
+from fastlstm import ops
+from fastlstm.contract import Candidates, IntArray, Precision
 from fastlstm.testing import Case, check_backend
 
 H200 = {"multiprocessors": 132, "shared_bytes": 232448}
@@ -123,7 +124,38 @@ OF_A_FAMILY = {
         _poisoned("fast"),
         _poisoned("low"),
     ],
+    "sampling": cases.SAMPLING,
 }
+
+
+# --------------------------------------------------------------------------------------------
+# Sampled classes
+# --------------------------------------------------------------------------------------------
+
+
+def samples(labels: Any) -> Iterator[Candidates]:
+    """Drawn from one stream of seeds; labels lie where the sample is to be."""
+    rng = np.random.default_rng(11)
+    table = ops.UnigramTable(np.arange(5000.0))
+    for unique in (True, False):
+        for num_sampled, range_max in [(1, 1), (64, 50_000), (200, 200), (1500, 10**9)]:
+            yield ops.log_uniform_candidates(num_sampled, range_max, labels[:1], unique=unique, rng=rng)
+        yield ops.unigram_candidates(table, 600, labels, unique=unique, rng=rng)
+
+
+def sampled_case(op: str, B: int, K: int, S: int, E: int, V: int) -> Case:
+    draw = cases.Draw(f"cuda sampled {B} {K} {S} {E}")
+    counts = np.abs(draw.floats(B, K)) + 0.1, np.abs(draw.floats(S)) + 0.1
+    inputs = {
+        "weights": draw.weights(V, E),
+        "biases": draw.floats(V),
+        "labels": draw.ids(V, B, K),
+        "inputs": draw.floats(B, E),
+        "candidates": Candidates(draw.ids(V, S), *counts, S),
+        "remove_accidental_hits": True,
+    }
+    upstream = {"dlogits": draw.floats(B, K + S)} if op == "sampled_logits_forward" else {}
+    return Case(f"B{B}-K{K}-S{S}-E{E}", op, inputs, upstream)
 
 
 def faults_of(family: str, dtype: str, after_each: Callable[[], None] = lambda: None) -> str:

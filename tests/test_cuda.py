@@ -24,12 +24,15 @@ from cuda_cases import (
     in_precision,
     losses_case,
     recurrent_case,
+    sampled_case,
+    samples,
 )
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, ops, testing
 from fastlstm.contract import Precision
 from fastlstm.ops import checks
+from fastlstm.testing import Case, check_backend
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +306,148 @@ def test_cross_entropy_is_exact_whatever_the_precision_of_other_products(small: 
 
 
 # --------------------------------------------------------------------------------------------
+# Sampled classes
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_emulated_samples_have_the_bits_of_the_definition(emulation: Any, seed: int) -> None:
+    emulation.emulate(**SMALL, seed=seed)
+    cupy = sys.modules["cupy"]
+    labels = np.array([0, 7, 4999], np.int32)
+    with fastlstm.use_backend("numpy"):
+        want = list(samples(labels))
+    for got, expected in zip(samples(cupy.asarray(labels)), want, strict=True):
+        numpy_as_cupy.check_margins()
+        np.testing.assert_array_equal(cupy.asnumpy(got.sampled), expected.sampled)
+        assert cupy.asnumpy(got.num_tries).item() == expected.num_tries
+        for name in ("true_expected_count", "sampled_expected_count"):
+            np.testing.assert_allclose(cupy.asnumpy(getattr(got, name)), getattr(expected, name), rtol=1e-12)
+
+
+def test_a_unigram_table_is_the_same_wherever_its_counts_are(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    counts = np.random.default_rng(0).integers(0, 50, 300)
+    on_host, on_gpu = ops.UnigramTable(counts), ops.UnigramTable(cupy.asarray(counts))
+    for name in ("probabilities", "threshold", "alias"):
+        np.testing.assert_array_equal(getattr(on_gpu, name), getattr(on_host, name))
+    sampling = importlib.import_module("fastlstm.backends.cuda.sampling")
+    threshold, alias = sampling.alias_table(cupy.asarray(on_host.probabilities * 300))
+    np.testing.assert_array_equal(cupy.asnumpy(threshold), on_host.threshold)
+    np.testing.assert_array_equal(cupy.asnumpy(alias), on_host.alias)
+
+
+def test_expected_counts_for_the_number_of_tries_on_the_device(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    classes = np.array([[0, 7], [99, 3]])
+    on_gpu = cupy.asarray(classes)
+    drawn = ops.log_uniform_candidates(20, 100, on_gpu, rng=np.random.default_rng(1))
+    for unique, tries in [(True, drawn.num_tries), (True, 33), (False, drawn.num_tries)]:
+        got = ops.log_uniform_expected_count(on_gpu, tries, 100, unique=unique, num_sampled=20)
+        number = tries if isinstance(tries, int) else int(cupy.asnumpy(tries))
+        want = ops.log_uniform_expected_count(classes, number, 100, unique=unique, num_sampled=20)
+        np.testing.assert_allclose(cupy.asnumpy(got), want, rtol=1e-12)
+    with pytest.raises(TypeError, match=r"num_tries is an array of shape \(\), float64"):
+        ops.log_uniform_expected_count(on_gpu, cupy.asarray(np.array(3.0)), 100, num_sampled=2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("multiprocessors", [1, 5, 132])
+def test_emulated_sampled_classes_on_every_tile(emulation: Any, dtype: str, multiprocessors: int) -> None:
+    """Tiles are as wide as the device has few multiprocessors; what they sum does not depend on it."""
+    results = []
+    for device in ({**H200, "multiprocessors": multiprocessors, "seed": 1}, {**SMALL, "seed": 0}):
+        emulation.emulate(**device)
+        case = sampled_case("sampled_softmax_loss", 70, 2, 75, 68, 200)
+        check_backend("cuda", case, dtype)
+        cupy = sys.modules["cupy"]
+        loss: Any = ops.sampled_softmax_loss(**case.cast(dtype).map_arrays(cupy.asarray).inputs)
+        results.append(
+            [cupy.asnumpy(array) for array in (loss.loss, loss.dinputs, *loss.dweights, loss.dbiases.values)]
+        )
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+    numpy_as_cupy.check_margins()
+
+
+@pytest.mark.parametrize(
+    ("B", "K", "S", "E", "V"),
+    [(0, 1, 0, 3, 5), (3, 2, 0, 4, 5), (1, 1, 33, 1, 2), (1500, 2, 20, 2, 900), (5, 1, 4200, 3, 7)],
+)
+def test_emulated_sampled_classes_of_unusual_sizes(small: Any, B: int, K: int, S: int, E: int, V: int) -> None:
+    """Nothing sampled, one class with all rows, and so many ids that several runs of them are sorted and merged."""
+    for op in ("sampled_logits_forward", "nce_loss"):
+        check_backend("cuda", sampled_case(op, B, K, S, E, V), "float64")
+        numpy_as_cupy.check_margins()
+
+
+def test_emulated_sampled_classes_with_nan_and_where_rows_are_not_aligned(small: Any) -> None:
+    case = sampled_case("nce_loss", 9, 1, 8, 4, 20)
+    for op in ("nce_loss", "sampled_softmax_loss"):
+        weights, inputs = case.inputs["weights"].copy(), case.inputs["inputs"].copy()
+        weights[case.inputs["candidates"].sampled[3], 2] = np.nan
+        inputs[4] = np.inf
+        broken = {**case.inputs, "weights": weights, "inputs": inputs}
+        with np.errstate(invalid="ignore"):
+            check_backend("cuda", Case("nan", op, broken), "float32")
+    cupy = sys.modules["cupy"]
+    on_gpu = dict(case.cast("float32").map_arrays(cupy.asarray).inputs)
+    aligned = ops.nce_loss(**on_gpu)
+    flat = cupy.empty(on_gpu["weights"].size + 1, np.float32)
+    flat[1:] = on_gpu["weights"].reshape(-1)
+    shifted = ops.nce_loss(**{**on_gpu, "weights": flat[1:].reshape(20, 4)})
+    np.testing.assert_array_equal(cupy.asnumpy(shifted.dinputs), cupy.asnumpy(aligned.dinputs))
+    np.testing.assert_allclose(cupy.asnumpy(shifted.loss), cupy.asnumpy(aligned.loss), rtol=1e-6)
+
+
+def test_a_row_gradient_waits_once_and_nothing_else_does(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = sys.modules["cupy"]
+    waits = []
+
+    def asnumpy(array: Any) -> Any:
+        waits.append(array.shape)
+        return numpy_as_cupy.asnumpy(array)
+
+    case = sampled_case("nce_loss", 6, 1, 8, 4, 20).cast("float32").map_arrays(cupy.asarray)
+    monkeypatch.setattr(cupy, "asnumpy", asnumpy)
+    labels = case.inputs["labels"]
+    candidates = ops.log_uniform_candidates(8, 20, labels, rng=np.random.default_rng(0))
+    ops.unigram_candidates(ops.UnigramTable(np.ones(20)), 8, labels, unique=True, rng=np.random.default_rng(0))
+    inputs = {**case.inputs, "candidates": candidates}
+    del inputs["remove_accidental_hits"]
+    out = ops.sampled_logits_forward(**inputs)
+    assert waits == []
+    ops.sampled_logits_backward(out.logits, out.tape)
+    ops.nce_loss(**inputs)
+    assert waits == [(1,), (1,)]
+
+
+def test_launches_of_an_nce_step(emulation: Any) -> None:
+    emulation.emulate(**H200, seed=0)
+    cupy = sys.modules["cupy"]
+    case = sampled_case("nce_loss", 16, 1, 8, 4, 20).cast("float32").map_arrays(cupy.asarray)
+    before = emulation.launches()
+    ops.log_uniform_candidates(8, 20, case.inputs["labels"], rng=np.random.default_rng(0))
+    assert emulation.launches() - before == 2
+    ops.nce_loss(**case.inputs)
+    assert emulation.launches() - before == 8
+
+
+def test_sampled_classes_on_several_devices(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = sampled_case("sampled_logits_forward", 6, 1, 8, 4, 20).cast("float32")
+    on_gpu = case.map_arrays(cupy.asarray)
+    tape = ops.sampled_logits_forward(**on_gpu.inputs).tape
+    with pytest.raises(TypeError, match=r"dlogits is on the host, but the arrays of the forward call were on GPU 0"):
+        ops.sampled_logits_backward(case.upstream["dlogits"], tape)
+    with pytest.raises(TypeError, match=r"weights is on a GPU but candidates.sampled is on the host"):
+        ops.nce_loss(**{**on_gpu.inputs, "candidates": case.inputs["candidates"]})
+    mixed = on_gpu.inputs["candidates"]._replace(true_expected_count=np.ones((6, 1)))
+    with pytest.raises(TypeError, match=r"weights is on a GPU but candidates.true_expected_count is on the host"):
+        ops.nce_loss(**{**on_gpu.inputs, "candidates": mixed})
+
+
+# --------------------------------------------------------------------------------------------
 # What is said where something is wrong
 # --------------------------------------------------------------------------------------------
 
@@ -457,3 +602,32 @@ def test_the_benchmark_of_the_losses_runs_our_side(small: Any) -> None:
     of_sides = dict.fromkeys(("fast", "low", "torch"), 2500000.0)
     line = benchmark.table([{**size._asdict(), "median_ms": of_sides, "extra_bytes": of_sides}])
     assert line.endswith("2.5         2.5         2.5")
+
+
+def test_the_nce_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its step on the GPU is its step on the host."""
+    benchmark = pytest.importorskip("benchmarks.gpu_sampling", reason="the benchmarks are not beside the tests")
+    missing = {"embedding", "optim"} - set(importlib.import_module("fastlstm.backends.cuda").FAMILIES)
+    if missing:
+        pytest.skip(f"the CUDA backend has no {' and '.join(sorted(missing))} yet, which a step needs")
+    emulation.emulate(**SMALL, seed=0)
+    rng = np.random.default_rng(0)
+    tables = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in
+              (("embedding", (300, 8)), ("weights", (300, 8)), ("biases", (300,)))}  # fmt: skip
+    pair = rng.integers(0, 300, 20), rng.integers(0, 300, 20)
+    monkeypatch.setattr(benchmark, "tables", lambda: {name: table.copy() for name, table in tables.items()})
+    monkeypatch.setattr(benchmark, "batches", lambda: [pair])
+    monkeypatch.setattr(benchmark, "V", 300)
+    monkeypatch.setattr(benchmark, "B", 20)
+    loss, after, candidates = benchmark.first_step(benchmark.ours_on_gpu())
+    on_host = benchmark.Ours(benchmark.tables(), [])
+    sample = ops.log_uniform_candidates(benchmark.S, 300, pair[1], rng=np.random.default_rng(3))
+    np.testing.assert_array_equal(sys.modules["cupy"].asnumpy(candidates.sampled), sample.sampled)
+    np.testing.assert_allclose(loss, on_host.step(*pair, sample), rtol=1e-4)
+    for name, table in on_host.tables.items():
+        np.testing.assert_allclose(after[name], table, atol=1e-4)
+    for call in benchmark.parts(benchmark.ours_on_gpu()).values():
+        call()
+    measured = {"median_us": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "parts_us": {"sample": 0.5}}
+    line = benchmark.table({"V": 300, "E": 8, "B": 20, "S": 64, **measured})
+    assert "NCE step V300 E8 B20 S64: ours 1.0 us, torch 3.0 us, ratio 3.00" in line

@@ -8,9 +8,20 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
-from cuda_cases import OF_A_FAMILY, RECURRENT, RUNS, embedding_cases, faults_of, fits, in_precision, recurrent_case
+from cuda_cases import (
+    OF_A_FAMILY,
+    RECURRENT,
+    RUNS,
+    embedding_cases,
+    faults_of,
+    fits,
+    in_precision,
+    recurrent_case,
+    sampled_case,
+    samples,
+)
 
-from fastlstm import ops
+from fastlstm import ops, use_backend
 from fastlstm.backends import why_not
 from fastlstm.contract import Precision
 from fastlstm.testing import Case, check_backend, run_case
@@ -48,6 +59,24 @@ def test_kernels_agree_with_the_definition(
 def test_a_family_agrees_with_the_definition(gpu: Any, family: str, dtype: str) -> None:
     faults = faults_of(family, dtype)
     assert not faults, faults
+
+
+def test_samples_have_the_bits_of_the_definition(gpu: Any) -> None:
+    """That nothing fuses a product and a sum of a draw, nvcc alone can show."""
+    labels = np.array([0, 7, 4999], np.int32)
+    with use_backend("numpy"):
+        want = list(samples(labels))
+    for got, expected in zip(samples(gpu.asarray(labels)), want, strict=True):
+        np.testing.assert_array_equal(gpu.asnumpy(got.sampled), expected.sampled)
+        assert int(got.num_tries) == expected.num_tries
+        np.testing.assert_allclose(gpu.asnumpy(got.sampled_expected_count), expected.sampled_expected_count, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("B", "K", "S", "E"), [(128, 1, 64, 128), (1024, 2, 2000, 300), (5000, 1, 100, 7)])
+def test_sampled_classes_at_full_size(gpu: Any, dtype: str, B: int, K: int, S: int, E: int) -> None:
+    for op in ("sampled_logits_forward", "nce_loss", "sampled_softmax_loss"):
+        check_backend("cuda", sampled_case(op, B, K, S, E, 20_000), dtype)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])

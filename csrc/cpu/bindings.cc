@@ -5,7 +5,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -619,20 +618,12 @@ void product(const py::array& a, const py::array& b, const OptionalArray& bias, 
 
 // ---- Sampled classes -----------------------------------------------------------------------------------------------
 
-py::array expected_counts(const py::array& classes, std::int64_t num_tries, std::int64_t num_sampled,
-                          const std::function<double(std::int64_t)>& probability) {
-  py::array counts = new_array<double>({classes.size()});
-  for (Index m = 0; m < classes.size(); ++m) {
-    writable<double>(counts)[m] =
-        expected_count(probability(pointer<std::int64_t>(classes)[m]), num_tries, num_sampled);
-  }
-  return counts;
-}
-
 py::array log_uniform_expected_count(const py::array& classes, double log_range, std::int64_t num_tries,
                                      std::int64_t num_sampled) {
-  return expected_counts(classes, num_tries, num_sampled,
-                         [=](std::int64_t value) { return log_uniform_probability(value, log_range); });
+  py::array counts = new_array<double>({classes.size()});
+  log_uniform_expected_counts(log_range, pointer<std::int64_t>(classes), classes.size(), num_tries, num_sampled,
+                              writable<double>(counts));
+  return counts;
 }
 
 py::array classes_of(const Sample& sample) {
@@ -660,10 +651,14 @@ py::tuple unigram_candidates(const py::array& probabilities, const py::array& th
     return unigram_sample(pointer<double>(threshold), pointer<std::int64_t>(alias), threshold.shape(0), num_sampled,
                           unique, seed);
   }();
-  const auto probability = [p = pointer<double>(probabilities)](std::int64_t value) { return p[value]; };
+  const auto expected_count = [&](const py::array& classes) {
+    py::array counts = new_array<double>({classes.size()});
+    unigram_expected_counts(pointer<double>(probabilities), pointer<std::int64_t>(classes), classes.size(),
+                            sample.num_tries, num_sampled, writable<double>(counts));
+    return counts;
+  };
   const py::array sampled = classes_of(sample);
-  return py::make_tuple(sampled, expected_counts(true_classes, sample.num_tries, num_sampled, probability),
-                        expected_counts(sampled, sample.num_tries, num_sampled, probability), sample.num_tries);
+  return py::make_tuple(sampled, expected_count(true_classes), expected_count(sampled), sample.num_tries);
 }
 
 py::tuple alias_table_of(const py::array& scaled) {

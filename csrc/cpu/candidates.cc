@@ -1,37 +1,10 @@
 // Compiled without fused multiply-add: every product and sum rounds by itself, as contract.py asks.
 #include "candidates.h"
 
-#include <cmath>
-
-#include "splitmix.h"
+#include "../class_draws.h"
 
 namespace fastlstm {
 namespace {
-
-// exp(x) for 0 <= x < 700 from operations that round the same everywhere.
-double exp_exactly(double x) {
-  constexpr double kLog2E = 1.4426950408889634;
-  constexpr double kLn2High = 6.93147180369123816490e-01, kLn2Low = 1.90821492927058770002e-10;
-  constexpr double kTaylor[] = {1.6059043836821613e-10,
-                                2.08767569878681e-09,
-                                2.505210838544172e-08,
-                                2.755731922398589e-07,
-                                2.7557319223985893e-06,
-                                2.48015873015873e-05,
-                                0.0001984126984126984,
-                                0.001388888888888889,
-                                0.008333333333333333,
-                                0.041666666666666664,
-                                0.16666666666666666,
-                                0.5,
-                                1.0,
-                                1.0};
-  const double k = std::floor(x * kLog2E + 0.5);
-  const double r = (x - k * kLn2High) - k * kLn2Low;
-  double total = kTaylor[0];
-  for (std::size_t n = 1; n < std::size(kTaylor); ++n) total = total * r + kTaylor[n];
-  return std::ldexp(total, static_cast<int>(k));
-}
 
 // Classes seen so far, in an open hash table: samples are small beside the vocabulary.
 class Seen {
@@ -78,45 +51,30 @@ Sample first_draws(std::int64_t num_sampled, bool unique, const Draw& draw) {
 
 Sample log_uniform_sample(std::int64_t num_sampled, std::int64_t range_max, bool unique, double log_range,
                           std::uint64_t seed) {
-  return first_draws(num_sampled, unique, [=](std::uint64_t j) {
-    return (static_cast<std::int64_t>(exp_exactly(uniform(seed, j) * log_range)) - 1) % range_max;
-  });
+  return first_draws(num_sampled, unique, LogUniform{range_max, log_range, seed});
 }
-
-namespace {
-
-// Vose's table: column floor(x), or its alias where the rest is not below the threshold; x in [0, V). Without a branch,
-// which nothing could predict.
-std::int64_t alias_draw(const double* threshold, const std::int64_t* alias, double x) {
-  const auto column = static_cast<std::int64_t>(x);
-  const auto own = -static_cast<std::int64_t>(x - static_cast<double>(column) < threshold[column]);
-  return (column & own) | (alias[column] & ~own);
-}
-
-}  // namespace
 
 Sample unigram_sample(const double* threshold, const std::int64_t* alias, std::int64_t V, std::int64_t num_sampled,
                       bool unique, std::uint64_t seed) {
-  return first_draws(num_sampled, unique, [=](std::uint64_t j) {
-    return alias_draw(threshold, alias, uniform(seed, j) * static_cast<double>(V));
-  });
+  return first_draws(num_sampled, unique, AliasDraw{threshold, alias, V, seed});
 }
 
 void unigram_draws(const double* threshold, const std::int64_t* alias, std::int64_t V, std::uint64_t first,
                    std::int64_t count, std::uint64_t seed, std::int64_t* classes) {
-  for (std::int64_t k = 0; k < count; ++k) {
-    const double x = uniform(seed, first + static_cast<std::uint64_t>(k)) * static_cast<double>(V);
-    classes[k] = alias_draw(threshold, alias, x);
+  const AliasDraw draw{threshold, alias, V, seed};
+  for (std::int64_t k = 0; k < count; ++k) classes[k] = draw(first + static_cast<std::uint64_t>(k));
+}
+
+void unigram_expected_counts(const double* probabilities, const std::int64_t* classes, std::int64_t M,
+                             std::int64_t num_tries, std::int64_t num_sampled, double* counts) {
+  for (std::int64_t m = 0; m < M; ++m) counts[m] = expected_count(probabilities[classes[m]], num_tries, num_sampled);
+}
+
+void log_uniform_expected_counts(double log_range, const std::int64_t* classes, std::int64_t M, std::int64_t num_tries,
+                                 std::int64_t num_sampled, double* counts) {
+  for (std::int64_t m = 0; m < M; ++m) {
+    counts[m] = expected_count(log_uniform_probability(classes[m], log_range), num_tries, num_sampled);
   }
-}
-
-double log_uniform_probability(std::int64_t value, double log_range) {
-  return std::log1p(1 / (static_cast<double>(value) + 1.0)) / log_range;
-}
-
-double expected_count(double p, std::int64_t num_tries, std::int64_t num_sampled) {
-  if (num_tries == num_sampled) return p * static_cast<double>(num_sampled);
-  return -std::expm1(static_cast<double>(num_tries) * std::log1p(-p));
 }
 
 void alias_table(double* threshold, std::int64_t* alias, std::int64_t V) {

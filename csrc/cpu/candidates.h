@@ -22,9 +22,11 @@ Sample unigram_sample(const double* threshold, const std::int64_t* alias, std::i
 void unigram_draws(const double* threshold, const std::int64_t* alias, std::int64_t V, std::uint64_t first,
                    std::int64_t count, std::uint64_t seed, std::int64_t* classes);
 
-// How often a class of probability p is expected in a sample, as TensorFlow counts.
-double expected_count(double p, std::int64_t num_tries, std::int64_t num_sampled);
-double log_uniform_probability(std::int64_t value, double log_range);
+// As expected_count in class_draws.h, for classes (M,) of probability probabilities[class], or of the log-uniform law.
+void unigram_expected_counts(const double* probabilities, const std::int64_t* classes, std::int64_t M,
+                             std::int64_t num_tries, std::int64_t num_sampled, double* counts);
+void log_uniform_expected_counts(double log_range, const std::int64_t* classes, std::int64_t M, std::int64_t num_tries,
+                                 std::int64_t num_sampled, double* counts);
 
 // In place: scaled probabilities become thresholds. Vose (1991).
 void alias_table(double* threshold, std::int64_t* alias, std::int64_t V);

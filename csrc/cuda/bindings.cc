@@ -55,6 +55,7 @@ PYBIND11_MODULE(_cuda, module) {
   bind_embedding(module);
   bind_losses(module);
   bind_recurrent(module);
+  bind_sampling(module);
 }
 
 }  // namespace fastlstm::cuda

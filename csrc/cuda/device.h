@@ -49,6 +49,9 @@ __device__ inline T shuffle_xor(T value, int bits) {
   return __shfl_xor_sync(0xffffffffu, value, bits);
 }
 
+// A bit for each lane of the warp that says yes. Every thread of the warp has to come here.
+__device__ inline unsigned ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
+
 // The sum over the four threads of a warp whose lanes differ in their last two bits, in each of them.
 template <class S, int n>
 __device__ inline void sum_over_four_lanes(S (&values)[n]) {

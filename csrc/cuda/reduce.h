@@ -46,4 +46,26 @@ __device__ T over_block(T value, T* scratch, const Combine& combine) {
   return total;
 }
 
+// A thread's place among those of its block that said yes, in the order of their numbers.
+struct Place {
+  unsigned before, all;
+};
+
+// scratch, in shared memory, holds a number for each warp; all threads of the block come here. May be called again at
+// once.
+__device__ inline Place place_in_block(bool yes, unsigned* scratch) {
+  const unsigned warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+  const unsigned votes = ballot(yes);
+  __syncthreads();
+  if (lane == 0) scratch[warp] = static_cast<unsigned>(__popc(votes));
+  __syncthreads();
+  Place place{static_cast<unsigned>(__popc(votes & ((1u << lane) - 1))), 0};
+  for (unsigned w = 0; w < warps; ++w) {
+    const unsigned count = scratch[w];
+    if (w < warp) place.before += count;
+    place.all += count;
+  }
+  return place;
+}
+
 }  // namespace fastlstm::cuda

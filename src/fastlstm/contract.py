@@ -202,6 +202,9 @@ class RowGrad(NamedTuple):
 
     indices : (U,), ascending and unique, of the ids' dtype (int64 in the sampling family). values : (U, E), or (U,)
     where W is a vector.
+
+    On a GPU their number U is known to the device only, so the call that returns a RowGrad waits once, after it has
+    launched all its work.
     """
 
     indices: IntArray
@@ -230,7 +233,8 @@ class Candidates(NamedTuple):
     """One sample of classes, shared by a batch.
 
     sampled : (S,) int64. true_expected_count, of the true classes' shape, and sampled_expected_count (S,): float64, how
-    often each class is expected in such a sample. num_tries : draws it took, S if repeats are allowed.
+    often each class is expected in such a sample. num_tries : draws it took, S if repeats are allowed; on a GPU a 0-d
+    array, which int() waits for.
     """
 
     sampled: IntArray
@@ -460,7 +464,10 @@ class SamplingFamily(Protocol):
     def log_uniform_expected_count(
         self, classes: IntArray, *, log_range: float, num_tries: int, num_sampled: int
     ) -> FloatArray:
-        """Expected counts for classes (M,): p num_sampled if num_tries = num_sampled, else 1 - (1 - p)^num_tries."""
+        """Expected counts for classes (M,): p num_sampled if num_tries = num_sampled, else 1 - (1 - p)^num_tries.
+
+        On a GPU num_tries may be the 0-d array that `log_uniform_candidates` returned.
+        """
         ...
 
     def alias_table(self, scaled: FloatArray) -> tuple[FloatArray, IntArray]:

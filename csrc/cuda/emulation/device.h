@@ -250,6 +250,30 @@ T shuffle_xor(T value, int bits) {
   return emulation::gather(value)[(static_cast<int>(threadIdx.x) % 32) ^ bits];
 }
 
+inline unsigned ballot(bool yes) {
+  const std::vector<bool> lanes = emulation::gather(yes);
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(lanes[lane]) << lane;
+  return bits;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+// Other threads run before each of them.
+inline unsigned long long atomicCAS(unsigned long long* p, unsigned long long expected, unsigned long long desired) {
+  emulation::Scheduler::instance().made_progress();
+  emulation::Scheduler::instance().yield();
+  const unsigned long long before = *p;
+  if (before == expected) *p = desired;
+  return before;
+}
+inline unsigned long long atomicMin(unsigned long long* p, unsigned long long value) {
+  emulation::Scheduler::instance().made_progress();
+  emulation::Scheduler::instance().yield();
+  const unsigned long long before = *p;
+  *p = std::min(before, value);
+  return before;
+}
+
 template <class S, int n>
 void sum_over_four_lanes(S (&values)[n]) {
   struct Values {

@@ -169,6 +169,21 @@ def _module_of(array: Any) -> Any:
     return cupy
 
 
+def on_host(array: Array) -> Array:
+    """The same values as a numpy array; from a GPU, that waits."""
+    if isinstance(array, ndarray):
+        return array
+    copied: Array = _module_of(array).asnumpy(array)
+    return copied
+
+
+def on_device_of(array: Array, like: Array) -> Array:
+    """A numpy array, copied to the GPU that ``like`` lives on."""
+    with _module_of(like).cuda.Device(gpu_of("array", like)):
+        copied: Array = _module_of(like).asarray(array)
+    return copied
+
+
 def precision_option(precision: Any, array: Array) -> dict[str, Precision]:
     """What a recurrent family takes beside the protocol's arguments: on a GPU the precision, on the host nothing.
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.backends import family_for
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import (
+    Array,
     Candidates,
     FloatArray,
     IntArray,
@@ -96,7 +97,7 @@ def log_uniform_expected_count(
     classes : (...) int32 or int64
         From 0 to range_max - 1.
     num_tries : int
-        Draws the sample took; not used without ``unique``.
+        Draws the sample took, Candidates.num_tries; not used without ``unique``.
     range_max : int
     unique : bool
     num_sampled : int
@@ -122,7 +123,10 @@ def log_uniform_expected_count(
     range_max = scalars.integer("range_max", range_max, 1)
     num_sampled = scalars.integer("num_sampled", num_sampled, 1)
     flat = checks.int_ids("classes", classes, range_max, "range_max = {}")
-    num_tries = scalars.integer("num_tries", num_tries, num_sampled) if unique else num_sampled
+    if not unique:
+        num_tries = num_sampled
+    elif not _stays_on_device("num_tries", num_tries, flat):
+        num_tries = scalars.integer("num_tries", num_tries, num_sampled)
     count: FloatArray = family_for(flat, "sampling").log_uniform_expected_count(
         flat.astype(_INT64, copy=False),
         log_range=math.log1p(range_max),
@@ -133,18 +137,20 @@ def log_uniform_expected_count(
 
 
 class UnigramTable:
-    """Counts made ready for `unigram_candidates`: build it once, draw from it in every step.
+    """Counts made ready for `unigram_candidates`: build it once, draw from it in every step, on the host or a GPU.
 
     Parameters
     ----------
     counts : (V,) integers or floats
-        How often each class occurs; not negative, not all zero. Copied: later changes have no effect.
+        How often each class occurs; not negative, not all zero. Copied: later changes have no effect. From a GPU they
+        are copied to the host first, which waits.
     power : float, not negative
         P(class) is proportional to counts[class] ** power.
 
     Attributes
     ----------
     probabilities : (V,) float64
+        A numpy array, as the two others.
     threshold, alias : (V,) float64 and int64
         The alias method's table: column v stands for class v up to threshold[v] and for class alias[v] above.
 
@@ -163,7 +169,8 @@ class UnigramTable:
         if counts.dtype.kind not in "iuf" or counts.ndim != 1 or len(counts) == 0:
             raise ValueError(f"counts is {checks.describe(counts)}, expected numbers of shape (V,) with V at least 1")
         power = scalars.finite("power", power, 0)
-        counts = counts.astype(np.float64)
+        # On the host wherever the counts are: the same power gives the same table, to the last bit, for every device.
+        counts = checks.on_host(counts).astype(np.float64)
         if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
             raise ValueError("counts holds negative numbers, NaN or infinity, or nothing but zeros")
         weights = (counts / counts.max()) ** power
@@ -171,6 +178,7 @@ class UnigramTable:
         self.threshold: FloatArray
         self.alias: IntArray
         self.threshold, self.alias = family_for(counts, "sampling").alias_table(self.probabilities * len(counts))
+        self._on_device: dict[int, tuple[Array, Array, Array]] = {}
 
     def __len__(self) -> int:
         """V, the number of classes."""
@@ -178,6 +186,17 @@ class UnigramTable:
 
     def __repr__(self) -> str:
         return f"UnigramTable of {len(self)} classes"
+
+    def beside(self, array: Array) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Probabilities, threshold and alias where ``array`` lives; the first call copies them to its GPU."""
+        host = self.probabilities, self.threshold, self.alias
+        device = checks.gpu_of("true_classes", array)
+        if device is None:
+            return host
+        if device not in self._on_device:
+            first, second, third = (checks.on_device_of(table, array) for table in host)
+            self._on_device[device] = first, second, third
+        return self._on_device[device]
 
     @functools.cached_property
     def mass_of_rarest(self) -> FloatArray:
@@ -240,9 +259,7 @@ def unigram_candidates(
         _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
         _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
     candidates: Candidates = family_for(flat, "sampling").unigram_candidates(
-        table.probabilities,
-        table.threshold,
-        table.alias,
+        *table.beside(flat),
         num_sampled,
         flat.astype(_INT64, copy=False),
         unique=bool(unique),
@@ -310,7 +327,8 @@ def sampled_logits_forward(
     )
     B, num_true = args.labels.shape
     sizes = {"B": B, "E": args.inputs.shape[1], "num_true": num_true, "S": len(args.sampled)}
-    return SampledLogits(logits, is_true, Tape("sampled_logits", family, sizes, args.weights.dtype, saved))
+    tape = Tape("sampled_logits", family, sizes, args.weights.dtype, saved, checks.gpu_of("weights", args.weights))
+    return SampledLogits(logits, is_true, tape)
 
 
 def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrads:
@@ -335,6 +353,7 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrad
         dlogits does not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "sampled_logits")
+    checks.same_device_as_tape("dlogits", tape, dlogits)
     dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype)
     expected = (tape.sizes["B"], tape.sizes["num_true"] + tape.sizes["S"])
     checks.expect_shape("dlogits", dlogits, expected, "= (B, num_true + S) of the forward call")
@@ -473,7 +492,9 @@ def _checked(
             f"candidates is {checks.describe(candidates)}; expected the Candidates that log_uniform_candidates or "
             "unigram_candidates returned"
         )
-    checks.same_device("weights biases labels inputs", weights, biases, labels, inputs)
+    checks.same_device(
+        "weights biases labels inputs candidates.sampled", weights, biases, labels, inputs, candidates.sampled
+    )
     weights = checks.float_array("weights", weights, 2)
     V, E = weights.shape
     if V == 0 or E == 0:
@@ -499,6 +520,8 @@ def _checked(
     sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, "weights has V = {} rows")
     true_count = sampled_count = None
     if with_counts:
+        names = "weights candidates.true_expected_count candidates.sampled_expected_count"
+        checks.same_device(names, weights, candidates.true_expected_count, candidates.sampled_expected_count)
         true_count = _expected_count("candidates.true_expected_count", candidates.true_expected_count, B * num_true)
         true_count = true_count.reshape(B, num_true)
         sampled_count = _expected_count(
@@ -517,12 +540,23 @@ def _expected_count(name: str, counts: Any, size: int) -> FloatArray:
             "log_uniform_candidates(num_sampled, range_max, labels, rng=rng)"
         )
     flat = checks.float_array(name, counts, counts.ndim).reshape(-1).astype(_FLOAT64, copy=False)
-    if size and not checks.smallest(flat) > 0:
+    # On a GPU nobody looks at values, which would wait for the device: the logarithm of 0 gives infinite logits there.
+    if size and isinstance(flat, np.ndarray) and not checks.smallest(flat) > 0:
         raise ValueError(
             f"{name} holds {checks.smallest(flat)}, whose logarithm is subtracted; expected positive numbers: "
             "every class must be one that the sampler can draw"
         )
     return flat
+
+
+def _stays_on_device(name: str, number: Any, array: Array) -> bool:
+    """Whether a whole number is a 0-d array beside an array on a GPU, where it is not read."""
+    if not is_device_array(number):
+        return False
+    if number.ndim != 0 or number.dtype != _INT64:
+        raise TypeError(f"{name} is {checks.describe(number)}, expected a whole number")
+    checks.same_device(f"classes {name}", array, number)
+    return True
 
 
 def _shaped(candidates: Candidates, true_classes: IntArray) -> Candidates:

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace fastlstm {
 
-inline double uniform(std::uint64_t seed, std::uint64_t j) {
+FASTLSTM_HOST_DEVICE inline double uniform(std::uint64_t seed, std::uint64_t j) {
   std::uint64_t z = seed + (j + 1) * 0x9E3779B97F4A7C15u;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;

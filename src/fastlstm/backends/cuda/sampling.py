@@ -1,0 +1,305 @@
+"""Sampled classes: csrc/cuda, the draws in candidates.cu, logits and losses in sampling.cu.
+
+A sample and its expected counts are two launches, a loss with its gradients six. One thing waits for the device: how
+many rows the gradients have is known there only, so a call that returns a `RowGrad` ends with reading that number,
+after all its work has been launched. `padded_sampled_loss` is the same without waiting.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+
+import fastlstm._cuda as _cuda
+from fastlstm.backends import get_backend, load_family
+from fastlstm.contract import (
+    Candidates,
+    FloatArray,
+    IntArray,
+    RowGrad,
+    SampledLogits,
+    SampledLogitsGrads,
+    SampledLoss,
+    SampledLossKind,
+)
+
+
+def _device_of(array: Any) -> Any:
+    """The device that an array lives on, as a context that makes it the current one."""
+    return cupy.cuda.Device(array.device.id)
+
+
+def _where(array: Any) -> dict[str, int]:
+    """What a launch needs to know beside its arrays."""
+    return {"device": array.device.id, "stream": cupy.cuda.get_current_stream().ptr}
+
+
+def _address(array: Any) -> int:
+    """0 for an array that is absent."""
+    return 0 if array is None else array.data.ptr
+
+
+def _addresses(arrays: NamedTuple) -> dict[str, int]:
+    """Of a record's arrays, by their names."""
+    return {name: _address(array) for name, array in arrays._asdict().items()}
+
+
+# --------------------------------------------------------------------------------------------
+# Candidates
+# --------------------------------------------------------------------------------------------
+
+
+def _new_candidates(num_sampled: int, true_classes: IntArray) -> Candidates:
+    return Candidates(
+        cupy.empty(num_sampled, np.int64),
+        cupy.empty(len(true_classes), np.float64),
+        cupy.empty(num_sampled, np.float64),
+        cupy.empty((), np.int64),
+    )
+
+
+def _sample_workspace(num_sampled: int, unique: bool) -> Any:
+    bytes_ = _cuda.sample_workspace_bytes(num_sampled=num_sampled, unique=unique)
+    return cupy.empty(bytes_, np.uint8) if bytes_ else None
+
+
+def log_uniform_candidates(
+    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: int
+) -> Candidates:
+    with _device_of(true_classes):
+        candidates = _new_candidates(num_sampled, true_classes)
+        workspace = _sample_workspace(num_sampled, unique)
+        _cuda.log_uniform_candidates(
+            num_sampled=num_sampled,
+            range_max=range_max,
+            true_classes=_address(true_classes),
+            M=len(true_classes),
+            unique=unique,
+            log_range=log_range,
+            seed=seed,
+            **_addresses(candidates),
+            workspace=_address(workspace),
+            **_where(true_classes),
+        )
+        return candidates
+
+
+def log_uniform_expected_count(classes: IntArray, *, log_range: float, num_tries: Any, num_sampled: int) -> FloatArray:
+    """num_tries is a number, or the 0-d array of a sample."""
+    on_device = isinstance(num_tries, cupy.ndarray)
+    with _device_of(classes):
+        counts: FloatArray = cupy.empty(len(classes), np.float64)
+        _cuda.log_uniform_expected_count(
+            classes=_address(classes),
+            M=len(classes),
+            log_range=log_range,
+            num_tries=_address(num_tries) if on_device else 0,
+            known_tries=0 if on_device else num_tries,
+            num_sampled=num_sampled,
+            counts=_address(counts),
+            **_where(classes),
+        )
+        return counts
+
+
+def alias_table(scaled: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Every step needs the one before, so the host makes the table: this waits, and is for once before training."""
+    threshold, alias = load_family(get_backend(), "sampling").alias_table(cupy.asnumpy(scaled))
+    with _device_of(scaled):
+        return cupy.asarray(threshold), cupy.asarray(alias)
+
+
+def unigram_candidates(
+    probabilities: FloatArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    true_classes: IntArray,
+    *,
+    unique: bool,
+    seed: int,
+) -> Candidates:
+    with _device_of(true_classes):
+        candidates = _new_candidates(num_sampled, true_classes)
+        workspace = _sample_workspace(num_sampled, unique)
+        _cuda.unigram_candidates(
+            probabilities=_address(probabilities),
+            threshold=_address(threshold),
+            alias=_address(alias),
+            V=len(threshold),
+            num_sampled=num_sampled,
+            true_classes=_address(true_classes),
+            M=len(true_classes),
+            unique=unique,
+            seed=seed,
+            **_addresses(candidates),
+            workspace=_address(workspace),
+            **_where(true_classes),
+        )
+        return candidates
+
+
+# --------------------------------------------------------------------------------------------
+# Logits and losses
+# --------------------------------------------------------------------------------------------
+
+
+class _Saved(NamedTuple):
+    """The arrays of the forward call, not copied: backward wants the weights as they were."""
+
+    weights: FloatArray
+    labels: IntArray
+    inputs: FloatArray
+    sampled: IntArray
+
+
+class PaddedGradients(NamedTuple):
+    """The gradients as the kernels leave them: only the device knows how many rows there are.
+
+    dinputs : (B, E). indices : (M,), dweights : (M, E), dbiases : (M,) or None, of the M = B K + S true and sampled
+    classes: as in `RowGrad` in their first ``num_rows`` rows, undefined beyond. num_rows : (1,) int32.
+    """
+
+    dinputs: FloatArray
+    indices: IntArray
+    dweights: FloatArray
+    dbiases: Any
+    num_rows: IntArray
+
+    def rows(self) -> tuple[RowGrad, RowGrad | None]:
+        """dweights and dbiases. Waits for the device."""
+        U = int(cupy.asnumpy(self.num_rows)[0]) if len(self.indices) else 0
+        indices = self.indices[:U]
+        return (
+            RowGrad(indices, self.dweights[:U]),
+            None if self.dbiases is None else RowGrad(indices, self.dbiases[:U]),
+        )
+
+
+def _new_gradients(saved: _Saved, *, with_biases: bool) -> PaddedGradients:
+    B, E = saved.inputs.shape
+    M, dtype = saved.labels.size + len(saved.sampled), saved.inputs.dtype
+    return PaddedGradients(
+        cupy.empty((B, E), dtype),
+        cupy.empty(M, np.int64),
+        cupy.empty((M, E), dtype),
+        cupy.empty(M, dtype) if with_biases else None,
+        cupy.empty(1, np.int32),
+    )
+
+
+def _sizes(saved: _Saved) -> dict[str, int]:
+    B, K = saved.labels.shape
+    return {"float_bytes": saved.inputs.itemsize, "B": B, "K": K, "S": len(saved.sampled), "E": saved.inputs.shape[1]}
+
+
+def sampled_logits_forward(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+) -> SampledLogits:
+    saved = _Saved(weights, labels, inputs, sampled)
+    sizes = _sizes(saved)
+    with _device_of(inputs):
+        logits, is_true = (cupy.empty((sizes["B"], sizes["K"] + sizes["S"]), inputs.dtype) for _ in range(2))
+        _cuda.sampled_logits_forward(
+            **sizes,
+            **_addresses(saved),
+            biases=_address(biases),
+            true_expected_count=_address(true_expected_count),
+            sampled_expected_count=_address(sampled_expected_count),
+            remove_accidental_hits=remove_accidental_hits,
+            logits=_address(logits),
+            is_true=_address(is_true),
+            **_where(inputs),
+        )
+        return SampledLogits(logits, is_true, saved)
+
+
+def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLogitsGrads:
+    sizes = _sizes(saved)
+    with _device_of(dlogits):
+        gradients = _new_gradients(saved, with_biases=True)
+        workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=False), np.uint8)
+        _cuda.sampled_logits_backward(
+            **sizes,
+            **_addresses(saved),
+            **_addresses(gradients),
+            dlogits=_address(dlogits),
+            workspace=_address(workspace),
+            **_where(dlogits),
+        )
+        dweights, dbiases = gradients.rows()
+        assert dbiases is not None
+        return SampledLogitsGrads(gradients.dinputs, dweights, dbiases)
+
+
+def padded_sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    loss: SampledLossKind,
+) -> tuple[FloatArray, PaddedGradients]:
+    """The losses (B,) and the gradients of their mean; nothing waits for the device."""
+    saved = _Saved(weights, labels, inputs, sampled)
+    sizes = _sizes(saved)
+    with _device_of(inputs):
+        losses: FloatArray = cupy.empty(len(inputs), inputs.dtype)
+        gradients = _new_gradients(saved, with_biases=biases is not None)
+        workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=True), np.uint8)
+        _cuda.sampled_loss(
+            **sizes,
+            **_addresses(saved),
+            **_addresses(gradients),
+            biases=_address(biases),
+            true_expected_count=_address(true_expected_count),
+            sampled_expected_count=_address(sampled_expected_count),
+            remove_accidental_hits=remove_accidental_hits,
+            softmax=loss == "softmax",
+            losses=_address(losses),
+            workspace=_address(workspace),
+            **_where(inputs),
+        )
+        return losses, gradients
+
+
+def sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    loss: SampledLossKind,
+) -> SampledLoss:
+    """Waits for the device: for the number of classes that take part."""
+    losses, gradients = padded_sampled_loss(
+        weights,
+        biases,
+        labels,
+        inputs,
+        sampled,
+        true_expected_count=true_expected_count,
+        sampled_expected_count=sampled_expected_count,
+        remove_accidental_hits=remove_accidental_hits,
+        loss=loss,
+    )
+    with _device_of(inputs):
+        return SampledLoss(losses, gradients.dinputs, *gradients.rows())

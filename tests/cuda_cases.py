@@ -25,6 +25,8 @@ RUNS: list[tuple[str, Precision]] = [
     ("persistent", "bf16"),
     ("rows", "float32"),
 ]
+# Families without a choice of kernels, in the precisions of the arrays.
+POINTWISE = {"dense": cases.DENSE, "optim": cases.OPTIM}
 RECURRENT = [*cases.LSTM, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
 
 

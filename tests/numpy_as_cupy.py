@@ -79,10 +79,19 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def sum(self, axis: int) -> ndarray:
         return _new(self.host.sum(axis=axis))
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: Any, method: str, *inputs: Any, out: tuple[ndarray] | None = None, **options: Any
+    ) -> Any:
         assert method == "__call__"
         assert all(isinstance(value, (ndarray, int, float, np.generic)) for value in inputs), "a host array in a GPU's"
+        if out is not None:  # augmented assignment
+            ufunc(*map(_unwrapped, inputs), out=out[0].host, **options)
+            return out[0]
         return _new(ufunc(*map(_unwrapped, inputs), **options))
+
+    def __array_function__(self, function: Any, _types: Any, arguments: Any, options: Any) -> Any:
+        assert function is np.zeros_like, f"numpy.{function.__name__} of a GPU's array"
+        return _new(function(*map(_unwrapped, arguments), **options))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
@@ -151,11 +160,14 @@ def where(condition: ndarray, a: ndarray, b: Any) -> ndarray:
     return _new(np.where(condition.host, a.host, b))
 
 
-def matmul(a: ndarray, b: ndarray) -> ndarray:
+def matmul(a: ndarray, b: ndarray, out: ndarray | None = None) -> ndarray:
     left, right = a.host, b.host
     if left.dtype == np.float32 and _compute_types["float32"] == COMPUTE_TYPE_TF32:
         left, right = rounded_to_tf32(left), rounded_to_tf32(right)
-    return _new(left @ right)
+    if out is None:
+        return _new(left @ right)
+    out.host[...] = left @ right
+    return out
 
 
 def rounded_to_tf32(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -12,11 +12,12 @@ import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
-from cuda_cases import H200, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
+from cuda_cases import H200, POINTWISE, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
 
 import fastlstm
-from fastlstm import BackendNotAvailable, backends, ops
-from fastlstm.contract import Precision
+from fastlstm import BackendNotAvailable, backends, ops, optim
+from fastlstm.contract import Precision, RowGrad
+from fastlstm.testing import check_backend
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,19 @@ def test_emulated_kernels_agree_with_the_definition(
                 numpy_as_cupy.check_margins()
             except (AssertionError, RuntimeError) as error:
                 faults.append(f"{case}: {error}")
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", POINTWISE)
+def test_emulated_families_agree_with_the_definition(small: Any, family: str, dtype: str) -> None:
+    faults = []
+    for case in POINTWISE[family]:
+        try:
+            check_backend("cuda", case, dtype)
+            numpy_as_cupy.check_margins()
+        except (AssertionError, RuntimeError) as error:
+            faults.append(f"{case}: {error}")
     assert not faults, "\n".join(faults)
 
 
@@ -144,12 +158,120 @@ def test_the_precision_of_cupys_products_is_put_back(small: Any) -> None:
 
 
 # --------------------------------------------------------------------------------------------
+# Optimisers
+# --------------------------------------------------------------------------------------------
+
+
+def _many(count: int, dtype: str = "float32") -> tuple[list[Any], list[Any]]:
+    """Parameters and gradients of many sizes, some by rows, some not at an address of 16 bytes."""
+    rng = np.random.default_rng(5)
+    params: list[Any] = []
+    grads: list[Any] = []
+    for k in range(count):
+        shape = (k % 7 + 1, 4 * (k % 3) + 3)
+        params.append(rng.standard_normal(shape).astype(dtype))
+        if k % 5 == 0:
+            ids: Any = np.unique(rng.integers(0, shape[0], 4)).astype(np.int32 if k % 2 else np.int64)
+            grads.append(RowGrad(ids, rng.standard_normal((len(ids), shape[1])).astype(dtype)))
+        else:
+            grads.append(rng.standard_normal(shape).astype(dtype))
+    return params, grads
+
+
+def _on_gpu(cupy: Any, entry: Any) -> Any:
+    return RowGrad(*map(cupy.asarray, entry)) if isinstance(entry, RowGrad) else cupy.asarray(entry)
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_emulated_optimizers_take_all_parameters_at_once(small: Any, name: str) -> None:
+    """Three clipped steps of 60 parameters: two launches of updates a step, and three for the clipping's factor."""
+    cupy = sys.modules["cupy"]
+    params, grads = _many(60)
+    on_gpu, grads_on_gpu = [cupy.asarray(param) for param in params], [_on_gpu(cupy, grad) for grad in grads]
+    ours, theirs = optim.OPTIMIZERS[name](), optim.OPTIMIZERS[name]()
+    for _ in range(3):
+        before = small.launches()
+        ours.update(on_gpu, grads_on_gpu, max_norm=0.5)
+        assert small.launches() - before == 2 + (2 + 1 + 1)
+        theirs.update(params, grads, max_norm=0.5)
+    numpy_as_cupy.check_margins()
+    for got, want in zip(on_gpu, params, strict=True):
+        np.testing.assert_allclose(cupy.asnumpy(got), want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_emulated_adam_with_its_step_on_the_device(small: Any, name: str) -> None:
+    cupy = sys.modules["cupy"]
+    params, grads = _many(3, "float64")
+    on_gpu, grads_on_gpu = [cupy.asarray(param) for param in params], [_on_gpu(cupy, grad) for grad in grads]
+    ours, theirs = optim.OPTIMIZERS[name](), optim.OPTIMIZERS[name]()
+    for step in range(4):
+        if step == 2:
+            ours.count_on_device(cupy.zeros((), np.int64))
+        ours.update(on_gpu, grads_on_gpu)
+        theirs.update(params, grads)
+    assert ours.step == ours.step_on_device.host == 4
+    for got, want in zip(on_gpu, params, strict=True):
+        np.testing.assert_allclose(cupy.asnumpy(got), want, rtol=0, atol=1e-14)
+    ours.set_state(*ours.state())
+    assert ours.step_on_device.host == 4
+
+
+def test_emulated_numbers_on_the_device(small: Any) -> None:
+    """lr and grad_scale as 0-d arrays, a parameter that comes twice, and addresses that are no multiples of 16 bytes."""
+    cupy = sys.modules["cupy"]
+    memory = cupy.asarray(np.ones(22, np.float32))
+    param, first, second = memory[1:8], memory[8:15], memory[15:22]
+    lr, factor = cupy.asarray(np.array(0.5, np.float32)), cupy.asarray(np.array(0.25))
+    ops.sgd_update([param, param], [first, second], lr, grad_scale=factor)
+    np.testing.assert_array_equal(cupy.asnumpy(memory), np.repeat([1, 0.75, 1], [1, 7, 14]))
+
+
+def test_emulated_norms_are_the_same_bits_again(emulation: Any) -> None:
+    cupy = sys.modules["cupy"]
+    grads = [cupy.asarray(grad) for grad in _many(60)[0]] + [cupy.asarray(np.linspace(0, 1, 40_000))]
+    norms: list[Any] = []
+    for seed in range(3):
+        emulation.emulate(**SMALL, seed=seed)
+        norms.append(ops.global_norm(grads))
+    norms = [cupy.asnumpy(norm) for norm in norms]
+    assert norms[0] == norms[1] == norms[2]
+    want = np.sqrt(sum(np.square(cupy.asnumpy(grad), dtype=np.float64).sum() for grad in grads))
+    np.testing.assert_allclose(norms[0], want, rtol=1e-15)
+
+
+def test_a_broken_gradient_stays_visible(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    grads = [cupy.asarray(np.array([3.0, np.nan])), cupy.asarray(np.array([4.0]))]
+    norm: Any = ops.clip_grad_norm(grads, 1.0)
+    assert np.isnan(cupy.asnumpy(norm))
+    np.testing.assert_array_equal(cupy.asnumpy(grads[0]), [3, np.nan])
+    np.testing.assert_array_equal(cupy.asnumpy(grads[1]), [4])
+
+
+def test_optimizer_arrays_in_two_places(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    host, gpu = np.ones(3), cupy.asarray(np.ones(3))
+    with pytest.raises(TypeError, match=r"params\[0\] is on the host but params\[1\] is on a GPU"):
+        ops.sgd_update([host, gpu], [host, gpu], 0.1)
+    with pytest.raises(TypeError, match=r"params\[0\] is on a GPU but params\[1\] is on the host"):
+        ops.sgd_update([gpu, host], [gpu, host], 0.1)
+    with pytest.raises(TypeError, match=r"grads\[0\] is on a GPU but grads\[1\] is on the host"):
+        ops.global_norm([gpu, host])
+    with pytest.raises(TypeError, match="params is on the host but grad_scale is on a GPU"):
+        ops.sgd_update(host, host, 0.1, grad_scale=cupy.asarray(np.array(1.0)))
+    with pytest.raises(TypeError, match=r"lr is an array of shape \(3,\), float64, expected a number or a 0-d array"):
+        ops.sgd_update(gpu, gpu, gpu)
+
+
+# --------------------------------------------------------------------------------------------
 # What is said where something is wrong
 # --------------------------------------------------------------------------------------------
 
 
-def test_families_that_are_not_there_yet(small: Any) -> None:
+def test_families_that_are_not_there_yet(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = sys.modules["cupy"]
+    monkeypatch.setattr(importlib.import_module("fastlstm.backends.cuda"), "FAMILIES", ("lstm", "rnn"))
     with pytest.raises(BackendNotAvailable, match=r"'cuda' has no optim operators yet, only those of lstm, rnn"):
         ops.sgd_update(cupy.asarray(np.ones(3)), cupy.asarray(np.ones(3)), 0.1)
 
@@ -162,7 +284,8 @@ def test_cuda_is_chosen_by_the_arrays_alone(small: Any) -> None:
 
 def test_show_config_names_the_families(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fastlstm.show_config()
-    assert "answers; CuPy arrays run on it, in the operators of lstm, rnn" in capsys.readouterr().out
+    families = ", ".join(importlib.import_module("fastlstm.backends.cuda").FAMILIES)
+    assert f"answers; CuPy arrays run on it, in the operators of {families}" in capsys.readouterr().out
 
 
 def test_gradients_on_another_device_than_the_tape(small: Any) -> None:

@@ -6,6 +6,7 @@
 
 namespace fastlstm::cuda {
 
+void bind_optim(pybind11::module_& module);
 void bind_recurrent(pybind11::module_& module);
 
 }  // namespace fastlstm::cuda

@@ -36,6 +36,38 @@ def plan(
     kernel: str | None = None,
 ) -> Plan: ...
 
+# Addresses of param, grad, first, second and rows (0: not there), the bytes of a row number, the elements of grad and
+# of a row; and address and elements. An address that is not 0 beside a number stands for it: a float64 on the device.
+UpdatedTensor: TypeAlias = tuple[int, int, int, int, int, int, int, int]
+FlatTensor: TypeAlias = tuple[int, int]
+
+def optim_update(
+    *,
+    rule: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"],
+    float64: bool,
+    tensors: list[UpdatedTensor],
+    lr: float,
+    lr_at: int,
+    grad_scale: float,
+    grad_scale_at: int,
+    correction: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step_at: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def optim_scale(
+    *, float64: bool, tensors: list[FlatTensor], factor: float, factor_at: int, device: int, stream: int
+) -> None: ...
+def optim_norm_partials(*, float32: list[int], float64: list[int]) -> int: ...
+def optim_norm(
+    *, float32: list[FlatTensor], float64: list[FlatTensor], partials: int, norm: int, device: int, stream: int
+) -> None: ...
+def optim_clip_scale(*, norm: int, max_norm: float, scale: int, device: int, stream: int) -> None: ...
+
 class SequencePass:
     def __init__(
         self,

@@ -564,6 +564,10 @@ class OptimFamily(Protocol):
 
     Every gradient is multiplied by grad_scale first (a folded gradient clipping). With rows (U,), grad is (U, ...)
     and only param[rows] and the same rows of the state change.
+
+    On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows; lr, grad_scale and
+    step may be 0-d arrays. In the place of squared_norm there are norm(grads) and clip_scale(norm, max_norm), whose
+    results are 0-d float64 arrays, and scale takes a sequence of arrays and such a factor.
     """
 
     def sgd_update(

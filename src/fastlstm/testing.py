@@ -148,7 +148,14 @@ def _run_on_gpu(case: Case) -> dict[str, Any]:
     import cupy
 
     results = run_case(case.map_arrays(cupy.asarray), copy=cupy.copy)
-    return {name: cupy.asnumpy(value) if isinstance(value, cupy.ndarray) else value for name, value in results.items()}
+    on_host = {
+        name: cupy.asnumpy(value) if isinstance(value, cupy.ndarray) else value for name, value in results.items()
+    }
+    # What is a number on the host is a 0-d array on a GPU.
+    return {
+        name: value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        for name, value in on_host.items()
+    }
 
 
 def check_gradient(

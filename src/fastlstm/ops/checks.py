@@ -74,7 +74,7 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
 
 def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
-    if isinstance(value, ndarray) and value.ndim == 2 and value.flags.f_contiguous:
+    if is_array(value) and value.ndim == 2 and value.flags.f_contiguous:
         return float_array(name, value.T, 2, dtype).T
     return float_array(name, value, 2, dtype)
 

@@ -38,7 +38,7 @@ def rows_of(array: FloatArray) -> FloatArray:
     return array.reshape(N * T, X)
 
 
-def product(a: FloatArray, b: FloatArray) -> FloatArray:
-    """(M, K) times (K, X); either may be a transposed view."""
-    result: FloatArray = cupy.matmul(a, b)
+def product(a: FloatArray, b: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
+    """(M, K) times (K, X), in out if that is given; either factor may be a transposed view."""
+    result: FloatArray = cupy.matmul(a, b, out=out)
     return result

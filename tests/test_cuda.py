@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -12,7 +13,7 @@ import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
-from cuda_cases import H200, POINTWISE, RECURRENT, RUNS, SMALL, fits, in_precision, recurrent_case
+from cuda_cases import H200, POINTWISE, RECURRENT, RUNS, SMALL, fits, gru_case, in_precision, recurrent_case
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, ops, optim
@@ -110,6 +111,45 @@ def test_emulated_results_do_not_depend_on_the_order_of_the_threads(
         results.append([cupy.asnumpy(array) for array in (*out[:3], *grads)])
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("convention", ["book", "pytorch"])
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_emulated_grus_do_not_depend_on_the_order_of_the_threads(
+    emulation: Any, monkeypatch: pytest.MonkeyPatch, convention: str, seed: int
+) -> None:
+    monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", "persistent")
+    cupy = sys.modules["cupy"]
+    case = gru_case(13, 4, 3, 37, convention, reverse=True).cast("float32").map_arrays(cupy.asarray)
+    results = []
+    for order in (0, seed):
+        emulation.emulate(**SMALL, seed=order)
+        out = ops.gru_forward(**case.inputs)
+        grads = ops.gru_backward(tape=out.tape, **case.upstream)
+        results.append([cupy.asnumpy(array) for array in (*out[:2], *grads)])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_gru_is_one_launch_of_a_time_loop(emulation: Any) -> None:
+    """Beside packing, twice where the reset gate stands before the product, and preparing."""
+    emulation.emulate(**H200, seed=0)
+    cupy = sys.modules["cupy"]
+    for convention, launches in (("keras", 3), ("book", 4)):
+        case = gru_case(2, 3, 3, 40, convention).cast("float32").map_arrays(cupy.asarray)
+        before = emulation.launches()
+        tape = ops.gru_forward(**case.inputs).tape
+        assert emulation.launches() - before == launches
+        ops.gru_backward(None, tape)
+        assert emulation.launches() - before == 2 * launches
+
+
+def test_grus_without_a_tape_run_in_parts(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrence = importlib.import_module("fastlstm.backends.cuda.recurrence")
+    monkeypatch.setattr(recurrence, "INFERENCE_BYTES", 2 * 7 * 3 * 17 * 4)  # two steps
+    for convention in ("book", "keras"):
+        case = gru_case(7, 5, 3, 17, convention, reverse=True, training=False)
+        in_precision(dataclasses.replace(case, upstream={}), "float32")
 
 
 def test_rounded_operands_are_rounded(small: Any) -> None:
@@ -218,7 +258,7 @@ def test_emulated_adam_with_its_step_on_the_device(small: Any, name: str) -> Non
 
 
 def test_emulated_numbers_on_the_device(small: Any) -> None:
-    """lr and grad_scale as 0-d arrays, a parameter that comes twice, and addresses that are no multiples of 16 bytes."""
+    """lr and grad_scale as 0-d arrays; a parameter that comes twice; addresses that are no multiples of 16 bytes."""
     cupy = sys.modules["cupy"]
     memory = cupy.asarray(np.ones(22, np.float32))
     param, first, second = memory[1:8], memory[8:15], memory[15:22]
@@ -335,7 +375,7 @@ def test_the_emulation_finds_a_deadlock_and_too_many_blocks(emulation: Any) -> N
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "gru_reset_after", "gru_reset_before"])
 def test_plans_cover_the_problem_and_fit_on_the_device(
     emulation: Any, cell: str, direction: str, precision: str
 ) -> None:
@@ -352,9 +392,10 @@ def test_plans_cover_the_problem_and_fit_on_the_device(
                     assert plan["unit_blocks"] * plan["pass_blocks"] <= device["multiprocessors"]
                     assert plan["resident"] <= plan["chunks"]
                 if plan["kernel"] != "rows":
-                    K = H * (4 if (cell, direction) == ("lstm", "backward") else 1)
+                    gates = {"lstm": [4], "rnn": [1], "gru_reset_after": [3], "gru_reset_before": [2, 1]}[cell]
                     in_chunk = 64 // {"bf16": 2, "float64": 8}.get(precision, 4)
-                    assert plan["chunks"] == -(-K // in_chunk)
+                    widths = [H * (of_part if direction == "backward" else 1) for of_part in gates]
+                    assert plan["chunks"] == sum(-(-K // in_chunk) for K in widths)
 
 
 def test_the_choice_of_kernels_on_an_h200(emulation: Any) -> None:

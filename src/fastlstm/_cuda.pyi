@@ -5,9 +5,13 @@ from typing import Literal, TypeAlias, TypedDict
 from fastlstm.contract import Precision
 
 Kernel: TypeAlias = Literal["step", "persistent", "rows"]
+Cell: TypeAlias = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
 
 class Plan(TypedDict):
-    """How a pass runs; csrc/cuda/plan.h explains the words. step_cycles is an estimate, 0 for the row kernel."""
+    """How a pass runs; csrc/cuda/plan.h explains the words.
+
+    chunks and resident are those of all parts; step_cycles is an estimate, 0 for the row kernel.
+    """
 
     kernel: Kernel
     columns: int
@@ -25,7 +29,7 @@ class Plan(TypedDict):
 
 def why_not() -> str | None: ...
 def plan(
-    cell: Literal["lstm", "rnn"],
+    cell: Cell,
     direction: Literal["forward", "backward"],
     precision: Precision,
     N: int,
@@ -72,7 +76,7 @@ class SequencePass:
     def __init__(
         self,
         *,
-        cell: Literal["lstm", "rnn"],
+        cell: Cell,
         direction: Literal["forward", "backward"],
         precision: Precision,
         N: int,
@@ -83,6 +87,7 @@ class SequencePass:
         hard_sigmoid: bool,
         device: int,
         kernel: str | None = None,
+        z_keeps: bool = False,
     ) -> None: ...
     @property
     def workspace_bytes(self) -> int: ...

@@ -288,7 +288,7 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
-# On a GPU the forward functions of lstm and rnn also take `precision`; the tape carries it to backward.
+# On a GPU the forward functions of lstm, gru and rnn also take `precision`; the tape carries it to backward.
 
 
 class LSTMFamily(Protocol):

@@ -45,6 +45,8 @@ latencies || failed+=("latencies")
 
 part "LSTM against torch.nn.LSTM" 250 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
   --seconds 200 ${1:+--out "$1"}
+part "GRU against torch.nn.GRU" 60 python3 -m benchmarks.gpu_gru --seconds 30
+part "optimisers against torch's fused ones" 40 python3 -m benchmarks.gpu_optim --seconds 15
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

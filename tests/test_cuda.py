@@ -439,6 +439,32 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     hs_host, (dxs_host, *weights_host) = benchmark.Ours(shape, inputs)()
     for got, want in zip((hs, dxs, *weights), (hs_host, dxs_host, *weights_host), strict=True):
         np.testing.assert_allclose(got.host, want, rtol=0, atol=2e-2 * np.abs(want).max())
+    gru, updates = (importlib.import_module(f"benchmarks.{name}") for name in ("gpu_gru", "gpu_optim"))
+    monkeypatch.setattr(gru, "T", 3)
+    monkeypatch.setitem(updates.MODELS, "addition", [(3, 4), (70,)])
+    small_gru, work = gru.Shape(4, 20, "fp32"), updates.Work("addition", "adam", 0.25)
+    results: dict[str, list[Any]] = {}
+    for place in ("gpu", "host"):
+        if place == "host":
+            monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(asarray=np.array))
+        else:
+            monkeypatch.setitem(sys.modules, "cupy", numpy_as_cupy.modules()["cupy"])
+        made = []
+        for convention in ("book", "pytorch"):
+            monkeypatch.setattr(gru, "PRECISIONS", {"fp32": "float32"})
+            hs, grads = gru.Ours(small_gru, gru.draw(small_gru), convention)()
+            made += [hs, *grads]
+        update = updates.Ours(work, *updates.draw(work))
+        update()
+        results[place] = [*made, *update.params]
+    for got, want in zip(results["gpu"], results["host"], strict=True):
+        np.testing.assert_allclose(got.host, want, rtol=0, atol=1e-4)
+    assert "addition, adam, clipped" in updates.table([
+        {**work._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "gb_per_second": 4.0}
+    ])  # fmt: skip
+    assert "N 4, H 20, fp32" in gru.table([
+        {**small_gru._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0, "fastlstm, book": 2.0}, "ratio": 3.0}
+    ])  # fmt: skip
     measured = {"median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "kernel": {"forward": "rows"}}
     line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
     assert "N 4, H 20, 2 layers, tf32" in line

@@ -46,8 +46,10 @@ latencies || failed+=("latencies")
 part "embedding gradients" 45 python3 -m benchmarks.gpu_embedding --seconds 15 ${1:+--out "${1%.json}-embedding.json"}
 part "linear cross entropy" 30 python3 -m benchmarks.gpu_losses --seconds 8 ${1:+--out "${1%.json}-losses.json"}
 part "NCE step against torch with sparse gradients" 40 python3 -m benchmarks.gpu_sampling ${1:+--out "${1%.json}-sampling.json"}
-part "LSTM against torch.nn.LSTM" 190 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
-  --seconds 150 ${1:+--out "$1"}
+part "optimisers against torch's fused ones" 30 python3 -m benchmarks.gpu_optim --seconds 10
+part "GRU against torch.nn.GRU" 45 python3 -m benchmarks.gpu_gru --seconds 20
+part "LSTM against torch.nn.LSTM" 150 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
+  --seconds 120 ${1:+--out "$1"}
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

@@ -7,7 +7,8 @@ import os
 import cupy
 import numpy as np
 
-from fastlstm import ops
+from fastlstm import ops, optim
+from fastlstm.contract import GRUConventionName, RowGrad
 
 RUNS = [
     *((kernel, precision) for kernel in ("step", "persistent") for precision in ("float32", "float64", "tf32", "bf16")),
@@ -62,11 +63,28 @@ def main() -> None:
                 floats(N, T, D), floats(D, H), floats(H, H), floats(H), mask=mask, precision=precision
             )
             assert bool(cupy.isfinite(ops.rnn_backward(floats(N, T, H), rnn.tape).dWh).all()), (kernel, precision)
+            conventions: tuple[GRUConventionName, ...] = ("book", "keras")
+            for convention in conventions:
+                b = floats(3 * H) if convention == "book" else floats(2, 3 * H)
+                gru = ops.gru_forward(
+                    floats(N, T, D), floats(D, 3 * H), floats(H, 3 * H), b, mask=mask, convention=convention,
+                    precision=precision,
+                )  # fmt: skip
+                dWh = ops.gru_backward(floats(N, T, H), gru.tape).dWh
+                assert bool(cupy.isfinite(dWh).all()), (kernel, precision, convention)
+    for name, make in optim.OPTIMIZERS.items():
+        params = [cupy.asarray(rng.standard_normal(shape)) for shape in ((19, 7), (5000,), (1,))]
+        grads = [
+            RowGrad(cupy.asarray(np.array([2, 3, 18])), params[0][:3].copy()),
+            *(param.copy() for param in params[1:]),
+        ]
+        make().update(params, grads, max_norm=1.0)
+        assert all(bool(cupy.isfinite(param).all()) for param in params), name
     embedding_and_losses(rng)
     for dtype in ("float32", "float64"):
         sampled_classes(rng, dtype)
     cupy.cuda.Device().synchronize()
-    print(f"{len(RUNS)} kernels and precisions of time loops ran, embedding, losses and sampled classes too")
+    print(f"{len(RUNS)} kernels and precisions, {len(optim.OPTIMIZERS)} optimisers and all other families ran")
 
 
 def embedding_and_losses(rng: np.random.Generator) -> None:

@@ -28,7 +28,8 @@ RUNS: list[tuple[str, Precision]] = [
     ("persistent", "bf16"),
     ("rows", "float32"),
 ]
-RECURRENT = [*cases.LSTM, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
+# Families without a choice of kernels, in the precisions of the arrays.
+RECURRENT = [*cases.LSTM, *cases.GRU, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
 
 
 def fits(case: Case, kernel: str, precision: str) -> bool:
@@ -37,13 +38,33 @@ def fits(case: Case, kernel: str, precision: str) -> bool:
     if case.name == "addition" or (precision in ("tf32", "bf16") and case.name == "saturated"):
         return False  # the emulation is slow; inputs of 1000 leave no digits to compare
     if kernel == "rows":
-        return not case.op.startswith("rnn") and H < 100  # wider ones have their own test
+        return case.op.startswith("lstm") and H < 100  # wider ones have their own test
+    if kernel == "persistent" and case.op == "gru_forward" and H > 12 * 20:
+        return False  # a multiprocessor takes 21 units, of three columns each
     return not (kernel == "persistent" and precision == "float64" and H >= 100)
 
 
 def in_precision(case: Case, precision: Precision) -> None:
     dtype = "float64" if precision == "float64" else "float32"
     check_backend("cuda", case, dtype, precision=precision)
+
+
+def gru_case(N: int, T: int, D: int, H: int, convention: str, **options: Any) -> Case:
+    """A GRU with a mask, a state and all upstream gradients."""
+    draw = cases.Draw(f"cuda gru {N} {T} {D} {H}")
+    bias = draw.floats(2, 3 * H, scale=0.5)
+    inputs = {
+        "xs": draw.floats(N, T, D),
+        "Wx": draw.weights(D, 3 * H),
+        "Wh": draw.weights(H, 3 * H),
+        "b": bias[0] if convention == "book" else bias,
+        "h0": draw.floats(N, H, scale=0.5),
+        "mask": draw.rng.random((N, T)) < 0.8,
+        "convention": convention,
+        **options,
+    }
+    upstream = {"dhs": draw.floats(N, T, H), "dh_n": draw.floats(N, H)}
+    return Case(f"N{N}-T{T}-D{D}-H{H}-{convention}", "gru_forward", inputs, upstream)
 
 
 def recurrent_case(N: int, T: int, D: int, H: int, **options: Any) -> Case:
@@ -125,6 +146,8 @@ OF_A_FAMILY = {
         _poisoned("low"),
     ],
     "sampling": cases.SAMPLING,
+    "dense": cases.DENSE,
+    "optim": cases.OPTIM,
 }
 
 

@@ -85,15 +85,22 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def sum(self, axis: int) -> ndarray:
         return _new(self.host.sum(axis=axis))
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    def __array_ufunc__(
+        self, ufunc: Any, method: str, *inputs: Any, out: tuple[ndarray] | None = None, **options: Any
+    ) -> Any:
         assert method == "__call__"
         assert all(isinstance(value, (ndarray, int, float, np.generic)) for value in inputs), "a host array in a GPU's"
+        if out is not None:  # augmented assignment
+            ufunc(*map(_unwrapped, inputs), out=out[0].host, **options)
+            return out[0]
         return _new(ufunc(*map(_unwrapped, inputs), **options))
 
-    def __array_function__(self, function: Any, _: Any, arguments: Any, options: Any) -> Any:
-        if function is not np.may_share_memory:  # a function of CuPy's under the same name
-            return NotImplemented
-        return np.may_share_memory(*map(_unwrapped, arguments), **options)
+    def __array_function__(self, function: Any, _types: Any, arguments: Any, options: Any) -> Any:
+        """Functions of CuPy's under the same names."""
+        if function is np.may_share_memory:
+            return np.may_share_memory(*map(_unwrapped, arguments), **options)
+        assert function is np.zeros_like, f"numpy.{function.__name__} of a GPU's array"
+        return _new(function(*map(_unwrapped, arguments), **options))
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 import types
@@ -21,6 +22,7 @@ from cuda_cases import (
     embedding_cases,
     faults_of,
     fits,
+    gru_case,
     in_precision,
     losses_case,
     recurrent_case,
@@ -29,8 +31,8 @@ from cuda_cases import (
 )
 
 import fastlstm
-from fastlstm import BackendNotAvailable, backends, ops, testing
-from fastlstm.contract import Precision
+from fastlstm import BackendNotAvailable, backends, ops, optim, testing
+from fastlstm.contract import Precision, RowGrad
 from fastlstm.ops import checks
 from fastlstm.testing import Case, check_backend
 
@@ -119,6 +121,45 @@ def test_emulated_results_do_not_depend_on_the_order_of_the_threads(
         results.append([cupy.asnumpy(array) for array in (*out[:3], *grads)])
     for first, second in zip(*results, strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("convention", ["book", "pytorch"])
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_emulated_grus_do_not_depend_on_the_order_of_the_threads(
+    emulation: Any, monkeypatch: pytest.MonkeyPatch, convention: str, seed: int
+) -> None:
+    monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", "persistent")
+    cupy = sys.modules["cupy"]
+    case = gru_case(13, 4, 3, 37, convention, reverse=True).cast("float32").map_arrays(cupy.asarray)
+    results = []
+    for order in (0, seed):
+        emulation.emulate(**SMALL, seed=order)
+        out = ops.gru_forward(**case.inputs)
+        grads = ops.gru_backward(tape=out.tape, **case.upstream)
+        results.append([cupy.asnumpy(array) for array in (*out[:2], *grads)])
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_gru_is_one_launch_of_a_time_loop(emulation: Any) -> None:
+    """Beside packing, twice where the reset gate stands before the product, and preparing."""
+    emulation.emulate(**H200, seed=0)
+    cupy = sys.modules["cupy"]
+    for convention, launches in (("keras", 3), ("book", 4)):
+        case = gru_case(2, 3, 3, 40, convention).cast("float32").map_arrays(cupy.asarray)
+        before = emulation.launches()
+        tape = ops.gru_forward(**case.inputs).tape
+        assert emulation.launches() - before == launches
+        ops.gru_backward(None, tape)
+        assert emulation.launches() - before == 2 * launches
+
+
+def test_grus_without_a_tape_run_in_parts(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recurrence = importlib.import_module("fastlstm.backends.cuda.recurrence")
+    monkeypatch.setattr(recurrence, "INFERENCE_BYTES", 2 * 7 * 3 * 17 * 4)  # two steps
+    for convention in ("book", "keras"):
+        case = gru_case(7, 5, 3, 17, convention, reverse=True, training=False)
+        in_precision(dataclasses.replace(case, upstream={}), "float32")
 
 
 def test_rounded_operands_are_rounded(small: Any) -> None:
@@ -448,12 +489,120 @@ def test_sampled_classes_on_several_devices(small: Any) -> None:
 
 
 # --------------------------------------------------------------------------------------------
+# Optimisers
+# --------------------------------------------------------------------------------------------
+
+
+def _many(count: int, dtype: str = "float32") -> tuple[list[Any], list[Any]]:
+    """Parameters and gradients of many sizes, some by rows, some not at an address of 16 bytes."""
+    rng = np.random.default_rng(5)
+    params: list[Any] = []
+    grads: list[Any] = []
+    for k in range(count):
+        shape = (k % 7 + 1, 4 * (k % 3) + 3)
+        params.append(rng.standard_normal(shape).astype(dtype))
+        if k % 5 == 0:
+            ids: Any = np.unique(rng.integers(0, shape[0], 4)).astype(np.int32 if k % 2 else np.int64)
+            grads.append(RowGrad(ids, rng.standard_normal((len(ids), shape[1])).astype(dtype)))
+        else:
+            grads.append(rng.standard_normal(shape).astype(dtype))
+    return params, grads
+
+
+def _on_gpu(cupy: Any, entry: Any) -> Any:
+    return RowGrad(*map(cupy.asarray, entry)) if isinstance(entry, RowGrad) else cupy.asarray(entry)
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_emulated_optimizers_take_all_parameters_at_once(small: Any, name: str) -> None:
+    """Three clipped steps of 60 parameters: two launches of updates a step, and three for the clipping's factor."""
+    cupy = sys.modules["cupy"]
+    params, grads = _many(60)
+    on_gpu, grads_on_gpu = [cupy.asarray(param) for param in params], [_on_gpu(cupy, grad) for grad in grads]
+    ours, theirs = optim.OPTIMIZERS[name](), optim.OPTIMIZERS[name]()
+    for _ in range(3):
+        before = small.launches()
+        ours.update(on_gpu, grads_on_gpu, max_norm=0.5)
+        assert small.launches() - before == 2 + (2 + 1 + 1)
+        theirs.update(params, grads, max_norm=0.5)
+    numpy_as_cupy.check_margins()
+    for got, want in zip(on_gpu, params, strict=True):
+        np.testing.assert_allclose(cupy.asnumpy(got), want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_emulated_adam_with_its_step_on_the_device(small: Any, name: str) -> None:
+    cupy = sys.modules["cupy"]
+    params, grads = _many(3, "float64")
+    on_gpu, grads_on_gpu = [cupy.asarray(param) for param in params], [_on_gpu(cupy, grad) for grad in grads]
+    ours, theirs = optim.OPTIMIZERS[name](), optim.OPTIMIZERS[name]()
+    for step in range(4):
+        if step == 2:
+            ours.count_on_device(cupy.zeros((), np.int64))
+        ours.update(on_gpu, grads_on_gpu)
+        theirs.update(params, grads)
+    assert ours.step == ours.step_on_device.host == 4
+    for got, want in zip(on_gpu, params, strict=True):
+        np.testing.assert_allclose(cupy.asnumpy(got), want, rtol=0, atol=1e-14)
+    ours.set_state(*ours.state())
+    assert ours.step_on_device.host == 4
+
+
+def test_emulated_numbers_on_the_device(small: Any) -> None:
+    """lr and grad_scale as 0-d arrays; a parameter that comes twice; addresses that are no multiples of 16 bytes."""
+    cupy = sys.modules["cupy"]
+    memory = cupy.asarray(np.ones(22, np.float32))
+    param, first, second = memory[1:8], memory[8:15], memory[15:22]
+    lr, factor = cupy.asarray(np.array(0.5, np.float32)), cupy.asarray(np.array(0.25))
+    ops.sgd_update([param, param], [first, second], lr, grad_scale=factor)
+    np.testing.assert_array_equal(cupy.asnumpy(memory), np.repeat([1, 0.75, 1], [1, 7, 14]))
+
+
+def test_emulated_norms_are_the_same_bits_again(emulation: Any) -> None:
+    cupy = sys.modules["cupy"]
+    grads = [cupy.asarray(grad) for grad in _many(60)[0]] + [cupy.asarray(np.linspace(0, 1, 40_000))]
+    norms: list[Any] = []
+    for seed in range(3):
+        emulation.emulate(**SMALL, seed=seed)
+        norms.append(ops.global_norm(grads))
+    norms = [cupy.asnumpy(norm) for norm in norms]
+    assert norms[0] == norms[1] == norms[2]
+    want = np.sqrt(sum(np.square(cupy.asnumpy(grad), dtype=np.float64).sum() for grad in grads))
+    np.testing.assert_allclose(norms[0], want, rtol=1e-15)
+
+
+def test_a_broken_gradient_stays_visible(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    grads = [cupy.asarray(np.array([3.0, np.nan])), cupy.asarray(np.array([4.0]))]
+    norm: Any = ops.clip_grad_norm(grads, 1.0)
+    assert np.isnan(cupy.asnumpy(norm))
+    np.testing.assert_array_equal(cupy.asnumpy(grads[0]), [3, np.nan])
+    np.testing.assert_array_equal(cupy.asnumpy(grads[1]), [4])
+
+
+def test_optimizer_arrays_in_two_places(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    host, gpu = np.ones(3), cupy.asarray(np.ones(3))
+    with pytest.raises(TypeError, match=r"params\[0\] is on the host but params\[1\] is on a GPU"):
+        ops.sgd_update([host, gpu], [host, gpu], 0.1)
+    with pytest.raises(TypeError, match=r"params\[0\] is on a GPU but params\[1\] is on the host"):
+        ops.sgd_update([gpu, host], [gpu, host], 0.1)
+    with pytest.raises(TypeError, match=r"grads\[0\] is on a GPU but grads\[1\] is on the host"):
+        ops.global_norm([gpu, host])
+    with pytest.raises(TypeError, match="params is on the host but grad_scale is on a GPU"):
+        ops.sgd_update(host, host, 0.1, grad_scale=cupy.asarray(np.array(1.0)))
+    with pytest.raises(TypeError, match=r"lr is an array of shape \(3,\), float64, expected a number or a 0-d array"):
+        ops.sgd_update(gpu, gpu, gpu)
+
+
+# --------------------------------------------------------------------------------------------
 # What is said where something is wrong
 # --------------------------------------------------------------------------------------------
 
 
-def test_families_that_are_not_there_yet(small: Any) -> None:
+def test_families_that_are_not_there_yet(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = sys.modules["cupy"]
+    monkeypatch.setattr(importlib.import_module("fastlstm.backends.cuda"), "FAMILIES", ("lstm", "rnn"))
     with pytest.raises(BackendNotAvailable, match=r"'cuda' has no optim operators yet, only those of lstm, rnn"):
         ops.sgd_update(cupy.asarray(np.ones(3)), cupy.asarray(np.ones(3)), 0.1)
 
@@ -466,7 +615,8 @@ def test_cuda_is_chosen_by_the_arrays_alone(small: Any) -> None:
 
 def test_show_config_names_the_families(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fastlstm.show_config()
-    assert "answers; CuPy arrays run on it, in the operators of lstm, rnn" in capsys.readouterr().out
+    families = ", ".join(importlib.import_module("fastlstm.backends.cuda").FAMILIES)
+    assert f"answers; CuPy arrays run on it, in the operators of {families}" in capsys.readouterr().out
 
 
 def test_gradients_on_another_device_than_the_tape(small: Any) -> None:
@@ -516,7 +666,7 @@ def test_the_emulation_finds_a_deadlock_and_too_many_blocks(emulation: Any) -> N
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "gru_reset_after", "gru_reset_before"])
 def test_plans_cover_the_problem_and_fit_on_the_device(
     emulation: Any, cell: str, direction: str, precision: str
 ) -> None:
@@ -533,9 +683,10 @@ def test_plans_cover_the_problem_and_fit_on_the_device(
                     assert plan["unit_blocks"] * plan["pass_blocks"] <= device["multiprocessors"]
                     assert plan["resident"] <= plan["chunks"]
                 if plan["kernel"] != "rows":
-                    K = H * (4 if (cell, direction) == ("lstm", "backward") else 1)
+                    gates = {"lstm": [4], "rnn": [1], "gru_reset_after": [3], "gru_reset_before": [2, 1]}[cell]
                     in_chunk = 64 // {"bf16": 2, "float64": 8}.get(precision, 4)
-                    assert plan["chunks"] == -(-K // in_chunk)
+                    widths = [H * (of_part if direction == "backward" else 1) for of_part in gates]
+                    assert plan["chunks"] == sum(-(-K // in_chunk) for K in widths)
 
 
 def test_the_choice_of_kernels_on_an_h200(emulation: Any) -> None:
@@ -579,6 +730,32 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     hs_host, (dxs_host, *weights_host) = benchmark.Ours(shape, inputs)()
     for got, want in zip((hs, dxs, *weights), (hs_host, dxs_host, *weights_host), strict=True):
         np.testing.assert_allclose(got.host, want, rtol=0, atol=2e-2 * np.abs(want).max())
+    gru, updates = (importlib.import_module(f"benchmarks.{name}") for name in ("gpu_gru", "gpu_optim"))
+    monkeypatch.setattr(gru, "T", 3)
+    monkeypatch.setitem(updates.MODELS, "addition", [(3, 4), (70,)])
+    small_gru, work = gru.Shape(4, 20, "fp32"), updates.Work("addition", "adam", 0.25)
+    results: dict[str, list[Any]] = {}
+    for place in ("gpu", "host"):
+        if place == "host":
+            monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(asarray=np.array))
+        else:
+            monkeypatch.setitem(sys.modules, "cupy", numpy_as_cupy.modules()["cupy"])
+        made = []
+        for convention in ("book", "pytorch"):
+            monkeypatch.setattr(gru, "PRECISIONS", {"fp32": "float32"})
+            hs, grads = gru.Ours(small_gru, gru.draw(small_gru), convention)()
+            made += [hs, *grads]
+        update = updates.Ours(work, *updates.draw(work))
+        update()
+        results[place] = [*made, *update.params]
+    for got, want in zip(results["gpu"], results["host"], strict=True):
+        np.testing.assert_allclose(got.host, want, rtol=0, atol=1e-4)
+    assert "addition, adam, clipped" in updates.table([
+        {**work._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "gb_per_second": 4.0}
+    ])  # fmt: skip
+    assert "N 4, H 20, fp32" in gru.table([
+        {**small_gru._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0, "fastlstm, book": 2.0}, "ratio": 3.0}
+    ])  # fmt: skip
     measured = {"median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "kernel": {"forward": "rows"}}
     line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
     assert "N 4, H 20, 2 layers, tf32" in line

@@ -383,6 +383,11 @@ def _wrong() -> Iterator[Wrong]:
         "sgd_update", {"grads": floats(E, V)}, ValueError, r"grads has shape \(6, 7\), expected \(7, 6\) as params"
     )
     yield Wrong("sgd_update", {"grads": OnDevice()}, TypeError, "params is on the host but grads is on a GPU")
+    yield Wrong("sgd_update", {"lr": OnGpu(floats(3))}, TypeError, r"lr is an array of shape \(3,\).*expected a number")
+    yield Wrong(
+        "adam_update", {"step": OnGpu(floats(1)[0])}, TypeError, "step is an array .*expected a number or a 0-d"
+    )
+    yield Wrong("sgd_update", {"lr": OnGpu(floats(1)[0])}, TypeError, "params is on the host but lr is on a GPU")
     wrong_rows: tuple[tuple[Any, Any, type[Exception], str], ...] = (
         ([1, V], floats(2, E), IndexError, r"grads.indices holds 7, expected ids from 0 to 6 \(params has 7 rows\)"),
         ([-1, 2], floats(2, E), IndexError, "grads.indices holds -1"),

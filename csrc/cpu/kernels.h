@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "../lstm_cell.h"
+#include "../optim_rules.h"
 
 namespace fastlstm {
 
@@ -290,8 +291,6 @@ struct SkipgramKernels {
 };
 
 // ---- Optimisers ----------------------------------------------------------------------------------------------------
-
-enum class OptimRule { kSgd, kMomentum, kNesterov, kAdaGrad, kRmsProp, kAdam };
 
 // One parameter, changed in place. grad has `rows` rows of `width` elements; row u belongs to row ids[u] of the
 // parameter and its state, or to row u where ids is null.

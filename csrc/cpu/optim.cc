@@ -6,37 +6,13 @@ namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
 template <class S>
-FASTLSTM_INLINE Vec<S> square_root(const Vec<S>& x) {
-  Vec<S> root;
-  for (int k = 0; k < kLanes<S>; ++k) root[k] = static_cast<S>(__builtin_sqrt(x[k]));
-  return root;
-}
-
-// The formulas; p parameter, g gradient, first and second the state.
-template <class S, OptimRule rule>
-FASTLSTM_INLINE void step(const OptimUpdate<S>& u, Vec<S>& p, Vec<S> g, Vec<S>& first, Vec<S>& second) {
-  g *= u.grad_scale;
-  if constexpr (rule == OptimRule::kSgd) {
-    p -= u.lr * g;
-  } else if constexpr (rule == OptimRule::kMomentum) {
-    first = u.momentum * first - u.lr * g;
-    p += first;
-  } else if constexpr (rule == OptimRule::kNesterov) {
-    first = u.momentum * first - u.lr * g;
-    p += u.momentum * first - u.lr * g;
-  } else if constexpr (rule == OptimRule::kAdaGrad) {
-    first += g * g;
-    p -= u.lr * g / (square_root<S>(first) + u.eps);
-  } else if constexpr (rule == OptimRule::kRmsProp) {
-    first = u.momentum * first + (1 - u.momentum) * g * g;
-    p -= u.lr * g / (square_root<S>(first) + u.eps);
-  } else {
-    p -= u.decay * p;
-    first += (1 - u.momentum) * (g - first);
-    second += (1 - u.beta2) * (g * g - second);
-    p -= u.lr * first / (square_root<S>(second) + u.eps);
+struct Roots {
+  FASTLSTM_INLINE static Vec<S> square_root(const Vec<S>& x) {
+    Vec<S> root;
+    for (int k = 0; k < kLanes<S>; ++k) root[k] = static_cast<S>(__builtin_sqrt(x[k]));
+    return root;
   }
-}
+};
 
 template <class S, OptimRule rule>
 void update_elements(const OptimUpdate<S>& u, S* param, const S* grad, S* first, S* second, Index count) {
@@ -47,7 +23,7 @@ void update_elements(const OptimUpdate<S>& u, S* param, const S* grad, S* first,
     Vec<S> p = load_partial(param + k, left), a{}, b{};
     if constexpr (kFirst) a = load_partial(first + k, left);
     if constexpr (kSecond) b = load_partial(second + k, left);
-    step<S, rule>(u, p, load_partial(grad + k, left), a, b);
+    optim_step<rule, Roots<S>>(u, p, load_partial(grad + k, left), a, b);
     store_partial(param + k, p, left);
     if constexpr (kFirst) store_partial(first + k, a, left);
     if constexpr (kSecond) store_partial(second + k, b, left);

@@ -54,6 +54,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("why_not", &why_not);
   bind_embedding(module);
   bind_losses(module);
+  bind_optim(module);
   bind_recurrent(module);
   bind_sampling(module);
 }

@@ -8,6 +8,7 @@ namespace fastlstm::cuda {
 
 void bind_embedding(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
+void bind_optim(pybind11::module_& module);
 void bind_recurrent(pybind11::module_& module);
 void bind_sampling(pybind11::module_& module);
 

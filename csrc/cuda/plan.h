@@ -3,8 +3,10 @@
 // One step of a recurrence is a product with the recurrent weights and the cell's arithmetic:
 //   forward   z (N, gates H) = h (N, H) Wh           the columns of a block of units are its units' gates
 //   backward  dh (N, H)      = dz (N, gates H) Wh^T  its columns are the units themselves
-// A tile is what a block of threads computes in a step: 16 M columns by 8 J rows, M and J compile-time constants.
-// Along K, weights and states lie in chunks of 64 bytes; an M-tile's 16 columns of a chunk are 1024 bytes.
+// A GRU whose reset gate stands before the product with Wh takes two such products a step, one after the other: its
+// step has two parts. A tile is what a block of threads computes in a part: 16 M columns by 8 J rows, M and J
+// compile-time constants. Along K, weights and states lie in chunks of 64 bytes; an M-tile's 16 columns of a chunk are
+// 1024 bytes.
 #pragma once
 
 #include <algorithm>
@@ -15,11 +17,13 @@
 #include <string>
 #include <vector>
 
+#include "../lstm_cell.h"
+
 namespace fastlstm::cuda {
 
 using Index = std::int64_t;
 
-enum class Cell { kLstm, kRnn };
+enum class Cell { kLstm, kRnn, kGruResetAfter, kGruResetBefore };
 enum class Direction { kForward, kBackward };
 enum class Precision { kFloat32, kFloat64, kTf32, kBf16 };
 enum class Kernel {
@@ -28,6 +32,24 @@ enum class Kernel {
                 // each other once a step
   kRows,        // one launch a sequence; a block owns some rows and all units, and waits for nobody
 };
+
+// A product's gates: forward those it is summed for, backward those whose gradients it takes. Their order is i, f, g, o
+// or z, r, n.
+struct Part {
+  int first_gate, gates;
+};
+
+inline constexpr int kMostParts = 2;
+
+FASTLSTM_HOST_DEVICE inline int parts_of(Cell cell) { return cell == Cell::kGruResetBefore ? 2 : 1; }
+FASTLSTM_HOST_DEVICE inline int gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kRnn ? 1 : 3; }
+FASTLSTM_HOST_DEVICE inline Part part_of(Cell cell, int part) {
+  if (cell != Cell::kGruResetBefore) return {0, gates_of(cell)};
+  return part == 0 ? Part{0, 2} : Part{2, 1};  // z and r; then n, of r h or, backward, to it
+}
+FASTLSTM_HOST_DEVICE inline bool is_gru(Cell cell) {
+  return cell == Cell::kGruResetAfter || cell == Cell::kGruResetBefore;
+}
 
 struct Device {
   int multiprocessors;
@@ -69,25 +91,32 @@ inline constexpr int kMostOwned = 4;
 // Of the row kernel's weights, all H of a column, so many stay in a thread's registers; the rest in shared memory.
 inline constexpr int kMostRowRegisters = 96, kRowRegistersBeyond = 64;
 
+struct PlannedPart {
+  int M;            // tiles of 16 columns
+  Index chunks;     // along K
+  Index resident;   // of them in shared memory for the whole sequence
+  Index packed_at;  // in the workspace, in bytes
+};
+
 struct Plan {
   Kernel kernel;
-  Tile tile;           // rows kernel: {width, rows}
-  int threads;         // a block
-  Index units;         // a block
-  Index unit_blocks;   // blocks that share rows
-  Index row_blocks;    // in all
-  Index pass_blocks;   // row blocks that run at a time
-  Index chunks;        // along K
-  Index resident;      // of them in shared memory for the whole sequence
-  Index shared_bytes;  // a block
+  Tile tile;          // rows kernel: {width, rows}
+  int threads;        // a block
+  Index units;        // a block
+  Index unit_blocks;  // blocks that share rows
+  Index row_blocks;   // in all
+  Index pass_blocks;  // row blocks that run at a time
+  int part_count;
+  PlannedPart parts[kMostParts];
+  Index exchange_chunks;  // of a row of an operand
+  Index shared_bytes;     // a block
   // Places in the workspace, in bytes.
-  Index packed_at, exchange_at, state_at, counters_at, workspace_bytes;
+  Index exchange_at, state_at, counters_at, workspace_bytes;
 };
 
 inline Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
 inline Index round_up(Index a, Index b) { return divide_up(a, b) * b; }
 
-inline int gates_of(Cell cell) { return cell == Cell::kLstm ? 4 : 1; }
 // Of an operand of the product, and of the states and sums.
 inline Index operand_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : p == Precision::kBf16 ? 2 : 4; }
 inline Index state_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : 4; }
@@ -99,11 +128,14 @@ inline std::vector<Tile> tiles_of(Precision p) {
   return {std::begin(kFloat64Tiles), std::end(kFloat64Tiles)};
 }
 
-inline Index units_of(const Problem& p, Tile tile) {
-  return p.cell == Cell::kLstm && p.direction == Direction::kForward ? 4 * tile.M : 16 * tile.M;
+// Columns of a unit in a product.
+inline int columns_of(const Problem& p, int part) {
+  return p.direction == Direction::kForward ? part_of(p.cell, part).gates : 1;
 }
-inline Index width_of_product(const Problem& p) {
-  return p.direction == Direction::kBackward ? gates_of(p.cell) * p.H : p.H;
+// The first part has the most columns.
+inline Index units_of(const Problem& p, Tile tile) { return 16 * tile.M / columns_of(p, 0); }
+inline Index width_of_product(const Problem& p, int part) {
+  return p.direction == Direction::kBackward ? part_of(p.cell, part).gates * p.H : p.H;
 }
 // Sums of the warps' shares of K: [warp][row][column], rows apart by 4 more than their columns (see tile.h).
 inline Index partial_bytes(Precision p, Tile tile) { return kWarps * 8 * tile.J * (16 * tile.M + 4) * state_bytes(p); }
@@ -115,19 +147,26 @@ inline double step_cycles(const Problem& p, const Plan& plan, const Device& devi
   constexpr double kBarrier = 2000, kLaunch = 4000;  // cycles
   const double tensor_rate = p.precision == Precision::kBf16 ? 1024 : 512;
   const double rate = on_tensor_cores(p.precision) ? tensor_rate : p.precision == Precision::kFloat32 ? 128 : 64;
-  const double weights = static_cast<double>(kTileChunkBytes * plan.tile.M);
-  const double chunks = static_cast<double>(plan.chunks), resident = static_cast<double>(plan.resident);
   const double rows = 8.0 * plan.tile.J;
   const double operands = kChunkBytes / static_cast<double>(operand_bytes(p.precision));  // of a chunk
-  const double read = weights * (resident / kSharedRate + (chunks - resident) / kL2Rate);
-  const double exchanged = rows * chunks * static_cast<double>(kChunkBytes) / kL2Rate;
-  const double arithmetic = 16.0 * plan.tile.M * rows * chunks * operands / rate;
-  const double block = std::max(read + exchanged, arithmetic);
-  if (plan.kernel == Kernel::kPersistent) {
-    const double passes = static_cast<double>(divide_up(plan.row_blocks, plan.pass_blocks));
-    return passes * (block + (plan.unit_blocks > 1 ? kBarrier : 0));
+  double cycles = 0;
+  for (int part = 0; part < plan.part_count; ++part) {
+    const PlannedPart& planned = plan.parts[part];
+    const double weights = static_cast<double>(kTileChunkBytes * planned.M);
+    const double chunks = static_cast<double>(planned.chunks), resident = static_cast<double>(planned.resident);
+    const double read = weights * (resident / kSharedRate + (chunks - resident) / kL2Rate);
+    const double exchanged = rows * chunks * static_cast<double>(kChunkBytes) / kL2Rate;
+    const double arithmetic = 16.0 * planned.M * rows * chunks * operands / rate;
+    const double block = std::max(read + exchanged, arithmetic);
+    if (plan.kernel == Kernel::kPersistent) {
+      const double passes = static_cast<double>(divide_up(plan.row_blocks, plan.pass_blocks));
+      cycles += passes * (block + (plan.unit_blocks > 1 ? kBarrier : 0));
+    } else {
+      const Index blocks = plan.unit_blocks * plan.row_blocks;
+      cycles += kLaunch + block * static_cast<double>(divide_up(blocks, device.multiprocessors));
+    }
   }
-  return kLaunch + block * static_cast<double>(divide_up(plan.unit_blocks * plan.row_blocks, device.multiprocessors));
+  return cycles;
 }
 
 inline void place_workspace(const Problem& p, Plan& plan) {
@@ -139,8 +178,10 @@ inline void place_workspace(const Problem& p, Plan& plan) {
   };
   const bool tiles = plan.kernel != Kernel::kRows;
   const Index rows = plan.row_blocks * 8 * plan.tile.J;
-  plan.packed_at = place(tiles ? plan.unit_blocks * plan.chunks * plan.tile.M * kTileChunkBytes : 0);
-  plan.exchange_at = place(tiles ? 2 * rows * plan.chunks * kChunkBytes : 0);
+  for (PlannedPart& part : plan.parts) {
+    part.packed_at = place(tiles ? plan.unit_blocks * part.chunks * part.M * kTileChunkBytes : 0);
+  }
+  plan.exchange_at = place(tiles ? 2 * rows * plan.exchange_chunks * kChunkBytes : 0);
   plan.state_at = place(tiles ? 2 * p.N * p.H * state_bytes(p.precision) : 0);
   plan.counters_at = place(tiles ? plan.row_blocks * static_cast<Index>(sizeof(unsigned)) : 0);
   plan.workspace_bytes = at;
@@ -156,7 +197,13 @@ inline std::optional<Plan> plan_tile(const Problem& p, const Device& device, Ker
   plan.unit_blocks = divide_up(p.H, plan.units);
   plan.row_blocks = divide_up(p.N, 8 * tile.J);
   plan.pass_blocks = plan.row_blocks;
-  plan.chunks = divide_up(width_of_product(p) * operand_bytes(p.precision), kChunkBytes);
+  plan.part_count = parts_of(p.cell);
+  for (int part = 0; part < plan.part_count; ++part) {
+    PlannedPart& planned = plan.parts[part];
+    planned.M = static_cast<int>(divide_up(plan.units * columns_of(p, part), 16));
+    planned.chunks = divide_up(width_of_product(p, part) * operand_bytes(p.precision), kChunkBytes);
+    plan.exchange_chunks = std::max(plan.exchange_chunks, planned.chunks);
+  }
   plan.shared_bytes = partial_bytes(p.precision, tile);
   if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
   if (plan.units * 8 * tile.J > kMostOwned * kTileThreads) return std::nullopt;
@@ -164,9 +211,12 @@ inline std::optional<Plan> plan_tile(const Problem& p, const Device& device, Ker
     // All blocks of a launch wait for each other, so all have to run at once: one a multiprocessor.
     if (plan.unit_blocks > device.multiprocessors) return std::nullopt;
     plan.pass_blocks = std::min<Index>(plan.row_blocks, device.multiprocessors / plan.unit_blocks);
-    const Index chunk_bytes = tile.M * kTileChunkBytes;
-    plan.resident = std::min(plan.chunks, (device.shared_bytes - plan.shared_bytes) / chunk_bytes);
-    plan.shared_bytes += plan.resident * chunk_bytes;
+    for (int part = 0; part < plan.part_count; ++part) {
+      PlannedPart& planned = plan.parts[part];
+      const Index chunk_bytes = planned.M * kTileChunkBytes;
+      planned.resident = std::min(planned.chunks, (device.shared_bytes - plan.shared_bytes) / chunk_bytes);
+      plan.shared_bytes += planned.resident * chunk_bytes;
+    }
   }
   place_workspace(p, plan);
   return plan;

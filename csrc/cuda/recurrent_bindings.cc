@@ -1,4 +1,4 @@
-// Plans and launches the time loops of the LSTM and the RNN, for Python.
+// Plans and launches the time loops of the LSTM, the GRU and the RNN, for Python.
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -59,7 +59,11 @@ std::string name_of(Kernel kernel) {
 Problem problem_of(const std::string& cell, const std::string& direction, const std::string& precision, Index N,
                    Index T, Index H) {
   return {
-      choose<Cell>("cell", cell, {{"lstm", Cell::kLstm}, {"rnn", Cell::kRnn}}),
+      choose<Cell>("cell", cell,
+                   {{"lstm", Cell::kLstm},
+                    {"rnn", Cell::kRnn},
+                    {"gru_reset_after", Cell::kGruResetAfter},
+                    {"gru_reset_before", Cell::kGruResetBefore}}),
       choose<Direction>("direction", direction, {{"forward", Direction::kForward}, {"backward", Direction::kBackward}}),
       choose<Precision>("precision", precision,
                         {{"float32", Precision::kFloat32},
@@ -79,10 +83,15 @@ std::optional<Kernel> kernel_of(const std::optional<std::string>& name) {
 py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device) {
   using namespace py::literals;
   const bool tiles = plan.kernel != Kernel::kRows;
+  Index chunks = 0, resident = 0;  // of all parts
+  for (const PlannedPart& part : plan.parts) {
+    chunks += part.chunks;
+    resident += part.resident;
+  }
   return py::dict("kernel"_a = name_of(plan.kernel), "columns"_a = tiles ? 16 * plan.tile.M : 4 * plan.tile.M,
                   "rows"_a = tiles ? 8 * plan.tile.J : plan.tile.J, "threads"_a = plan.threads, "units"_a = plan.units,
                   "unit_blocks"_a = plan.unit_blocks, "row_blocks"_a = plan.row_blocks,
-                  "pass_blocks"_a = plan.pass_blocks, "chunks"_a = plan.chunks, "resident"_a = plan.resident,
+                  "pass_blocks"_a = plan.pass_blocks, "chunks"_a = chunks, "resident"_a = resident,
                   "shared_bytes"_a = plan.shared_bytes, "workspace_bytes"_a = plan.workspace_bytes,
                   "step_cycles"_a = tiles ? step_cycles(problem, plan, device) : 0.0);
 }
@@ -122,14 +131,16 @@ class SequencePass {
  public:
   SequencePass(const std::string& cell, const std::string& direction, const std::string& precision, Index N, Index T,
                Index H, bool reverse, const std::string& gate_order, bool hard_sigmoid, int device,
-               const std::optional<std::string>& kernel)
+               const std::optional<std::string>& kernel, bool z_keeps)
       : problem_(problem_of(cell, direction, precision, N, T, H)),
         reverse_(reverse),
+        z_keeps_(z_keeps),
         activation_(hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid),
         number_(device),
         device_(device_with_number(device)),
         plan_(make_plan(problem_, device_, kernel_of(kernel))) {
-    for (std::size_t gate = 0; gate < 4; ++gate) gate_position_[gate] = static_cast<int>(gate_order.find("ifgo"[gate]));
+    const std::string gates = is_gru(problem_.cell) ? "zrn" : problem_.cell == Cell::kLstm ? "ifgo" : "";
+    for (std::size_t q = 0; q < gates.size(); ++q) gate_position_[q] = static_cast<int>(gate_order.find(gates[q]));
   }
 
   Index workspace_bytes() const { return plan_.workspace_bytes; }
@@ -140,15 +151,16 @@ class SequencePass {
     auto* const on = reinterpret_cast<cudaStream_t>(stream);
     const py::gil_scoped_release release;
     const CurrentDevice current(number_);
+    const bool gru = is_gru(problem_.cell);
     switch (problem_.precision) {
       case Precision::kFloat32:
-        return run_float32(plan_, sequence<float>(arrays), memory, on);
+        return (gru ? run_gru_float32 : run_float32)(plan_, sequence<float>(arrays), memory, on);
       case Precision::kFloat64:
-        return run_float64(plan_, sequence<double>(arrays), memory, on);
+        return (gru ? run_gru_float64 : run_float64)(plan_, sequence<double>(arrays), memory, on);
       case Precision::kTf32:
-        return run_tf32(plan_, sequence<float>(arrays), memory, on);
+        return (gru ? run_gru_tf32 : run_tf32)(plan_, sequence<float>(arrays), memory, on);
       case Precision::kBf16:
-        return run_bf16(plan_, sequence<float>(arrays), memory, on);
+        return (gru ? run_gru_bf16 : run_bf16)(plan_, sequence<float>(arrays), memory, on);
     }
   }
 
@@ -163,6 +175,7 @@ class SequencePass {
     s.direction = problem_.direction;
     s.activation = activation_;
     s.reverse = reverse_;
+    s.z_keeps = z_keeps_;
     std::copy(std::begin(gate_position_), std::end(gate_position_), s.gate_position);
     Arrays arrays(addresses);
     arrays.take("mask", s.mask);
@@ -176,10 +189,12 @@ class SequencePass {
     arrays.take("c_n", s.c_n);
     arrays.take("h_prev", s.h_prev);
     arrays.take("cs", s.cs);
+    arrays.take("q", s.q);
     arrays.take("dhs", s.dhs);
     arrays.take("dh_n", s.dh_n);
     arrays.take("dc_n", s.dc_n);
     arrays.take("dz", s.dz);
+    arrays.take("dz_state", s.dz_state);
     arrays.take("dh0", s.dh0);
     arrays.take("dc0", s.dc0);
     arrays.expect_all_taken();
@@ -188,9 +203,9 @@ class SequencePass {
   }
 
   Problem problem_;
-  bool reverse_;
+  bool reverse_, z_keeps_;
   RecurrentActivation activation_;
-  int gate_position_[4];
+  int gate_position_[4] = {};
   int number_;
   Device device_;
   Plan plan_;
@@ -203,10 +218,10 @@ void bind_recurrent(py::module_& module) {
              py::arg("H"), py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("kernel") = py::none());
   py::class_<SequencePass>(module, "SequencePass")
       .def(py::init<const std::string&, const std::string&, const std::string&, Index, Index, Index, bool,
-                    const std::string&, bool, int, const std::optional<std::string>&>(),
+                    const std::string&, bool, int, const std::optional<std::string>&, bool>(),
            py::kw_only(), py::arg("cell"), py::arg("direction"), py::arg("precision"), py::arg("N"), py::arg("T"),
            py::arg("H"), py::arg("reverse"), py::arg("gate_order"), py::arg("hard_sigmoid"), py::arg("device"),
-           py::arg("kernel") = py::none())
+           py::arg("kernel") = py::none(), py::arg("z_keeps") = false)
       .def_property_readonly("workspace_bytes", &SequencePass::workspace_bytes)
       .def_property_readonly("plan", &SequencePass::plan)
       .def("run", &SequencePass::run, py::arg("arrays"), py::arg("workspace"), py::arg("stream"));

@@ -8,11 +8,15 @@
 
 namespace fastlstm::cuda {
 
-// The time loop of a sequence with N, T >= 1; workspace holds plan.workspace_bytes. A precision a file, which nvcc
-// compiles side by side.
+// The time loop of a sequence with N, T >= 1; workspace holds plan.workspace_bytes. A precision a file, and one more
+// for its GRU, which nvcc compiles side by side.
 void run_float32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
 void run_float64(const Plan& plan, const Sequence<double>& sequence, char* workspace, cudaStream_t stream);
 void run_tf32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
 void run_bf16(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+void run_gru_float32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+void run_gru_float64(const Plan& plan, const Sequence<double>& sequence, char* workspace, cudaStream_t stream);
+void run_gru_tf32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
+void run_gru_bf16(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream);
 
 }  // namespace fastlstm::cuda

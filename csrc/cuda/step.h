@@ -1,4 +1,4 @@
-// What a unit of a row does in one phase beside the product: the same for every kernel.
+// What a unit of a row does in one phase beside the product: the same for every kernel. The GRU's is in gru_step.h.
 #pragma once
 
 #include "precision.h"
@@ -151,5 +151,30 @@ __device__ void finish_backward(const Sequence<S>& a, Index phase, Index n, Inde
     a.dz[row * a.H + unit] = dz[0];
   }
 }
+
+// For the tile kernels. `finish` returns how many values of `out` are the unit's share of the next product's operand.
+struct LstmOrRnn {
+  static constexpr bool kTwoParts = false;
+  static constexpr int kColumns = 4;
+  template <class S>
+  using Inputs = cuda::Inputs<S>;
+
+  template <class S>
+  __device__ static Inputs<S> load(const Sequence<S>& a, Index phase, Index n, Index unit) {
+    return load_inputs(a, phase, n, unit);
+  }
+
+  template <class S>
+  __device__ static int finish(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                               const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
+    if (a.direction == Direction::kForward) {
+      finish_forward(a, phase, n, unit, in, product, carried);
+      out[0] = carried.h;
+      return 1;
+    }
+    finish_backward(a, phase, n, unit, in, product[0], carried, out);
+    return phase == a.T ? 0 : gates_of(a.cell);
+  }
+};
 
 }  // namespace fastlstm::cuda

@@ -9,44 +9,56 @@
 
 namespace fastlstm::cuda {
 
+struct TilePart {
+  int M;
+  Index chunks, resident;
+  Quad* packed;  // [unit block][chunk][M][64]
+};
+
 template <class P>
 struct TileArguments {
   using S = typename P::State;
   Sequence<S> sequence;
   Index units;        // a block
   Index unit_blocks;  // in all
-  Index chunks, resident;
+  TilePart parts[kMostParts];
+  Index exchange_chunks;
   Index row_blocks;       // in all
   Index exchange_rows;    // of all row blocks
   Index first_row_block;  // of this launch
   Index first_phase, last_phase;
-  Quad* packed;                   // [unit block][chunk][M][64]
-  typename P::Operand* exchange;  // [2][rows][chunks * elements of a chunk]
+  int packed_part;                // which pack_weights packs
+  typename P::Operand* exchange;  // [2][rows][exchange_chunks * elements of a chunk]
   S* state;                       // [2][N][H]: the carried h and c
   unsigned* counters;             // [row block]: arrivals at the barrier
 
   FASTLSTM_HOST_DEVICE static constexpr int chunk_elements() { return kChunkBytes / sizeof(typename P::Operand); }
-  FASTLSTM_HOST_DEVICE Index exchange_stride() const { return chunks * chunk_elements(); }
+  FASTLSTM_HOST_DEVICE Index exchange_stride() const { return exchange_chunks * chunk_elements(); }
 };
 
-// Packs the weights, one block a unit block and chunk.
-template <class P, int M>
+// Packs the weights of a part, one block a unit block and chunk.
+template <class P>
 __global__ void __launch_bounds__(kTileThreads) pack_weights(TileArguments<P> a) {
   using Operand = typename P::Operand;
   constexpr int kElements = kTileChunkBytes / sizeof(Operand);
   const Sequence<typename P::State>& s = a.sequence;
   const Index unit_block = blockIdx.x, chunk = blockIdx.y;
-  const bool by_gates = s.cell == Cell::kLstm && s.direction == Direction::kForward;
-  const Index K = s.direction == Direction::kBackward ? s.gates_of_cell() * s.H : s.H;
-  Operand* const out = reinterpret_cast<Operand*>(a.packed + (unit_block * a.chunks + chunk) * M * 64);
-  for (int element = static_cast<int>(threadIdx.x); element < M * kElements; element += kTileThreads) {
+  const TilePart& planned = a.parts[a.packed_part];
+  const Part part = part_of(s.cell, a.packed_part);
+  const bool forward = s.direction == Direction::kForward;
+  const int columns_of_unit = forward ? part.gates : 1;
+  const Index K = forward ? s.H : part.gates * s.H;
+  Operand* const out =
+      reinterpret_cast<Operand*>(planned.packed + (unit_block * planned.chunks + chunk) * planned.M * 64);
+  for (int element = static_cast<int>(threadIdx.x); element < planned.M * kElements; element += kTileThreads) {
     int column, k_in_chunk;
     P::column_and_k(element % kElements, column, k_in_chunk);
     column += element / kElements * 16;
     const Index k = chunk * a.chunk_elements() + k_in_chunk;
-    const Index unit = unit_block * a.units + (by_gates ? column / 4 : column);
-    const int gate = by_gates ? column % 4 : 0;
-    out[element] = P::operand(k < K && unit < s.H ? s.recurrent_weight(k, unit, gate) : typename P::State(0));
+    const Index of_block = column / columns_of_unit, unit = unit_block * a.units + of_block;
+    const bool there = k < K && of_block < a.units && unit < s.H;
+    out[element] =
+        P::operand(there ? s.recurrent_weight(part, k, unit, column % columns_of_unit) : typename P::State(0));
   }
 }
 
@@ -71,25 +83,25 @@ __global__ void __launch_bounds__(kTileThreads) prepare(TileArguments<P> a) {
   for (Index i = first; i < a.row_blocks; i += threads) a.counters[i] = 0;
 }
 
-// The sums of this block's tile: partial[warp][row][column].
+// The sums of this block's tile: partial[warp][row][column]. The first chunks of the weights are in `resident`, the
+// others in `packed`; rows are row_stride elements apart.
 template <class P, int M, int J>
-__device__ void multiply_tile(const TileArguments<P>& a, const typename P::Operand* exchange, Index first_row,
-                              const Quad* resident, const Quad* packed, typename P::State* partial) {
+__device__ void multiply_tile(const TilePart& part, const typename P::Operand* exchange, Index row_stride,
+                              Index first_row, const Quad* resident, const Quad* packed, typename P::State* partial) {
   constexpr int kStride = 16 * M + 4;  // spreads the rows of a column over the banks of shared memory
   constexpr int kAhead = P::kQuadsAhead / J > 2 ? P::kQuadsAhead / J : 2;  // chunks whose rows are on their way at once
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const Index row_stride = a.exchange_stride();
   const auto* const lane_rows =
       reinterpret_cast<const Quad*>(exchange + (first_row + lane_row(lane)) * row_stride) + lane_part(lane);
   const Index eight_rows = 8 * row_stride / (16 / static_cast<Index>(sizeof(typename P::Operand)));
 
   typename P::Accumulator total[M][J] = {};
-  for (Index first = warp; first < a.chunks; first += kAhead * kWarps) {
+  for (Index first = warp; first < part.chunks; first += kAhead * kWarps) {
     Quad x[kAhead][J];
 #pragma unroll
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
-      if (chunk < a.chunks) {
+      if (chunk < part.chunks) {
 #pragma unroll
         for (int j = 0; j < J; ++j) x[ahead][j] = load_l2(lane_rows + j * eight_rows + chunk * 4);
       }
@@ -97,8 +109,8 @@ __device__ void multiply_tile(const TileArguments<P>& a, const typename P::Opera
 #pragma unroll
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
-      if (chunk < a.chunks) {
-        const Quad* const weights = (chunk < a.resident ? resident : packed) + chunk * (M * 64);
+      if (chunk < part.chunks) {
+        const Quad* const weights = (chunk < part.resident ? resident : packed) + chunk * (M * 64);
 #pragma unroll
         for (int m = 0; m < M; ++m) {
 #pragma unroll
@@ -115,24 +127,33 @@ __device__ void multiply_tile(const TileArguments<P>& a, const typename P::Opera
   }
 }
 
-template <class P, int M, int J>
+// C is LstmOrRnn or Gru.
+template <class P, int M, int J, class C>
 __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) {
   using S = typename P::State;
   using Operand = typename P::Operand;
-  constexpr int kRows = 8 * J, kStride = 16 * M + 4;
+  constexpr int kRows = 8 * J;
   constexpr int kColumns = (16 * M * kRows + kTileThreads - 1) / kTileThreads;  // a thread's, of the product
   constexpr int kOwned = kColumns < kMostOwned ? kColumns : kMostOwned;         // units of rows a thread owns, at most
   const Sequence<S>& s = a.sequence;
   const Index unit_block = blockIdx.x, row_block = a.first_row_block + blockIdx.y;
   const Index first_unit = unit_block * a.units, first_row = row_block * kRows;
   const bool forward = s.direction == Direction::kForward;
-  const int columns_of_unit = s.cell == Cell::kLstm && forward ? 4 : 1;
   unsigned* const counter = a.counters + row_block;
 
   S* const partial = shared_memory<S>();
-  Quad* const resident = reinterpret_cast<Quad*>(partial + kWarps * kRows * kStride);
-  const Quad* const packed = a.packed + unit_block * a.chunks * (M * 64);
-  for (Index i = threadIdx.x; i < a.resident * (M * 64); i += kTileThreads) resident[i] = packed[i];
+  Quad* const resident = reinterpret_cast<Quad*>(partial + kWarps * kRows * (16 * M + 4));
+  // The second part's weights stand behind the first one's.
+  const Index resident_quads = a.parts[0].resident * (M * 64);
+  const Quad* const packed = a.parts[0].packed + unit_block * a.parts[0].chunks * (M * 64);
+  for (Index i = threadIdx.x; i < resident_quads; i += kTileThreads) resident[i] = packed[i];
+  if constexpr (C::kTwoParts) {
+    const TilePart& second = a.parts[1];
+    const Quad* const from = second.packed + unit_block * second.chunks * (second.M * 64);
+    for (Index i = threadIdx.x; i < second.resident * (second.M * 64); i += kTileThreads) {
+      resident[resident_quads + i] = from[i];
+    }
+  }
   __syncthreads();
 
   // The units of rows this thread owns: number threadIdx.x, threadIdx.x + 256 ... of the tile, units first.
@@ -153,11 +174,11 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   }
 
   for (Index phase = a.first_phase; phase < a.last_phase; ++phase) {
-    Inputs<S> inputs[kOwned];
+    typename C::template Inputs<S> inputs[kOwned];
 #pragma unroll
     for (int k = 0; k < kOwned; ++k) {
       Index row, unit;
-      if (owned(k, row, unit)) inputs[k] = load_inputs(s, phase, first_row + row, first_unit + unit);
+      if (owned(k, row, unit)) inputs[k] = C::load(s, phase, first_row + row, first_unit + unit);
     }
 
     if (phase > a.first_phase && a.unit_blocks > 1) {
@@ -175,41 +196,49 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
     const Operand* const operand = a.exchange + phase % 2 * slot;
     Operand* const next = a.exchange + (phase + 1) % 2 * slot;
     const bool has_product = phase >= s.first_product();
-    if (has_product) multiply_tile<P, M, J>(a, operand, first_row, resident, packed, partial);
+    const Index row_stride = a.exchange_stride();
+    const int part = C::kTwoParts && parts_of(s.cell) == 2 ? static_cast<int>(phase % 2) : 0;
+    const int columns_of_unit = forward ? part_of(s.cell, part).gates : 1;
+    int stride = 16 * M + 4;  // of a row of the sums
+    if (has_product) {
+      if (part == 0) {
+        multiply_tile<P, M, J>(a.parts[0], operand, row_stride, first_row, resident, packed, partial);
+      } else if constexpr (C::kTwoParts) {
+        const TilePart& second = a.parts[1];
+        const Quad* const behind = resident + resident_quads;
+        const Quad* const weights = second.packed + unit_block * second.chunks * (second.M * 64);
+        if (forward) {  // one column a unit, after two
+          constexpr int kHalf = (M + 1) / 2;
+          stride = 16 * kHalf + 4;
+          multiply_tile<P, kHalf, J>(second, operand, row_stride, first_row, behind, weights, partial);
+        } else {
+          multiply_tile<P, M, J>(second, operand, row_stride, first_row, behind, weights, partial);
+        }
+      }
+    }
     __syncthreads();
 
 #pragma unroll
     for (int k = 0; k < kOwned; ++k) {
       Index row, unit;
       if (!owned(k, row, unit)) continue;
-      S product[4] = {};
+      S product[C::kColumns] = {};
       if (has_product) {
-        const S* sums = partial + row * kStride + unit * columns_of_unit;
-        for (int warp = 0; warp < kWarps; ++warp, sums += kRows * kStride) {
-          product[0] += sums[0];
-          if (columns_of_unit == 4) {
-            product[1] += sums[1];
-            product[2] += sums[2];
-            product[3] += sums[3];
+        const S* sums = partial + row * stride + unit * columns_of_unit;
+        for (int warp = 0; warp < kWarps; ++warp, sums += kRows * stride) {
+#pragma unroll
+          for (int q = 0; q < C::kColumns; ++q) {
+            if (q < columns_of_unit) product[q] += sums[q];
           }
         }
       }
       const Index n = first_row + row, j = first_unit + unit;
-      Operand* const next_row = next + n * a.exchange_stride();
-      if (forward) {
-        finish_forward(s, phase, n, j, inputs[k], product, carried[k]);
-        next_row[j] = P::operand(carried[k].h);
-      } else {
-        S dz[4];
-        finish_backward(s, phase, n, j, inputs[k], product[0], carried[k], dz);
-        if (phase < s.T) {
-          if (s.cell == Cell::kLstm) {
+      S out[4];
+      const int count = C::finish(s, phase, n, j, inputs[k], product, carried[k], out);
+      Operand* const next_row = next + n * row_stride + count * j;
 #pragma unroll
-            for (int q = 0; q < 4; ++q) next_row[4 * j + q] = P::operand(dz[q]);
-          } else {
-            next_row[j] = P::operand(dz[0]);
-          }
-        }
+      for (int q = 0; q < 4; ++q) {
+        if (q < count) next_row[q] = P::operand(out[q]);
       }
     }
     __syncthreads();

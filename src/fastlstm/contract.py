@@ -294,7 +294,7 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
-# On a GPU the forward functions of lstm and rnn also take `precision`; the tape carries it to backward.
+# On a GPU the forward functions of lstm, gru and rnn also take `precision`; the tape carries it to backward.
 
 
 class LSTMFamily(Protocol):
@@ -573,6 +573,10 @@ class OptimFamily(Protocol):
 
     Every gradient is multiplied by grad_scale first (a folded gradient clipping). With rows (U,), grad is (U, ...)
     and only param[rows] and the same rows of the state change.
+
+    On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows; lr, grad_scale and
+    step may be 0-d arrays. In the place of squared_norm there are norm(grads) and clip_scale(norm, max_norm), whose
+    results are 0-d float64 arrays, and scale takes a sequence of arrays and such a factor.
     """
 
     def sgd_update(

@@ -31,6 +31,8 @@ class Optimizer:
         Learning rate; may be changed between updates.
     step : int
         Updates done.
+    step_on_device : 0-d int64 array, or None
+        The same on a GPU, after `count_on_device`.
     """
 
     slot_names: ClassVar[tuple[str, ...]] = ()
@@ -40,6 +42,7 @@ class Optimizer:
             raise ValueError(f"lr is {lr}, expected a finite number, at least 0")
         self.lr = lr
         self.step = 0
+        self.step_on_device: Any = None
         self._slots: dict[str, list[FloatArray]] = {}
 
     def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
@@ -56,8 +59,25 @@ class Optimizer:
         if not self._slots:
             self._slots = {name: [np.zeros_like(param) for param in params] for name in self.slot_names}
         scale = 1.0 if max_norm is None else ops.clip_scale(ops.global_norm(grads), max_norm)
+        if self.step_on_device is not None:
+            self.step_on_device += 1
         self._update(params, grads, scale)
         self.step += 1
+
+    def count_on_device(self, zero: Any) -> None:
+        """Count the updates on the GPU too, for updates that are captured into a graph.
+
+        A graph repeats what it was captured with, so Adam has to find the number of its step on the device. Each
+        update adds 1 there, in every run of the graph too; `step`, on the host, is for whoever launches the graph to
+        add to. `lr` is a number of the host: after a change of it the graph has to be captured again.
+
+        Parameters
+        ----------
+        zero : 0-d int64 array on the GPU
+            Becomes `step_on_device`, with the number of updates done so far in it.
+        """
+        self.step_on_device = zero
+        self.step_on_device[...] = self.step
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         raise NotImplementedError
@@ -77,6 +97,8 @@ class Optimizer:
             count = sum(key.startswith(f"{name}.") for key in arrays)
             slots[name] = [arrays[f"{name}.{i}"].copy() for i in range(count)]
         self._slots = slots if arrays else {}
+        if self.step_on_device is not None:
+            self.step_on_device[...] = self.step
 
 
 class SGD(Optimizer):
@@ -144,6 +166,10 @@ class Adam(Optimizer):
         self.beta1 = beta1
         self.beta2 = beta2
 
+    def _step_now(self) -> Any:
+        """The number of this update, on the device if it is counted there."""
+        return self.step + 1 if self.step_on_device is None else self.step_on_device
+
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         ops.adam_update(
             params,
@@ -151,7 +177,7 @@ class Adam(Optimizer):
             self._slots["m"],
             self._slots["v"],
             self.lr,
-            step=self.step + 1,
+            step=self._step_now(),
             beta1=self.beta1,
             beta2=self.beta2,
             grad_scale=scale,
@@ -174,7 +200,7 @@ class AdamW(Adam):
             self._slots["m"],
             self._slots["v"],
             self.lr,
-            step=self.step + 1,
+            step=self._step_now(),
             beta1=self.beta1,
             beta2=self.beta2,
             weight_decay=self.weight_decay,

@@ -12,6 +12,7 @@ from fastlstm.contract import (
     GRUConventionName,
     GRUGrads,
     GRUOutput,
+    Precision,
     Tape,
 )
 from fastlstm.ops import checks
@@ -29,6 +30,7 @@ def gru_forward(
     reverse: bool = False,
     convention: GRUConventionName = "book",
     training: bool = True,
+    precision: Precision | None = None,
 ) -> GRUOutput:
     """A GRU over a whole sequence.
 
@@ -56,6 +58,9 @@ def gru_forward(
         the two differ in the order of the gates.
     training : bool
         False keeps nothing for a backward call (tape is None).
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
+        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
 
     Returns
     -------
@@ -84,11 +89,13 @@ def gru_forward(
     if h0 is not None:
         h0 = checks.state("h0", h0, N, H, xs.dtype)
     valid = checks.valid_steps(mask, lengths, N, T)
+    options = checks.precision_option(precision, xs)
     family = family_for(xs, "gru")
     hs, h_n, saved = family.gru_forward(
-        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), convention=chosen, training=bool(training)
+        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), convention=chosen, training=bool(training), **options
     )
-    tape = Tape("gru", family, {"N": N, "T": T, "D": D, "H": H}, xs.dtype, saved) if training else None
+    sizes = {"N": N, "T": T, "D": D, "H": H}
+    tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
     return GRUOutput(hs, h_n, tape)
 
 
@@ -115,6 +122,7 @@ def gru_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
         The gradients do not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "gru")
+    checks.same_device_as_tape("dhs dh_n", tape, dhs, dh_n)
     sizes = tape.sizes
     N, T, H = sizes["N"], sizes["T"], sizes["H"]
     if dhs is not None:

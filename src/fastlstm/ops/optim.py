@@ -2,6 +2,9 @@
 
 ``params`` and ``grads`` are single arrays or sequences of them; a gradient is an array of its parameter's shape or a
 `RowGrad`. Everything is checked before anything changes.
+
+On a GPU a call is one launch for up to 48 parameters. There lr, grad_scale, max_norm's norm and Adam's step may be 0-d
+arrays of the GPU, so that nothing waits for the device and a captured graph finds new numbers in every run.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import family_for
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import FloatArray, IntArray, RowGrad
 from fastlstm.ops import checks, scalars
 
@@ -23,8 +26,9 @@ Grads: TypeAlias = "FloatArray | RowGrad | Sequence[FloatArray | RowGrad]"
 
 
 # One parameter's checked arguments, in the order the backends take them: the backend's module, the parameter, its
-# gradient, the gradient's rows, the state. A plain tuple, because there is one for every parameter in every step.
-_Update: TypeAlias = "tuple[ModuleType, FloatArray, FloatArray, IntArray | None, Sequence[FloatArray]]"
+# gradient, the gradient's rows, the state. A plain tuple, because there is one for every parameter in every step. On a
+# GPU a list of them all stands in each array's place: see `_together`.
+_Update: TypeAlias = "tuple[ModuleType, Any, Any, Any, Sequence[Any]]"
 
 
 def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1.0) -> None:
@@ -37,16 +41,16 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     grads : array or RowGrad, or a sequence of them
         Of their parameters' shapes and dtypes. A RowGrad changes only its rows.
     lr : float
-        Learning rate.
+        Learning rate; for parameters on a GPU also a 0-d array there.
     grad_scale : float
-        Every gradient is multiplied by it first, see `clip_scale`.
+        Every gradient is multiplied by it first, see `clip_scale`; for parameters on a GPU also a 0-d array there.
 
     Raises
     ------
     TypeError, ValueError, IndexError
         Something does not fit, or a parameter is read-only. Nothing is changed then.
     """
-    lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
+    lr, grad_scale = _lr(lr, params), _grad_scale(grad_scale, params)
     for family, param, grad, rows, _ in _checked(params, grads, (), lazy=True):
         family.sgd_update(param, grad, rows, lr=lr, grad_scale=grad_scale)
 
@@ -120,7 +124,7 @@ def _momentum(
     grad_scale: float,
     nesterov: bool,
 ) -> None:
-    lr, grad_scale = scalars.finite("lr", lr), scalars.real("grad_scale", grad_scale)
+    lr, grad_scale = _lr(lr, params), _grad_scale(grad_scale, params)
     momentum = scalars.finite("momentum", momentum, 0, 1)
     for family, param, grad, rows, (velocity,) in _checked(params, grads, (("velocities", velocities),), lazy):
         family.momentum_update(
@@ -159,11 +163,7 @@ def adagrad_update(
     ----------
     Duchi, Hazan, Singer (2011), "Adaptive subgradient methods".
     """
-    lr, grad_scale, eps = (
-        scalars.finite("lr", lr),
-        scalars.real("grad_scale", grad_scale),
-        scalars.finite("eps", eps, 0),
-    )
+    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
     for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
         family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
 
@@ -196,11 +196,7 @@ def rmsprop_update(
     ----------
     Tieleman, Hinton (2012), Coursera lecture 6.5.
     """
-    lr, grad_scale, eps = (
-        scalars.finite("lr", lr),
-        scalars.real("grad_scale", grad_scale),
-        scalars.finite("eps", eps, 0),
-    )
+    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
     decay = scalars.finite("decay", decay, 0, 1)
     for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
         family.rmsprop_update(param, grad, rows, accumulator, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale)
@@ -233,7 +229,7 @@ def adam_update(
         First and second moments, one a parameter, of its shape and dtype, zeros before the first step; changed in
         place.
     step : int
-        1 in the first call, then 2, 3 ...
+        1 in the first call, then 2, 3 ...; for parameters on a GPU also a 0-d integer array there.
     beta1, beta2 : float from 0 to below 1
     eps : float, not negative
     lazy : bool
@@ -303,13 +299,9 @@ def _adam(
     lazy: bool,
     grad_scale: float,
 ) -> None:
-    lr, grad_scale, eps = (
-        scalars.finite("lr", lr),
-        scalars.real("grad_scale", grad_scale),
-        scalars.finite("eps", eps, 0),
-    )
+    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
     beta1, beta2 = scalars.below_one("beta1", beta1), scalars.below_one("beta2", beta2)
-    step = scalars.integer("step", step, 1)
+    step = step if _stands_on_device("step", step, params, "iu") else scalars.integer("step", step, 1)
     for family, param, grad, rows, (m_of_param, v_of_param) in _checked(params, grads, (("m", m), ("v", v)), lazy):
         family.adam_update(
             param,
@@ -328,7 +320,7 @@ def _adam(
 
 
 def global_norm(grads: Grads) -> float:
-    """L2 norm of all gradients together, added in float64.
+    """L2 norm of all gradients together, added in float64 and in one order.
 
     Parameters
     ----------
@@ -337,12 +329,12 @@ def global_norm(grads: Grads) -> float:
 
     Returns
     -------
-    float
+    float, or for gradients on a GPU a 0-d float64 array there
 
     Raises
     ------
-    TypeError
-        Something is no float32 or float64 array.
+    TypeError, ValueError
+        Something is no float32 or float64 array, or not all are in one place.
     """
     return _norm(_values_of(grads, in_place=False))
 
@@ -361,7 +353,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
 
     Returns
     -------
-    float
+    float, or for gradients on a GPU a 0-d float64 array there
         The global norm before clipping.
 
     Raises
@@ -373,7 +365,9 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     max_norm = scalars.positive("max_norm", max_norm)
     norm = _norm(arrays)
     factor = clip_scale(norm, max_norm)
-    if factor != 1.0:
+    if is_device_array(factor):
+        family_for(arrays[0], "optim").scale(arrays, factor)
+    elif factor != 1.0:
         for array in arrays:
             family_for(array, "optim").scale(array, factor)
     return norm
@@ -384,13 +378,13 @@ def clip_scale(norm: float, max_norm: float) -> float:
 
     Parameters
     ----------
-    norm : float
+    norm : float, or a 0-d array on a GPU
         What `global_norm` returned. NaN gives 1: a broken gradient stays visible.
     max_norm : float, positive
 
     Returns
     -------
-    float
+    float, or a 0-d float64 array on a GPU if norm is there
 
     Raises
     ------
@@ -398,10 +392,16 @@ def clip_scale(norm: float, max_norm: float) -> float:
         max_norm is no positive number.
     """
     max_norm = scalars.positive("max_norm", max_norm)
+    if type(norm) is not float and is_device_array(norm):
+        scale: float = family_for(norm, "optim").clip_scale(norm, max_norm)
+        return scale
     return max_norm / (norm + 1e-6) if norm > max_norm else 1.0
 
 
 def _norm(arrays: list[FloatArray]) -> float:
+    if arrays and is_device_array(arrays[0]):
+        norm: float = family_for(arrays[0], "optim").norm(arrays)
+        return norm
     total = 0.0
     for array in arrays:
         total += family_for(array, "optim").squared_norm(array)
@@ -411,6 +411,7 @@ def _norm(arrays: list[FloatArray]) -> float:
 def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
     """Each gradient's array, checked; one that stands there twice comes once."""
     values: dict[int, FloatArray] = {}
+    anywhere = False  # on a GPU too
     for k, grad in enumerate(_listed("grads", grads)):
         array = grad.values if isinstance(grad, RowGrad) else grad
         if id(array) in values:
@@ -421,8 +422,36 @@ def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
             if in_place:
                 checks.require_writeable(name, array)
             array = checks.float_array(name, array, array.ndim)
+            anywhere = anywhere or is_device_array(array)
         values[id(array)] = array
-    return list(values.values())
+    arrays = list(values.values())
+    if anywhere:
+        checks.same_device(" ".join(_name("grads", grads, k) for k in range(len(arrays))), *arrays)
+    return arrays
+
+
+def _lr(value: Any, params: Params) -> float:
+    number: float = value if _stands_on_device("lr", value, params, "f") else scalars.finite("lr", value)
+    return number
+
+
+def _grad_scale(value: Any, params: Params) -> float:
+    if type(value) is float:
+        return value
+    on_device = _stands_on_device("grad_scale", value, params, "f")
+    number: float = value if on_device else scalars.real("grad_scale", value)
+    return number
+
+
+def _stands_on_device(name: str, value: Any, params: Params, kinds: str) -> bool:
+    """Whether a number is a 0-d array on the GPU of the parameters; it is not looked at then."""
+    if type(value) is float or type(value) is int or not is_device_array(value):
+        return False
+    if value.ndim != 0 or value.dtype.kind not in kinds:
+        raise TypeError(f"{name} is {checks.describe(value)}, expected a number or a 0-d array of numbers")
+    for param in _listed("params", params)[:1]:
+        checks.same_device(f"{_name('params', params, 0)} {name}", param, value)
+    return True
 
 
 def _is_single(entries: Any) -> bool:
@@ -455,6 +484,7 @@ def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy:
         if len(entries) != count:
             raise ValueError(f"{what} has {len(entries)} entries, params has {count}; give one a parameter")
     updates: list[_Update] = []
+    anywhere = False  # on a GPU too
     ascending: Any = None
     for k, (param, grad, *state) in enumerate(zip(param_list, grad_list, *state_lists, strict=True)):
         rows = None
@@ -470,7 +500,15 @@ def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy:
                 continue
         names = [_name(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
         updates.append(_checked_one(names, param, grad, state, lazy))
-    return updates
+        anywhere = anywhere or is_device_array(param)
+    return _together(params, updates) if anywhere else updates
+
+
+def _together(params: Params, updates: list[_Update]) -> list[_Update]:
+    """All updates as one: a GPU's family takes a list in every array's place."""
+    families, arrays, grads, rows, states = zip(*updates, strict=True)
+    checks.same_device(" ".join(_name("params", params, k) for k in range(len(arrays))), *arrays)
+    return [(families[0], arrays, grads, rows, list(zip(*states, strict=True)))]
 
 
 def _fit(param: Any, state: Sequence[Any]) -> bool:
@@ -505,8 +543,8 @@ def _rows_fit(grad: RowGrad, param: FloatArray, ascending: bool) -> bool:
 
 
 def _ascend(rows: IntArray) -> bool:
-    """Whether ids are ascending and unique."""
-    return len(rows) < 2 or bool(checks.smallest(rows[1:] > rows[:-1]))
+    """Whether ids are ascending and unique; on a GPU nobody looks."""
+    return len(rows) < 2 or is_device_array(rows) or bool(checks.smallest(rows[1:] > rows[:-1]))
 
 
 def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy: bool) -> _Update:

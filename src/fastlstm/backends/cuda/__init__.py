@@ -7,4 +7,4 @@ while a stream is captured.
 """
 
 # The families that stand here; the others are on the host only.
-FAMILIES = ("lstm", "rnn", "embedding", "losses", "sampling")
+FAMILIES = ("dense", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")

@@ -1,4 +1,4 @@
-"""What the LSTM and the tanh RNN share on a GPU: a pass over a sequence, forward and backward.
+"""What the LSTM, the GRU and the tanh RNN share on a GPU: a pass over a sequence, forward and backward.
 
 The input products of all steps come first, x Wx for all rows at once; then the time loop, one call; backward the loop
 comes first and leaves dz, from which all other gradients are single products over N T rows.
@@ -15,8 +15,7 @@ import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.products import product, products_in, rows_of
 from fastlstm.contract import BoolArray, FloatArray, Precision
 
-Cell = Literal["lstm", "rnn"]
-GATE_COUNT: dict[Cell, int] = {"lstm": 4, "rnn": 1}
+Cell = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
 
 # Without a tape, the gates of so many bytes are held at once, of one step at least.
 INFERENCE_BYTES = 16 << 20
@@ -30,10 +29,11 @@ class Options(NamedTuple):
     reverse: bool = False
     gate_order: str = "ifgo"
     hard_sigmoid: bool = False
+    z_keeps: bool = False
 
 
 class States(NamedTuple):
-    """h and c (N, H), or their gradients; c is None for the RNN, and either where zeros are meant."""
+    """h and c (N, H), or their gradients; c is None but for the LSTM, and either where zeros are meant."""
 
     h: Any
     c: Any
@@ -42,8 +42,9 @@ class States(NamedTuple):
 class Saved(NamedTuple):
     """What the forward pass leaves to the backward pass.
 
-    xs has zeros at steps that do not count. gates (N, T, 4H) are activated, in the order of the weights; h_prev
-    (N, T, H) is h before each step, cs (N, T, H) c after it. The RNN has hs instead of gates and cs.
+    xs has zeros at steps that do not count. gates (N, T, 4H), the GRU's (N, T, 3H), are activated, in the order of the
+    weights; h_prev (N, T, H) is h before each step, cs (N, T, H) c after it, q (N, T, H) the GRU's of gru_cell.h. The
+    RNN has hs instead of gates.
     """
 
     options: Options
@@ -56,10 +57,11 @@ class Saved(NamedTuple):
     hs: FloatArray
     h_prev: FloatArray
     cs: FloatArray | None
+    q: FloatArray | None
 
 
 class Grads(NamedTuple):
-    """dxs (N, T, D); dWx (D, G); dWh (H, G); db (G,); dh0, dc0 (N, H)."""
+    """dxs (N, T, D); dWx (D, G); dWh (H, G); db (G,) or, of two biases, (2, G); dh0, dc0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -136,6 +138,7 @@ def _forward(
         gates = product(rows_of(xs), Wx)
     h_prev = cupy.empty((N, T, H), xs.dtype) if training else None
     cs = cupy.empty((N, T, H), xs.dtype) if training and is_lstm else None
+    q = cupy.empty((N, T, H), xs.dtype) if training and _is_gru(options) else None
     arrays = {
         "gates": gates,
         "Wh": Wh,
@@ -148,21 +151,24 @@ def _forward(
         "c_n": last.c,
         "h_prev": h_prev,
         "cs": cs,
+        "q": q,
     }
     _run("forward", options, (N, T, H), arrays, xs)
     if h_prev is None:
         return hs, last, None
-    return hs, last, Saved(options, xs, Wx, Wh, mask, initial, gates if is_lstm else None, hs, h_prev, cs)
+    kept = None if options.cell == "rnn" else gates
+    return hs, last, Saved(options, xs, Wx, Wh, mask, initial, kept, hs, h_prev, cs, q)
 
 
 def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
     """The gradients, from those of hs and of the last states."""
-    options, xs, Wx, Wh, mask, initial, gates, hs, h_prev, cs = saved
+    options, xs, Wx, Wh, mask, initial, gates, hs, h_prev, cs, q = saved
     N, T, _ = xs.shape
     H = len(Wh)
     is_lstm = options.cell == "lstm"
     with _device_of(xs):
         dz = cupy.empty((N * T, Wh.shape[1]), xs.dtype)
+        dz_state = cupy.empty(dz.shape, xs.dtype) if options.cell == "gru_reset_after" else None
         if N == 0 or T == 0:
             first = States(*(_copy_or_zeros(state, N, H, xs) for state in last))
         else:
@@ -174,19 +180,36 @@ def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
             "mask": mask,
             "hs": hs,
             "cs": cs,
+            "q": q,
+            "h_prev": h_prev if _is_gru(options) else None,
             "dhs": dhs,
             "dh_n": last.h,
             "dc_n": last.c,
             "dz": dz,
+            "dz_state": dz_state,
             "dh0": first.h,
             "dc0": first.c,
         }
         _run("backward", options, (N, T, H), arrays, xs)
         with products_in(options.precision):
             dWx = product(rows_of(xs).T, dz)
-            dWh = product(rows_of(h_prev).T, dz)
+            if options.cell == "gru_reset_before" and q is not None:
+                gated = (len(options.gate_order) - 1) * H  # the columns of z and r; n's stand last in every convention
+                dWh = cupy.empty(Wh.shape, xs.dtype)
+                dWh[:, :gated] = product(rows_of(h_prev).T, dz[:, :gated])
+                dWh[:, gated:] = product(rows_of(q).T, dz[:, gated:])
+            else:
+                dWh = product(rows_of(h_prev).T, dz if dz_state is None else dz_state)
             dxs = product(dz, Wx.T).reshape(xs.shape)
-        return Grads(dxs, dWx, dWh, dz.sum(axis=0), first)
+        if dz_state is None:
+            return Grads(dxs, dWx, dWh, dz.sum(axis=0), first)
+        db = cupy.empty((2, dz.shape[1]), xs.dtype)
+        db[0], db[1] = dz.sum(axis=0), dz_state.sum(axis=0)
+        return Grads(dxs, dWx, dWh, db, first)
+
+
+def _is_gru(options: Options) -> bool:
+    return options.cell in ("gru_reset_after", "gru_reset_before")
 
 
 def _device_of(array: Any) -> Any:
@@ -222,6 +245,7 @@ def _run(
         hard_sigmoid=options.hard_sigmoid,
         device=like.device.id,
         kernel=os.environ.get("FASTLSTM_CUDA_KERNEL") or None,
+        z_keeps=options.z_keeps,
     )
     workspace = cupy.empty(sequence.workspace_bytes, "uint8")
     addresses = {name: array.data.ptr for name, array in arrays.items() if array is not None}

@@ -1,0 +1,92 @@
+// Optimisers and clipping as multi-tensor kernels: one launch works on many arrays, whose addresses and sizes it takes
+// by value in its argument block. Nothing is copied to the device for it, and a graph can capture it.
+//
+// A block owns a piece of one array. Pieces are numbered through the arrays of a launch.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "../optim_rules.h"
+#include "plan.h"
+
+namespace fastlstm::cuda {
+
+inline constexpr int kMostTensors = 48;  // a launch: its arguments stay within the 4 KB that every driver takes
+inline constexpr int kOptimThreads = 256;
+inline constexpr Index kPieceQuads = 4 * kOptimThreads;       // 16 bytes each, of a piece of an update
+inline constexpr Index kNormPieceQuads = 16 * kOptimThreads;  // of a piece of a norm
+
+// A number that the host knows, or that stands on the device.
+struct Scalar {
+  double value;
+  const double* at;  // on the device, or null
+
+  FASTLSTM_HOST_DEVICE double get() const { return at ? *at : value; }
+};
+
+template <class S>
+struct UpdatedTensor {
+  S* param;
+  const S* grad;
+  S* first;
+  S* second;
+  const void* rows;  // of a gradient by rows: the ids of its rows in param, first and second; null: all of them
+  Index size;        // of grad
+  Index width;       // of a row
+  int id_bytes;      // 4 or 8
+  int first_piece;
+};
+
+// As in optim_rules.h. The learning rate is lr times correction; with step, the correction is Adam's for that step.
+template <class S>
+struct UpdateArguments {
+  Scalar lr, grad_scale;
+  double correction, momentum, beta2, eps, weight_decay;
+  const std::int64_t* step;  // on the device, or null
+  int count;
+  UpdatedTensor<S> tensors[kMostTensors];
+};
+static_assert(sizeof(UpdateArguments<double>) <= 4096);
+
+template <class S>
+struct ScaledTensor {
+  S* values;
+  Index size;
+  int first_piece;
+};
+
+template <class S>
+struct ScaleArguments {
+  Scalar factor;
+  int count;
+  ScaledTensor<S> tensors[kMostTensors];
+};
+
+template <class S>
+struct NormArguments {
+  double* partials;  // of the pieces of this launch
+  int count;
+  ScaledTensor<const S> tensors[kMostTensors];
+};
+
+// Numbers of pieces of arrays of so many elements.
+template <class S>
+Index pieces_of(Index size, Index piece_quads) {
+  return divide_up(size * static_cast<Index>(sizeof(S)), 16 * piece_quads);
+}
+
+// All arrays of the arguments, whose first_piece is set here. Nothing is launched where there is nothing to do.
+template <class S>
+void launch_update(OptimRule rule, UpdateArguments<S> arguments, cudaStream_t stream);
+template <class S>
+void launch_scale(ScaleArguments<S> arguments, cudaStream_t stream);
+// Returns the number of partial sums written.
+template <class S>
+Index launch_squares(NormArguments<S> arguments, cudaStream_t stream);
+
+// norm = the root of the sum of all partial sums, in a fixed order.
+void launch_norm(const double* partials, Index count, double* norm, cudaStream_t stream);
+// scale = max_norm / (norm + 1e-6) if norm > max_norm, else 1; NaN gives 1.
+void launch_clip_scale(const double* norm, double max_norm, double* scale, cudaStream_t stream);
+
+}  // namespace fastlstm::cuda

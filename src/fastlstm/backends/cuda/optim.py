@@ -1,0 +1,238 @@
+"""Optimisers: csrc/cuda/optim.cu. One launch updates up to 48 parameters; the host reads nothing from the device.
+
+lr, grad_scale and Adam's step may stand on the device, as 0-d arrays: then a captured graph reads them in every run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import cupy
+import numpy as np
+
+import fastlstm._cuda as _cuda
+from fastlstm.contract import FloatArray, IntArray
+
+_Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
+_Rows: TypeAlias = "Sequence[IntArray | None]"
+_Arrays: TypeAlias = Sequence[FloatArray]
+# A number of the host, or a 0-d array.
+_Number: TypeAlias = Any
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+def sgd_update(param: _Arrays, grad: _Arrays, rows: _Rows, *, lr: _Number, grad_scale: _Number) -> None:
+    _update("sgd", param, grad, rows, lr=lr, grad_scale=grad_scale)
+
+
+def momentum_update(
+    param: _Arrays,
+    grad: _Arrays,
+    rows: _Rows,
+    velocity: _Arrays,
+    *,
+    lr: _Number,
+    momentum: float,
+    nesterov: bool,
+    grad_scale: _Number,
+) -> None:
+    rule: _Rule = "nesterov" if nesterov else "momentum"
+    _update(rule, param, grad, rows, velocity, lr=lr, momentum=momentum, grad_scale=grad_scale)
+
+
+def adagrad_update(
+    param: _Arrays,
+    grad: _Arrays,
+    rows: _Rows,
+    accumulator: _Arrays,
+    *,
+    lr: _Number,
+    eps: float,
+    grad_scale: _Number,
+) -> None:
+    _update("adagrad", param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
+
+
+def rmsprop_update(
+    param: _Arrays,
+    grad: _Arrays,
+    rows: _Rows,
+    accumulator: _Arrays,
+    *,
+    lr: _Number,
+    decay: float,
+    eps: float,
+    grad_scale: _Number,
+) -> None:
+    _update("rmsprop", param, grad, rows, accumulator, lr=lr, momentum=decay, eps=eps, grad_scale=grad_scale)
+
+
+def adam_update(
+    param: _Arrays,
+    grad: _Arrays,
+    rows: _Rows,
+    m: _Arrays,
+    v: _Arrays,
+    *,
+    lr: _Number,
+    step: _Number,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    grad_scale: _Number,
+) -> None:
+    on_device = _on_device(step)
+    _update(
+        "adam",
+        param,
+        grad,
+        rows,
+        m,
+        v,
+        lr=lr,
+        correction=1.0 if on_device else math.sqrt(1 - beta2**step) / (1 - beta1**step),
+        step=step.astype(np.int64, copy=False) if on_device else None,
+        momentum=beta1,
+        beta2=beta2,
+        eps=eps,
+        weight_decay=weight_decay,
+        grad_scale=grad_scale,
+    )
+
+
+def norm(grads: _Arrays) -> FloatArray:
+    """The root of the sum of all squares, added in float64 and in one order: 0-d, float64."""
+    first: Any = grads[0]
+    tables: dict[str, list[tuple[int, int]]] = {"f": [], "d": []}
+    for grad in grads:
+        tables[grad.dtype.char].append((_address(grad), grad.size))
+    with cupy.cuda.Device(first.device.id):
+        sizes = {char: [size for _, size in table] for char, table in tables.items()}
+        partials = cupy.empty(_cuda.optim_norm_partials(float32=sizes["f"], float64=sizes["d"]), _FLOAT64)
+        result: FloatArray = cupy.empty((), _FLOAT64)
+        _cuda.optim_norm(
+            float32=tables["f"],
+            float64=tables["d"],
+            partials=_address(partials),
+            norm=_address(result),
+            device=first.device.id,
+            stream=_stream(),
+        )
+    return result
+
+
+def clip_scale(norm: FloatArray, max_norm: float) -> FloatArray:
+    """The factor of `ops.clip_scale`, 0-d, float64."""
+    on: Any = norm
+    with cupy.cuda.Device(on.device.id):
+        norm = norm.astype(_FLOAT64, copy=False)
+        scale: FloatArray = cupy.empty((), _FLOAT64)
+        _cuda.optim_clip_scale(
+            norm=_address(norm), max_norm=max_norm, scale=_address(scale), device=on.device.id, stream=_stream()
+        )
+    return scale
+
+
+def scale(arrays: _Arrays, factor: _Number) -> None:
+    tables: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    for array in arrays:
+        on: Any = array
+        tables.setdefault((on.device.id, array.dtype.char), []).append((_address(array), array.size))
+    value, at, kept = _scalar(factor)
+    for (device, char), tensors in tables.items():
+        with cupy.cuda.Device(device):
+            _cuda.optim_scale(
+                float64=char == "d", tensors=tensors, factor=value, factor_at=at, device=device, stream=_stream()
+            )
+    del kept
+
+
+def _update(
+    rule: _Rule,
+    params: _Arrays,
+    grads: _Arrays,
+    rows: _Rows,
+    *states: _Arrays,
+    lr: _Number,
+    grad_scale: _Number,
+    correction: float = 1.0,
+    momentum: float = 0.0,
+    beta2: float = 0.0,
+    eps: float = 0.0,
+    weight_decay: float = 0.0,
+    step: IntArray | None = None,
+) -> None:
+    lr_value, lr_at, lr_kept = _scalar(lr)
+    scale_value, scale_at, scale_kept = _scalar(grad_scale)
+    for device, float64, tensors in _tables(params, grads, rows, states):
+        with cupy.cuda.Device(device):
+            _cuda.optim_update(
+                rule=rule,
+                float64=float64,
+                tensors=tensors,
+                lr=lr_value,
+                lr_at=lr_at,
+                grad_scale=scale_value,
+                grad_scale_at=scale_at,
+                correction=correction,
+                momentum=momentum,
+                beta2=beta2,
+                eps=eps,
+                weight_decay=weight_decay,
+                step_at=0 if step is None else _address(step),
+                device=device,
+                stream=_stream(),
+            )
+    del lr_kept, scale_kept
+
+
+def _tables(
+    params: _Arrays, grads: _Arrays, rows: _Rows, states: Sequence[_Arrays]
+) -> Iterator[tuple[int, bool, list[_cuda.UpdatedTensor]]]:
+    """What one call updates: parameters of one device and dtype. One that comes again is for a later call."""
+    tables: dict[tuple[int, int, str], list[_cuda.UpdatedTensor]] = {}
+    times: dict[int, int] = {}
+    first, second = (*states, (), ())[:2]
+    for k, param in enumerate(params):
+        grad, ids = grads[k], rows[k]
+        address = _address(param)
+        times[address] = time = times.get(address, -1) + 1
+        on: Any = param
+        tables.setdefault((time, on.device.id, param.dtype.char), []).append((
+            address,
+            _address(grad),
+            _address(first[k]) if first else 0,
+            _address(second[k]) if second else 0,
+            0 if ids is None else _address(ids),
+            0 if ids is None else ids.itemsize,
+            grad.size,
+            1 if ids is None else grad.size // max(1, len(ids)),
+        ))  # fmt: skip
+    for (_, device, char), tensors in tables.items():
+        yield device, char == "d", tensors
+
+
+def _on_device(value: _Number) -> bool:
+    return isinstance(value, cupy.ndarray)
+
+
+def _scalar(value: _Number) -> tuple[float, int, Any]:
+    """A number, an address that stands for it if it is not 0, and what lives there."""
+    if _on_device(value):
+        value = value.astype(_FLOAT64, copy=False)
+        return 0.0, _address(value), value
+    return value, 0, None
+
+
+def _address(array: Any) -> int:
+    address: int = array.data.ptr
+    return address
+
+
+def _stream() -> int:
+    stream: int = cupy.cuda.get_current_stream().ptr
+    return stream

@@ -50,7 +50,8 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     TypeError, ValueError, IndexError
         Something does not fit, or a parameter is read-only. Nothing is changed then.
     """
-    lr, grad_scale = _lr(lr, params), _grad_scale(grad_scale, params)
+    lr = scalars.finite("lr", lr) if type(lr) is float else _number("lr", lr, params, finite=True)
+    grad_scale = grad_scale if type(grad_scale) is float else _number("grad_scale", grad_scale, params)
     for family, param, grad, rows, _ in _checked(params, grads, (), lazy=True):
         family.sgd_update(param, grad, rows, lr=lr, grad_scale=grad_scale)
 
@@ -124,7 +125,8 @@ def _momentum(
     grad_scale: float,
     nesterov: bool,
 ) -> None:
-    lr, grad_scale = _lr(lr, params), _grad_scale(grad_scale, params)
+    lr = scalars.finite("lr", lr) if type(lr) is float else _number("lr", lr, params, finite=True)
+    grad_scale = grad_scale if type(grad_scale) is float else _number("grad_scale", grad_scale, params)
     momentum = scalars.finite("momentum", momentum, 0, 1)
     for family, param, grad, rows, (velocity,) in _checked(params, grads, (("velocities", velocities),), lazy):
         family.momentum_update(
@@ -163,7 +165,9 @@ def adagrad_update(
     ----------
     Duchi, Hazan, Singer (2011), "Adaptive subgradient methods".
     """
-    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
+    lr = scalars.finite("lr", lr) if type(lr) is float else _number("lr", lr, params, finite=True)
+    grad_scale = grad_scale if type(grad_scale) is float else _number("grad_scale", grad_scale, params)
+    eps = scalars.finite("eps", eps, 0)
     for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
         family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
 
@@ -196,7 +200,9 @@ def rmsprop_update(
     ----------
     Tieleman, Hinton (2012), Coursera lecture 6.5.
     """
-    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
+    lr = scalars.finite("lr", lr) if type(lr) is float else _number("lr", lr, params, finite=True)
+    grad_scale = grad_scale if type(grad_scale) is float else _number("grad_scale", grad_scale, params)
+    eps = scalars.finite("eps", eps, 0)
     decay = scalars.finite("decay", decay, 0, 1)
     for family, param, grad, rows, (accumulator,) in _checked(params, grads, (("accumulators", accumulators),), lazy):
         family.rmsprop_update(param, grad, rows, accumulator, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale)
@@ -299,9 +305,12 @@ def _adam(
     lazy: bool,
     grad_scale: float,
 ) -> None:
-    lr, grad_scale, eps = _lr(lr, params), _grad_scale(grad_scale, params), scalars.finite("eps", eps, 0)
+    lr = scalars.finite("lr", lr) if type(lr) is float else _number("lr", lr, params, finite=True)
+    grad_scale = grad_scale if type(grad_scale) is float else _number("grad_scale", grad_scale, params)
+    eps = scalars.finite("eps", eps, 0)
     beta1, beta2 = scalars.below_one("beta1", beta1), scalars.below_one("beta2", beta2)
-    step = step if _stands_on_device("step", step, params, "iu") else scalars.integer("step", step, 1)
+    if type(step) is int or not _stands_on_device("step", step, params, "iu"):
+        step = scalars.integer("step", step, 1)
     for family, param, grad, rows, (m_of_param, v_of_param) in _checked(params, grads, (("m", m), ("v", v)), lazy):
         family.adam_update(
             param,
@@ -365,7 +374,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     max_norm = scalars.positive("max_norm", max_norm)
     norm = _norm(arrays)
     factor = clip_scale(norm, max_norm)
-    if is_device_array(factor):
+    if type(factor) is not float and is_device_array(factor):
         family_for(arrays[0], "optim").scale(arrays, factor)
     elif factor != 1.0:
         for array in arrays:
@@ -399,7 +408,7 @@ def clip_scale(norm: float, max_norm: float) -> float:
 
 
 def _norm(arrays: list[FloatArray]) -> float:
-    if arrays and is_device_array(arrays[0]):
+    if arrays and type(arrays[0]) is not ndarray and is_device_array(arrays[0]):
         norm: float = family_for(arrays[0], "optim").norm(arrays)
         return norm
     total = 0.0
@@ -430,22 +439,17 @@ def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
     return arrays
 
 
-def _lr(value: Any, params: Params) -> float:
-    number: float = value if _stands_on_device("lr", value, params, "f") else scalars.finite("lr", value)
-    return number
-
-
-def _grad_scale(value: Any, params: Params) -> float:
-    if type(value) is float:
-        return value
-    on_device = _stands_on_device("grad_scale", value, params, "f")
-    number: float = value if on_device else scalars.real("grad_scale", value)
-    return number
+def _number(name: str, value: Any, params: Params, *, finite: bool = False) -> float:
+    """A number, or a 0-d array of the parameters' GPU, which is not looked at."""
+    if _stands_on_device(name, value, params, "f"):
+        on_device: float = value
+        return on_device
+    return scalars.finite(name, value) if finite else scalars.real(name, value)
 
 
 def _stands_on_device(name: str, value: Any, params: Params, kinds: str) -> bool:
     """Whether a number is a 0-d array on the GPU of the parameters; it is not looked at then."""
-    if type(value) is float or type(value) is int or not is_device_array(value):
+    if not is_device_array(value):
         return False
     if value.ndim != 0 or value.dtype.kind not in kinds:
         raise TypeError(f"{name} is {checks.describe(value)}, expected a number or a 0-d array of numbers")

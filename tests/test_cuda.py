@@ -567,6 +567,8 @@ def test_emulated_norms_are_the_same_bits_again(emulation: Any) -> None:
         norms.append(ops.global_norm(grads))
     norms = [cupy.asnumpy(norm) for norm in norms]
     assert norms[0] == norms[1] == norms[2]
+    squared = importlib.import_module("fastlstm.backends.cuda.optim").squared_norm(grads)
+    np.testing.assert_allclose(np.sqrt(cupy.asnumpy(squared)), norms[0], rtol=1e-15)
     want = np.sqrt(sum(np.square(cupy.asnumpy(grad), dtype=np.float64).sum() for grad in grads))
     np.testing.assert_allclose(norms[0], want, rtol=1e-15)
 

@@ -188,18 +188,19 @@ __global__ void __launch_bounds__(kOptimThreads) sum_squares(NormArguments<S> a)
   if (threadIdx.x == 0) a.partials[piece] = total;
 }
 
-struct RootArguments {
+struct TotalArguments {
   const double* partials;
   Index count;
-  double* norm;
+  bool root;
+  double* total;
 };
 
 // One block, so that all partial sums meet in one order.
-__global__ void __launch_bounds__(kOptimThreads) root_of_sum(RootArguments a) {
+__global__ void __launch_bounds__(kOptimThreads) sum_partials(TotalArguments a) {
   double total = 0;
   for (Index i = threadIdx.x; i < a.count; i += kOptimThreads) total += a.partials[i];
   total = over_block(total, shared_memory<double>(), Sum());
-  if (threadIdx.x == 0) *a.norm = ::sqrt(total);
+  if (threadIdx.x == 0) *a.total = a.root ? ::sqrt(total) : total;
 }
 
 struct ClipArguments {
@@ -270,8 +271,9 @@ Index launch_squares(NormArguments<S> a, cudaStream_t stream) {
   return pieces;
 }
 
-void launch_norm(const double* partials, Index count, double* norm, cudaStream_t stream) {
-  launch(root_of_sum, dim3(1), kOptimThreads, kScratchBytes, stream, false, RootArguments{partials, count, norm});
+void launch_total(const double* partials, Index count, bool root, double* total, cudaStream_t stream) {
+  launch(sum_partials, dim3(1), kOptimThreads, kScratchBytes, stream, false,
+         TotalArguments{partials, count, root, total});
 }
 
 void launch_clip_scale(const double* norm, double max_norm, double* scale, cudaStream_t stream) {

@@ -84,8 +84,8 @@ void launch_scale(ScaleArguments<S> arguments, cudaStream_t stream);
 template <class S>
 Index launch_squares(NormArguments<S> arguments, cudaStream_t stream);
 
-// norm = the root of the sum of all partial sums, in a fixed order.
-void launch_norm(const double* partials, Index count, double* norm, cudaStream_t stream);
+// total = the sum of all partial sums, in a fixed order; with root, its root.
+void launch_total(const double* partials, Index count, bool root, double* total, cudaStream_t stream);
 // scale = max_norm / (norm + 1e-6) if norm > max_norm, else 1; NaN gives 1.
 void launch_clip_scale(const double* norm, double max_norm, double* scale, cudaStream_t stream);
 

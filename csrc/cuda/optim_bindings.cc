@@ -140,15 +140,15 @@ void squares(const std::vector<Flat>& tensors, double*& partials, cudaStream_t s
   });
 }
 
-void optim_norm(const std::vector<Flat>& float32, const std::vector<Flat>& float64, Address partials, Address norm,
-                int device, Address stream) {
+void optim_norm(const std::vector<Flat>& float32, const std::vector<Flat>& float64, Address partials, bool root,
+                Address norm, int device, Address stream) {
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
   double* const first = pointer<double>(partials);
   double* end = first;
   squares<float>(float32, end, stream_at(stream));
   squares<double>(float64, end, stream_at(stream));
-  launch_norm(first, end - first, pointer<double>(norm), stream_at(stream));
+  launch_total(first, end - first, root, pointer<double>(norm), stream_at(stream));
 }
 
 void optim_clip_scale(Address norm, double max_norm, Address scale, int device, Address stream) {
@@ -168,7 +168,7 @@ void bind_optim(py::module_& module) {
              py::arg("factor_at"), py::arg("device"), py::arg("stream"));
   module.def("optim_norm_partials", &norm_partials, py::kw_only(), py::arg("float32"), py::arg("float64"));
   module.def("optim_norm", &optim_norm, py::kw_only(), py::arg("float32"), py::arg("float64"), py::arg("partials"),
-             py::arg("norm"), py::arg("device"), py::arg("stream"));
+             py::arg("root"), py::arg("norm"), py::arg("device"), py::arg("stream"));
   module.def("optim_clip_scale", &optim_clip_scale, py::kw_only(), py::arg("norm"), py::arg("max_norm"),
              py::arg("scale"), py::arg("device"), py::arg("stream"));
 }

@@ -185,7 +185,14 @@ def optim_scale(
 ) -> None: ...
 def optim_norm_partials(*, float32: list[int], float64: list[int]) -> int: ...
 def optim_norm(
-    *, float32: list[FlatTensor], float64: list[FlatTensor], partials: int, norm: int, device: int, stream: int
+    *,
+    float32: list[FlatTensor],
+    float64: list[FlatTensor],
+    partials: int,
+    root: bool,
+    norm: int,
+    device: int,
+    stream: int,
 ) -> None: ...
 def optim_clip_scale(*, norm: int, max_norm: float, scale: int, device: int, stream: int) -> None: ...
 

@@ -575,8 +575,8 @@ class OptimFamily(Protocol):
     and only param[rows] and the same rows of the state change.
 
     On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows; lr, grad_scale and
-    step may be 0-d arrays. In the place of squared_norm there are norm(grads) and clip_scale(norm, max_norm), whose
-    results are 0-d float64 arrays, and scale takes a sequence of arrays and such a factor.
+    step may be 0-d arrays. squared_norm gives a 0-d float64 array, as do norm(grads), its root, and clip_scale(norm,
+    max_norm), which stand there beside it; scale takes such a factor.
     """
 
     def sgd_update(

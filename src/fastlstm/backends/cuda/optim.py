@@ -104,8 +104,17 @@ def adam_update(
     )
 
 
+def squared_norm(grad: _Arrays) -> FloatArray:
+    """The sum of all squares, added in float64 and in one order: 0-d, float64."""
+    return _sum_of_squares(grad, root=False)
+
+
 def norm(grads: _Arrays) -> FloatArray:
-    """The root of the sum of all squares, added in float64 and in one order: 0-d, float64."""
+    """Its root."""
+    return _sum_of_squares(grads, root=True)
+
+
+def _sum_of_squares(grads: _Arrays, *, root: bool) -> FloatArray:
     first: Any = grads[0]
     tables: dict[str, list[tuple[int, int]]] = {"f": [], "d": []}
     for grad in grads:
@@ -118,6 +127,7 @@ def norm(grads: _Arrays) -> FloatArray:
             float32=tables["f"],
             float64=tables["d"],
             partials=_address(partials),
+            root=root,
             norm=_address(result),
             device=first.device.id,
             stream=_stream(),
@@ -137,11 +147,11 @@ def clip_scale(norm: FloatArray, max_norm: float) -> FloatArray:
     return scale
 
 
-def scale(arrays: _Arrays, factor: _Number) -> None:
+def scale(array: _Arrays, factor: _Number) -> None:
     tables: dict[tuple[int, str], list[tuple[int, int]]] = {}
-    for array in arrays:
-        on: Any = array
-        tables.setdefault((on.device.id, array.dtype.char), []).append((_address(array), array.size))
+    for one in array:
+        on: Any = one
+        tables.setdefault((on.device.id, one.dtype.char), []).append((_address(one), one.size))
     value, at, kept = _scalar(factor)
     for (device, char), tensors in tables.items():
         with cupy.cuda.Device(device):

@@ -28,6 +28,20 @@ class Plan(TypedDict):
     step_cycles: float
 
 def why_not() -> str | None: ...
+def check_ids(
+    *,
+    ids: int,
+    checked: int,
+    wide: bool,
+    count: int,
+    upper: int | None,
+    ignored: int | None,
+    source: int,
+    shared: int,
+    fault: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def plan(
     cell: Cell,
     direction: Literal["forward", "backward"],

@@ -407,6 +407,14 @@ class DenseFamily(Protocol):
         ...
 
 
+class DropoutFamily(Protocol):
+    """``dropout.py``. Draw j of `SamplingFamily` decides about element j, in the order of memory."""
+
+    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
+        """Of xs' shape and dtype: 1 / (1 - ratio), divided in float64, where the draw is at least ratio, else 0."""
+        ...
+
+
 class LossesFamily(Protocol):
     """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from numpy_as_cupy import Traffic, numbers_may_be_read
 
 import fastlstm
-from fastlstm import BackendNotAvailable, callbacks, ops, optim, use_backend
+from fastlstm import BackendNotAvailable, callbacks, cli, ops, optim, use_backend
+from fastlstm.compat import dlfs2
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.ops.device import to_host
 
@@ -126,7 +129,7 @@ def test_training_on_a_gpu_is_training_on_the_host(cupy: Any, name: str) -> None
     make, data, arguments = MAKERS[name]
     results = []
     for device in ("cpu", "cuda"):
-        model = make().to(device)  # type: ignore[arg-type]
+        model = make().to(device)
         assert model.device == device
         with numbers_may_be_read():
             history = model.fit(*data(10), max_grad=0.5, verbose=0, **arguments).history
@@ -311,7 +314,7 @@ def test_an_interrupted_training_on_a_gpu_ends_with_the_same_bits(cupy: Any, tmp
 
 def test_callbacks_on_a_gpu(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make, data, arguments = MAKERS["classifier"]
-    model = make().to("cuda")
+    model: Any = make().to("cuda")
     several = [
         callbacks.TerminateOnNaN(),
         callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True),
@@ -340,7 +343,7 @@ def test_an_optimizer_follows_its_model(cupy: Any) -> None:
     with numbers_may_be_read():
         for devices in ("cuda", "cpu"):
             host.fit(*data(5), optimizer=optimizers[0], **arguments)
-            model.to(devices).fit(*data(5), optimizer=optimizers[1], **arguments)  # type: ignore[arg-type]
+            model.to(devices).fit(*data(5), optimizer=optimizers[1], **arguments)
     for got, want in zip(model.params, host.params, strict=True):
         close(got, want)
 
@@ -348,7 +351,7 @@ def test_an_optimizer_follows_its_model(cupy: Any) -> None:
 def test_word2vec_pair_by_pair_says_that_it_stays_on_the_host(cupy: Any) -> None:
     make, data, _ = MAKERS["word2vec negative sampling"]
     with pytest.raises(BackendNotAvailable, match="negative sampling with SGD, runs on the host only"):
-        make().to("cuda").fit(*data(3), epochs=1)
+        make().to("cuda").fit(*data(3), epochs=1)  # type: ignore[call-arg]
 
 
 # --------------------------------------------------------------------------------------------
@@ -389,3 +392,109 @@ def test_fit_and_evaluate_report_wrong_ids(cupy: Any) -> None:
         fastlstm.synchronize()
         with pytest.raises(IndexError, match=message):
             model.evaluate(xs, ts)
+
+
+# --------------------------------------------------------------------------------------------
+# The book's scripts, and the command line
+# --------------------------------------------------------------------------------------------
+
+BOOKS_NP = """
+from common.config import GPU
+if GPU:
+    import cupy as np
+    np.add.at = np.scatter_add
+else:
+    import numpy as np
+"""
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the book's own switch and its module for it, which asks CuPy for a name that it has no more."""
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "config.py").write_text("GPU = False\n")
+    (tmp_path / "common" / "np.py").write_text(BOOKS_NP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("common", "dataset", "ch04", "ch08")
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
+    yield tmp_path
+    dlfs2.uninstall()
+    for name in [name for name in sys.modules if name.split(".")[0] in names]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+class BookRnnlm:
+    """Chapter 5's, of whatever layers the book's modules have."""
+
+    def __init__(self, asarray: Callable[[Any], Any]) -> None:
+        time_layers = importlib.import_module("common.time_layers")
+        draw = np.random.default_rng(0)
+        shapes = ((V, 4), (4, 20), (5, 20), (20,), (5, V), (V,))
+        E, Wx, Wh, b, W, c = (asarray((0.3 * draw.standard_normal(shape)).astype("f")) for shape in shapes)
+        self.layers = [
+            time_layers.TimeEmbedding(E),
+            time_layers.TimeDropout(0.2),
+            time_layers.TimeLSTM(Wx, Wh, b, stateful=True),
+            time_layers.TimeAffine(W, c),
+        ]
+        self.loss_layer = time_layers.TimeSoftmaxWithLoss()
+        self.params = [param for layer in self.layers for param in layer.params]
+        self.grads = [grad for layer in self.layers for grad in layer.grads]
+
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
+        self.layers[1].train_flg = train_flg
+        for layer in self.layers:
+            xs = layer.forward(xs)
+        return self.loss_layer.forward(xs, ts)
+
+    def backward(self) -> None:
+        dout = self.loss_layer.backward()
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+
+
+def book_run(gpu: bool) -> tuple[list[float], float]:
+    """Losses of a script of the book's, on the host or with its switch for a GPU."""
+    dlfs2.install()
+    importlib.import_module("common.config").GPU = gpu  # type: ignore[attr-defined]
+    xp: Any = importlib.import_module("common.np").np
+    util: Any = importlib.import_module("common.util")
+    Trainer = importlib.import_module("common.trainer").RnnlmTrainer
+    np.random.seed(1)  # noqa: NPY002
+    corpus = ids(90)
+    if gpu:
+        corpus = util.to_gpu(corpus)
+    model = BookRnnlm(xp.asarray)
+    trainer = Trainer(model, importlib.import_module("common.optimizer").SGD(0.5))
+    trainer.fit(corpus[:-1], corpus[1:], max_epoch=2, batch_size=3, time_size=4, max_grad=0.25, eval_interval=3)
+    perplexity = util.eval_perplexity(model, corpus, 3, 4)
+    assert all(isinstance(util.to_cpu(param), np.ndarray) for param in model.params)
+    return trainer.ppl_list, perplexity
+
+
+def test_the_books_switch_for_a_gpu(cupy: Any, book: Path) -> None:
+    want = book_run(gpu=False)
+    dlfs2.uninstall()
+    for name in [name for name in sys.modules if name.split(".")[0] == "common"]:
+        del sys.modules[name]
+    with numbers_may_be_read():
+        got = book_run(gpu=True)
+    a: Any
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    module: Any = importlib.import_module("common.np")
+    assert (module.np, module.GPU) == (cupy, True)
+    target, rows = cupy.asarray(np.zeros((4, 2))), cupy.asarray(np.ones((3, 2)))
+    module.np.scatter_add(target, cupy.asarray(np.array([1, 3, 1])), rows)
+    np.testing.assert_array_equal(cupy.asnumpy(target)[:, 0], [0, 2, 0, 1])
+
+
+def test_training_on_the_command_line(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 20)
+    run = ["train", "rnnlm", "--data", str(text), "--hidden-size", "6", "--epochs", "1", "--quiet", "--batch-size", "4"]
+    with numbers_may_be_read():
+        assert cli.main([*run, "--device", "cuda", "--out", str(tmp_path / "run")]) == 0
+    assert '"device": "cuda"' in (tmp_path / "run" / "config.json").read_text()
+    assert RNNLM.load(tmp_path / "run" / "model.safetensors").device == "cpu"

@@ -13,8 +13,8 @@ Data flows one way, and so do imports::
 
 ``ops`` check every shape, dtype and id once, for all backends; backends trust what they get.
 A backend is a package below ``fastlstm.backends`` with one module per operator family (``lstm``,
-``gru``, ``rnn``, ``embedding``, ``dense``, ``losses``, ``sampling``, ``skipgram``, ``optim``); each module has the
-functions of the protocol of that family at the end of this file.
+``gru``, ``rnn``, ``embedding``, ``dense``, ``dropout``, ``losses``, ``sampling``, ``skipgram``, ``optim``); each module
+has the functions of the protocol of that family at the end of this file.
 """
 
 from __future__ import annotations

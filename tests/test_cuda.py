@@ -824,7 +824,7 @@ def test_emulated_check_of_ids(emulation: Any, dtype: type, count: int, seed: in
     emulation.emulate(**SMALL, seed=seed)
     cupy = sys.modules["cupy"]
     check_ids = importlib.import_module("fastlstm.backends.cuda.ids")
-    given = np.random.default_rng(count).integers(0, 50, count).astype(dtype)
+    given: Any = np.random.default_rng(count).integers(0, 50, count).astype(dtype)
     for wrong, ignored in (([], None), ([50, 60], None), ([-3, 70, -9], None), ([-1, 51], -1)):
         ids = given.copy()
         places = np.random.default_rng(seed).permutation(count)[: len(wrong)]

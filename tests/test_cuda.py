@@ -35,7 +35,6 @@ from fastlstm import BackendNotAvailable, backends, ops, optim, testing
 from fastlstm.contract import Precision, RowGrad
 from fastlstm.ops import checks
 from fastlstm.testing import Case, check_backend
-from fastlstm.testing import check_backend
 
 
 @pytest.fixture(scope="module")

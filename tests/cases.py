@@ -525,6 +525,18 @@ SKIPGRAM = [
     _skipgram("blocks", 2000, 3, 300, 5),
 ]
 
+DROPOUT = [
+    Case(f"{name}-{ratio}", "dropout_mask", {"xs": Draw(name).floats(*shape), "ratio": ratio, "seed": seed})
+    for name, shape, ratio, seed in (
+        ("one", (1,), 0.5, 0),
+        ("empty", (0, 3), 0.5, 1),
+        ("nothing-drops", (5, 7), 0.0, 2),
+        ("sequence", (3, 5, 17), 0.3, 3),
+        ("largest-seed", (65, 9), 0.9, 2**64 - 1),
+        ("blocks", (33, 1000), 0.25, 12345),
+    )
+]
+
 ALL = [
     *LSTM,
     *LSTM_GATE_ORDERS,
@@ -533,6 +545,7 @@ ALL = [
     *RNN,
     *EMBEDDING,
     *DENSE,
+    *DROPOUT,
     *LOSSES,
     *OPTIM,
     *SAMPLING,

@@ -147,6 +147,7 @@ OF_A_FAMILY = {
     ],
     "sampling": cases.SAMPLING,
     "dense": cases.DENSE,
+    "dropout": cases.DROPOUT,
     "optim": cases.OPTIM,
 }
 

@@ -1,7 +1,8 @@
 """A stand-in for the little of CuPy that fastlstm uses: arrays of numpy, behind the walls of a GPU.
 
 The walls are what makes it worth having: nothing turns such an array into a numpy array or a Python number by accident,
-as nothing may on a GPU, where that waits for the device. Memory comes between margins and starts as NaN.
+as nothing may on a GPU, where that waits for the device. Memory comes between margins and starts as NaN. Copies from
+one side to the other are counted.
 """
 
 from __future__ import annotations
@@ -20,6 +21,23 @@ _FILL = 0xFF
 _buffers: list[np.ndarray[Any, Any]] = []
 
 
+class Traffic:
+    """Copies between the sides since the program began: each to the host waits for the device."""
+
+    to_host = 0
+    to_device = 0
+    numbers_may_be_read = False  # by float() and the like, as a user does
+
+
+@contextlib.contextmanager
+def numbers_may_be_read() -> Iterator[None]:
+    Traffic.numbers_may_be_read = True
+    try:
+        yield
+    finally:
+        Traffic.numbers_may_be_read = False
+
+
 class _Pointer:
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self.ptr = array.ctypes.data
@@ -35,6 +53,9 @@ class Device:
         return self
 
     def __exit__(self, *_: object) -> None:
+        pass
+
+    def synchronize(self) -> None:
         pass
 
 
@@ -62,19 +83,27 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
         return len(self.host)
 
     def __getitem__(self, index: Any) -> ndarray:
-        return ndarray(self.host[_unwrapped(index)])
+        chosen = _index(index)
+        parts = chosen if isinstance(chosen, tuple) else (chosen,)
+        counted = any(isinstance(part, np.ndarray) and part.dtype == np.bool_ for part in parts)
+        assert not counted, "how many elements a mask chooses is waited for"
+        return ndarray(np.asarray(self.host[chosen]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.host[_unwrapped(index)] = _unwrapped(value)
+        assert isinstance(value, ndarray) or np.ndim(value) == 0, "a host array in a GPU's"
+        self.host[_index(index)] = _unwrapped(value)
 
     def reshape(self, *shape: int) -> ndarray:
         return ndarray(self.host.reshape(*shape))
 
-    def astype(self, dtype: Any, copy: bool = True) -> ndarray:
-        return _new(self.host.astype(dtype))
+    def swapaxes(self, first: int, second: int) -> ndarray:
+        return ndarray(self.host.swapaxes(first, second))
 
     def ravel(self) -> ndarray:
         return ndarray(self.host.ravel())
+
+    def astype(self, dtype: Any, copy: bool = True) -> ndarray:
+        return _new(self.host.astype(dtype))
 
     def fill(self, value: float) -> None:
         self.host.fill(value)
@@ -82,8 +111,18 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def copy(self, order: str = "C") -> ndarray:
         return _new(self.host)
 
-    def sum(self, axis: int) -> ndarray:
-        return _new(self.host.sum(axis=axis))
+    def _method(name: str) -> Any:  # type: ignore[misc] # noqa: N805
+        def method(self: ndarray, *arguments: Any, **options: Any) -> ndarray:
+            return _new(getattr(self.host, name)(*map(_unwrapped, arguments), **options))
+
+        return method
+
+    sum, max, min, any, all, argmax, cumsum, repeat = map(
+        _method, ("sum", "max", "min", "any", "all", "argmax", "cumsum", "repeat")
+    )
+
+    def get(self) -> np.ndarray[Any, Any]:
+        return asnumpy(self)
 
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, out: tuple[ndarray] | None = None, **options: Any
@@ -105,10 +144,33 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
-    def _waits_for_the_device(self, *_: Any) -> Any:
-        raise AssertionError("a value of a GPU's array is read on the host: that waits for the device")
+    def _read(self) -> np.ndarray[Any, Any]:
+        message = "a value of a GPU's array is read on the host: that waits for the device"
+        assert Traffic.numbers_may_be_read, message
+        Traffic.to_host += 1
+        return self.host
 
-    __bool__ = __int__ = __float__ = __index__ = item = min = max = all = any = _waits_for_the_device
+    def __bool__(self) -> bool:
+        return bool(self._read())
+
+    def __int__(self) -> int:
+        return int(self._read())
+
+    def __float__(self) -> float:
+        return float(self._read())
+
+    def __index__(self) -> int:
+        return self._read().__index__()
+
+    def item(self, *index: int) -> Any:
+        return self._read().item(*index)
+
+
+def _index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    assert not isinstance(index, np.ndarray), "a GPU's array is indexed with a host array"
+    return _unwrapped(index)
 
 
 def _unwrapped(value: Any) -> Any:
@@ -141,12 +203,11 @@ def check_margins() -> None:
             assert (margin == _FILL).all(), f"written {name} an array of {buffer.size - 2 * MARGIN} bytes"
 
 
-def zeros(shape: Any, dtype: Any) -> ndarray:
-    return _new(np.zeros(shape, dtype))
-
-
-def asarray(host: np.ndarray[Any, Any]) -> ndarray:
-    return _new(host)
+def asarray(array: Any) -> ndarray:
+    if isinstance(array, ndarray):
+        return array
+    Traffic.to_device += 1
+    return _new(np.asarray(array))
 
 
 def copy(array: ndarray) -> ndarray:
@@ -154,6 +215,7 @@ def copy(array: ndarray) -> ndarray:
 
 
 def asnumpy(array: ndarray) -> np.ndarray[Any, Any]:
+    Traffic.to_host += 1
     return array.host.copy()
 
 
@@ -161,12 +223,37 @@ def ascontiguousarray(array: ndarray) -> ndarray:
     return _new(array.host)
 
 
-def arange(stop: int) -> ndarray:
-    return _new(np.arange(stop))
+def _function(name: str) -> Any:
+    """numpy's function of the name, for a GPU's arrays only."""
+    of_numpy = getattr(np, name)
+
+    def function(*arguments: Any, out: ndarray | None = None, **options: Any) -> Any:
+        values = [_on_gpu(argument) for argument in arguments]
+        options = {option: _on_gpu(value) for option, value in options.items()}
+        if out is not None:
+            of_numpy(*values, out=out.host, **options)
+            return out
+        result = of_numpy(*values, **options)
+        return result if isinstance(result, bool) else _new(np.asarray(result))
+
+    return function
 
 
-def where(condition: ndarray, a: ndarray, b: Any) -> ndarray:
-    return _new(np.where(condition.host, a.host, b))
+def _on_gpu(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, (ndarray, np.ndarray)) for entry in value):
+        return [_on_gpu(entry) for entry in value]
+    assert not isinstance(value, np.ndarray), "a function of CuPy is given a host array"
+    return _unwrapped(value)
+
+
+def broadcast_to(array: ndarray, shape: tuple[int, ...]) -> ndarray:
+    return ndarray(np.broadcast_to(array.host, shape))
+
+
+FUNCTIONS = (
+    "abs arange argsort concatenate count_nonzero einsum exp full log log1p may_share_memory maximum minimum ones "
+    "repeat sqrt square stack sum take_along_axis tanh where zeros zeros_like"
+)
 
 
 def matmul(a: ndarray, b: ndarray, *, out: ndarray | None = None) -> ndarray:
@@ -219,6 +306,17 @@ def set_compute_type(dtype: Any, compute_type: int) -> None:
 class _Stream:
     ptr = 0
 
+    def synchronize(self) -> None:
+        pass
+
+
+class _PinnedMemory(np.ndarray[Any, Any]):
+    ptr = property(lambda self: self.ctypes.data)
+
+
+def alloc_pinned_memory(size: int) -> _PinnedMemory:
+    return np.full(size, _FILL, np.uint8).view(_PinnedMemory)
+
 
 def modules() -> dict[str, types.ModuleType]:
     """What stands in ``sys.modules`` where CuPy is installed."""
@@ -235,20 +333,11 @@ def modules() -> dict[str, types.ModuleType]:
     })  # fmt: skip
     core = module("cupy._core", _routines_linalg=linalg)
     cublas = module("cupy.cublas", gemm=gemm)
-    cuda = module("cupy.cuda", Device=Device, get_current_stream=_Stream)
-    arrays = (
-        "ndarray",
-        "empty",
-        "zeros",
-        "asarray",
-        "copy",
-        "asnumpy",
-        "ascontiguousarray",
-        "arange",
-        "where",
-        "matmul",
-    )
-    cupy = module("cupy", cuda=cuda, cublas=cublas, _core=core, **{name: globals()[name] for name in arrays})
+    cuda = module("cupy.cuda", Device=Device, get_current_stream=_Stream, alloc_pinned_memory=alloc_pinned_memory)
+    names = "ndarray empty asarray copy asnumpy ascontiguousarray broadcast_to matmul"
+    members = {name: globals()[name] for name in names.split()}
+    members |= {name: _function(name) for name in FUNCTIONS.split()}
+    cupy = module("cupy", cuda=cuda, cublas=cublas, _core=core, **members)
     return {
         "cupy": cupy,
         "cupy.cuda": cuda,

@@ -406,3 +406,10 @@ def test_addition_is_learned(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert train("--data", "dlfs2/addition.txt.xz", "--quiet", "--out", folder) == 0
     assert json.loads((folder / "config.json").read_text())["result"]["accuracy"] >= 0.95
+
+
+@pytest.mark.skipif("cuda" in fastlstm.available_backends(), reason="a GPU answers")
+def test_without_a_gpu_nothing_is_written(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_of(capsys, train("--data", data, *SMALL, "--device", "cuda", "--out", "run"))
+    assert error.startswith("fastlstm: backend 'cuda' cannot run here: ")
+    assert not Path("run").exists()

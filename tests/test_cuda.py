@@ -810,3 +810,46 @@ def test_the_nce_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.Mon
     measured = {"median_us": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "parts_us": {"sample": 0.5}}
     line = benchmark.table({"V": 300, "E": 8, "B": 20, "S": 64, **measured})
     assert "NCE step V300 E8 B20 S64: ours 1.0 us, torch 3.0 us, ratio 3.00" in line
+
+
+# --------------------------------------------------------------------------------------------
+# Ids are looked at on the device
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("count", [1, 7, 256, 300_000])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_emulated_check_of_ids(emulation: Any, dtype: type, count: int, seed: int) -> None:
+    """What is wrong becomes 0 and is told of once: the lowest id if that is negative, else the highest."""
+    emulation.emulate(**SMALL, seed=seed)
+    cupy = sys.modules["cupy"]
+    check_ids = importlib.import_module("fastlstm.backends.cuda.ids")
+    given: Any = np.random.default_rng(count).integers(0, 50, count).astype(dtype)
+    for wrong, ignored in (([], None), ([50, 60], None), ([-3, 70, -9], None), ([-1, 51], -1)):
+        ids = given.copy()
+        places = np.random.default_rng(seed).permutation(count)[: len(wrong)]
+        ids[places] = wrong[: len(places)]
+        there = ids[((ids < 0) | (ids >= 50)) & (ids != (0 if ignored is None else ignored))]
+        bounds = checks.IdBounds("ids", 50, "W has V = {} rows", ignored)
+        checked = check_ids.check(cupy.asarray(ids), upper=50, ignored=ignored, source=bounds)
+        np.testing.assert_array_equal(cupy.asnumpy(checked), np.where(np.isin(ids, there), 0, ids))
+        numpy_as_cupy.check_margins()
+        if there.size:
+            worst = there.min() if there.min() < 0 else there.max()
+            # Another one finds no room before the first has been read.
+            check_ids.check(cupy.asarray(np.array([99], dtype)), upper=50, ignored=None, source=bounds)
+            with pytest.raises(IndexError, match=f"ids holds {worst}, expected"):
+                check_ids.raise_fault()
+        check_ids.raise_fault()
+
+
+def test_emulated_operators_report_wrong_ids(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    check_ids = importlib.import_module("fastlstm.backends.cuda.ids")
+    bounds = checks.IdBounds("ids", None, "")
+    check_ids.check(cupy.asarray(np.array([3, -2])), upper=None, ignored=None, source=bounds)
+    case = recurrent_case(2, 2, 3, 5).cast("float32").map_arrays(cupy.asarray)
+    with pytest.raises(IndexError, match="ids holds -2, expected ids from 0; negative ids do not count from the end"):
+        ops.lstm_forward(**case.inputs)
+    ops.lstm_forward(**case.inputs)

@@ -76,6 +76,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
         "softmax_cross_entropy": {"logits": floats(3, V), "targets": targets},
         "linear_cross_entropy": {"h": floats(3, H), "W": floats(H, V), "b": floats(V), "targets": targets},
+        "dropout_mask": {"xs": floats(2, 3), "ratio": 0.5, "seed": 1},
         "subsample": {"ids": np.array([1, -1, 6]), "keep": floats(V), "seed": 1},
         "skipgram_counts": {"ids": np.array([1, -1, 6]), "window": 2, "seed": 1},
         "skipgram_pairs": {"ids": np.array([1, -1, 6]), "window": 2, "seed": 1},

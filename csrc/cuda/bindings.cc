@@ -52,7 +52,9 @@ PYBIND11_MODULE(_cuda_emulation, module) {
 PYBIND11_MODULE(_cuda, module) {
 #endif
   module.def("why_not", &why_not);
+  bind_dropout(module);
   bind_embedding(module);
+  bind_ids(module);
   bind_losses(module);
   bind_optim(module);
   bind_recurrent(module);

@@ -6,7 +6,9 @@
 
 namespace fastlstm::cuda {
 
+void bind_dropout(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);
+void bind_ids(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);
 void bind_recurrent(pybind11::module_& module);

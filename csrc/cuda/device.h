@@ -43,6 +43,22 @@ __device__ inline unsigned load_acquire(const unsigned* counter) {
   return value;
 }
 
+// How many came here before; what those wrote before they came is seen afterwards.
+__device__ inline unsigned take_ticket(unsigned* counter) {
+  __threadfence();
+  const unsigned ticket = atomicAdd(counter, 1u);
+  __threadfence();
+  return ticket;
+}
+// Whole numbers only: their order does not matter.
+__device__ inline void atomic_min(long long* p, long long value) { atomicMin(p, value); }
+__device__ inline long long atomic_exchange(long long* p, long long value) {
+  return static_cast<long long>(
+      atomicExch(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(value)));
+}
+// What was written before is seen by the host before what is written afterwards.
+__device__ inline void fence_system() { __threadfence_system(); }
+
 // The value of the thread whose lane differs in the bits of `bits`. Every thread of the warp has to come here.
 template <class T>
 __device__ inline T shuffle_xor(T value, int bits) {

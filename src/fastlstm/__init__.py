@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 from fastlstm.backends import BackendNotAvailable, available_backends, get_backend, set_backend, use_backend
-from fastlstm.config import free_unused_memory, get_num_threads, set_num_threads, show_config
+from fastlstm.config import free_unused_memory, get_num_threads, set_num_threads, show_config, synchronize
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ __all__ = [
     "set_backend",
     "set_num_threads",
     "show_config",
+    "synchronize",
     "use_backend",
 ]
 

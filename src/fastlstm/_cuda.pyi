@@ -28,6 +28,23 @@ class Plan(TypedDict):
     step_cycles: float
 
 def why_not() -> str | None: ...
+def dropout_mask(
+    *, mask: int, float64: bool, count: int, ratio: float, factor: float, seed: int, device: int, stream: int
+) -> None: ...
+def check_ids(
+    *,
+    ids: int,
+    checked: int,
+    wide: bool,
+    count: int,
+    upper: int | None,
+    ignored: int | None,
+    source: int,
+    shared: int,
+    fault: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def plan(
     cell: Cell,
     direction: Literal["forward", "backward"],

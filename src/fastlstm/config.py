@@ -29,6 +29,23 @@ def free_unused_memory() -> int:
     return extension.free_unused_buffers() if extension is not None else 0
 
 
+def synchronize() -> None:
+    """Wait until the current GPU has done all its work, and report what it found wrong with ids.
+
+    Ids on a GPU are not looked at before a call returns. One that is out of range counts as 0, and the error comes with
+    a later call, with ``fit``, ``evaluate`` and other functions that return numbers of the host, or here. Without a GPU
+    there is nothing to wait for.
+
+    Raises
+    ------
+    IndexError
+        Of an earlier call, with the text that it has on the host.
+    """
+    if "cupy" in sys.modules and why_not("cuda") is None:
+        importlib.import_module("cupy").cuda.Device().synchronize()
+        importlib.import_module("fastlstm.ops.checks").raise_if_ids_were_wrong()
+
+
 def show_config() -> None:
     """Print the backends and why each can or cannot run, the instruction set, threads, GPU and versions."""
     print("\n".join(_config_lines()))

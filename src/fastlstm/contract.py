@@ -13,8 +13,8 @@ Data flows one way, and so do imports::
 
 ``ops`` check every shape, dtype and id once, for all backends; backends trust what they get.
 A backend is a package below ``fastlstm.backends`` with one module per operator family (``lstm``,
-``gru``, ``rnn``, ``embedding``, ``dense``, ``losses``, ``sampling``, ``skipgram``, ``optim``); each module has the
-functions of the protocol of that family at the end of this file.
+``gru``, ``rnn``, ``embedding``, ``dense``, ``dropout``, ``losses``, ``sampling``, ``skipgram``, ``optim``); each module
+has the functions of the protocol of that family at the end of this file.
 """
 
 from __future__ import annotations
@@ -404,6 +404,14 @@ class DenseFamily(Protocol):
         self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None
     ) -> FloatArray:
         """a b + bias (L,), (M, L) C-contiguous, in out if that is given."""
+        ...
+
+
+class DropoutFamily(Protocol):
+    """``dropout.py``. Draw j of `SamplingFamily` decides about element j, in the order of memory."""
+
+    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
+        """Of xs' shape and dtype: 1 / (1 - ratio), divided in float64, where the draw is at least ratio, else 0."""
         ...
 
 

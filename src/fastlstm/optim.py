@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-import numpy as np
-
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import FloatArray, RowGrad
+from fastlstm.ops.device import device_of, to_device
 
 Grad: TypeAlias = "FloatArray | RowGrad"
 
@@ -57,7 +57,11 @@ class Optimizer:
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
         """
         if not self._slots:
-            self._slots = {name: [np.zeros_like(param) for param in params] for name in self.slot_names}
+            self._slots = {
+                name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
+            }
+        elif params:
+            self._follow(params[0])
         scale = 1.0 if max_norm is None else ops.clip_scale(ops.global_norm(grads), max_norm)
         if self.step_on_device is not None:
             self.step_on_device += 1
@@ -78,6 +82,13 @@ class Optimizer:
         """
         self.step_on_device = zero
         self.step_on_device[...] = self.step
+
+    def _follow(self, param: FloatArray) -> None:
+        """Move the state to where the parameters have been moved."""
+        device = device_of(param)
+        for slot in self._slots.values():
+            if slot and device_of(slot[0]) != device:
+                slot[:] = [to_device(array, device) for array in slot]
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         raise NotImplementedError

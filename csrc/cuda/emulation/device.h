@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 namespace fastlstm::cuda {
@@ -244,6 +245,11 @@ inline unsigned load_acquire(const unsigned* counter) {
   emulation::Scheduler::instance().yield();
   return *counter;
 }
+
+inline unsigned take_ticket(unsigned* counter) { return (*counter)++; }
+inline void atomic_min(long long* p, long long value) { *p = value < *p ? value : *p; }
+inline long long atomic_exchange(long long* p, long long value) { return std::exchange(*p, value); }
+inline void fence_system() {}
 
 template <class T>
 T shuffle_xor(T value, int bits) {

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
 BACKENDS = (*HOST_BACKENDS, "cuda")
@@ -66,7 +68,8 @@ def available_backends() -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if why_not(name) is None)
 
 
-def _check_can_run(name: str) -> str:
+def check_can_run(name: str) -> str:
+    """The name of a backend that can run here; raises `BackendNotAvailable` if it cannot."""
     reason = why_not(name)
     if reason is not None:
         raise BackendNotAvailable(f"backend {name!r} cannot run here: {reason}")
@@ -77,7 +80,7 @@ def _check_name(name: str) -> str:
     """The name of a backend for numpy arrays that can run here."""
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
-    _check_can_run(name)
+    check_can_run(name)
     if name not in HOST_BACKENDS:
         raise ValueError(
             f"backend {name!r} is not chosen: it runs on CuPy arrays, and on all of them; move arrays with "
@@ -143,6 +146,11 @@ def is_device_array(array: Any) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 
+def array_module(array: Any) -> Any:
+    """numpy, or CuPy for an array on a GPU: the functions that make and take arrays of that kind."""
+    return importlib.import_module("cupy") if is_device_array(array) else np
+
+
 def family_for(array: Any, family: str) -> ModuleType:
     """The module that computes ``family`` on arrays of the kind of ``array``."""
     if hasattr(array, "__cuda_array_interface__"):
@@ -151,7 +159,7 @@ def family_for(array: Any, family: str) -> ModuleType:
 
 
 def _cuda_family(family: str) -> ModuleType:
-    _check_can_run("cuda")
+    check_can_run("cuda")
     families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
     if family not in families:
         raise BackendNotAvailable(

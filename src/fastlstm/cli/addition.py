@@ -17,6 +17,7 @@ from fastlstm.datasets.addition import WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.pairs import decode
 from fastlstm.models import Seq2seq
+from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
@@ -39,6 +40,7 @@ class Options:
     share_embedding: bool = False
     compare: bool = False
     seed: int = 0
+    device: Device = "cpu"
 
 
 # The three models of --compare: folder, label, what differs from the plain model.
@@ -114,6 +116,7 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
             CSVLogger(folder / run_folder.HISTORY),
             *shown,
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

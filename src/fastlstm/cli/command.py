@@ -301,6 +301,7 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(parser: argparse.ArgumentParser, seed: int, task: str) -> None:
     add = parser.add_argument
     add("--seed", type=_seed, help=f"default {seed}; the same seed gives the same bits")
+    add("--device", choices=("cpu", "cuda"), help="cuda trains on a GPU; default cpu")
     add("--threads", type=_count, help="default: all cores")
     add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")

@@ -18,6 +18,7 @@ from fastlstm.datasets import SequencePairs, dates, hold_out, read_dates
 from fastlstm.datasets.dates import START, WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
 from fastlstm.models import Seq2seq
+from fastlstm.ops.device import Device
 
 TASK = "dates"
 MAPS = 6
@@ -37,6 +38,7 @@ class Options:
     reversed: bool = True
     bidirectional: bool = False
     seed: int = 0
+    device: Device = "cpu"
 
 
 def train(args: argparse.Namespace) -> int:
@@ -89,6 +91,7 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
             CSVLogger(folder / run_folder.HISTORY),
             *shown,
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

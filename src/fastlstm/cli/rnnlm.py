@@ -22,6 +22,7 @@ from fastlstm.datasets import plain_text, ptb
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT, Text, Unit
 from fastlstm.models import RNNLM
+from fastlstm.ops.device import Device
 from fastlstm.optim import SGD, Adam, Optimizer
 
 TASK = "rnnlm"
@@ -52,6 +53,7 @@ class Options:
     limit: int | None = None
     hold_out: float | None = None
     seed: int = 0
+    device: Device = "cpu"
 
 
 class Data(NamedTuple):
@@ -195,6 +197,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
             *_schedule(options),
             *_best_epoch(options, data),
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

@@ -19,6 +19,7 @@ from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
 from fastlstm.models import SequenceClassifier
+from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
@@ -47,6 +48,7 @@ class Options:
     hold_out: float | None = None
     limit: int | None = None
     seed: int = 0
+    device: Device = "cpu"
 
 
 class Part(NamedTuple):
@@ -183,6 +185,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
             # In the end the model of the epoch with the smallest validation error counts.
             EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

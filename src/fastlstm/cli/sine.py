@@ -20,6 +20,7 @@ from fastlstm.contract import FloatArray
 from fastlstm.datasets import SeriesPieces, sine
 from fastlstm.models import SequenceRegressor
 from fastlstm.models.tensor_file import write_atomically
+from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
 
 TASK = "sine"
@@ -41,6 +42,7 @@ class Options:
     epochs: int = 300
     continue_steps: int = 300
     seed: int = 0
+    device: Device = "cpu"
 
 
 def train(args: argparse.Namespace) -> int:
@@ -114,6 +116,7 @@ def _train_one(folder: Path, cell: str, options: Options, pieces: SeriesPieces, 
             LearningRateScheduler(lambda epoch, _: learning_rate(epoch, options.epochs, options.lr)),
             CSVLogger(folder / run_folder.HISTORY),
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import fastlstm
+from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
 from fastlstm.cli import run_folder
+from fastlstm.ops.device import Device
 
 if TYPE_CHECKING:
     from fastlstm.models import Model
@@ -58,9 +60,11 @@ def run(
         options = run_folder.read_options(folder, task, kind)
         if (folder / last_file).exists():
             raise ValueError(f"{folder} is finished; there is nothing to go on with")
+        check_device(options)
         prepared = prepare(options)
     else:
         options = resolve(given)
+        check_device(options)
         prepared = prepare(options)
         folder = run_folder.make_run_folder(args.out, task)
         write_config(folder, task, options, **describe(prepared))
@@ -68,6 +72,12 @@ def run(
         return train(folder, options, prepared, args.quiet)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train {task} --resume {folder}") from None
+
+
+def check_device(options: Any) -> None:
+    """Raises `BackendNotAvailable`, before anything is written, if the device of the options cannot run here."""
+    if options.device == "cuda":
+        check_can_run("cuda")
 
 
 def write_config(folder: Path, task: str, options: Any, **entries: Any) -> None:
@@ -82,9 +92,19 @@ class Learned(NamedTuple):
 
 
 def learn(
-    model: Model, *data: Any, folder: Path, quiet: bool, callbacks: Sequence[Callback], **arguments: Any
+    model: Model,
+    *data: Any,
+    device: Device,
+    folder: Path,
+    quiet: bool,
+    callbacks: Sequence[Callback],
+    **arguments: Any,
 ) -> Learned | None:
-    """``model.fit`` with a checkpoint in the folder, from which it goes on if there is one; None if the loss is NaN."""
+    """``model.fit`` on the device; None if the loss is NaN.
+
+    There is a checkpoint in the folder, from which it goes on if there was one.
+    """
+    model.to(device)
     nan_guard = TerminateOnNaN()
     since = time.perf_counter()
     history = model.fit(

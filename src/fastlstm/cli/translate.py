@@ -30,6 +30,7 @@ from fastlstm.datasets.parallel import (
 from fastlstm.datasets.text import Unit
 from fastlstm.models import Seq2seq
 from fastlstm.models.tensor_file import write_atomically
+from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop
 from fastlstm.training.bleu import bleu
 from fastlstm.training.progress import say
@@ -69,6 +70,7 @@ class Options:
     checkpoint_every: int = 5
     beam: int = 1
     seed: int = 0
+    device: Device = "cpu"
 
 
 # By characters as in Keras's lstm_seq2seq, by words as in articles on its functional interface.
@@ -232,6 +234,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
             ModelCheckpoint(folder / CHECKPOINTS / "epoch-{epoch:03d}.safetensors", period=options.checkpoint_every),
             *shown,
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

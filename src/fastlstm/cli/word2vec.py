@@ -17,6 +17,7 @@ from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.words import text8_path
 from fastlstm.models import Word2Vec
 from fastlstm.models.word_vectors import Accuracy, Agreement
+from fastlstm.ops.device import Device
 from fastlstm.optim import SGD
 
 TASK = "word2vec"
@@ -42,6 +43,7 @@ class Options:
     final_lr: float | None = None
     epochs: int = 5
     seed: int = 0
+    device: Device = "cpu"
 
 
 def train(args: argparse.Namespace) -> int:
@@ -137,6 +139,7 @@ def _train(
         callbacks=[
             CSVLogger(folder / run_folder.HISTORY),
         ],
+        device=options.device,
         folder=folder,
         quiet=quiet,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm.backends import array_module
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 
@@ -35,12 +36,13 @@ class TimeAttention(Layer):
 
         Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
         """
+        xp = array_module(hs_dec)
         weights = hs_dec @ hs_enc.swapaxes(1, 2)
         if mask is not None:
             # Not minus infinity, of which a row without any valid step would become NaN.
-            np.copyto(weights, np.finfo(weights.dtype).min / 2, where=~mask[:, None, :])
+            weights = xp.where(mask[:, None, :], weights, np.finfo(weights.dtype).min / 2)
         weights -= weights.max(axis=-1, keepdims=True)
-        np.exp(weights, out=weights)
+        xp.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
         self._hs, self._weights = (hs_enc, hs_dec), weights
         context: FloatArray = weights @ hs_enc

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
+from fastlstm.backends import array_module
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
@@ -61,7 +60,7 @@ class Affine(Layer):
         """(N, K) -> (N, D)."""
         dW, db = self.grads
         product(saved(self.x).T, dout, out=dW)
-        np.sum(dout, axis=0, out=db)
+        array_module(dout).sum(dout, axis=0, out=db)
         return product(dout, self.params[0].T)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm import ops
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer
+from fastlstm.ops.device import device_of, to_device
 
 
 class TimeDropout(Layer):
@@ -15,7 +17,8 @@ class TimeDropout(Layer):
     ----------
     dropout_ratio : float from 0 to below 1
     rng : numpy Generator, optional
-        Draws the masks; without it numpy's global generator does, as in the book.
+        Draws a seed for each forward call, from which the masks are drawn, the same ones on every device. Without it
+        numpy's global generator draws them, as in the book.
 
     Attributes
     ----------
@@ -37,10 +40,15 @@ class TimeDropout(Layer):
         if not self.train_flg:
             self.mask = None
             return xs
-        # The book's way to draw: a script that seeds numpy's global generator gets the masks it always got.
-        drawn = np.random.rand(*xs.shape) if self._rng is None else self._rng.random(xs.shape)  # noqa: NPY002
-        self.mask = (drawn > self.dropout_ratio).astype(xs.dtype)
-        self.mask *= 1.0 / (1.0 - self.dropout_ratio)
+        if self._rng is not None:
+            seed = int(self._rng.integers(0, 2**64, dtype=np.uint64))
+            self.mask = ops.dropout_mask(xs, self.dropout_ratio, seed=seed)
+        else:
+            # The book's way to draw: a script that seeds numpy's global generator gets the masks it always got.
+            drawn = np.random.rand(*xs.shape)  # noqa: NPY002
+            mask = (drawn > self.dropout_ratio).astype(xs.dtype)
+            mask *= 1.0 / (1.0 - self.dropout_ratio)
+            self.mask = to_device(mask, device_of(xs))
         return xs * self.mask
 
     def backward(self, dout: FloatArray) -> FloatArray:

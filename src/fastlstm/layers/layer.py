@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
-
-from fastlstm.contract import FloatArray
+from fastlstm.backends import array_module
+from fastlstm.contract import Array, FloatArray, Tape
+from fastlstm.ops.checks import is_array
 
 Saved = TypeVar("Saved")
 
@@ -17,14 +18,18 @@ class Layer:
     Attributes
     ----------
     params, grads : list of arrays
-        The same array objects for the layer's life. Gradients are overwritten in place by ``backward``.
+        The same array objects for the layer's life, unless it is moved to another device. Gradients are overwritten in
+        place by ``backward``.
     param_names : tuple of str
         What the parameters are called, in the order of ``params``.
     count_formula : str
         How the number of parameters comes about, gate by gate; empty where their shapes say it.
+    state_names : tuple of str
+        Attributes that one forward call leaves to the next.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
+    state_names: ClassVar[tuple[str, ...]] = ()
 
     @property
     def count_formula(self) -> str:
@@ -32,7 +37,27 @@ class Layer:
 
     def __init__(self, *params: FloatArray) -> None:
         self.params: list[FloatArray] = list(params)
-        self.grads: list[FloatArray] = [np.zeros_like(param) for param in params]
+        self.grads: list[FloatArray] = [array_module(param).zeros_like(param) for param in params]
+
+    def move(self, copy: Callable[[Array], Array]) -> None:
+        """Put the copies of all parameters, gradients and states in their places; ``Model.to`` calls it.
+
+        What the last forward call kept for ``backward`` is forgotten.
+
+        Parameters
+        ----------
+        copy : callable
+            Returns the copy of an array on another device: the same one each time, so that shared arrays stay shared.
+        """
+        for name, value in list(vars(self).items()):
+            if name in ("params", "grads"):
+                value[:] = [copy(array) for array in value]
+            elif name in self.state_names:
+                setattr(self, name, None if value is None else copy(value))
+            elif isinstance(value, Layer):
+                value.move(copy)
+            elif _holds_arrays(value):
+                setattr(self, name, [] if isinstance(value, list) else None)
 
 
 def saved(value: Saved | None) -> Saved:
@@ -40,3 +65,9 @@ def saved(value: Saved | None) -> Saved:
     if value is None:
         raise RuntimeError("backward was called before forward: nothing is kept to go back through")
     return value
+
+
+def _holds_arrays(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_holds_arrays(entry) for entry in value)
+    return is_array(value) or isinstance(value, Tape)

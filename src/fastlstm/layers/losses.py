@@ -7,9 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
+from fastlstm.ops.device import number
 
 
 def as_ids(targets: Array, ndim: int) -> IntArray:
@@ -63,10 +65,12 @@ class SigmoidWithLoss(Layer):
         """Scores x (N,), labels t (N,) 0 or 1 -> loss."""
         if x.shape != t.shape:
             raise ValueError(f"t has shape {t.shape}, expected {x.shape} = the shape of the scores")
-        e = np.exp(-np.abs(x))
-        self._dx = (np.where(x >= 0, x.dtype.type(1), e) / (1 + e) - t).astype(x.dtype, copy=False)
+        xp = array_module(x)
+        e = xp.exp(-xp.abs(x))
+        self._dx = (xp.where(x >= 0, x.dtype.type(1), e) / (1 + e) - t).astype(x.dtype, copy=False)
         self._dx /= max(x.shape[0], 1)
-        return float((np.maximum(x, 0) - x * t + np.log1p(e)).sum() / max(x.shape[0], 1))
+        loss: float = number((xp.maximum(x, 0) - x * t + xp.log1p(e)).sum() / max(x.shape[0], 1))
+        return loss
 
     def backward(self, dout: float = 1) -> FloatArray:
         """Gradient by the scores, of their shape."""
@@ -150,7 +154,9 @@ class MeanSquaredError(Layer):
             raise ValueError(f"t has shape {t.shape}, expected {y.shape} = the shape of the outputs")
         difference = y - t
         self._dy = difference * y.dtype.type(2 / max(y.size, 1))
-        return float(np.square(difference, dtype=np.float64).sum() / max(y.size, 1))
+        square = array_module(y).square(difference, dtype=np.float64)
+        loss: float = number(square.sum() / max(y.size, 1))
+        return loss
 
     def backward(self, dout: float = 1) -> FloatArray:
         """Gradient by the outputs, of their shape."""

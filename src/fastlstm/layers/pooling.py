@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from fastlstm.backends import array_module
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 
@@ -17,10 +16,11 @@ class TimeMeanPooling(Layer):
 
     def forward(self, hs: FloatArray, mask: BoolArray) -> FloatArray:
         """hs (N, T, H), mask (N, T) -> (N, H)."""
-        counts = np.maximum(mask.sum(axis=1, keepdims=True), 1)
+        xp = array_module(hs)
+        counts = xp.maximum(mask.sum(axis=1, keepdims=True), 1)
         self._weights = (mask / counts).astype(hs.dtype)
         # einsum adds in one order in one thread; a product by OpenBLAS would not for every number of threads.
-        pooled: FloatArray = np.einsum("nt,nth->nh", self._weights, hs)
+        pooled: FloatArray = xp.einsum("nt,nth->nh", self._weights, hs)
         return pooled
 
     def backward(self, dout: FloatArray) -> FloatArray:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
-
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConventionName
 from fastlstm.layers.layer import Layer
 
@@ -123,6 +122,7 @@ class TimeRNN(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, stateful: bool = False) -> None:
         super().__init__(Wx, Wh, b)
@@ -179,6 +179,7 @@ class TimeLSTM(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    state_names: ClassVar[tuple[str, ...]] = ("h", "c")
 
     def __init__(
         self,
@@ -295,7 +296,9 @@ class TimeBiLSTM(Layer):
         Where mask (N, T) is False a step carries both states over unchanged.
         """
         lstms = self.forward_lstm, self.backward_lstm
-        return np.concatenate([lstm.forward(xs, mask=mask, training=training) for lstm in lstms], axis=2)
+        both = [lstm.forward(xs, mask=mask, training=training) for lstm in lstms]
+        hs: FloatArray = array_module(xs).concatenate(both, axis=2)
+        return hs
 
     def backward(
         self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
@@ -337,6 +340,7 @@ class TimeGRU(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
 
     def __init__(
         self,
@@ -384,7 +388,10 @@ class TimeGRU(Layer):
 
 
 def _side_by_side(forwards: FloatArray | None, backwards: FloatArray | None) -> FloatArray | None:
-    return None if forwards is None or backwards is None else np.concatenate((forwards, backwards), axis=1)
+    if forwards is None or backwards is None:
+        return None
+    joined: FloatArray = array_module(forwards).concatenate((forwards, backwards), axis=1)
+    return joined
 
 
 def _store(grads: list[FloatArray], computed: list[FloatArray]) -> None:

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, SampledLoss
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
+from fastlstm.ops.device import number
 
 
 class EmbeddingDot(Layer):
@@ -33,7 +35,7 @@ class EmbeddingDot(Layer):
         """h (N, E), ids idx (N,) -> (N,)."""
         target_W = self.embed.forward(idx)
         self.cache = (h, target_W)
-        out: FloatArray = np.einsum("ne,ne->n", target_W, h)
+        out: FloatArray = array_module(h).einsum("ne,ne->n", target_W, h)
         return out
 
     def backward(self, dout: FloatArray) -> FloatArray:
@@ -194,7 +196,8 @@ class SampledClassesLoss(Layer):
         """h (N, E), targets (N,) -> the mean loss. All gradients are computed here."""
         loss, self._dh, dweights, dbiases = self.losses(h, target, self.candidates(target))
         self.row_grads = [dweights] if dbiases is None else [dweights, dbiases]
-        return float(np.add.reduce(loss)) / max(len(loss), 1)
+        mean: float = number(loss.sum()) / max(len(loss), 1)
+        return mean
 
     def input_gradient(self) -> FloatArray:
         """The gradient by h, (N, E), without a change of ``grads``."""

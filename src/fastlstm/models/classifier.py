@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.models.rows import StepsThatCount
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.device import count_true, number, to_device, to_host
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -119,6 +122,7 @@ class SequenceClassifier(Model):
         lengths : (N,) integers from 0 to T, optional
             How many ids of each row of an array count; what stands behind them is not read.
         """
+        xs = to_host(xs) if is_device_array(xs) else xs
         if not isinstance(xs, np.ndarray):
             xs = pad_sequences(xs)
         if xs.ndim != 2:
@@ -127,7 +131,7 @@ class SequenceClassifier(Model):
             raise TypeError(f"xs has dtype {xs.dtype}, expected integer ids")
         ids: IntArray = xs if xs.dtype in (np.int32, np.int64) else xs.astype(np.int64)
         if lengths is not None:
-            valid = checks.valid_steps(None, np.asarray(lengths), *ids.shape)
+            valid = checks.valid_steps(None, to_host(lengths), *ids.shape)
             assert valid is not None
             ids = np.where(valid, ids, ids.dtype.type(PADDING))
         V = self.options["vocab_size"]
@@ -138,7 +142,7 @@ class SequenceClassifier(Model):
 
     def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
         """Sequences xs (N, T), padded with -1, and their classes ts (N,); ts may be one-hot (N, C)."""
-        xs, ts = self.check_sequences(xs, lengths), np.asarray(ts)
+        xs, ts = self.check_sequences(xs, lengths), to_host(ts)
         C = self.options["num_classes"]
         if ts.ndim == 2 and ts.shape[1] == C:
             ts = ts.argmax(axis=-1)
@@ -159,8 +163,8 @@ class SequenceClassifier(Model):
 
     def forward(self, xs: IntArray, ts: Array, *, lengths: IntArray | None = None, training: bool = True) -> float:
         """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
-        if lengths is not None or not isinstance(xs, np.ndarray):
-            xs = self.check_sequences(xs, lengths)
+        if lengths is not None or not checks.is_array(xs):
+            xs = to_device(self.check_sequences(xs, lengths), self.device)
         targets: IntArray = ts.argmax(axis=-1) if ts.ndim == 2 else ts
         features = self._features_of(xs, training=training)
         self._targets = targets
@@ -173,16 +177,21 @@ class SequenceClassifier(Model):
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, H)."""
         mask: BoolArray = xs >= 0
-        T = longest(mask)
-        mask = np.ascontiguousarray(mask[:, :T])
+        some_masked = True
+        if not is_device_array(xs):  # on a GPU nobody looks at them here; `Rows` has cut them
+            T = longest(mask)
+            xs, mask = xs[:, :T], np.ascontiguousarray(mask[:, :T])
+            some_masked = not mask.all()
         # Where the mask is False the LSTM reads nothing, so any id will do.
-        hs = self._lstm.forward(
-            self._embedding.forward(np.maximum(xs[:, :T], 0)), mask=None if mask.all() else mask, training=training
-        )
+        ids = array_module(xs).maximum(xs, 0)
+        hs = self._lstm.forward(self._embedding.forward(ids), mask=mask if some_masked else None, training=training)
         assert self._lstm.h is not None
         pooled = self._lstm.h if self._pooling is None else self._pooling.forward(hs, mask)
         self._dropout.train_flg = training and self._dropout.dropout_ratio > 0
         return self._dropout.forward(pooled)
+
+    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:  # noqa: ARG002
+        return row_lengths(xs), None
 
     def _backward(self) -> None:
         dpooled = self._dropout.backward(self._output.backward())
@@ -194,7 +203,7 @@ class SequenceClassifier(Model):
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+        return 0 if self._targets is None else count_true(self._targets != IGNORED)
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         if self._targets is None:
@@ -203,8 +212,8 @@ class SequenceClassifier(Model):
             assert self._features is not None
             self._scores = self._output.scores(self._features)
         count = self.loss_count
-        right = int((self._scores.argmax(axis=-1) == self._targets).sum())
-        values = {"accuracy": float(right), "error": float(count - right)}
+        right = count_true(self._scores.argmax(axis=-1) == self._targets)
+        values = {"accuracy": number(right), "error": number(count - right)}
         return {name: (values[name], count) for name in names}
 
     # ----------------------------------------------------------------------------------------
@@ -283,8 +292,11 @@ class SequenceClassifier(Model):
         xs, ts = self.check_batch(xs, ts, lengths)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}
-        for rows in _batches_by_length(xs, scalars.integer("batch_size", batch_size, 1)):
-            add_batch(means, self, self.forward(xs[rows], ts[rows], training=False), names)
+        batch_size = scalars.integer("batch_size", batch_size, 1)
+        rows = self.rows(xs, ts)
+        rows.reorder(_order_by_length(xs))
+        for start in range(0, len(xs), batch_size):
+            add_batch(means, self, self.forward(*rows.batch(start, start + batch_size), training=False), names)
         return {name: mean.value for name, mean in means.items()}
 
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
@@ -302,11 +314,16 @@ class SequenceClassifier(Model):
         """
         xs = self.check_sequences(xs, lengths)
         out = np.empty((len(xs), self.options["num_classes"]), self.params[0].dtype)
-        for rows in _batches_by_length(xs, scalars.integer("batch_size", batch_size, 1)):
-            scores = self._output.scores(self._features_of(xs[rows], training=False))
+        batch_size = scalars.integer("batch_size", batch_size, 1)
+        order = _order_by_length(xs)
+        for start in range(0, len(xs), batch_size):
+            rows = order[start : start + batch_size]
+            batch = xs[rows]
+            batch = to_device(batch[:, : longest(batch >= 0)], self.device)
+            scores = self._output.scores(self._features_of(batch, training=False))
             scores -= scores.max(axis=-1, keepdims=True)
-            np.exp(scores, out=scores)
-            out[rows] = scores / scores.sum(axis=-1, keepdims=True)
+            array_module(scores).exp(scores, out=scores)
+            out[rows] = to_host(scores / scores.sum(axis=-1, keepdims=True))
         return out
 
     def predict_classes(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> IntArray:
@@ -349,7 +366,6 @@ def row_lengths(xs: IntArray) -> IntArray:
     return np.where(mask.any(axis=1), ends, 0)
 
 
-def _batches_by_length(xs: IntArray, batch_size: int) -> list[IntArray]:
-    """All rows once, similar lengths together: the less padding, the faster."""
-    order = np.argsort(row_lengths(xs), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def _order_by_length(xs: IntArray) -> IntArray:
+    """All rows, similar lengths together: the less padding in a batch, the faster."""
+    return np.argsort(row_lengths(xs), kind="stable")

@@ -6,14 +6,17 @@ import abc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from fastlstm.backends import check_can_run, is_device_array
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
+from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.ops.device import Device, copier_to, device_of, read, to_device
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -37,7 +40,8 @@ class Model(abc.ABC):
     ----------
     layers : dict of name to layer, in the order of the data
     params, grads : list of arrays
-        Every parameter once, also where layers share it; the same array objects for the model's life.
+        Every parameter once, also where layers share it; the same array objects for the model's life, unless ``to``
+        moves the model: then both lists, and those of the layers, hold new arrays from then on.
     rng : numpy Generator
         The source of everything random in the model and its training.
     vocabulary : list of str or None
@@ -48,6 +52,8 @@ class Model(abc.ABC):
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
+    # Attributes that hold arrays of the last forward call.
+    kept_names: ClassVar[tuple[str, ...]] = ("_targets", "_features", "_scores")
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
         self.options = dict(options)
@@ -259,9 +265,9 @@ class Model(abc.ABC):
         xs, ts = self.check_batch(xs, ts)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}
+        rows = self.rows(xs, ts)
         for start in range(0, len(xs), batch_size):
-            rows = slice(start, start + batch_size)
-            loss = self.forward(xs[rows], ts[rows], training=False)
+            loss = self.forward(*rows.batch(start, start + batch_size), training=False)
             add_batch(means, self, loss, names)
         return {name: mean.value for name, mean in means.items()}
 
@@ -287,24 +293,52 @@ class Model(abc.ABC):
             **{name: getattr(self, name) for name in self.vocabulary_names},
         }
 
-    def to(self, device: Literal["cpu", "cuda"]) -> Self:
-        """Move the parameters to a device, and return the model.
+    @property
+    def device(self) -> Device:
+        """Where the parameters live: "cpu" or "cuda"."""
+        return device_of(self.params[0])
+
+    def to(self, device: Device) -> Self:
+        """Move the model to a device, and return it.
+
+        ``params`` and ``grads``, of the model and of its layers, hold new arrays afterwards, for the model's life or
+        until it is moved again; arrays taken from them before are no longer the model's. Carried states move too; what
+        the last forward call kept for ``backward`` is forgotten. Nothing happens where the model is there already.
+
+        On "cuda", ``forward`` takes CuPy arrays and returns the loss as a CuPy array without axes; ``fit``,
+        ``evaluate``, ``predict`` and ``generate`` take and return numbers and arrays of the host, as ever.
 
         Raises
         ------
+        ValueError
+            There is no device of that name.
         BackendNotAvailable
-            "cuda": of the operators that models need, only the LSTM and the RNN run on a GPU in this version.
+            "cuda": no GPU answers; the message says why. Nothing changes then.
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
         if device == "cuda":
-            from fastlstm import BackendNotAvailable
-
-            raise BackendNotAvailable(
-                "models do not run on a GPU in this version: there are kernels for the LSTM and the tanh RNN only; "
-                "call fastlstm.ops.lstm_forward with CuPy arrays in a loop of your own"
-            )
+            check_can_run("cuda")
+        if device == self.device:
+            return self
+        copy = copier_to(device)
+        for layer in self.layers.values():
+            layer.move(copy)
+        for arrays in (self.params, self.grads):
+            arrays[:] = [copy(array) for array in arrays]
+        self._shared = [(copy(total), copy(part)) for total, part in self._shared]
+        for name in self.kept_names:
+            setattr(self, name, None)
         return self
+
+    def rows(self, xs: Array, ts: Array) -> Rows:
+        """Checked data where the model lives, for batches."""
+        device = self.device
+        return Rows(xs, ts, device, ALL_STEPS if device == "cpu" else self.steps_that_count(xs, ts))
+
+    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:  # noqa: ARG002, all do
+        """How many steps of each row count, of checked data: others are left out of batches on a GPU."""
+        return ALL_STEPS
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -351,7 +385,7 @@ class Model(abc.ABC):
                     f"expected {param.shape} and {param.dtype}"
                 )
         for name, param in params.items():
-            param[...] = tensors[name]
+            param[...] = to_device(tensors[name], self.device)
 
 
 def _counted(layer: Layer) -> str:
@@ -361,21 +395,40 @@ def _counted(layer: Layer) -> str:
 
 
 class RunningMean:
-    """A mean that grows batch by batch."""
+    """A mean that grows batch by batch.
 
-    __slots__ = ("count", "total")
+    What is added may be on a GPU: it is summed there, and the host waits for it when it reads ``total``, ``count`` or
+    ``value``.
+    """
+
+    __slots__ = ("_count", "_total")
 
     def __init__(self, total: float = 0.0, count: int = 0) -> None:
-        self.total = total
-        self.count = count
+        self._total: Any = total
+        self._count: Any = count
 
-    def add(self, total: float, count: int) -> None:
-        self.total += total
-        self.count += count
+    def copy(self) -> Self:
+        """The mean so far."""
+        return type(self)(self._total, self._count)
+
+    def add(self, total: Any, count: Any) -> None:
+        if is_device_array(total):
+            total = total.astype(np.float64)
+        self._total = self._total + total
+        self._count = self._count + count
+
+    @property
+    def total(self) -> float:
+        return read(self._total)
+
+    @property
+    def count(self) -> int:
+        return int(read(self._count))
 
     @property
     def value(self) -> float:
-        return self.total / self.count if self.count else 0.0
+        count = self.count
+        return self.total / count if count else 0.0
 
 
 def add_batch(means: Mapping[str, RunningMean], model: Model, loss: float, names: Sequence[str]) -> None:

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm.backends import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.model import Model
 from fastlstm.ops import scalars
+from fastlstm.ops.device import number, to_device, to_host
 
 CELLS = ("lstm", "rnn")
 
@@ -34,6 +36,7 @@ class SequenceRegressor(Model):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "mae")
+    kept_names: ClassVar[tuple[str, ...]] = ("_outputs", "_targets")
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class SequenceRegressor(Model):
         return xs, ts
 
     def _numbers(self, name: str, values: Any, axes: Sequence[str], width: int) -> FloatArray:
-        array = np.asarray(values)
+        array = to_host(values)
         if array.ndim != len(axes) + 1 or array.shape[-1] != width:
             hint = f". One number each is {name}[..., None]" if width == 1 and array.ndim == len(axes) else ""
             raise ValueError(f"{name} has shape {array.shape}, expected ({', '.join((*axes, str(width)))}){hint}")
@@ -111,7 +114,8 @@ class SequenceRegressor(Model):
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         if self._outputs is None or self._targets is None:
             raise RuntimeError("batch_metrics was called before forward")
-        total = float(np.abs(self._outputs - self._targets).sum(dtype=np.float64))
+        difference = array_module(self._outputs).abs(self._outputs - self._targets)
+        total = number(difference.sum(dtype=np.float64))
         return dict.fromkeys(names, (total, self._targets.size))
 
     def predict(self, xs: Any, *, batch_size: int = 512) -> FloatArray:
@@ -120,7 +124,7 @@ class SequenceRegressor(Model):
         out = np.empty((len(xs), self.options["output_size"]), xs.dtype)
         for start in range(0, len(xs), batch_size):
             rows = slice(start, start + batch_size)
-            out[rows] = self._outputs_of(xs[rows], training=False)
+            out[rows] = to_host(self._outputs_of(to_device(xs[rows], self.device), training=False))
         return out
 
     def generate(self, start: Any, length: int) -> FloatArray:
@@ -141,13 +145,15 @@ class SequenceRegressor(Model):
         D, K = self.options["input_size"], self.options["output_size"]
         if D != K:
             raise ValueError(f"outputs of width {K} cannot be inputs of width {D}")
-        one = np.ndim(start) == 2
-        begin = self.check_series(np.asarray(start)[None] if one else start)
+        start = to_host(start)
+        one = start.ndim == 2
+        begin = to_device(self.check_series(start[None] if one else start), self.device)
+        xp = array_module(begin)
         N, S, _ = begin.shape
         if S == 0:
             raise ValueError("start is empty, expected at least one value to go on from")
-        series = np.empty((N, S + scalars.integer("length", length, 0), D), begin.dtype)
+        series = xp.empty((N, S + scalars.integer("length", length, 0), D), begin.dtype)
         series[:, :S] = begin
         for end in range(S, series.shape[1]):
-            series[:, end] = self._outputs_of(np.ascontiguousarray(series[:, end - S : end]), training=False)
-        return series[0, S:] if one else series[:, S:]
+            series[:, end] = self._outputs_of(xp.ascontiguousarray(series[:, end - S : end]), training=False)
+        return to_host(series[0, S:] if one else series[:, S:])

@@ -8,7 +8,7 @@ language models" (tied weights). Layers and initial weights as in chapters 5 and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, RunningMean, add_batch
 from fastlstm.ops import scalars
+from fastlstm.ops.device import count_true, number, to_device, to_host
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -66,6 +68,12 @@ class TiedOutput(Layer):
         dW, db = self._affine.grads
         self.params = [W, b]
         self.grads = [dW.T, db]
+
+    def move(self, copy: Callable[[Array], Array]) -> None:
+        super().move(copy)
+        # It has views, of which no copies are made.
+        (W, b), (dW, db) = self.params, self.grads
+        self._affine.params[:], self._affine.grads[:] = [W.T, b], [dW.T, db]
 
     def scores(self, hs: FloatArray) -> FloatArray:
         """Hidden states (..., E) -> scores (..., V), without a loss."""
@@ -216,7 +224,7 @@ class RNNLM(Model):
 
     def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
         """Ids xs (N, T) and the ids that follow, ts (N, T), of any array-likes; ts may be one-hot (N, T, V)."""
-        ts = np.asarray(ts)
+        ts = to_host(ts)
         if ts.ndim == 3:
             ts = ts.argmax(axis=-1)
         xs, ts = _as_ids("xs", xs, 2), _as_ids("ts", ts, 2)
@@ -259,7 +267,7 @@ class RNNLM(Model):
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+        return 0 if self._targets is None else count_true(self._targets != IGNORED)
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         """As for all models; of "perplexity", the sum of the losses, for `PerplexityMean`."""
@@ -274,7 +282,7 @@ class RNNLM(Model):
                 if self._scores is None:
                     assert self._features is not None
                     self._scores = self._output.scores(self._features)
-                sums[name] = (float((self._scores.argmax(axis=-1) == self._targets).sum()), count)
+                sums[name] = (number((self._scores.argmax(axis=-1) == self._targets).sum()), count)
         return sums
 
     # ----------------------------------------------------------------------------------------
@@ -378,9 +386,10 @@ class RNNLM(Model):
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = with_perplexity({name: RunningMean() for name in ("loss", *names)})
         with self._from_zero_state():
+            streams = to_device(xs, self.device), to_device(ts, self.device)
             for start in range(0, xs.shape[1], time_size):
                 steps = slice(start, start + time_size)
-                piece = np.ascontiguousarray(xs[:, steps]), np.ascontiguousarray(ts[:, steps])
+                piece = (array_module(ids).ascontiguousarray(ids[:, steps]) for ids in streams)
                 add_batch(means, self, self.forward(*piece, training=False), names)
         return {name: mean.value for name, mean in means.items()}
 
@@ -398,11 +407,12 @@ class RNNLM(Model):
             [:, t] are the probabilities of what follows ``xs[:, t]``.
         """
         with self._from_zero_state():
-            scores = self._output.scores(self._features_of(_as_ids("xs", xs, 2), training=False))
+            ids = to_device(_as_ids("xs", xs, 2), self.device)
+            scores = self._output.scores(self._features_of(ids, training=False))
         scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
+        array_module(scores).exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        return scores
+        return to_host(scores)
 
     def generate(
         self,
@@ -448,17 +458,19 @@ class RNNLM(Model):
         if not allowed:
             raise ValueError(f"skip_ids holds all {V} ids, so that nothing is left to write")
         keep = allowed if top_k is None else min(scalars.integer("top_k", top_k, 1), allowed)
-        rng = np.random.default_rng(seed)
-        out = np.empty(length, np.int64)
-        last = start[None]
+        device = self.device
+        # All at once, so that nothing has to go from the host to a GPU and back for an id.
+        drawn = to_device(np.random.default_rng(seed).random(length if temperature else 0), device)
+        out = to_device(np.empty(length, np.int64), device)
+        skip, last = to_device(skip, device), to_device(start[None], device)
         with self._from_zero_state():
             for i in range(length):
                 features = self._features_of(last, training=False)
                 scores = self._output.scores(features[:, -1])[0].astype(np.float64)
                 scores[skip] = -np.inf
-                out[i] = _draw(scores, keep, temperature, rng)
+                out[i : i + 1] = _choose(scores, keep, temperature, drawn[i : i + 1])
                 last = out[None, i : i + 1]
-        return out
+        return to_host(out)
 
     def check_corpus(self, name: str, corpus: Any) -> IntArray:
         """A text as ids (L,); raises if it cannot be learned from."""
@@ -504,19 +516,28 @@ def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> Time
     return TimeRNN(*weights.rnn(D, H), stateful=True)
 
 
-def _draw(scores: FloatArray, keep: int, temperature: float, rng: np.random.Generator) -> int:
-    """One id by its score, (V,), among the ``keep`` with the highest; of equals the first."""
+def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray) -> IntArray:
+    """One id, (1,), by its score, (V,), among the ``keep`` with the highest; of equals the first.
+
+    drawn (1,) in [0, 1) is used as numpy's Generator.choice would use it.
+    """
+    xp = array_module(scores)
     if temperature == 0:
-        return int(scores.argmax())
-    best = np.argsort(-scores, kind="stable")[:keep]
+        likeliest: IntArray = scores.argmax().reshape(1)
+        return likeliest
+    best = xp.argsort(-scores, kind="stable")[:keep]
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right
-        p = np.exp((scores[best] - scores[best[0]]) / temperature)
-    return int(rng.choice(best, p=p / p.sum()))
+        p = xp.exp((scores[best] - scores[best[:1]]) / temperature)
+    p /= p.sum()
+    cumulated = p.cumsum()
+    cumulated /= cumulated[-1:]
+    chosen: IntArray = best[(cumulated <= drawn).sum().reshape(1)]
+    return chosen
 
 
 def _as_ids(name: str, ids: Any, ndim: int) -> IntArray:
     """Integer ids with ndim axes as int32 or int64, C-contiguous."""
-    ids = np.asarray(ids)
+    ids = to_host(ids)
     if ids.ndim != ndim:
         axes = "one axis, (ids,)" if ndim == 1 else "two axes, (streams, time steps)"
         raise ValueError(f"{name} has shape {ids.shape}, expected {axes}")

@@ -13,14 +13,18 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
+from fastlstm.models.rows import ALL_STEPS, StepsThatCount
 from fastlstm.ops import scalars
+from fastlstm.ops.device import count_true, number, to_device, to_host
 
 IGNORED = -1  # a target of this value does not count
+STEPS_BETWEEN_LOOKS = 16  # on a GPU, whether all rows are finished is read so often
 
 
 class Encoded(NamedTuple):
@@ -57,10 +61,13 @@ class Encoder:
     def forward(self, xs: IntArray, *, training: bool) -> Encoded:
         """Ids (N, S) -> states."""
         if self.reverse_source:
-            xs = np.ascontiguousarray(xs[:, ::-1])
+            xs = array_module(xs).ascontiguousarray(xs[:, ::-1])
         mask: BoolArray | None = None
-        if self.pad_id is not None and (padding := xs == self.pad_id).any():
-            mask = ~padding
+        if self.pad_id is not None:
+            padding = xs == self.pad_id
+            # On a GPU nobody looks whether there is any.
+            if is_device_array(xs) or padding.any():
+                mask = ~padding
         out = self.embedding.forward(xs)
         states = []
         for dropout, lstm in zip(self.dropouts, self.lstms, strict=True):
@@ -112,7 +119,8 @@ class Decoder:
         assert self._encoded is not None
         out = self.embedding.forward(ids)
         h = self._encoded.states[-1][0]
-        peek = [np.broadcast_to(h[:, None], (*ids.shape, self.H))] if self.peeky else []
+        xp = array_module(h)
+        peek = [xp.broadcast_to(h[:, None], (*ids.shape, self.H))] if self.peeky else []
         for dropout, lstm in zip(self.dropouts, self.lstms, strict=False):
             out = lstm.forward(_join([*peek, dropout.forward(out)]), training=training)
         encoded = self._encoded
@@ -129,7 +137,7 @@ class Decoder:
             dpeek, dout = dout[..., :H].sum(axis=1), dout[..., H:]
         if self.attention is not None:
             dcontext, dout = dout[..., :H], dout[..., H:]
-            dhs, dout_by_attention = self.attention.backward(np.ascontiguousarray(dcontext))
+            dhs, dout_by_attention = self.attention.backward(array_module(dcontext).ascontiguousarray(dcontext))
             dout = dout + dout_by_attention
         dstates: list[tuple[FloatArray | None, FloatArray | None]] = []
         for dropout, lstm in reversed(list(zip(self.dropouts, self.lstms, strict=False))):
@@ -337,8 +345,9 @@ class Seq2seq(Model):
         if self._decoder.attention is None:
             raise ValueError("the model has no attention; make it with attention=True")
         xs, ts = self.check_batch(xs, ts)
-        self._features_of(xs, np.maximum(ts[:, :-1], 0), training=False)
-        weights = np.stack(self.attention_weights, axis=1)
+        device = self.device
+        self._features_of(to_device(xs, device), to_device(np.maximum(ts[:, :-1], 0), device), training=False)
+        weights = np.stack([to_host(step) for step in self.attention_weights], axis=1)
         return weights[..., ::-1] if self._encoder.reverse_source else weights
 
     def graph_edges(self) -> list[Edge]:
@@ -382,25 +391,32 @@ class Seq2seq(Model):
             raise ValueError(f"ts has shape {ts.shape}, expected at least 2 steps: the start symbol and what follows")
         return xs, ts
 
+    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:
+        pad_id = self._pad_id
+        if pad_id is None:
+            return ALL_STEPS
+        return _steps_before_padding(xs, pad_id, min(1, xs.shape[1])), _steps_before_padding(ts, pad_id, 2)
+
     def _source_ids(self, xs: Any) -> IntArray:
-        return _as_ids("xs", np.asarray(xs), self.options["vocab_size"], self._pad_id)
+        return _as_ids("xs", to_host(xs), self.options["vocab_size"], self._pad_id)
 
     def _target_ids(self, ts: Any) -> IntArray:
-        return _as_ids("ts", np.asarray(ts), self.options["target_vocab_size"], IGNORED)
+        return _as_ids("ts", to_host(ts), self.options["target_vocab_size"], IGNORED)
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
         if xs.ndim == 3:
-            xs = self._source_ids(xs)
+            xs = to_device(self._source_ids(xs), self.device)
         if ts.ndim == 3:
-            ts = self._target_ids(ts)
-        if self._pad_id is not None:
-            # Steps that are padding in every row of the batch change nothing.
+            ts = to_device(self._target_ids(ts), self.device)
+        if self._pad_id is not None and not is_device_array(xs):
+            # Steps that are padding in every row of the batch change nothing. On a GPU, nobody looks at them here.
             xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)
-        targets = np.ascontiguousarray(ts[:, 1:])
+        xp = array_module(ts)
+        targets = xp.ascontiguousarray(ts[:, 1:])
         if self._pad_id is not None:
-            targets = np.where(targets == self._pad_id, IGNORED, targets)
-        previous = np.maximum(ts[:, :-1], 0)  # after a target that does not count, what is read does not matter
+            targets = xp.where(targets == self._pad_id, targets.dtype.type(IGNORED), targets)
+        previous = xp.maximum(ts[:, :-1], 0)  # after a target that does not count, what is read does not matter
         features = self._features_of(xs, previous, training=training)
         self._targets = targets
         if training:
@@ -424,7 +440,7 @@ class Seq2seq(Model):
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else int(np.count_nonzero(self._targets != IGNORED))
+        return 0 if self._targets is None else count_true(self._targets != IGNORED)
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         if self._targets is None:
@@ -437,8 +453,8 @@ class Seq2seq(Model):
         # Greedy decoding writes the right row exactly if every step is right when all steps before are.
         answers = counts.any(axis=1)
         values = {
-            "accuracy": (float(((right | ~counts).all(axis=1) & answers).sum()), int(answers.sum())),
-            "token_accuracy": (float((right & counts).sum()), int(counts.sum())),
+            "accuracy": (number(((right | ~counts).all(axis=1) & answers).sum()), count_true(answers)),
+            "token_accuracy": (number((right & counts).sum()), count_true(counts)),
         }
         return {name: values[name] for name in names}
 
@@ -460,9 +476,9 @@ class Seq2seq(Model):
         xs, ts = self._source_ids(xs), np.maximum(self._target_ids(ts), 0)
         parts = []
         for start in range(0, len(xs), batch_size):
-            rows = slice(start, start + batch_size)
-            scores = self._output.scores(self._features_of(xs[rows], ts[rows], training=False))
-            parts.append(np.exp(_log_softmax(scores)))
+            batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
+            scores = self._output.scores(self._features_of(*batch, training=False))
+            parts.append(to_host(array_module(scores).exp(_log_softmax(scores))))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
     def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:
@@ -485,7 +501,7 @@ class Seq2seq(Model):
         (N, max_len) int64
             Without the start symbol.
         """
-        xs = np.asarray(xs)
+        xs = to_host(xs)
         if xs.ndim < 2:
             raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
         xs = self._source_ids(xs)
@@ -498,62 +514,74 @@ class Seq2seq(Model):
             if value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         self._set_dropout(False)
-        encoded = self._encoder.forward(xs, training=False)
+        encoded = self._encoder.forward(to_device(xs, self.device), training=False)
         if beam > 1:
-            return self._beam_search(encoded, start_id, max_len, beam, end_id)
+            return to_host(self._beam_search(encoded, start_id, max_len, beam, end_id))
         self._decoder.start(encoded)
-        last = np.full((len(xs), 1), start_id, np.int64)
-        ended = np.zeros((len(xs), 1), bool)
-        out = np.full((len(xs), max_len), 0 if end_id is None else end_id, np.int64)
+        xp = array_module(encoded.hs)
+        last = xp.full((len(xs), 1), start_id, np.int64)
+        ended = xp.zeros((len(xs), 1), bool)
+        out = xp.full((len(xs), max_len), 0 if end_id is None else end_id, np.int64)
         for t in range(max_len):
             last = self._next_scores(last).argmax(axis=-1)[:, None]
             if end_id is not None:
-                last[ended] = end_id
+                last = xp.where(ended, end_id, last)
                 ended |= last == end_id
             out[:, t] = last[:, 0]
-            if ended.all():
+            if end_id is not None and _all_known_to_have(ended, t):
                 break
-        return out
+        return to_host(out)
 
     def _next_scores(self, last: IntArray) -> FloatArray:
         """Ids (N, 1) written last -> scores (N, V) of the next."""
         return self._output.scores(self._decoder.forward(last, training=False))[:, 0]
 
     def _beam_search(self, encoded: Encoded, start_id: int, max_len: int, beam: int, end_id: int | None) -> IntArray:
+        xp = array_module(encoded.hs)
         N, V = len(encoded.hs), self.options["target_vocab_size"]
-        copies = np.repeat(np.arange(N), beam)
+        copies = xp.repeat(xp.arange(N), beam)
         states = [(h[copies], None if c is None else c[copies]) for h, c in encoded.states]
         mask = None if encoded.mask is None else encoded.mask[copies]
         self._decoder.start(Encoded(encoded.hs[copies], states, mask))
         # All candidates of a row start equal: only the first may go on, or the beam would hold one row many times.
-        total = np.full((N, beam), -np.inf)
+        total = xp.full((N, beam), -np.inf)
         total[:, 0] = 0.0
-        written = np.full((N, beam, max_len), 0 if end_id is None else end_id, np.int64)
-        ended = np.zeros((N, beam), bool)
-        last = np.full((N * beam, 1), start_id, np.int64)
+        written = xp.full((N, beam, max_len), 0 if end_id is None else end_id, np.int64)
+        ended = xp.zeros((N, beam), bool)
+        only_the_end = xp.full(V, -np.inf)
+        if end_id is not None:
+            only_the_end[end_id] = 0.0
+        last = xp.full((N * beam, 1), start_id, np.int64)
         for t in range(max_len):
             log_p = _log_softmax(self._next_scores(last)).reshape(N, beam, V).astype(np.float64)
             if end_id is not None:
-                log_p[ended] = -np.inf
-                log_p[ended, end_id] = 0.0
+                log_p = xp.where(ended[:, :, None], only_the_end, log_p)
             candidates = (total[:, :, None] + log_p).reshape(N, beam * V)
-            best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam]
-            total = np.take_along_axis(candidates, best, axis=1)
-            parents, ids = np.divmod(best, V)
-            written = np.take_along_axis(written, parents[:, :, None], axis=1)
+            best = xp.argsort(-candidates, axis=1, kind="stable")[:, :beam]
+            total = xp.take_along_axis(candidates, best, axis=1)
+            parents, ids = best // V, best % V
+            written = xp.take_along_axis(written, parents[:, :, None], axis=1)
             written[:, :, t] = ids
             if end_id is not None:
-                ended = np.take_along_axis(ended, parents, axis=1) | (ids == end_id)
-                if ended.all():
+                ended = xp.take_along_axis(ended, parents, axis=1) | (ids == end_id)
+                if _all_known_to_have(ended, t):
                     break
-            self._decoder.pick_rows((np.arange(N)[:, None] * beam + parents).ravel())
+            self._decoder.pick_rows((xp.arange(N)[:, None] * beam + parents).ravel())
             last = ids.reshape(N * beam, 1)
-        return written[:, 0]
+        best_row: IntArray = written[:, 0]
+        return best_row
+
+
+def _all_known_to_have(ended: BoolArray, step: int) -> bool:
+    """Whether all rows have ended; on a GPU, which has to be waited for, it is found out only now and then."""
+    if is_device_array(ended) and (step + 1) % STEPS_BETWEEN_LOOKS:
+        return False
+    return bool(to_host(ended).all())
 
 
 def _join(parts: Sequence[FloatArray]) -> FloatArray:
     """Side by side along the last axis."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
 
 
 def _as_ids(name: str, ids: Array, V: int, zeros: int | None) -> IntArray:
@@ -582,6 +610,13 @@ def _from_one_hot(name: str, rows: Array, V: int, zeros: int | None) -> IntArray
     return ids
 
 
+def _steps_before_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray:
+    """Of ids (N, T): the steps up to each row's last that is no padding and counts, (N,)."""
+    counts = (ids != pad_id) & (ids != IGNORED)
+    ends = np.where(counts.any(axis=1), ids.shape[1] - counts[:, ::-1].argmax(axis=1), 0)
+    return np.maximum(ends, at_least)
+
+
 def _without_last_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray:
     """Ids (N, T) without the last steps if they are padding, or do not count, in all rows."""
     used = np.flatnonzero(((ids != pad_id) & (ids != IGNORED)).any(axis=0))
@@ -591,5 +626,6 @@ def _without_last_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray
 
 def _log_softmax(scores: FloatArray) -> FloatArray:
     shifted: FloatArray = scores - scores.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    xp = array_module(scores)
+    shifted -= xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted

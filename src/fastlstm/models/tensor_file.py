@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.contract import Array
+from fastlstm.ops.device import to_host
 
 _KEY = "fastlstm"
 _BESIDE = ".tmp"  # how the names of files end that are not yet in their place
@@ -22,11 +23,14 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
     ----------
     path : path
     tensors : mapping of name to C-contiguous array
+        Those on a GPU are copied to the host.
     description : anything JSON can hold
     """
     from safetensors.numpy import save
 
-    write_atomically(path, save(dict(tensors), metadata={_KEY: json.dumps(description)}))
+    write_atomically(
+        path, save({name: to_host(array) for name, array in tensors.items()}, metadata={_KEY: json.dumps(description)})
+    )
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.layers import (
     Embedding,
@@ -27,6 +28,7 @@ from fastlstm.models.model import Model, RunningMean
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
+from fastlstm.ops.device import to_device, to_host
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -71,6 +73,7 @@ class Word2Vec(Model):
     """
 
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "word_counts")
+    kept_names: ClassVar[tuple[str, ...]] = ("_words",)
 
     def __init__(
         self,
@@ -168,7 +171,7 @@ class Word2Vec(Model):
         return ids
 
     def _check_ids(self, name: str, ids: Any, low: int) -> IntArray:
-        ids = np.asarray(ids)
+        ids = to_host(ids)
         if ids.ndim != 1:
             raise ValueError(f"{name} has shape {ids.shape}, expected one axis, (ids,)")
         if ids.dtype.kind not in "iu":
@@ -332,9 +335,9 @@ class Word2Vec(Model):
         mean = RunningMean()
         before, self._output.rng = self._output.rng, np.random.default_rng(seed)
         try:
+            pairs = self.rows(xs, ts)
             for start in range(0, len(xs), batch_size):
-                rows = slice(start, start + batch_size)
-                mean.add(self.forward(xs[rows], ts[rows]) * self._count, self._count)
+                mean.add(self.forward(*pairs.batch(start, start + batch_size)) * self._count, self._count)
         finally:
             self._output.rng = before
         return {"loss": mean.value}
@@ -351,20 +354,22 @@ class Word2Vec(Model):
         (B, V) array
             The softmax over the whole vocabulary.
         """
-        h = self._embedding.forward(self._check_ids("xs", xs, 0))
+        h = self._embedding.forward(to_device(self._check_ids("xs", xs, 0), self.device))
         weights, *biases = self._output.params
         scores: FloatArray = h @ weights.T
         for b in biases:
             scores += b
         scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
+        array_module(scores).exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        return scores
+        return to_host(scores)
 
     @property
     def words(self) -> WordVectors:
         """The vocabulary with its vectors; without a vocabulary the words are called "0", "1" ..."""
         vocabulary = self.vocabulary or [str(i) for i in range(self.options["vocab_size"])]
+        if self.device != "cpu":  # copied, so that they would grow old
+            return WordVectors(vocabulary, to_host(self.vectors))
         if self._words is None or self._words.vocabulary != vocabulary:
             self._words = WordVectors(vocabulary, self.vectors)
         return self._words

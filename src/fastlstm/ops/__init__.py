@@ -1,6 +1,7 @@
 """Pure functions of arrays: the kernels to drop into a training loop of one's own."""
 
 from fastlstm.ops.dense import matrix_product
+from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gru import gru_backward, gru_forward
 from fastlstm.ops.losses import linear_cross_entropy, softmax_cross_entropy
@@ -38,6 +39,7 @@ __all__ = [
     "adamw_update",
     "clip_grad_norm",
     "clip_scale",
+    "dropout_mask",
     "embedding_backward",
     "embedding_backward_rows",
     "embedding_forward",

@@ -11,12 +11,13 @@ when there is an error.
 from __future__ import annotations
 
 import itertools
-from typing import Any, TypeGuard
+import sys
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import is_device_array
+from fastlstm.backends import array_module, check_can_run, is_device_array, load_family
 from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -145,7 +146,7 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         # On a GPU nobody looks at values, which would wait for the device: lengths count as if cut off at 0 and T.
         if N and isinstance(lengths, ndarray) and (lengths.min() < 0 or lengths.max() > T):
             raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
-        steps = np.arange(T) if isinstance(lengths, ndarray) else _module_of(lengths).arange(T)
+        steps = array_module(lengths).arange(T)
         before_end: BoolArray = steps[None, :] < lengths[:, None]
         return before_end
     require_array("mask", mask)
@@ -160,27 +161,18 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
     return _contiguous(mask)
 
 
-def _module_of(array: Any) -> Any:
-    """numpy or cupy, whichever made the array."""
-    if isinstance(array, ndarray):
-        return np
-    import cupy
-
-    return cupy
-
-
 def on_host(array: Array) -> Array:
     """The same values as a numpy array; from a GPU, that waits."""
     if isinstance(array, ndarray):
         return array
-    copied: Array = _module_of(array).asnumpy(array)
+    copied: Array = array_module(array).asnumpy(array)
     return copied
 
 
 def on_device_of(array: Array, like: Array) -> Array:
     """A numpy array, copied to the GPU that ``like`` lives on."""
-    with _module_of(like).cuda.Device(gpu_of("array", like)):
-        copied: Array = _module_of(like).asarray(array)
+    with array_module(like).cuda.Device(gpu_of("array", like)):
+        copied: Array = array_module(like).asarray(array)
     return copied
 
 
@@ -240,14 +232,59 @@ def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
                 f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)"
             )
         flat = _contiguous(ids).reshape(-1)
-    # On a GPU nobody looks at values, which would wait for the device.
-    if flat.size and isinstance(flat, ndarray):
-        low, high = smallest(flat), largest(flat)
-        if low < 0 or (upper is not None and high >= upper):
-            wrong = low if low < 0 else high
-            limit = "expected ids from 0" + ("" if upper is None else f" to {upper - 1} ({bound.format(upper)})")
-            raise IndexError(f"{name} holds {wrong}, {limit}; negative ids do not count from the end")
+    if flat.size == 0:
+        return flat
+    if not isinstance(flat, ndarray):
+        return device_ids(flat, IdBounds(name, upper, bound))
+    low, high = smallest(flat), largest(flat)
+    if low < 0 or (upper is not None and high >= upper):
+        raise IdBounds(name, upper, bound).error(low if low < 0 else high)
     return flat
+
+
+class IdBounds(NamedTuple):
+    """Which ids of an argument are right: from 0 to upper - 1, or ``ignored`` if there is such an id.
+
+    ``bound`` says in the error where upper, its {}, comes from.
+    """
+
+    name: str
+    upper: int | None
+    bound: str
+    ignored: int | None = None
+
+    def error(self, value: int) -> IndexError:
+        if self.ignored is not None:
+            assert self.upper is not None
+            return IndexError(
+                f"{self.name} holds {value}, expected 0 to {self.upper - 1} ({self.bound.format(self.upper)}) or "
+                f"ignore_index = {self.ignored}"
+            )
+        limit = "" if self.upper is None else f" to {self.upper - 1} ({self.bound.format(self.upper)})"
+        return IndexError(
+            f"{self.name} holds {value}, expected ids from 0{limit}; negative ids do not count from the end"
+        )
+
+
+def device_ids(ids: IntArray, bounds: IdBounds) -> IntArray:
+    """A copy of ids (M,) on a GPU, in which those out of bounds are 0.
+
+    Nobody waits for the check: `raise_if_ids_were_wrong` says later what it found.
+    """
+    check_can_run("cuda")
+    raise_if_ids_were_wrong()
+    checked: IntArray = load_family("cuda", "ids").check(ids, upper=bounds.upper, ignored=bounds.ignored, source=bounds)
+    return checked
+
+
+def raise_if_ids_were_wrong() -> None:
+    """Raise the error of an earlier call whose ids on a GPU were out of bounds, if that has been found out by now.
+
+    Called wherever arrays on a GPU come in, and after everything that waits for the device.
+    """
+    module = sys.modules.get("fastlstm.backends.cuda.ids")
+    if module is not None:
+        module.raise_fault()
 
 
 def smallest(values: Array) -> Any:
@@ -288,6 +325,7 @@ def same_device(names: str, *arrays: Any) -> None:
             here, there = ("on a GPU", "on the host") if on_device else ("on the host", "on a GPU")
             raise TypeError(f"{first} is {here} but {name} is {there}; all arrays of one call live in one place")
     if on_device:
+        raise_if_ids_were_wrong()
         device = gpu_of(first, arrays[0])
         for name, array in zip(others, arrays[1:], strict=True):
             if array is not None and gpu_of(name, array) != device:

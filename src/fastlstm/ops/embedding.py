@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from fastlstm.backends import family_for
+from fastlstm.backends import array_module, family_for
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.ops import checks, scalars
 
@@ -171,7 +169,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     flat = checks.int_ids("ids", ids, V, "target has V = {} rows")
     if rows.size == 0:
         return
-    if np.may_share_memory(target, rows):
+    if array_module(target).may_share_memory(target, rows):
         rows = rows.copy()
     family_for(target, "embedding").scatter_add(target.reshape(V, E), flat, rows.reshape(flat.size, E))
 
@@ -194,7 +192,7 @@ def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> Floa
     checks.require_writeable("out", out)
     checks.float_array("out", out, out.ndim, dout.dtype)
     checks.expect_shape("out", out, shape, "= (V, E)", "V is num_embeddings, E the last axis of dout")
-    if np.may_share_memory(out, dout):  # exact here: both are contiguous
+    if array_module(out).may_share_memory(out, dout):  # exact here: both are contiguous
         raise ValueError("out overlaps dout, which is read while out is written; pass an array of its own")
     buffer: FloatArray = out
     return buffer

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
-
-from fastlstm.backends import family_for
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
 from fastlstm.ops import checks, scalars
 
@@ -126,15 +124,14 @@ def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: 
             f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
         )
     flat = targets.ravel()
-    # On a GPU nobody looks at values, which would wait for the device.
-    if flat.size and isinstance(flat, np.ndarray):
+    if flat.size:
+        bounds = checks.IdBounds("targets", V, "the logits have V = {} columns", ignore_index)
+        if is_device_array(flat):
+            return checks.device_ids(flat, bounds), ignore_index
         low, high = checks.smallest(flat), checks.largest(flat)
         # Below 0 there may be what is ignored. Which target is wrong is worked out only where one may be.
         if high >= V or (low < 0 and not low == -1 == ignore_index):
             wrong = flat[((flat < 0) | (flat >= V)) & (flat != ignore_index)]
             if wrong.size:
-                raise IndexError(
-                    f"targets holds {int(wrong[0])}, expected 0 to {V - 1} (the logits have V = {V} columns) "
-                    f"or ignore_index = {ignore_index}"
-                )
+                raise bounds.error(int(wrong[0]))
     return flat, ignore_index

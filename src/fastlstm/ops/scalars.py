@@ -57,3 +57,11 @@ def positive(name: str, value: Any) -> float:
     if not number > 0:
         raise ValueError(f"{name} is {number}, expected a positive number")
     return number
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed of the counter-based generator, from 0 to 2^64 - 1."""
+    number = integer(name, value, 0)
+    if number >= 2**64:
+        raise ValueError(f"{name} is {number}, expected less than 2^64")
+    return number

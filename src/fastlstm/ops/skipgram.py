@@ -52,7 +52,9 @@ def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
         raise IndexError(
             f"ids holds {checks.largest(text)}, expected at most {len(keep) - 1} (keep has V = {len(keep)})"
         )
-    kept: IntArray = family_for(text, "skipgram").subsample(text, keep.astype(np.float64, copy=False), seed=_seed(seed))
+    seed = scalars.seed("seed", seed)
+    keep = keep.astype(np.float64, copy=False)
+    kept: IntArray = family_for(text, "skipgram").subsample(text, keep, seed=seed)
     return kept
 
 
@@ -178,7 +180,7 @@ def negative_sampling_update(
         table.alias,
         num_sampled=scalars.integer("num_sampled", num_sampled, 1),
         lr=scalars.finite("lr", lr),
-        seed=_seed(seed),
+        seed=scalars.seed("seed", seed),
     )
     return total / len(centers) if len(centers) else 0.0
 
@@ -200,11 +202,4 @@ def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> 
     options = {"window": scalars.integer("window", window, 1), "start": scalars.integer("start", start, 0)}
     if not options["start"] <= stop <= L:
         raise ValueError(f"start is {start} and stop {stop}, expected 0 <= start <= stop <= {L} for a text of {L} ids")
-    return text, {**options, "stop": stop, "seed": _seed(seed)}
-
-
-def _seed(seed: Any) -> int:
-    number = scalars.integer("seed", seed, 0)
-    if number >= 2**64:
-        raise ValueError(f"seed is {number}, expected less than 2^64")
-    return number
+    return text, {**options, "stop": stop, "seed": scalars.seed("seed", seed)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlstm.contract import FloatArray
 from fastlstm.models.tensor_file import remove_leftovers, write_atomically
+from fastlstm.ops.device import to_device
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
 from fastlstm.training.event_file import EventWriter
 
@@ -24,6 +25,9 @@ Logs = Mapping[str, float]
 
 class Callback:
     """Base of all callbacks: override what is needed.
+
+    Of a model on a GPU, ``logs`` of ``on_train_batch_end`` are read when they are asked for, so that ``logs["loss"]``
+    waits for the batch.
 
     Attributes
     ----------
@@ -79,13 +83,24 @@ class LambdaCallback(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Ends the training as soon as the loss is NaN or infinite, and says where."""
+    """Ends the training as soon as the loss is NaN or infinite, and says where.
+
+    Of a model on a GPU, it looks after every 50th batch and at the end of an epoch.
+    """
+
+    batches_between_looks = 50  # on a GPU; what is NaN once stays so in the epoch's mean
 
     def __init__(self) -> None:
         super().__init__()
         self.message: str | None = None
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
+        trainer = self.trainer
+        is_last = batch + 1 == trainer.batches
+        if self.model.device == "cpu" or is_last or (batch + 1) % self.batches_between_looks == 0:
+            self._look(batch, logs)
+
+    def _look(self, batch: int, logs: Logs) -> None:
         if not math.isfinite(logs["loss"]):
             self.message = (
                 f"the loss became {logs['loss']} in epoch {self.trainer.epoch + 1}, batch {batch + 1}; training "
@@ -270,7 +285,7 @@ class EarlyStopping(_Monitor):
         if self.stopped_epoch and self.verbose:
             print(f"epoch {self.stopped_epoch + 1}: {self.monitor} was best in epoch {self.best_epoch + 1}; stopped")
         for param, best in zip(self.model.params, self.best_weights, strict=False):
-            param[...] = best
+            param[...] = to_device(best, self.model.device)
 
 
 class ReduceLROnPlateau(_Monitor):

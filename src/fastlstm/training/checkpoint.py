@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastlstm.contract import Array
 from fastlstm.models.model import RunningMean
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.ops.device import to_device
 
 if TYPE_CHECKING:
     from fastlstm.training.callbacks import Callback
@@ -71,6 +72,8 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
         raise ValueError(f"{path} was written with other callbacks; now they are {', '.join(kinds) or 'none'}")
 
     trainer.model.set_weights(_below("weights", tensors), str(path))
+    device = trainer.model.device
+    tensors = {name: to_device(array, device) for name, array in tensors.items()}
     trainer.optimizer.set_state(description["optimizer"], _below("optimizer", tensors))
     for i, (callback, saved) in enumerate(zip(callbacks, description["callbacks"], strict=True)):
         for name, value in saved["state"].items():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastlstm.contract import Array, IntArray
 from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.models.rows import Rows
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.callbacks import BackupAndRestore, Callback
@@ -79,6 +80,7 @@ class Trainer:
         if not len(xs):
             raise ValueError("there are no rows to train on")
         self.xs, self.ts = xs, ts
+        self.rows = self._placed(xs, ts)
         self.batches = -(-len(xs) // self.batch_size)
 
         self.epoch = 0
@@ -98,6 +100,10 @@ class Trainer:
     def _checked(self, xs: Array, ts: Array) -> tuple[Array, Array]:
         """The data to learn from; raises if it cannot be learned from."""
         return self.model.check_batch(xs, ts)
+
+    def _placed(self, xs: Array, ts: Array) -> Rows:
+        """The data where batches are taken from it."""
+        return self.model.rows(xs, ts)
 
     @property
     def units_per_batch(self) -> float:
@@ -139,12 +145,10 @@ class Trainer:
             for callback in self._all_callbacks:
                 callback.on_epoch_begin(self.epoch)
             self.means = {name: RunningMean() for name in ("loss", *self.metrics)}
-        order = self._order()
+        self.rows.reorder(self._order())
         while self.batch < self.batches:
             self._stop_if(interrupt)
-            start = self.batch * self.batch_size
-            rows = slice(start, start + self.batch_size) if order is None else order[start : start + self.batch_size]
-            self._run_batch(rows)
+            self._run_batch()
             if self.model.stop_training and self.batch < self.batches:
                 return
         logs = {name: mean.value for name, mean in self.means.items()}
@@ -174,21 +178,24 @@ class Trainer:
     def _draw_order(self, rng: np.random.Generator) -> IntArray | None:
         return rng.permutation(len(self.xs))
 
-    def _run_batch(self, rows: slice | IntArray) -> None:
+    def _run_batch(self) -> None:
         batch = self.batch
         for callback in self._before_batch:
             callback.on_train_batch_begin(batch)
-        self._learn(rows)
+        self._learn(batch)
         self.batch = batch + 1
         if self._after_batch:
-            logs = {name: mean.value for name, mean in self.means.items()}
+            # Of a model on a GPU they are read when somebody asks for them, and waited for.
+            logs: Mapping[str, float] = BatchLogs(self.means)
+            if self.model.device == "cpu":
+                logs = dict(logs)
             for callback in self._after_batch:
                 callback.on_train_batch_end(batch, logs)
 
-    def _learn(self, rows: slice | IntArray) -> None:
+    def _learn(self, batch: int) -> None:
         """One step of the optimiser; loss and metrics are added to ``means``."""
-        model = self.model
-        loss = model.forward(self.xs[rows], self.ts[rows])
+        model, start = self.model, batch * self.batch_size
+        loss = model.forward(*self.rows.batch(start, start + self.batch_size))
         model.backward()
         add_batch(self.means, model, loss, self.metrics)  # of the weights that made the loss
         self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
@@ -198,6 +205,22 @@ class Trainer:
             for callback in self._all_callbacks:
                 callback.on_interrupt()
             raise KeyboardInterrupt
+
+
+class BatchLogs(Mapping[str, float]):
+    """Loss and metrics of the epoch so far, each read when it is asked for."""
+
+    def __init__(self, means: Mapping[str, RunningMean]) -> None:
+        self._means = {name: mean.copy() for name, mean in means.items()}
+
+    def __getitem__(self, name: str) -> float:
+        return self._means[name].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._means)
+
+    def __len__(self) -> int:
+        return len(self._means)
 
 
 def _overriding(callbacks: Sequence[Callback], method: str) -> list[Callback]:

@@ -39,6 +39,7 @@ class ProgressBar(Callback):
     def __init__(self) -> None:
         super().__init__()
         self._bar: Any = None
+        self._read_at = 0.0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         trainer = self.trainer
@@ -54,7 +55,11 @@ class ProgressBar(Callback):
             )
         if batch == 0 or not self._bar.desc:
             self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
-        self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+        # The loss of a model on a GPU has to be waited for, so it is read no more often than it is shown.
+        now = time.perf_counter()
+        if self.model.device == "cpu" or now - self._read_at > self._bar.mininterval:
+            self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
+            self._read_at = now
         self._bar.update(trainer.units_per_batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import BackendNotAvailable
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.models.rows import Rows
 from fastlstm.models.word2vec import Word2Vec
 from fastlstm.ops import scalars
+from fastlstm.ops.device import to_device
 from fastlstm.optim import SGD
 from fastlstm.training.loop import OptimizerLike, Trainer
 
@@ -50,6 +53,11 @@ class SkipgramTrainer(Trainer):
             if negative_sampling and final_lr is None:
                 final_lr = 1e-4
         self.by_pairs = negative_sampling and max_grad is None and (optimizer == "sgd" or type(optimizer) is SGD)
+        if self.by_pairs and model.device == "cuda":
+            raise BackendNotAvailable(
+                "word2vec's rule pair by pair, negative sampling with SGD, runs on the host only: each step waits for "
+                "the one before. Call model.to('cpu'), or give another optimizer, which learns batch by batch"
+            )
         if batch_size is None:
             batch_size = 8192 if self.by_pairs else 128
         self.final_lr = None if final_lr is None else scalars.finite("final_lr", final_lr, 0)
@@ -73,6 +81,9 @@ class SkipgramTrainer(Trainer):
 
     def _checked(self, xs: IntArray, ts: IntArray) -> tuple[IntArray, IntArray]:
         return xs, ts  # one checked text
+
+    def _placed(self, xs: IntArray, ts: IntArray) -> Rows:
+        return Rows(xs, ts, "cpu")  # the text; its pairs go to the model piece by piece
 
     @property
     def units_per_batch(self) -> float:
@@ -116,16 +127,17 @@ class SkipgramTrainer(Trainer):
             own = self._pieces[number]
             window = self.model.options["window"]
             pairs = ops.skipgram_pairs(self._text, window, start=own.start, stop=own.stop, seed=self._reach_seed)
-            self._at_hand = number, pairs
+            device = self.model.device
+            self._at_hand = number, SkipgramPairs(*(to_device(words, device) for words in pairs))
         start = (batch - self._first_batches[number]) * self.batch_size
         centers, contexts = self._at_hand[1]
         return SkipgramPairs(centers[start : start + self.batch_size], contexts[start : start + self.batch_size])
 
-    def _learn(self, rows: slice | IntArray) -> None:  # noqa: ARG002, batches have their numbers
+    def _learn(self, batch: int) -> None:
         model, optimizer = self.model, self.optimizer
-        xs, ts = self._pairs(self.batch)
+        xs, ts = self._pairs(batch)
         if self.final_lr is not None:
-            done = (self.epoch + self.batch / self.batches) / self.epochs
+            done = (self.epoch + batch / self.batches) / self.epochs
             optimizer.lr = self._first_lr + (self.final_lr - self._first_lr) * done
         if self.by_pairs:
             loss = model.learn_pairs(xs, ts, optimizer.lr)

@@ -7,4 +7,4 @@ while a stream is captured.
 """
 
 # The families that stand here; the others are on the host only.
-FAMILIES = ("dense", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")
+FAMILIES = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm import ops
+from fastlstm.backends import array_module
 from fastlstm.contract import Array, FloatArray, IntArray
+from fastlstm.ops.device import device_of, to_device, to_host
 
 FLOAT32 = np.dtype(np.float32)
 _ID_DTYPES = (np.dtype(np.int64), np.dtype(np.int32))
@@ -22,17 +25,26 @@ def ids_of(ids: Any) -> IntArray:
     if getattr(ids, "dtype", None) in _ID_DTYPES:
         as_they_are: IntArray = ids
         return as_they_are
-    return np.asarray(ids).astype(np.int64)
+    converted: IntArray = array_module(ids).asarray(ids).astype(np.int64)
+    return converted
 
 
 def to_cpu(x: Any) -> Array:
     """A numpy array, of a CuPy array too."""
-    return x if isinstance(x, np.ndarray) else x.get()
+    return to_host(x)
 
 
 def to_gpu(x: Any) -> Array:
     """A CuPy array."""
-    import cupy
+    return to_device(x, "cuda")
 
-    on_device: Array = cupy.asarray(x)
-    return on_device
+
+def beside(model: Any, *arrays: Any) -> list[Array]:
+    """Arrays where a model's parameters are; as they are of a model without any."""
+    params = getattr(model, "params", None)
+    return [to_device(array, device_of(params[0])) for array in arrays] if params else list(arrays)
+
+
+def scatter_add(a: FloatArray, slices: IntArray, value: FloatArray) -> None:
+    """``numpy.scatter_add`` of CuPy before version 8: a[slices[m]] += value[m]."""
+    ops.scatter_add(a, ids_of(slices), of_dtype(value, a.dtype))

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastlstm.compat.dlfs2.arrays import to_cpu
 from fastlstm.contract import FloatArray
+from fastlstm.ops.device import device_of, to_device
 
 
 class BaseModel:
@@ -47,7 +48,7 @@ class BaseModel:
         if shapes != wanted:
             raise ValueError(f"{path} holds arrays of shapes {shapes}, {type(self).__name__} has {wanted}")
         for param, value in zip(self.params, params, strict=True):
-            param[...] = value.astype(param.dtype)
+            param[...] = to_device(value.astype(param.dtype), device_of(param))
 
 
 class _ArraysOnly(pickle.Unpickler):

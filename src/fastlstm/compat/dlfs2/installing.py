@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import optim
+from fastlstm.backends import check_can_run
 from fastlstm.compat.dlfs2 import (
     arrays,
     base_model,
@@ -220,21 +221,29 @@ class _Loader(importlib.abc.Loader):
         return None if self._own is None else self._own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        if module.__name__ == "common.np":
-            _refuse_gpu()
-        if self._own is None:
+        name, gpu = module.__name__, _on_gpu(module.__name__)
+        # The book's own GPU mode asks CuPy for a name that it has no more.
+        own = None if gpu and name == "common.np" else self._own
+        if own is None:
             self._finder.made(module)
         else:
-            self._own.exec_module(module)
-        if self._own is None or MODULES[module.__name__].ours:
-            for name, value in MODULES[module.__name__].missing.items():
-                vars(module).setdefault(name, value)
+            own.exec_module(module)
+        if own is None or MODULES[name].ours:
+            missing = MODULES[name].missing
+            for known, value in ({**missing, **_cupy()} if gpu and "np" in missing else missing).items():
+                vars(module).setdefault(known, value)
         self._finder.overlay(module)
 
 
-def _refuse_gpu() -> None:
-    if importlib.import_module("common.config").GPU:
-        raise RuntimeError(
-            "common.config.GPU is True, but this version of fastlstm has no kernels for GPUs: set it to False, or do "
-            "not install fastlstm.compat.dlfs2"
-        )
+def _on_gpu(name: str) -> bool:
+    """Whether a module is imported where ``common.config.GPU`` is True."""
+    return "np" in MODULES[name].missing and bool(importlib.import_module("common.config").GPU)
+
+
+def _cupy() -> dict[str, Any]:
+    """What the book's modules know as np."""
+    check_can_run("cuda")
+    cupy: Any = importlib.import_module("cupy")
+    if not hasattr(cupy, "scatter_add"):
+        cupy.scatter_add = arrays.scatter_add
+    return {"np": cupy, "GPU": True}

@@ -15,6 +15,7 @@ from fastlstm.compat.dlfs2.arrays import FLOAT32, ids_of, of_dtype
 from fastlstm.compat.dlfs2.functions import sigmoid, softmax
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.layer import Layer, saved
+from fastlstm.ops.device import device_of, to_device
 
 GRU = layers.GRU
 LSTM = layers.LSTM
@@ -170,7 +171,8 @@ class Dropout(Layer):
     def forward(self, x: FloatArray, train_flg: bool = True) -> FloatArray:
         if not train_flg:
             return x * (1.0 - self.dropout_ratio)
-        self.mask = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002
+        drawn = np.random.rand(*x.shape) > self.dropout_ratio  # noqa: NPY002
+        self.mask = to_device(drawn, device_of(x))
         return x * self.mask
 
     def backward(self, dout: FloatArray) -> FloatArray:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.compat.dlfs2.arrays import ids_of, of_dtype
 from fastlstm.compat.dlfs2.functions import sigmoid
 from fastlstm.compat.dlfs2.layers import Embedding
 from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.layers.layer import Layer, saved
+from fastlstm.ops.device import number, to_device, to_host
 
 
 class EmbeddingDot(Layer):
@@ -31,7 +33,7 @@ class EmbeddingDot(Layer):
         """h (B, E), ids (B,) -> (B,)."""
         rows = self.embed.forward(idx)
         self._operands = h, rows
-        products: FloatArray = np.einsum("be,be->b", rows, h)
+        products: FloatArray = array_module(h).einsum("be,be->b", rows, h)
         return products
 
     def backward(self, dout: FloatArray) -> FloatArray:
@@ -59,7 +61,7 @@ class UnigramSampler:
     """
 
     def __init__(self, corpus: Any, power: float, sample_size: int) -> None:
-        counts = np.bincount(ids_of(corpus))
+        counts = np.bincount(ids_of(to_host(corpus)))
         # As many words as the corpus has different ones: the book's rule, for ids without a gap.
         self.vocab_size = int(np.count_nonzero(counts))
         self.sample_size = sample_size
@@ -72,7 +74,14 @@ class UnigramSampler:
         self._cumulated = np.cumsum(self.word_p)
 
     def get_negative_sample(self, target: Any) -> IntArray:
-        """Targets (B,) -> (B, sample_size) int32."""
+        """Targets (B,) -> (B, sample_size) int32.
+
+        For targets on a GPU, as in the book, words may come twice, and targets too: nobody looks at them.
+        """
+        if is_device_array(target):
+            drawn = np.random.random_sample((len(target), self.sample_size))  # noqa: NPY002
+            words = self._cumulated.searchsorted(drawn * self._cumulated[-1], side="right")
+            return to_device(words.clip(0, self.vocab_size - 1).astype(np.int32), "cuda")
         target = ids_of(target)
         B, S = len(target), self.sample_size
         sample = np.empty((B, S), np.int32)
@@ -158,7 +167,8 @@ class NegativeSamplingLoss(Layer):
         (W,) = self.params
         h = of_dtype(h, W.dtype)
         target = ids_of(target)
-        ids = np.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)
+        xp = array_module(h)
+        ids = xp.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)
         rows = ops.embedding_forward(W, ids)
         scores = (rows @ h[:, :, None])[:, :, 0]
         dscores = sigmoid(scores)
@@ -166,10 +176,11 @@ class NegativeSamplingLoss(Layer):
         dscores /= len(target)
         self._saved = h, ids, rows, dscores
         # -log(sigmoid(s)) of the target and -log(1 - sigmoid(s)) of the others, without the logarithm of 0.
-        losses = np.log1p(np.exp(-np.abs(scores)))
-        losses[:, 0] += np.maximum(-scores[:, 0], 0)
-        losses[:, 1:] += np.maximum(scores[:, 1:], 0)
-        return float(losses.sum() / len(target))
+        losses = xp.log1p(xp.exp(-xp.abs(scores)))
+        losses[:, 0] += xp.maximum(-scores[:, 0], 0)
+        losses[:, 1:] += xp.maximum(scores[:, 1:], 0)
+        loss: float = number(losses.sum() / len(target))
+        return loss
 
     def backward(self, dout: float = 1) -> FloatArray:
         """dh (B, E)."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
-
-import numpy as np
+from typing import Any, cast
 
 from fastlstm import ops, optim
+from fastlstm.backends import is_device_array
 from fastlstm.contract import FloatArray
 from fastlstm.optim import Grad
 
@@ -43,9 +42,11 @@ class Nesterov(BookOptimizer, optim.Momentum):
         velocities = self._slots["v"]
         ops.momentum_update(params, grads, velocities, self.lr, momentum=self.momentum, grad_scale=scale)
         # p has v too much by now, but for its share momentum^2.
+        step: Any
         for param, grad, velocity in zip(params, cast("Sequence[FloatArray]", grads), velocities, strict=True):
             param -= (1 - self.momentum**2) * velocity
-            param -= np.float64((1 + self.momentum) * self.lr * scale).astype(param.dtype) * grad
+            step = (1 + self.momentum) * self.lr * scale
+            param -= (step.astype(param.dtype) if is_device_array(step) else param.dtype.type(step)) * grad
 
 
 class AdaGrad(BookOptimizer, optim.AdaGrad):

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastlstm import optim
+from fastlstm.backends import array_module, is_device_array
+from fastlstm.compat.dlfs2.arrays import beside
 from fastlstm.contract import Array, FloatArray, IntArray
+from fastlstm.ops.device import device_of, read, to_device
 
 
 class Trainer:
@@ -41,8 +44,9 @@ class Trainer:
         max_iters = len(x) // batch_size
         self.eval_interval = eval_interval
         log = _Log(eval_interval, max_iters)
+        x, t = beside(self.model, x, t)
         for _ in range(max_epoch):
-            order = np.random.permutation(np.arange(len(x)))  # noqa: NPY002
+            order = to_device(np.random.permutation(np.arange(len(x))), device_of(x))  # noqa: NPY002
             x, t = x[order], t[order]
             for iters in range(max_iters):
                 rows = slice(iters * batch_size, (iters + 1) * batch_size)
@@ -77,8 +81,9 @@ class RnnlmTrainer:
 
     def get_batch(self, x: Array, t: Array, batch_size: int, time_size: int) -> tuple[IntArray, IntArray]:
         """The next ``time_size`` ids of every stream: (batch_size, time_size) int32."""
-        starts = np.arange(batch_size) * (len(x) // batch_size)
-        places = (starts[:, None] + np.arange(self.time_idx, self.time_idx + time_size)) % len(x)
+        xp = array_module(x)
+        starts = xp.arange(batch_size) * (len(x) // batch_size)
+        places = (starts[:, None] + xp.arange(self.time_idx, self.time_idx + time_size)) % len(x)
         self.time_idx += time_size
         return x[places].astype(np.int32), t[places].astype(np.int32)
 
@@ -94,6 +99,7 @@ class RnnlmTrainer:
     ) -> None:
         """Train, and print a line every ``eval_interval`` iterations; None prints nothing."""
         max_iters = len(xs) // (batch_size * time_size)
+        xs, ts = beside(self.model, xs, ts)
         self.time_idx = 0
         self.ppl_list = []
         self.eval_interval = eval_interval
@@ -123,7 +129,7 @@ class _Log:
         self._total, self._count = 0.0, 0
 
     def add(self, loss: float) -> None:
-        self._total += loss
+        self._total = self._total + loss  # on a GPU, if it is there
         self._count += 1
 
     def is_due(self, iters: int) -> bool:
@@ -131,7 +137,7 @@ class _Log:
 
     def mean(self) -> float:
         """Of the losses since the call before."""
-        mean = float(self._total / self._count)
+        mean = read(self._total) / self._count
         self._total, self._count = 0.0, 0
         return mean
 
@@ -183,7 +189,9 @@ def _place(param: FloatArray) -> tuple[Any, ...]:
     """Where an array lies in memory; equal for a matrix and its transposed view."""
     if param.ndim == 2 and not param.flags.c_contiguous:
         param = param.T
-    return param.__array_interface__["data"][0], param.shape, param.strides
+    on_gpu: Any = param
+    address = on_gpu.data.ptr if is_device_array(param) else param.__array_interface__["data"][0]
+    return address, param.shape, param.strides
 
 
 def _plot(values: Sequence[float], name: str, interval: int | None, ylim: tuple[float, float] | None) -> None:

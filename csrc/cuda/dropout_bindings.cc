@@ -1,0 +1,34 @@
+// Masks of dropout, for Python.
+#include <cuda_runtime.h>
+#include <pybind11/pybind11.h>
+
+#include "bindings.h"
+#include "current_device.h"
+#include "dropout.h"
+
+namespace py = pybind11;
+
+namespace fastlstm::cuda {
+namespace {
+
+void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, double ratio, double factor,
+                     std::uint64_t seed, int device, std::uintptr_t stream) {
+  const py::gil_scoped_release release;
+  const CurrentDevice current(device);
+  dropout_mask({.mask = reinterpret_cast<void*>(mask),
+                .float64 = float64,
+                .count = count,
+                .ratio = ratio,
+                .factor = factor,
+                .seed = seed},
+               reinterpret_cast<cudaStream_t>(stream));
+}
+
+}  // namespace
+
+void bind_dropout(py::module_& module) {
+  module.def("dropout_mask", &dropout_mask_at, py::kw_only(), py::arg("mask"), py::arg("float64"), py::arg("count"),
+             py::arg("ratio"), py::arg("factor"), py::arg("seed"), py::arg("device"), py::arg("stream"));
+}
+
+}  // namespace fastlstm::cuda

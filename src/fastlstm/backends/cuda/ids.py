@@ -1,0 +1,96 @@
+"""Ids are looked at on the GPU, csrc/cuda/ids.h: nothing waits, and what is wrong is known later.
+
+A check copies the ids, with 0 in the place of those out of range, so that kernels never read or write elsewhere. The
+first check that finds something leaves it in a record in pinned memory, which the host looks at whenever it comes by.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Protocol
+
+import cupy
+import numpy as np
+
+import fastlstm._cuda as _cuda
+from fastlstm.contract import IntArray
+
+_FIELDS = ("full", "source", "value")  # struct Fault
+_SHARED = (np.iinfo(np.int64).max, 0)  # struct Shared: nothing found, no block has finished
+
+
+class Source(Protocol):
+    """What the caller of `check` knows of an array, and makes an error of for an id in it that is out of range."""
+
+    def error(self, value: int) -> IndexError: ...
+
+
+class _Record:
+    """What the GPU writes for the host. Pinned memory has one address for both."""
+
+    def __init__(self) -> None:
+        size = len(_FIELDS) * 8
+        self._memory = cupy.cuda.alloc_pinned_memory(size)
+        self._numbers = np.frombuffer(self._memory, np.int64, len(_FIELDS))
+        self._numbers[...] = 0
+        self.address: int = self._memory.ptr
+
+    def take(self) -> tuple[int, int] | None:
+        """Number of the source, and the id; afterwards there is room for the next fault."""
+        if not self._numbers[0]:
+            return None
+        _, source, value = self._numbers.tolist()
+        self._numbers[0] = 0
+        return source, value
+
+
+@functools.cache
+def _record() -> _Record:
+    return _Record()
+
+
+# What faults are told by: numbers on the GPU. There are as many as there are different texts of errors.
+_numbers: dict[Source, int] = {}
+_sources: list[Source] = []
+
+
+@functools.cache
+def _shared(device: int, stream: int) -> Any:  # noqa: ARG001, one for each: two streams run at the same time
+    return cupy.asarray(np.array(_SHARED, np.int64))
+
+
+def check(ids: Any, *, upper: int | None, ignored: int | None, source: Source) -> IntArray:
+    """A copy of ids (M,) with 0 in the place of those that are neither from 0 to upper - 1 nor ``ignored``.
+
+    source : hashable; `raise_fault` raises its error if there are any.
+    """
+    number = _numbers.get(source)
+    if number is None:
+        number = _numbers[source] = len(_sources)
+        _sources.append(source)
+    with ids.device:
+        checked = cupy.empty(ids.shape, ids.dtype)
+        stream = cupy.cuda.get_current_stream().ptr
+        _cuda.check_ids(
+            ids=ids.data.ptr,
+            checked=checked.data.ptr,
+            wide=ids.itemsize == 8,
+            count=ids.size,
+            upper=upper,
+            ignored=ignored,
+            source=number,
+            shared=_shared(ids.device.id, stream).data.ptr,
+            fault=_record().address,
+            device=ids.device.id,
+            stream=stream,
+        )
+    result: IntArray = checked
+    return result
+
+
+def raise_fault() -> None:
+    """Raise the error of the first fault that the GPU has found by now, since the last one was raised."""
+    taken = _record().take()
+    if taken is not None:
+        number, value = taken
+        raise _sources[number].error(value)

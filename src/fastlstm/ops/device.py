@@ -1,0 +1,90 @@
+"""Between the host and a GPU: where arrays live, how they get there, and what waits for it.
+
+On a GPU, nothing that operators, layers and models do for a step of a training waits for the device. What is a Python
+number on the host, a loss for instance, is an array without axes there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from fastlstm.backends import array_module, is_device_array
+from fastlstm.contract import Array
+from fastlstm.ops import checks
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+
+def device_of(array: Any) -> Device:
+    """Where an array lives."""
+    return "cuda" if is_device_array(array) else "cpu"
+
+
+def to_device(array: Any, device: Device) -> Array:
+    """An array on the device: itself if it lives there. Copying from a GPU waits for it."""
+    if device == "cuda":
+        import cupy
+
+        on_gpu: Array = cupy.asarray(array)
+        return on_gpu
+    return to_host(array)
+
+
+def to_host(array: Any) -> Array:
+    """A numpy array: itself, or its copy from a GPU, which waits for it.
+
+    Raises
+    ------
+    IndexError
+        By now it is known that ids of an earlier call on the GPU were out of range.
+    """
+    if not is_device_array(array):
+        return np.asarray(array)
+    import cupy
+
+    on_host: Array = cupy.asnumpy(array)
+    checks.raise_if_ids_were_wrong()
+    return on_host
+
+
+def copier_to(device: Device) -> Callable[[Array], Array]:
+    """A function that copies arrays to the device; what stands in several places has one copy."""
+    copies: dict[int, tuple[Array, Array]] = {}
+
+    def copy(array: Array) -> Array:
+        if id(array) not in copies:
+            made = to_device(array, device)
+            # Both are kept, so that no other array gets their numbers.
+            copies[id(array)] = (array, made)
+            copies[id(made)] = (made, made)
+        return copies[id(array)][1]
+
+    return copy
+
+
+def number(value: Any) -> Any:
+    """A number as an operator of its device returns it: a float of the host's, an array without axes on a GPU."""
+    return value if is_device_array(value) else float(value)
+
+
+def read(value: Any) -> float:
+    """A number as a float. Of a GPU's this waits.
+
+    Raises
+    ------
+    IndexError
+        By now it is known that ids of an earlier call on the GPU were out of range.
+    """
+    on_host = float(value)
+    if is_device_array(value):
+        checks.raise_if_ids_were_wrong()
+    return on_host
+
+
+def count_true(mask: Any) -> Any:
+    """How many elements are True: an int on the host, an array without axes on a GPU."""
+    count = array_module(mask).count_nonzero(mask)
+    return count if is_device_array(mask) else int(count)

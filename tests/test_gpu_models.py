@@ -1,0 +1,498 @@
+"""Models, training and the compat layer on CuPy arrays: the same numbers as on the host, and nothing waited for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import definition_on_cupy
+import numpy as np
+import numpy_as_cupy
+import pytest
+from numpy_as_cupy import Traffic, numbers_may_be_read
+
+import fastlstm
+from fastlstm import BackendNotAvailable, callbacks, cli, ops, optim, use_backend
+from fastlstm.compat import dlfs2
+from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
+from fastlstm.ops.device import to_host
+
+V = 11
+rng = np.random.default_rng(3)
+
+
+@pytest.fixture(scope="module")
+def cupy() -> Iterator[Any]:
+    with definition_on_cupy.installed() as stand_in, use_backend("numpy"):
+        yield stand_in
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_whole() -> Iterator[None]:
+    yield
+    numpy_as_cupy.check_margins()
+
+
+def ids(*shape: int, low: int = 0) -> Any:
+    return np.random.default_rng(sum(shape)).integers(low, V, shape)
+
+
+def padded(N: int, T: int, padding: int) -> Any:
+    rows = ids(N, T, low=1)
+    for n, row in enumerate(rows):
+        row[1 + (n * 5) % T :] = padding
+    return rows
+
+
+def with_start(rows: Any) -> Any:
+    return np.concatenate([np.full((len(rows), 1), 1), rows], axis=1)
+
+
+# Name, the model, and for a number of rows the data of fit.
+Maker = tuple[Callable[[], Model], Callable[[int], tuple[Any, ...]], dict[str, Any]]
+options: dict[str, Any] = {"seed": 5, "dtype": "float64"}
+by_rows = {"epochs": 2, "batch_size": 4, "metrics": ("loss",)}
+
+
+def seq2seq(**switches: Any) -> Maker:
+    pad_id = switches.get("pad_id")
+
+    def data(N: int) -> tuple[Any, ...]:
+        if pad_id is None:
+            return ids(N, 6), with_start(ids(N, 3))
+        return padded(N, 6, pad_id), with_start(padded(N, 3, pad_id))
+
+    metrics = {**by_rows, "metrics": ("loss", "accuracy", "token_accuracy")}
+    return lambda: Seq2seq(V, 5, 4, **switches, **options), data, metrics
+
+
+def rnnlm(**switches: Any) -> Maker:
+    by_pieces = {"epochs": 2, "batch_size": 3, "time_size": 4, "metrics": ("loss", "perplexity", "accuracy")}
+    return lambda: RNNLM(V, 6, 6, **switches, **options), lambda N: (ids(N * 3 + 2),), by_pieces
+
+
+def word2vec(**switches: Any) -> Maker:
+    of_words = {"epochs": 2, "batch_size": 16, "subsample": None, "optimizer": "adam"}
+    return lambda: Word2Vec(V, 4, num_sampled=5, **switches, **options), lambda N: (ids(N * 8),), of_words
+
+
+def classifier(**switches: Any) -> Maker:
+    def data(N: int) -> tuple[Any, ...]:
+        return padded(N, 7, -1), ids(N) % 3
+
+    metrics = {**by_rows, "metrics": ("loss", "accuracy", "error")}
+    return lambda: SequenceClassifier(V, 5, 4, 3, **switches, **options), data, metrics
+
+
+def regressor(**switches: Any) -> Maker:
+    def data(N: int) -> tuple[Any, ...]:
+        series = np.sin(np.arange(N * 8 * 2.0)).reshape(N, 8, 2)
+        return series[:, :-1], series[:, -1]
+
+    return lambda: SequenceRegressor(2, 5, 2, **switches, **options), data, {**by_rows, "metrics": ("loss", "mae")}
+
+
+MAKERS: dict[str, Maker] = {
+    "rnnlm": rnnlm(),
+    "rnnlm two layers, tied, dropout": rnnlm(num_layers=2, tie_weights=True, dropout=0.3),
+    "rnnlm gru": rnnlm(cell="gru"),
+    "rnnlm rnn": rnnlm(cell="rnn"),
+    "seq2seq": seq2seq(),
+    "seq2seq reversed, two layers, dropout": seq2seq(reverse_source=True, num_layers=2, dropout=0.2),
+    "seq2seq peeky": seq2seq(peeky=True, share_embedding=True),
+    "seq2seq attention, bidirectional, padding": seq2seq(attention=True, bidirectional=True, pad_id=0),
+    "seq2seq peeky, attention, no cell state": seq2seq(attention=True, peeky=True, pass_cell_state=False, pad_id=0),
+    "classifier": classifier(dropout=0.3),
+    "classifier last": classifier(pooling="last"),
+    "regressor": regressor(),
+    "regressor rnn": regressor(cell="rnn"),
+    "word2vec nce": word2vec(),
+    "word2vec sampled softmax": word2vec(loss="sampled_softmax"),
+    "word2vec negative sampling": word2vec(loss="negative_sampling"),
+}
+every_model = pytest.mark.parametrize("name", MAKERS)
+
+
+def parameters(model: Model) -> list[Any]:
+    return [to_host(param) for param in model.params]
+
+
+def close(got: Any, want: Any) -> None:
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-11)
+
+
+@every_model
+def test_training_on_a_gpu_is_training_on_the_host(cupy: Any, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+    results = []
+    for device in ("cpu", "cuda"):
+        model = make().to(device)
+        assert model.device == device
+        with numbers_may_be_read():
+            history = model.fit(*data(10), max_grad=0.5, verbose=0, **arguments).history
+            evaluated = model.evaluate(*data(7))
+        results.append((history, evaluated, parameters(model)))
+    (history, evaluated, params), (gpu_history, gpu_evaluated, gpu_params) = results
+    assert list(gpu_history) == list(history)
+    for metric, values in history.items():
+        close(gpu_history[metric], values)
+    assert all(type(value) is float for value in gpu_history["loss"])
+    close([gpu_evaluated[metric] for metric in evaluated], list(evaluated.values()))
+    for got, want in zip(gpu_params, params, strict=True):
+        close(got, want)
+
+
+@every_model
+def test_no_step_waits_for_the_device_or_copies_to_it(cupy: Any, name: str) -> None:
+    """What is copied does not grow with the number of batches."""
+    make, data, arguments = MAKERS[name]
+    copies = []
+    for N in (8, 40):
+        model = make().to("cuda")
+        before = Traffic.to_host, Traffic.to_device
+        with numbers_may_be_read():
+            model.fit(*data(N), max_grad=0.5, verbose=0, **arguments)
+        copies.append((Traffic.to_host - before[0], Traffic.to_device - before[1]))
+    assert copies[0] == copies[1]
+
+
+def test_only_the_loss_of_a_model_is_read_where_a_user_reads_it(cupy: Any) -> None:
+    """One step by hand: the walls stand, so nothing but float() waits."""
+    make, data, _ = MAKERS["seq2seq attention, bidirectional, padding"]
+    host, model = make(), make().to("cuda")
+    optimizers = optim.Adam(), optim.Adam()
+    batch = data(6)
+    for _ in range(3):
+        want = host.forward(*batch)
+        host.backward()
+        optimizers[0].update(host.params, host.grads, max_norm=0.3)
+        loss = model.forward(*map(cupy.asarray, batch))
+        model.backward()
+        optimizers[1].update(model.params, model.grads, max_norm=0.3)
+        assert (loss.shape, type(loss)) == ((), cupy.ndarray)  # type: ignore[attr-defined]
+        with numbers_may_be_read():
+            close(float(loss), want)
+
+
+# --------------------------------------------------------------------------------------------
+# Where a model is
+# --------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_a_moved_model_has_new_arrays_and_shares_what_it_shared(cupy: Any, name: str) -> None:
+    model = MAKERS[name][0]()
+    lists = model.params, model.grads
+    before, values = list(model.params), parameters(model)
+    names = [name for name, _ in model.named_parameters()]
+    assert model.to("cuda") is model
+    assert (model.params, model.grads) == lists
+    assert not {id(array) for array in before} & {id(array) for array in model.params}
+    own = {id(array) for array in model.params}
+    for layer in model.layers.values():
+        for array in (*layer.params, *layer.grads):
+            assert isinstance(array, cupy.ndarray)
+        assert {id(array) for array in layer.params} <= own
+    moved = list(model.params)
+    assert [id(array) for array in model.to("cuda").params] == [id(array) for array in moved]
+    model.to("cpu")
+    assert all(isinstance(array, np.ndarray) for array in (*model.params, *model.grads))
+    assert [name for name, _ in model.named_parameters()] == names
+    for got, want in zip(model.params, values, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_language_model_takes_its_state_along_and_nothing_to_go_back_through(cupy: Any) -> None:
+    host, model = MAKERS["rnnlm"][0](), MAKERS["rnnlm"][0]()
+    assert isinstance(host, RNNLM)
+    assert isinstance(model, RNNLM)
+    first, second = (ids(2, 3), ids(2, 3)), (ids(2, 4), ids(2, 4))
+    host.forward(*first)
+    model.forward(*first)
+    model.to("cuda")
+    with pytest.raises(RuntimeError, match="backward was called before forward"):
+        model.backward()
+    with numbers_may_be_read():
+        close(float(model.forward(*map(cupy.asarray, second))), host.forward(*second))
+    with pytest.raises(TypeError, match="W is on a GPU but ids is on the host"):
+        model.forward(*second)
+
+
+@every_model
+def test_models_are_saved_and_loaded_on_any_device(cupy: Any, tmp_path: Path, name: str) -> None:
+    model = MAKERS[name][0]().to("cuda")
+    model.save(tmp_path / "model.safetensors")
+    again = type(model).load(tmp_path / "model.safetensors")
+    assert again.device == "cpu"
+    for got, want in zip(again.params, parameters(model), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("seq2seq")])
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("end_id", [None, 2])
+def test_translations_are_those_of_the_host(cupy: Any, name: str, beam: int, end_id: int | None) -> None:
+    make, data, _ = MAKERS[name]
+    host, model = make(), make().to("cuda")
+    assert isinstance(host, Seq2seq)
+    assert isinstance(model, Seq2seq)
+    xs, ts = data(5)
+    want = host.generate(xs, 1, 20, beam=beam, end_id=end_id)
+    before = Traffic.to_host
+    got = model.generate(xs, 1, 20, beam=beam, end_id=end_id)
+    np.testing.assert_array_equal(got, want)
+    assert Traffic.to_host - before == (1 if end_id is None else 2)  # with one look in the middle
+    close(model.predict(xs, ts), host.predict(xs, ts))
+    if host.options["attention"]:
+        close(model.attention_map(xs, ts), host.attention_map(xs, ts))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"temperature": 0.5, "top_k": 4, "skip_ids": [3, 5]}])
+def test_texts_are_those_of_the_host(cupy: Any, options: dict[str, Any]) -> None:
+    host, model = MAKERS["rnnlm"][0](), MAKERS["rnnlm"][0]().to("cuda")
+    assert isinstance(host, RNNLM)
+    assert isinstance(model, RNNLM)
+    before = Traffic.to_host
+    got = model.generate([1, 2], 30, seed=9, **options)
+    assert Traffic.to_host - before == 1
+    np.testing.assert_array_equal(got, host.generate([1, 2], 30, seed=9, **options))
+    close(model.predict(ids(3, 4)), host.predict(ids(3, 4)))
+
+
+def test_what_the_other_models_say_is_what_they_say_on_the_host(cupy: Any) -> None:
+    make, data, _ = MAKERS["classifier"]
+    host, model = make(), make().to("cuda")
+    close(model.predict(data(5)[0], batch_size=2), host.predict(data(5)[0], batch_size=2))  # type: ignore[attr-defined]
+    make, data, _ = MAKERS["regressor"]
+    host, model = make(), make().to("cuda")
+    close(model.generate(data(2)[0], 4), host.generate(data(2)[0], 4))  # type: ignore[attr-defined]
+    close(model.predict(data(2)[0]), host.predict(data(2)[0]))  # type: ignore[attr-defined]
+    make, data, _ = MAKERS["word2vec nce"]
+    host, model = make(), make().to("cuda")
+    close(model.predict(ids(3)), host.predict(ids(3)))  # type: ignore[attr-defined]
+    assert [word for word, _ in model.most_similar(2)] == [word for word, _ in host.most_similar(2)]  # type: ignore[attr-defined]
+
+
+# --------------------------------------------------------------------------------------------
+# Training
+# --------------------------------------------------------------------------------------------
+
+
+class Stop(callbacks.Callback):
+    """As Ctrl-C after some batches."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.trainer.callbacks[-1].on_interrupt()
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["rnnlm two layers, tied, dropout", "classifier", "seq2seq peeky"])
+def test_an_interrupted_training_on_a_gpu_ends_with_the_same_bits(cupy: Any, tmp_path: Path, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+    with numbers_may_be_read():
+        whole = make().to("cuda")
+        history = whole.fit(*data(12), verbose=0, **arguments).history
+        arguments = {**arguments, "verbose": 0}
+        backup = callbacks.BackupAndRestore(tmp_path / "checkpoint")
+        with pytest.raises(KeyboardInterrupt):
+            make().to("cuda").fit(*data(12), callbacks=[Stop(4), backup], **arguments)
+        resumed = make().to("cuda")
+        again = resumed.fit(*data(12), callbacks=[callbacks.BackupAndRestore(tmp_path / "checkpoint")], **arguments)
+    assert again.history == history
+    for got, want in zip(parameters(resumed), parameters(whole), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_callbacks_on_a_gpu(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, data, arguments = MAKERS["classifier"]
+    model: Any = make().to("cuda")
+    several = [
+        callbacks.TerminateOnNaN(),
+        callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True),
+        callbacks.ModelCheckpoint(tmp_path / "best", "loss", save_best_only=True),
+        callbacks.CSVLogger(tmp_path / "history.csv"),
+        callbacks.TensorBoard(tmp_path / "logs"),
+        callbacks.ReduceLROnPlateau("loss", patience=1),
+    ]
+    with numbers_may_be_read():
+        model.fit(*data(9), bucket_by_length=True, validation_split=0.3, callbacks=several, verbose=1, **arguments)
+    assert "val_loss" in capsys.readouterr().out
+    assert type(model).load(tmp_path / "best").device == "cpu"
+    model.params[0][...] = np.nan
+    guard = callbacks.TerminateOnNaN()
+    with numbers_may_be_read():
+        model.fit(*data(9), callbacks=[guard], verbose=0, **arguments)
+    assert guard.message is not None
+    assert "the loss became nan in epoch 1, batch 3" in guard.message
+
+
+def test_an_optimizer_follows_its_model(cupy: Any) -> None:
+    make, data, arguments = MAKERS["regressor"]
+    arguments = {**arguments, "verbose": 0}
+    host, model = make(), make()
+    optimizers = optim.Adam(), optim.Adam()
+    with numbers_may_be_read():
+        for devices in ("cuda", "cpu"):
+            host.fit(*data(5), optimizer=optimizers[0], **arguments)
+            model.to(devices).fit(*data(5), optimizer=optimizers[1], **arguments)
+    for got, want in zip(model.params, host.params, strict=True):
+        close(got, want)
+
+
+def test_word2vec_pair_by_pair_says_that_it_stays_on_the_host(cupy: Any) -> None:
+    make, data, _ = MAKERS["word2vec negative sampling"]
+    with pytest.raises(BackendNotAvailable, match="negative sampling with SGD, runs on the host only"):
+        make().to("cuda").fit(*data(3), epochs=1)  # type: ignore[call-arg]
+
+
+# --------------------------------------------------------------------------------------------
+# Ids that are out of range
+# --------------------------------------------------------------------------------------------
+
+
+def test_wrong_ids_are_reported_later_with_the_text_of_the_host(cupy: Any) -> None:
+    W, wrong = np.ones((5, 3)), np.array([[0, 7], [4, 9]])
+    with pytest.raises(IndexError) as on_host:
+        ops.embedding_forward(W, wrong)
+    out = ops.embedding_forward(cupy.asarray(W), cupy.asarray(wrong))
+    assert out.shape == (2, 2, 3)
+    with pytest.raises(IndexError) as later:
+        fastlstm.synchronize()
+    assert str(later.value) == str(on_host.value)
+    fastlstm.synchronize()  # once is enough
+
+
+def test_wrong_ids_are_reported_by_the_next_call(cupy: Any) -> None:
+    logits, targets = cupy.asarray(np.ones((3, 4))), cupy.asarray(np.array([1, -1, 5]))
+    ops.softmax_cross_entropy(logits, targets)
+    with pytest.raises(IndexError, match=r"targets holds 5, expected 0 to 3 \(the logits have V = 4 columns\) or"):
+        ops.softmax_cross_entropy(logits, cupy.asarray(np.array([1, -1, 3])))
+    ops.softmax_cross_entropy(logits, cupy.asarray(np.array([1, -1, 3])))
+    fastlstm.synchronize()
+
+
+def test_fit_and_evaluate_report_wrong_ids(cupy: Any) -> None:
+    make, data, arguments = MAKERS["seq2seq"]
+    xs, ts = data(6)
+    xs[2, 1] = V + 3
+    message = f"ids holds {V + 3}, expected ids from 0 to {V - 1}"
+    model = make().to("cuda")
+    with numbers_may_be_read():
+        with pytest.raises(IndexError, match=message):
+            model.fit(xs, ts, verbose=0, **arguments)
+        fastlstm.synchronize()
+        with pytest.raises(IndexError, match=message):
+            model.evaluate(xs, ts)
+
+
+# --------------------------------------------------------------------------------------------
+# The book's scripts, and the command line
+# --------------------------------------------------------------------------------------------
+
+BOOKS_NP = """
+from common.config import GPU
+if GPU:
+    import cupy as np
+    np.add.at = np.scatter_add
+else:
+    import numpy as np
+"""
+
+
+@pytest.fixture
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the book's own switch and its module for it, which asks CuPy for a name that it has no more."""
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "config.py").write_text("GPU = False\n")
+    (tmp_path / "common" / "np.py").write_text(BOOKS_NP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("common", "dataset", "ch04", "ch08")
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
+    yield tmp_path
+    dlfs2.uninstall()
+    for name in [name for name in sys.modules if name.split(".")[0] in names]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+class BookRnnlm:
+    """Chapter 5's, of whatever layers the book's modules have."""
+
+    def __init__(self, asarray: Callable[[Any], Any]) -> None:
+        time_layers = importlib.import_module("common.time_layers")
+        draw = np.random.default_rng(0)
+        shapes = ((V, 4), (4, 20), (5, 20), (20,), (5, V), (V,))
+        E, Wx, Wh, b, W, c = (asarray((0.3 * draw.standard_normal(shape)).astype("f")) for shape in shapes)
+        self.layers = [
+            time_layers.TimeEmbedding(E),
+            time_layers.TimeDropout(0.2),
+            time_layers.TimeLSTM(Wx, Wh, b, stateful=True),
+            time_layers.TimeAffine(W, c),
+        ]
+        self.loss_layer = time_layers.TimeSoftmaxWithLoss()
+        self.params = [param for layer in self.layers for param in layer.params]
+        self.grads = [grad for layer in self.layers for grad in layer.grads]
+
+    def forward(self, xs: Any, ts: Any, train_flg: bool = True) -> Any:
+        self.layers[1].train_flg = train_flg
+        for layer in self.layers:
+            xs = layer.forward(xs)
+        return self.loss_layer.forward(xs, ts)
+
+    def backward(self) -> None:
+        dout = self.loss_layer.backward()
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+
+
+def book_run(gpu: bool) -> tuple[list[float], float]:
+    """Losses of a script of the book's, on the host or with its switch for a GPU."""
+    dlfs2.install()
+    importlib.import_module("common.config").GPU = gpu  # type: ignore[attr-defined]
+    xp: Any = importlib.import_module("common.np").np
+    util: Any = importlib.import_module("common.util")
+    Trainer = importlib.import_module("common.trainer").RnnlmTrainer
+    np.random.seed(1)  # noqa: NPY002
+    corpus = ids(90)
+    if gpu:
+        corpus = util.to_gpu(corpus)
+    model = BookRnnlm(xp.asarray)
+    trainer = Trainer(model, importlib.import_module("common.optimizer").SGD(0.5))
+    trainer.fit(corpus[:-1], corpus[1:], max_epoch=2, batch_size=3, time_size=4, max_grad=0.25, eval_interval=3)
+    perplexity = util.eval_perplexity(model, corpus, 3, 4)
+    assert all(isinstance(util.to_cpu(param), np.ndarray) for param in model.params)
+    return trainer.ppl_list, perplexity
+
+
+def test_the_books_switch_for_a_gpu(cupy: Any, book: Path) -> None:
+    want = book_run(gpu=False)
+    dlfs2.uninstall()
+    for name in [name for name in sys.modules if name.split(".")[0] == "common"]:
+        del sys.modules[name]
+    with numbers_may_be_read():
+        got = book_run(gpu=True)
+    np.testing.assert_allclose([*got[0], got[1]], [*want[0], want[1]], rtol=1e-5)
+    module: Any = importlib.import_module("common.np")
+    assert (module.np, module.GPU) == (cupy, True)
+    target, rows = cupy.asarray(np.zeros((4, 2))), cupy.asarray(np.ones((3, 2)))
+    module.np.scatter_add(target, cupy.asarray(np.array([1, 3, 1])), rows)
+    np.testing.assert_array_equal(cupy.asnumpy(target)[:, 0], [0, 2, 0, 1])
+
+
+def test_training_on_the_command_line(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 20)
+    run = ["train", "rnnlm", "--data", str(text), "--hidden-size", "6", "--epochs", "1", "--quiet", "--batch-size", "4"]
+    with numbers_may_be_read():
+        assert cli.main([*run, "--device", "cuda", "--out", str(tmp_path / "run")]) == 0
+    assert '"device": "cuda"' in (tmp_path / "run" / "config.json").read_text()
+    assert RNNLM.load(tmp_path / "run" / "model.safetensors").device == "cpu"

@@ -252,15 +252,17 @@ def test_rows_that_are_not_aligned_to_16_bytes(small: Any) -> None:
 
 
 def test_a_gradient_of_up_to_8192_ids_is_three_launches(small: Any) -> None:
-    """Besides the clearing: CuPy's of all rows, and one more of the touched ones."""
+    """Besides the check of the ids and the clearing: CuPy's of all rows, or our own of the touched ones."""
     cupy = sys.modules["cupy"]
+    check, clear = 1, 1
     for M, launches in ((700, 3), (8192, 3), (8193, 4)):
         ids, dout = cupy.asarray(np.arange(M) % 99), cupy.asarray(np.ones((M, 1), np.float32))
         before = small.launches()
         out = ops.embedding_backward(ids, dout, 99)
-        assert small.launches() - before == launches
+        assert small.launches() - before == check + launches
+        before = small.launches()
         ops.embedding_backward(ids, dout, 99, out=out, touched=ids[:50])
-        assert small.launches() - before == 2 * launches + 1
+        assert small.launches() - before == 2 * check + clear + launches
 
 
 def test_ids_beyond_32_bits_are_sorted_too(small: Any) -> None:
@@ -469,9 +471,10 @@ def test_launches_of_an_nce_step(emulation: Any) -> None:
     case = sampled_case("nce_loss", 16, 1, 8, 4, 20).cast("float32").map_arrays(cupy.asarray)
     before = emulation.launches()
     ops.log_uniform_candidates(8, 20, case.inputs["labels"], rng=np.random.default_rng(0))
-    assert emulation.launches() - before == 2
+    assert emulation.launches() - before == 1 + 2  # the check of the ids first
+    before = emulation.launches()
     ops.nce_loss(**case.inputs)
-    assert emulation.launches() - before == 8
+    assert emulation.launches() - before == 2 + 6
 
 
 def test_sampled_classes_on_several_devices(small: Any) -> None:
@@ -515,15 +518,19 @@ def _on_gpu(cupy: Any, entry: Any) -> Any:
 
 @pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
 def test_emulated_optimizers_take_all_parameters_at_once(small: Any, name: str) -> None:
-    """Three clipped steps of 60 parameters: two launches of updates a step, and three for the clipping's factor."""
+    """Three clipped steps of 60 parameters: two launches of updates a step, and four for the clipping's factor.
+
+    And one for the ids of each gradient by rows, which are checked.
+    """
     cupy = sys.modules["cupy"]
     params, grads = _many(60)
     on_gpu, grads_on_gpu = [cupy.asarray(param) for param in params], [_on_gpu(cupy, grad) for grad in grads]
     ours, theirs = optim.OPTIMIZERS[name](), optim.OPTIMIZERS[name]()
+    by_rows = sum(isinstance(grad, RowGrad) for grad in grads)
     for _ in range(3):
         before = small.launches()
         ours.update(on_gpu, grads_on_gpu, max_norm=0.5)
-        assert small.launches() - before == 2 + (2 + 1 + 1)
+        assert small.launches() - before == 2 + (2 + 1 + 1) + by_rows
         theirs.update(params, grads, max_norm=0.5)
     numpy_as_cupy.check_margins()
     for got, want in zip(on_gpu, params, strict=True):

@@ -429,8 +429,10 @@ def test_dropout_with_a_generator_and_without_training() -> None:
     xs = floats(N, T, D)
     layer = layers.TimeDropout(0.5, rng=np.random.default_rng(1))
     out = layer.forward(xs)
-    kept = np.random.default_rng(1).random(xs.shape) > 0.5
-    np.testing.assert_array_equal(out, np.where(kept, 2 * xs, 0))
+    seed = int(np.random.default_rng(1).integers(0, 2**64, dtype=np.uint64))
+    mask = ops.dropout_mask(xs, 0.5, seed=seed)
+    assert set(np.unique(mask)) == {0.0, 2.0}
+    np.testing.assert_array_equal(out, xs * mask)
     layer.train_flg = False
     np.testing.assert_array_equal(layer.forward(xs), xs)
     np.testing.assert_array_equal(layer.backward(xs), xs)

@@ -234,6 +234,12 @@ def test_a_sample_as_large_as_the_vocabulary_is_refused() -> None:
         negative_sampling.UnigramSampler(np.arange(5), 0.75, 5)
 
 
+def test_a_corpus_with_a_gap_in_its_ids_is_counted_as_the_book_counts_it() -> None:
+    sampler = negative_sampling.UnigramSampler([0, 2, 2, 3, 3, 3], 1.0, 1)
+    assert sampler.vocab_size == 3
+    np.testing.assert_allclose(sampler.word_p, [1 / 3, 0, 2 / 3])
+
+
 def test_dropout_masks_are_the_books() -> None:
     x = np.ones((2, 3, 4), np.float32)
     np.random.seed(0)

@@ -17,6 +17,7 @@ from numpy_as_cupy import Traffic, numbers_may_be_read
 import fastlstm
 from fastlstm import BackendNotAvailable, callbacks, cli, ops, optim, use_backend
 from fastlstm.compat import dlfs2
+from fastlstm.compat.dlfs2 import negative_sampling
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.ops.device import to_host
 
@@ -486,6 +487,25 @@ def test_the_books_switch_for_a_gpu(cupy: Any, book: Path) -> None:
     target, rows = cupy.asarray(np.zeros((4, 2))), cupy.asarray(np.ones((3, 2)))
     module.np.scatter_add(target, cupy.asarray(np.array([1, 3, 1])), rows)
     np.testing.assert_array_equal(cupy.asnumpy(target)[:, 0], [0, 2, 0, 1])
+
+
+def test_negative_sampling_of_the_book(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(2)
+    W, h, target = draw.standard_normal((V, 4)), draw.standard_normal((3, 4)), np.array([2, 0, 10])
+    on_host = negative_sampling.NegativeSamplingLoss(W, np.arange(V), sample_size=2)
+    on_gpu = negative_sampling.NegativeSamplingLoss(cupy.asarray(W), cupy.asarray(np.arange(V)), sample_size=2)
+    np.testing.assert_array_equal(on_gpu.sampler.word_p, on_host.sampler.word_p)
+    words = on_gpu.sampler.get_negative_sample(cupy.asarray(target))
+    assert (words.shape, words.dtype) == ((3, 2), np.dtype(np.int32))
+
+    monkeypatch.setattr(on_host.sampler, "get_negative_sample", lambda _: to_host(words))
+    monkeypatch.setattr(on_gpu.sampler, "get_negative_sample", lambda _: words)
+    loss = on_gpu.forward(cupy.asarray(h), cupy.asarray(target))
+    dh = on_gpu.backward()
+    with numbers_may_be_read():
+        assert float(loss) == pytest.approx(on_host.forward(h, target))
+    np.testing.assert_allclose(to_host(dh), on_host.backward())
+    np.testing.assert_allclose(to_host(on_gpu.grads[0]), on_host.grads[0])
 
 
 def test_training_on_the_command_line(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

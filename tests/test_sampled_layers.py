@@ -54,7 +54,7 @@ def test_the_sampler_draws_what_the_book_draws(vocabulary: int, size: int) -> No
 def test_what_the_sampler_refuses() -> None:
     with pytest.raises(ValueError, match="corpus has ids up to 3, but 1 is not among them"):
         UnigramSampler([0, 2, 3], 0.75, 2)
-    with pytest.raises(ValueError, match="sample_size is 3, expected less than 3"):
+    with pytest.raises(ValueError, match="sample_size is 3, expected less than the 3 different words"):
         NegativeSamplingLoss(np.ones((3, 2)), [0, 1, 2], sample_size=3)
 
 

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, SampledLoss
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
-from fastlstm.ops.device import number
+from fastlstm.ops.device import number, to_device, to_host
 
 
 class EmbeddingDot(Layer):
@@ -47,11 +47,11 @@ class EmbeddingDot(Layer):
 
 
 class UnigramSampler:
-    """Draws words that are not the target, each by its frequency to the power of ``power``.
+    """Draws words that are not the target, each by its frequency to the power of ``power``, none twice for a target.
 
-    Drawn as "Deep Learning from Scratch 2" draws them: by ``numpy.random.choice`` of numpy's global generator, without
-    repeats, target by target. A script that seeds it gets the words it always got, without the work in proportion to
-    the vocabulary that each of these calls takes.
+    Numpy's global generator is asked for the numbers that ``np.random.choice(..., replace=False, p=p)``, called for
+    one target after the other as in "Deep Learning from Scratch 2", would take from it, and they are used as it uses
+    them: the same seed gives the same words, without that function's pass over the whole vocabulary for every target.
 
     Parameters
     ----------
@@ -62,60 +62,91 @@ class UnigramSampler:
     """
 
     def __init__(self, corpus: Any, power: float, sample_size: int) -> None:
-        counts = np.bincount(np.asarray(corpus))
-        if not counts.all():
-            raise ValueError(
-                f"corpus has ids up to {len(counts) - 1}, but {int(np.argmin(counts))} is not among them: every word "
-                "of the vocabulary has to occur"
-            )
+        counts = self.word_counts(corpus)
         self.sample_size = sample_size
         self.vocab_size = len(counts)
         if sample_size >= self.vocab_size:
             raise ValueError(
-                f"sample_size is {sample_size}, expected less than {self.vocab_size}, the words of the vocabulary: the "
-                "sampled ones are different from each other and from the target"
+                f"sample_size is {sample_size}, expected less than the {self.vocab_size} different words of the "
+                "corpus: the sampled ones are different from each other and from the target"
             )
         self.word_p = counts.astype(np.float64) ** power
         self.word_p /= self.word_p.sum()
         self._cumulative = np.cumsum(self.word_p)
 
+    def word_counts(self, corpus: Any) -> IntArray:
+        """How often each word of the vocabulary occurs, (vocab_size,)."""
+        counts = np.bincount(to_host(corpus))
+        if not counts.all():
+            raise ValueError(
+                f"corpus has ids up to {len(counts) - 1}, but {int(np.argmin(counts))} is not among them: every word "
+                "of the vocabulary has to occur"
+            )
+        return counts
+
     def get_negative_sample(self, target: IntArray) -> IntArray:
-        """Targets (N,) -> (N, sample_size) int32."""
+        """Targets (N,) -> (N, sample_size) int32.
+
+        For targets on a GPU, as in the book, words may come twice, and targets too: nobody looks at them.
+        """
+        if is_device_array(target):
+            drawn = np.random.random_sample((len(target), self.sample_size))  # noqa: NPY002
+            words = self._cumulative.searchsorted(drawn * self._cumulative[-1], side="right")
+            return to_device(words.clip(0, self.vocab_size - 1).astype(np.int32), "cuda")
         target = np.asarray(target)
         N, S = len(target), self.sample_size
-        negatives = np.empty((N, S), np.int32)
-        done = 0
-        while done < N:
-            # All that are left, as if no row drew a word twice; the first row that did draws again, and those after it
-            # find other numbers.
-            state = np.random.get_state()  # noqa: NPY002
-            drawn = self._words(np.random.random_sample((N - done, S)), target[done:, None])  # noqa: NPY002
-            ordered = np.sort(drawn, axis=1)
-            repeats = np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(axis=1))
-            if not len(repeats):
-                negatives[done:] = drawn
-                return negatives
-            good = int(repeats[0])
-            negatives[done : done + good] = drawn[:good]
-            np.random.set_state(state)  # noqa: NPY002
-            np.random.random_sample(good * S)  # noqa: NPY002
-            negatives[done + good] = self._one_by_one(int(target[done + good]))
-            done += good + 1
-        return negatives
+        sample = np.empty((N, S), np.int32)
+        draws: FloatArray = np.empty(0)
+        row = 0
+        while row < N:
+            # Each row that is left takes S numbers at least, so none is drawn in vain.
+            draws = np.concatenate((draws, _random((N - row) * S - len(draws))))
+            words = self._words(draws.reshape(-1, S), target[row:])
+            ordered = np.sort(words, axis=1)
+            repeats = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+            # Rows up to the first that holds a word twice are done; that one takes more numbers, and all later rows
+            # take theirs further on.
+            done = int(repeats.argmax()) if repeats.any() else len(words)
+            sample[row : row + done] = words[:done]
+            draws = draws[done * S :]
+            row += done
+            if row < N:
+                draws = self._fill_up(sample[row], words[done], draws[S:], int(target[row]))
+                row += 1
+        return sample
 
-    def _words(self, u: FloatArray, target: IntArray) -> IntArray:
-        """Words for numbers u (N, S) in [0, 1), from a law without the targets (N, 1)."""
-        p = self.word_p[target]
-        below = self._cumulative[target] - p
-        x = u * (self._cumulative[-1] - p)
-        words: IntArray = self._cumulative.searchsorted(np.where(x < below, x, x + p), side="right")
-        return words.clip(0, self.vocab_size - 1)
+    def _words(self, draws: FloatArray, target: IntArray) -> IntArray:
+        """Numbers from 0 to 1, (N, S), to words, as if the targets (N,) had no probability."""
+        p = self.word_p[target][:, None]
+        before = self._cumulative[target][:, None] - p
+        places = draws * (self._cumulative[-1] - p)
+        places += np.where(places >= before, p, 0.0)
+        words = np.searchsorted(self._cumulative, places, side="right")
+        words += words == target[:, None]  # a place that rounding has put back into the target's interval
+        in_range: IntArray = np.minimum(words, self.vocab_size - 1)
+        return in_range
 
-    def _one_by_one(self, target: int) -> IntArray:
+    def _fill_up(self, sample: IntArray, words: IntArray, draws: FloatArray, target: int) -> FloatArray:
+        """One row's sample, by further draws in place of repeated words; returns the draws that are left."""
         p = self.word_p.copy()
-        p[target] = 0
-        p /= p.sum()
-        return np.random.choice(self.vocab_size, size=self.sample_size, replace=False, p=p)  # noqa: NPY002
+        p[target] = 0.0
+        found = 0
+        while True:
+            new = words[np.sort(np.unique(words, return_index=True)[1])]
+            sample[found : found + len(new)] = new
+            found += len(new)
+            missing = self.sample_size - found
+            if not missing:
+                return draws
+            p[sample[:found]] = 0.0
+            cumulative = np.cumsum(p)
+            draws = np.concatenate((draws, _random(missing - len(draws))))
+            words = np.searchsorted(cumulative / cumulative[-1], draws[:missing], side="right")
+            draws = draws[missing:]
+
+
+def _random(n: int) -> FloatArray:
+    return np.random.rand(max(n, 0))  # noqa: NPY002
 
 
 class NegativeSamplingLoss(Layer):
@@ -132,23 +163,25 @@ class NegativeSamplingLoss(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("W",)
+    sampler_type: ClassVar[type[UnigramSampler]] = UnigramSampler
 
     def __init__(self, W: FloatArray, corpus: Any, power: float = 0.75, sample_size: int = 5) -> None:
         super().__init__(W)
         self.sample_size = sample_size
-        self.sampler = UnigramSampler(corpus, power, sample_size)
+        self.sampler = self.sampler_type(corpus, power, sample_size)
         self._columns = SigmoidWithLoss()
         self._saved: tuple[FloatArray, IntArray, FloatArray] | None = None
 
     def forward(self, h: FloatArray, target: IntArray) -> float:
         """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch."""
-        target = np.asarray(target)
-        classes = np.concatenate([target[:, None], self.sampler.get_negative_sample(target)], axis=1, dtype=np.int64)
+        xp = array_module(h)
+        target = xp.asarray(target)
+        classes = xp.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)
         rows = ops.embedding_forward(self.params[0], classes)
         self._saved = (h, classes, rows)
-        is_true = np.zeros(classes.shape, np.int32)
+        is_true = xp.zeros(classes.shape, np.int32)
         is_true[:, 0] = 1
-        return self._columns.forward(np.einsum("nse,ne->ns", rows, h), is_true)
+        return self._columns.forward(xp.einsum("nse,ne->ns", rows, h), is_true)
 
     def backward(self, dout: float = 1) -> FloatArray:
         """Gradient by h, (N, E)."""
@@ -156,7 +189,7 @@ class NegativeSamplingLoss(Layer):
         dscores = self._columns.backward(dout)
         (dW,) = self.grads
         ops.embedding_backward(classes, dscores[:, :, None] * h[:, None, :], len(dW), out=dW)
-        dh: FloatArray = np.einsum("ns,nse->ne", dscores, rows)
+        dh: FloatArray = array_module(h).einsum("ns,nse->ne", dscores, rows)
         return dh
 
 

@@ -893,6 +893,19 @@ void scale(py::array values, double factor) {
   });
 }
 
+py::array dropout_mask(const py::array& xs, double ratio, std::uint64_t seed) {
+  return with_float_type(xs, [&]<class S>() {
+    py::array mask = new_array<S>({xs.shape(), xs.shape() + xs.ndim()});
+    S* const data = writable<S>(mask);
+    const Index count = mask.size();
+    {
+      const py::gil_scoped_release release;
+      kernels<S>().dropout->mask(data, count, ratio, 1 / (1 - ratio), seed);
+    }
+    return mask;
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, module) {
@@ -969,6 +982,8 @@ PYBIND11_MODULE(_cpu, module) {
              py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0, py::arg("decay") = 0.0);
   module.def("squared_norm", &squared_norm, py::arg("values"));
   module.def("scale", &scale, py::arg("values"), py::arg("factor"));
+
+  module.def("dropout_mask", &dropout_mask, py::arg("xs"), py::kw_only(), py::arg("ratio"), py::arg("seed"));
 }
 
 }  // namespace fastlstm

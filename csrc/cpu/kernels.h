@@ -319,6 +319,14 @@ struct OptimKernels {
   void (*scale)(S* values, Index count, S factor);
 };
 
+// ---- Dropout -------------------------------------------------------------------------------------------------------
+
+template <class S>
+struct DropoutKernels {
+  // mask[j] = kept if draw j of splitmix.h is at least ratio, else 0.
+  void (*mask)(S* mask, Index count, double ratio, double kept, std::uint64_t seed);
+};
+
 // ---- The table -----------------------------------------------------------------------------------------------------
 
 template <class S>
@@ -335,6 +343,7 @@ struct Kernels {
   const OptimKernels<S>* optim;
   const SkipgramKernels<S>* skipgram;
   const ProductKernels<S>* product;
+  const DropoutKernels<S>* dropout;
 };
 
 struct InstructionSet {

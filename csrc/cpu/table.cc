@@ -25,6 +25,8 @@ extern const SkipgramKernels<float> skipgram_float32;
 extern const SkipgramKernels<double> skipgram_float64;
 extern const ProductKernels<float> product_float32;
 extern const ProductKernels<double> product_float64;
+extern const DropoutKernels<float> dropout_float32;
+extern const DropoutKernels<double> dropout_float64;
 
 #define FASTLSTM_NAME_OF(isa) #isa
 #define FASTLSTM_NAME(isa) FASTLSTM_NAME_OF(isa)
@@ -33,9 +35,9 @@ extern const InstructionSet table{
     FASTLSTM_NAME(FASTLSTM_ISA),
     {&lstm_float32, &rnn_float32, &gru_float32, &embedding_float32_int32, &embedding_float32_int64,
      &losses_float32_int32, &losses_float32_int64, &linear_loss_float32, &sampled_float32, &optim_float32,
-     &skipgram_float32, &product_float32},
+     &skipgram_float32, &product_float32, &dropout_float32},
     {&lstm_float64, &rnn_float64, &gru_float64, &embedding_float64_int32, &embedding_float64_int64,
      &losses_float64_int32, &losses_float64_int64, &linear_loss_float64, &sampled_float64, &optim_float64,
-     &skipgram_float64, &product_float64}};
+     &skipgram_float64, &product_float64, &dropout_float64}};
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -59,6 +59,12 @@ struct Plan {
     return N >= 8 && (D + H) * G * static_cast<Index>(sizeof(S)) <= kCachedBytes;
   }
 
+  // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products.
+  bool packs() const {
+    constexpr Index kFewSteps = 2;
+    return N != 1 || T > kFewSteps;
+  }
+
   int threads() const {
     // Below this, waking another thread costs more than it brings.
     constexpr double kSmallWork = 4e6;
@@ -156,7 +162,7 @@ struct ForwardPass {
 
   // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
   // them in the step saves writing and reading the gates.
-  bool hoist_inputs() const { return args.gates != nullptr && plan.T > 1 && !plan.split_rows(); }
+  bool hoist_inputs() const { return plan.packs() && args.gates != nullptr && plan.T > 1 && !plan.split_rows(); }
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team);
@@ -175,7 +181,11 @@ struct ForwardPass {
       }
     }
     for (Index step = 0; step < plan.T; ++step) {
-      for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, blocks, rows, hoisted);
+      if (plan.packs()) {
+        for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, blocks, rows, hoisted);
+      } else {
+        advance_single(step, blocks);
+      }
       if (!plan.split_rows()) team.wait();
     }
     store_state(args.h, args.h_n, rows, blocks);
@@ -184,8 +194,10 @@ struct ForwardPass {
 
   void pack(Range blocks, bool hoisted) const {
     for (Index j = blocks.begin; j < blocks.end; ++j) {
-      if (!hoisted) pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
-      pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
+      if (plan.packs()) {
+        if (!hoisted) pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
+        pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
+      }
       pack_gate_block(plan, args.b, 1, j, packed_b + j * kWidth);
     }
   }
@@ -285,6 +297,51 @@ struct ForwardPass {
       for (Index m = 0; m < count; ++m) open_gates(step, j, n + m, tile + m * kWidth);
       for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
       n += count;
+    }
+  }
+
+  // One step of the only row, without packed weights. Sums run over k in the order of the tiles: the same bits.
+  void advance_single(Index step, Range blocks) const {
+    S* const sums = packed_Wx;  // blocks of gates; free, because nothing is packed but the bias
+    for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
+    add_row(inputs(step, 0).data, plan.D, args.Wx, blocks, sums);
+    for (Index j = 0; j < plan.blocks; ++j) {
+      add_row(args.h + j * state_stride() + slot_row(step) * kUnits, min_of(kUnits, plan.H - j * kUnits),
+              args.Wh + j * kUnits * plan.G, blocks, sums);
+    }
+    for (Index j = blocks.begin; j < blocks.end; ++j) {
+      open_gates(step, j, 0, sums + j * kWidth);
+      finish_row(step, j, 0, sums + j * kWidth);
+    }
+  }
+
+  // sums += a W, for a of `depth` elements and as many rows of W, which are read in runs of neighbours.
+  void add_row(const S* a, Index depth, const S* W, Range blocks, S* sums) const {
+    constexpr Index kRows = 8;
+    Index k = 0;
+    for (; k + kRows <= depth; k += kRows) add_rows<kRows>(a + k, W + k * plan.G, blocks, sums);
+    for (; k < depth; ++k) add_rows<1>(a + k, W + k * plan.G, blocks, sums);
+  }
+
+  template <Index count>
+  void add_rows(const S* a, const S* W, Range blocks, S* sums) const {
+    Vec<S> factors[count];
+#pragma GCC unroll 8
+    for (Index k = 0; k < count; ++k) factors[k] = broadcast(a[k]);
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      const S* const column = W + plan.sizes.gate_position[gate] * plan.H;
+      for (Index j = blocks.begin; j < blocks.end; ++j) {
+        for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
+          const Index unit = j * kUnits + u;
+          S* const place = sums + j * kWidth + gate * kUnits + u;
+          Vec<S> sum = load(place);
+#pragma GCC unroll 8
+          for (Index k = 0; k < count; ++k) {
+            sum += factors[k] * load_partial(column + k * plan.G + unit, plan.H - unit);
+          }
+          store(place, sum);
+        }
+      }
     }
   }
 

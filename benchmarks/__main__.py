@@ -1,9 +1,10 @@
 """Run the suite: ``python -m benchmarks``."""
 
-# The cores are chosen before numpy starts its threads.
+# The cores and kernels are chosen before numpy starts its threads.
 from benchmarks import machine
 
 machine.pin_to_two_cores()
+machine.let_numpy_choose_its_kernels()
 
 from benchmarks import command  # noqa: E402
 

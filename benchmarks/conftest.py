@@ -6,6 +6,7 @@ from __future__ import annotations
 from benchmarks import machine
 
 machine.pin_to_two_cores()
+machine.let_numpy_choose_its_kernels()
 
 import itertools  # noqa: E402
 import statistics  # noqa: E402

@@ -35,6 +35,15 @@ def pin_to_two_cores() -> None:
         os.sched_setaffinity(0, cores_to_use(os.sched_getaffinity(0)))
 
 
+def let_numpy_choose_its_kernels() -> None:
+    """Undo what an environment says about OpenBLAS's kernels, which may be older than the processor's best.
+
+    Call it before numpy is imported.
+    """
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+
+
 def torch_or_none() -> Any:
     """The module, or None where PyTorch is not installed."""
     try:

@@ -38,10 +38,11 @@ def pin_to_two_cores() -> None:
 def let_numpy_choose_its_kernels() -> None:
     """Undo what an environment says about OpenBLAS's kernels, which may be older than the processor's best.
 
-    Call it before numpy is imported.
+    Once numpy is loaded nothing is changed, so that the processes this one starts compute as it does.
     """
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(name, None)
+    if "numpy" not in sys.modules:
+        for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+            os.environ.pop(name, None)
 
 
 def torch_or_none() -> Any:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one run of less than ten minutes: build, tests, sanitizers, latencies, the LSTM against
-# torch.nn.LSTM, embedding gradients and the cross entropy over a vocabulary against torch and cupyx. Needs Python with the packages of pyproject.toml's build and test, CuPy and PyTorch, nvcc and
-# compute-sanitizer, and no package index. A short table comes last; everything measured goes to JSON files.
+# Everything that wants a GPU, in one run of less than ten minutes: build, tests, sanitizers, latencies, and every family
+# of operators against torch and cupyx. Needs Python with the packages of pyproject.toml's build and test, CuPy and
+# PyTorch, nvcc and compute-sanitizer, and no package index. A short table comes last; everything measured goes to JSON
+# files, beside the one that is named.
 #
 #   benchmarks/gpu.sh [JSON file]
 set -uo pipefail
@@ -46,8 +47,8 @@ latencies || failed+=("latencies")
 part "embedding gradients" 45 python3 -m benchmarks.gpu_embedding --seconds 15 ${1:+--out "${1%.json}-embedding.json"}
 part "linear cross entropy" 30 python3 -m benchmarks.gpu_losses --seconds 8 ${1:+--out "${1%.json}-losses.json"}
 part "NCE step against torch with sparse gradients" 40 python3 -m benchmarks.gpu_sampling ${1:+--out "${1%.json}-sampling.json"}
-part "optimisers against torch's fused ones" 30 python3 -m benchmarks.gpu_optim --seconds 10
-part "GRU against torch.nn.GRU" 45 python3 -m benchmarks.gpu_gru --seconds 20
+part "optimisers against torch's fused ones" 30 python3 -m benchmarks.gpu_optim --seconds 10 ${1:+--out "${1%.json}-optim.json"}
+part "GRU against torch.nn.GRU" 45 python3 -m benchmarks.gpu_gru --seconds 20 ${1:+--out "${1%.json}-gru.json"}
 part "LSTM against torch.nn.LSTM" 150 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
   --seconds 120 ${1:+--out "$1"}
 

@@ -115,7 +115,8 @@ template <class S>
 struct LinearLossPass {
   static constexpr Index kPanel = kLossPanel;
   static constexpr Index kLaneBlock = 16;  // columns of h that lie together where h is an operand of dW
-  static constexpr Index kDepth = 1024;    // columns of the vocabulary summed in one chain of dh
+  // Of dh: what of W^T stays in the second cache level, and rows that meet it at a time.
+  static constexpr Index kDhPiece = 384 * 1024 / static_cast<Index>(sizeof(S)), kRowBlock = 96;
   static constexpr Index kPackedAhead = 16;
   // Blocks of h that meet a chunk of the logits' gradients at a time, and panels of dW that are stored at a time: lone
   // cache lines far from each other would take long.
@@ -129,7 +130,7 @@ struct LinearLossPass {
   S* logits;                      // a block
   LanewiseLogSumExp<S>* running;  // (M,)
   S* h_blocks;  // [H / kLaneBlock][M][kLaneBlock], or kLaneBlocks such blocks a thread if more than one block of logits
-  S* packed;    // a panel of W or a piece of its transpose, one a thread
+  S* packed;    // a panel of W or pieces of its transpose, packed_size a thread
   S* dW_results;       // kResultsSize a thread
   LogSumExp<S>* sums;  // (M,)
   Index packed_size;
@@ -145,8 +146,9 @@ struct LinearLossPass {
   }
 
   static Index block_columns(const LinearLoss<S>& a) { return min_of(a.block, ceil_div(a.V, kPanel) * kPanel); }
+  static Index padded_units(const LinearLoss<S>& a) { return ceil_div(max_of(a.H, 1), kLanes<S>) * kLanes<S>; }
   static Index packed_elements(const LinearLoss<S>& a) {
-    return max_of(a.H * kPanel, min_of(kDepth, block_columns(a)) * kTileColumns<S>);
+    return padded_units(a) * max_of(kPanel, min_of(block_columns(a), kDhPiece / padded_units(a)));
   }
   static bool one_block(const LinearLoss<S>& a) { return block_columns(a) >= a.V; }
   static Index h_block_size(const LinearLoss<S>& a) { return a.M * kLaneBlock + kBlockPadding; }
@@ -408,38 +410,59 @@ struct LinearLossPass {
     }
   }
 
-  // dh += dlogits W^T
+  // dh += dlogits W^T. A piece of W^T, packed, stays in the second cache level while all rows of dlogits pass by it, a
+  // block of rows after the other: each number of dlogits is fetched once a thread.
   void multiply_dh(const Team& team, Index first) const {
     S* const Wt = own_packed(team);
-    const Range own = piece(ceil_div(args.H, kLanes<S>), team.member(), team.size());
+    const Range vectors = piece(ceil_div(args.H, kLanes<S>), team.member(), team.size());
+    const Range units{vectors.begin * kLanes<S>, vectors.end * kLanes<S>};
     const Index block = block_end(first) - first;
-    for (Index column = 0; column < block; column += kDepth) {
-      const Index depth = min_of(kDepth, block - column);
-      for (Index unit = own.begin * kLanes<S>; unit < min_of(own.end * kLanes<S>, args.H); unit += kTileColumns<S>) {
-        const Index width = min_of(kTileColumns<S>, own.end * kLanes<S> - unit);
-        pack(!args.transposed, args.W, args.H, args.V, unit, first + column, depth, width, Wt);
-        const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
-        add_to_dh(dlogits, Wt, unit, width, first + column == 0);
+    if (units.begin == units.end) return;
+    const Index most = packed_size / (units.end - units.begin) / kPanel * kPanel;
+    for (Index column = 0; column < block; column += most) {
+      const Index depth = min_of(most, block - column);
+      for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
+        pack(!args.transposed, args.W, args.H, args.V, unit, first + column, depth, width,
+             Wt + (unit - units.begin) * depth);
+      });
+      const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
+      for (Index row = 0; row < args.M; row += kRowBlock) {
+        const Index count = min_of(kRowBlock, args.M - row), following = min_of(kRowBlock, args.M - row - count);
+        Index panel = 0;
+        const Index panels = ceil_div(vectors.end - vectors.begin, kTileVectors);
+        for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
+          const Range fetched = piece(ceil_div(depth, kPanel), panel++, panels);
+          for (Index j = fetched.begin; j < fetched.end; ++j) {
+            fetch(dlogits.data + j * dlogits.block_stride + (row + count) * kPanel, following * kPanel);
+          }
+          add_to_dh(dlogits.rows_from(row), Wt + (unit - units.begin) * depth, {row, row + count}, unit, width,
+                    first + column == 0);
+        });
       }
     }
   }
 
-  void add_to_dh(const Operand<S>& dlogits, const S* Wt, Index unit, Index width, bool begin) const {
-    alignas(64) S tile[kMostRows * kTileColumns<S>];
+  void add_to_dh(const Operand<S>& dlogits, const S* Wt, Range rows, Index unit, Index width, bool begin) const {
+    alignas(64) S sums[kMostRows * kTileColumns<S>];
+    const bool whole = unit + width <= args.H;
     with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-      for (Index m = 0; m < args.M;) {
-        const Index count = next_tile(args.M, m, kTileRows<vectors>);
-        for (Index k = 0; k < count; ++k) {
-          for (Index v = 0; v < width; v += kLanes<S>) {
-            const S* const place = args.dh + (m + k) * args.H + unit + v;
-            store(tile + k * width + v, begin ? Vec<S>{} : load_partial(place, args.H - unit - v));
+      for (Index m = rows.begin; m < rows.end;) {
+        const Index count = next_tile(rows.end, m, kTileRows<vectors>);
+        const Term<S> term{dlogits.rows_from(m - rows.begin), Wt, Wt};
+        S* const place = args.dh + m * args.H + unit;
+        if (whole) {
+          kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : place, args.H, place, args.H);
+        } else {
+          for (Index k = 0; k < count; ++k) {
+            for (Index v = 0; v < width; v += kLanes<S>) {
+              store(sums + k * width + v, begin ? Vec<S>{} : load_partial(place + k * args.H + v, args.H - unit - v));
+            }
           }
-        }
-        const Term<S> term{dlogits.rows_from(m), Wt, Wt};
-        kTilesOf<S, vectors>.by_rows[count](&term, 1, tile, width, tile, width);
-        for (Index k = 0; k < count; ++k) {
-          for (Index v = 0; v < width; v += kLanes<S>) {
-            store_partial(args.dh + (m + k) * args.H + unit + v, load(tile + k * width + v), args.H - unit - v);
+          kTilesOf<S, vectors>.by_rows[count](&term, 1, sums, width, sums, width);
+          for (Index k = 0; k < count; ++k) {
+            for (Index v = 0; v < width; v += kLanes<S>) {
+              store_partial(place + k * args.H + v, load(sums + k * width + v), args.H - unit - v);
+            }
           }
         }
         m += count;

@@ -84,25 +84,7 @@ struct Plan {
 // Weights of more bytes are read from beyond the first cache level.
 inline constexpr Index kFirstLevelBytes = 40 * 1024;
 
-// Into the second cache level.
-template <class S>
-FASTLSTM_INLINE void fetch(const S* p, Index count) {
-  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k, 0, 2);
-}
-
 // ---- Packing -------------------------------------------------------------------------------------------------------
-
-// Calls body(first, width) for the panels of columns [begin, end): as few as there can be, and nearly equal, because a
-// panel of one vector takes twice as long for each column.
-template <class S, class Body>
-FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
-  const Index vectors = ceil_div(end - begin, kLanes<S>);
-  for (Index done = 0; done < vectors;) {
-    const Index count = next_tile(vectors, done, kTileVectors);
-    body(begin + done * kLanes<S>, count * kLanes<S>);
-    done += count;
-  }
-}
 
 // The columns of gate block j of W (depth, G) as panels [depth][width]; zeros beside the units.
 template <class S, class P>

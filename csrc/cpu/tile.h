@@ -203,6 +203,24 @@ FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   return ceil_div(left, ceil_div(left, most));
 }
 
+// Into the second cache level.
+template <class S>
+FASTLSTM_INLINE void fetch(const S* p, Index count) {
+  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k, 0, 2);
+}
+
+// Calls body(first, width) for the panels of columns [begin, end): as few as there can be, and nearly equal, because a
+// panel of one vector takes twice as long for each column.
+template <class S, class Body>
+FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
+  const Index vectors = ceil_div(end - begin, kLanes<S>);
+  for (Index done = 0; done < vectors;) {
+    const Index count = next_tile(vectors, done, kTileVectors);
+    body(begin + done * kLanes<S>, count * kLanes<S>);
+    done += count;
+  }
+}
+
 // out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is fetched.
 template <class S, int vectors>
 void multiply_rows(const Operand<S>& a, const S* b, const S* next, Index rows, bool begin, S* out) {

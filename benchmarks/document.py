@@ -16,7 +16,7 @@ PAGE = Path("docs/benchmarks.md")
 PICTURES = Path("docs/pictures/benchmarks")
 OVERVIEW = PICTURES / "overview.png"
 BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
-README_LINES = 10
+TRAINING_STEP = "training step"  # the family of whole steps of models
 
 Result = Mapping[str, Any]
 
@@ -83,15 +83,18 @@ def _link(path: Path) -> str:
 # --------------------------------------------------------------------------------------------
 
 
-def groups(result: Result) -> list[dict[str, Any]]:
-    """Operators with the geometric mean of their sizes, training steps singly; the fastest backend, all threads."""
+def groups(result: Result, *, each_step: bool = True) -> list[dict[str, Any]]:
+    """Operators and training steps with the geometric mean of their sizes; the fastest backend, all threads.
+
+    each_step : every training step by itself.
+    """
     found: dict[str, list[Mapping[str, Any]]] = {}
     best = str(result["machine"]["fastlstm"]).split("backend ")[1].split(",")[0]
     for case in result["cases"]:
         if case["backend"] == best and case["threads"] > 1:
-            name = (
-                f"training step: {case['name'].split(' V')[0]}" if case["family"] == "training step" else case["family"]
-            )
+            name = case["family"]
+            if each_step and name == TRAINING_STEP:
+                name += f": {case['name'].split(' V')[0]}"
             found.setdefault(name, []).append(case)
     return [{"name": name, "cases": cases, "ratios": _ratios(cases)} for name, cases in found.items()]
 
@@ -150,15 +153,16 @@ def write_readme(path: Path, root: Path) -> None:
 
 
 def readme_figures(result: Result) -> str:
-    """One picture and ten lines."""
+    """One picture and a line for every operator, whole training steps first."""
     machine, run = result["machine"], result["run"]
     rows = []
-    for group in groups(result)[:README_LINES]:
+    for group in sorted(groups(result, each_step=False), key=lambda group: group["name"] != TRAINING_STEP):
         ratios = [group["ratios"].get(label) for label in ("PyTorch", "numpy from scratch")]
         cases = group["cases"]
         longest = max(cases, key=lambda case: case["sides"][OURS]["median_s"])
         times = seconds(longest["sides"][OURS]["median_s"])
-        sizes = f", mean of {len(cases)} sizes" if len(cases) > 1 else ""
+        what = "models" if group["name"] == TRAINING_STEP else "sizes"
+        sizes = f", mean of {len(cases)} {what}" if len(cases) > 1 else ""
         rows.append((group["name"] + sizes, times, *("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)))
     header = ("work", "longest call", "PyTorch takes", "numpy from scratch takes")
     return (

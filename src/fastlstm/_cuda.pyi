@@ -1,4 +1,4 @@
-"""Planning and launching of the kernels for GPUs, csrc/cuda/bindings.cc. Private: it trusts every address."""
+"""Planning and launching of the kernels for GPUs, csrc/cuda/*bindings.cc. Private: it trusts every address."""
 
 from typing import Literal, TypeAlias, TypedDict
 

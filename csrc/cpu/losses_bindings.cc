@@ -1,0 +1,156 @@
+// Cross entropy.
+#include <algorithm>
+
+#include "arrays.h"
+#include "bindings.h"
+#include "threads.h"
+
+namespace fastlstm {
+namespace {
+
+template <class S, class Id>
+const LossKernels<S, Id>& loss_kernels() {
+  if constexpr (std::is_same_v<Id, std::int32_t>) {
+    return *kernels<S>().loss_int32;
+  } else {
+    return *kernels<S>().loss_int64;
+  }
+}
+
+template <class Id>
+Index count_targets(const Id* targets, Index M, Id ignore_index) {
+  Index count = 0;
+  for (Index m = 0; m < M; ++m) count += targets[m] != ignore_index;
+  return count;
+}
+
+// The mean over the targets that count, 0 if there are none; ignored rows have loss 0.
+double mean_loss(const double* losses, Index M, Index counted) {
+  double sum = 0;
+  for (Index m = 0; m < M; ++m) sum += losses[m];
+  return counted ? sum / static_cast<double>(counted) : 0.0;
+}
+
+template <class S>
+S scale_of(Index counted) {
+  return counted ? S{1} / static_cast<S>(counted) : S{0};
+}
+
+py::tuple softmax_cross_entropy(const py::array& logits, const py::array& targets, std::int64_t ignore_index) {
+  const Index M = logits.shape(0), V = logits.shape(1);
+  return with_float_type(logits, [&]<class S>() {
+    py::array dlogits = new_array<S>({M, V});
+    S* const out = writable<S>(dlogits);
+    const double loss = with_id_type(targets, [&]<class Id>() {
+      const py::gil_scoped_release release;
+      const Id* const ids = pointer<Id>(targets);
+      const Id ignored = static_cast<Id>(ignore_index);
+      const Index counted = count_targets(ids, M, ignored);
+      const Array<double> losses(M);
+      loss_kernels<S, Id>().softmax_cross_entropy(pointer<S>(logits), ids, M, V, ignored, scale_of<S>(counted),
+                                                  losses.data(), out);
+      return mean_loss(losses.data(), M, counted);
+    });
+    return py::make_tuple(loss, dlogits);
+  });
+}
+
+// The rows of h whose targets count, side by side; the others are never read. Without ignored targets h is used as it
+// is.
+template <class S>
+class CountedRows {
+ public:
+  CountedRows(const S* h, const std::int64_t* targets, Index M, Index H, std::int64_t ignore_index)
+      : M_(M), H_(H), count_(count_targets(targets, M, ignore_index)), h_(h), targets_(targets) {
+    if (count_ == M) return;
+    places_ = Array<Index>(count_);
+    h_copy_ = Array<S>(count_ * H);
+    dh_copy_ = Array<S>(count_ * H);
+    targets_copy_ = Array<std::int64_t>(count_);
+    for (Index m = 0, k = 0; m < M; ++m) {
+      if (targets[m] == ignore_index) continue;
+      places_.data()[k] = m;
+      targets_copy_.data()[k] = targets[m];
+      std::copy_n(h + m * H, H, h_copy_.data() + k++ * H);
+    }
+    h_ = h_copy_.data();
+    targets_ = targets_copy_.data();
+  }
+
+  Index count() const { return count_; }
+  const S* h() const { return h_; }
+  const std::int64_t* targets() const { return targets_; }
+
+  // Where the kernel writes the gradients of the counted rows, and from there to their places among zeros.
+  S* dh_or(S* dh) const { return dh_copy_ ? dh_copy_.data() : dh; }
+  void spread_dh(S* dh) const {
+    if (!dh_copy_) return;
+    std::fill_n(dh, M_ * H_, S{0});
+    for (Index k = 0; k < count_; ++k) std::copy_n(dh_copy_.data() + k * H_, H_, dh + places_.data()[k] * H_);
+  }
+
+ private:
+  Index M_, H_, count_;
+  const S* h_;
+  const std::int64_t* targets_;
+  Array<Index> places_;
+  Array<S> h_copy_, dh_copy_;
+  Array<std::int64_t> targets_copy_;
+};
+
+// block: columns of the logits held at once.
+py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
+                               std::int64_t ignore_index, Index block) {
+  const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
+  const bool transposed = (W.flags() & py::array::c_style) == 0;
+  return with_float_type(h, [&]<class S>() {
+    py::array dh = new_array<S>({M, H});
+    py::array dW = transposed ? new_array<S>({V, H}) : new_array<S>({H, V});
+    py::array db = new_array<S>({V});
+    S* const dh_data = writable<S>(dh);
+    LinearLoss<S> args{.M = 0,
+                       .H = H,
+                       .V = V,
+                       .transposed = transposed,
+                       .h = nullptr,
+                       .W = pointer<S>(W),
+                       .b = pointer<S>(b),
+                       .targets = nullptr,
+                       .block = block,
+                       .threads = num_threads(),
+                       .losses = nullptr,
+                       .dh = nullptr,
+                       .dW = writable<S>(dW),
+                       .db = writable<S>(db),
+                       .workspace = nullptr};
+    double loss = 0;
+    {
+      const py::gil_scoped_release release;
+      const CountedRows<S> rows(pointer<S>(h), pointer<std::int64_t>(targets), M, H, ignore_index);
+      args.M = rows.count();
+      args.h = rows.h();
+      args.targets = rows.targets();
+      args.dh = rows.dh_or(dh_data);
+      const Array<double> losses(args.M);
+      args.losses = losses.data();
+      const Array<S> workspace(kernels<S>().linear_loss->workspace(args));
+      args.workspace = workspace.data();
+      kernels<S>().linear_loss->run(args);
+      rows.spread_dh(dh_data);
+      loss = mean_loss(losses.data(), args.M, args.M);
+    }
+    const py::object dW_of_shape = transposed ? py::object(dW.attr("T")) : py::object(dW);
+    return py::tuple(py::make_tuple(loss, dh, dW_of_shape, db));
+  });
+}
+
+}  // namespace
+
+void bind_losses(py::module_& module) {
+  module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
+             py::arg("ignore_index"));
+  module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
+             py::arg("targets"), py::arg("ignore_index"), py::arg("block"));
+}
+
+}  // namespace fastlstm

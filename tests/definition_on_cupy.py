@@ -141,6 +141,8 @@ def _family(name: str) -> types.ModuleType:
     for function_name, function in vars(definition).items():
         if inspect.isfunction(function) and not function_name.startswith("_"):
             setattr(made, function_name, _wrapped(function))
+    if name == "dense":
+        made.batched_product = _wrapped(lambda a, b: a @ b)
     if name == "embedding":
         made.padded_rows = _wrapped(lambda ids, rows: _padded(definition.embedding_backward_rows(ids, rows), len(ids)))
     if name == "sampling":
@@ -167,8 +169,9 @@ def _padded(rows: RowGrad, most: int) -> PaddedRowGrad:
 class _Tape:
     """What a forward call keeps on the host; a run of a graph puts in another."""
 
-    def __init__(self, kept: Any) -> None:
+    def __init__(self, kept: Any, given: Sequence[Any]) -> None:
         self.kept = kept
+        self._given = given  # whose memory is in use as long as the tape is
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -243,7 +246,7 @@ def _as_of_a_gpu(value: Any, given: dict[int, Any], *, store: bool = True) -> An
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         record: Any = value
         fields = {
-            name: _Tape(field) if name == "tape" else _as_of_a_gpu(field, given, store=store)
+            name: _Tape(field, [*given.values()]) if name == "tape" else _as_of_a_gpu(field, given, store=store)
             for name, field in record._asdict().items()
         }
         return record._replace(**fields)

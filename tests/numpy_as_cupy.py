@@ -744,6 +744,21 @@ class Cublas:
         self.handles[handle]["workspace"] = workspace
         return 0
 
+    def _cublasGemmStridedBatchedEx(  # noqa: N802
+        self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, type_a: int, lda: int,
+        stride_a: int, b: int, type_b: int, ldb: int, stride_b: int, beta: int, c: int, type_c: int, ldc: int,
+        stride_c: int, count: int, compute: int, algorithm: int,
+    ) -> int:  # fmt: skip
+        size = 8 if type_c == 1 else 4
+        for i in range(count):
+            status = self._cublasGemmEx(
+                handle, op_a, op_b, m, n, k, alpha, a + i * stride_a * size, type_a, lda, b + i * stride_b * size,
+                type_b, ldb, beta, c + i * stride_c * size, type_c, ldc, compute, algorithm,
+            )  # fmt: skip
+            if status:
+                return status
+        return 0
+
     def _cublasGemmEx(  # noqa: N802
         self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, type_a: int, lda: int,
         b: int, type_b: int, ldb: int, beta: int, c: int, type_c: int, ldc: int, compute: int, algorithm: int,

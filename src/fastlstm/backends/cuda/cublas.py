@@ -14,7 +14,7 @@ import importlib
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
@@ -44,6 +44,7 @@ _STATUS = {
 
 _Address = ctypes.c_void_p
 _Int = ctypes.c_int
+_Stride = ctypes.c_longlong
 PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "cublasCreate_v2": (ctypes.POINTER(_Address),),
     "cublasSetStream_v2": (_Address, _Address),
@@ -52,6 +53,11 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
         _Address, _Int, _Int, _Int, _Int, _Int,  # handle, operations, m, n, k
         _Address, _Address, _Int, _Int, _Address, _Int, _Int,  # alpha, A, its type and lda, B, its type and ldb
         _Address, _Address, _Int, _Int, _Int, _Int,  # beta, C, its type and ldc, type of the computation, algorithm
+    ),
+    "cublasGemmStridedBatchedEx": (
+        _Address, _Int, _Int, _Int, _Int, _Int,
+        _Address, _Address, _Int, _Int, _Stride, _Address, _Int, _Int, _Stride,  # how far apart the matrices are, too
+        _Address, _Address, _Int, _Int, _Stride, _Int, _Int, _Int,  # their number before the type of the computation
     ),
 }  # fmt: skip
 
@@ -171,47 +177,52 @@ def _check(call: str, status: int) -> None:
         raise CublasError(f"{call} failed: {_STATUS.get(status, f'status {status}')}")
 
 
-class _Operand:
-    """A matrix as cuBLAS sees it, which stores columns: address, leading dimension, and whether it lies transposed.
+class _Layout(NamedTuple):
+    """How a matrix lies, or each of a batch: whether its rows lie in one piece each, else its columns.
 
-    A row-major matrix is the transpose of a column-major one. The array is kept as long as its address is in use.
+    leading : how far apart those are; apart: how far apart the matrices of a batch are. In elements.
     """
 
-    def __init__(self, array: Any) -> None:
-        layout = _layout(array)
-        if layout is None:
-            array = array.copy(order="C")
-            layout = _layout(array)
-            assert layout is not None
-        self.array = array
-        self.row_major, self.leading = layout
-
-    @property
-    def address(self) -> int:
-        address: int = self.array.data.ptr
-        return address
+    row_major: bool
+    leading: int
+    apart: int = 0
 
 
-def _layout(array: Any) -> tuple[bool, int] | None:
-    """Whether the rows of a matrix lie in one piece each, else its columns, and how far apart; None if neither."""
-    (rows, columns), (of_row, of_column) = array.shape, array.strides
+def _layout(array: Any) -> _Layout | None:
+    """Of a matrix, or of a batch of them; None if cuBLAS knows no such layout."""
+    *batch, rows, columns = array.shape
+    *of_batch, of_row, of_column = array.strides
     size = array.itemsize
+    apart = of_batch[0] // size if batch else 0
+    if batch and (of_batch[0] % size or of_batch[0] < 0):
+        return None
     if (of_column == size or columns == 1) and (rows == 1 or (of_row % size == 0 and of_row >= columns * size)):
-        return True, columns if rows == 1 else of_row // size
+        return _Layout(True, columns if rows == 1 else of_row // size, apart)
     if (of_row == size or rows == 1) and (columns == 1 or (of_column % size == 0 and of_column >= rows * size)):
-        return False, rows if columns == 1 else of_column // size
+        return _Layout(False, rows if columns == 1 else of_column // size, apart)
     return None
+
+
+def _laid_out(array: Any) -> tuple[Any, _Layout]:
+    """An operand, or its copy where cuBLAS could not read it, and how it lies."""
+    layout = _layout(array)
+    if layout is None:
+        array = array.copy(order="C")
+        layout = _layout(array)
+        assert layout is not None
+    return array, layout
 
 
 def gemm(a: FloatArray, b: FloatArray, out: FloatArray, *, precision: Precision, accumulate: bool = False) -> None:
     """out (M, X) = or += a (M, K) b (K, X), on the current stream of the arrays' device, which is the current one.
 
     Any of them may be transposed, or a part of the columns of something wider. float32 products are exact, or in TF32
-    for the precisions "tf32" and "bf16".
+    for the precisions "tf32" and "bf16". With a batch axis before, of all three, it is a product for each of the batch.
     """
     target: Any = out
-    (M, K), X = a.shape, b.shape[1]
-    if M == 0 or X == 0:
+    *batch, M, K = a.shape
+    X = b.shape[-1]
+    if out.size == 0:
         return
     if K == 0:
         if not accumulate:
@@ -223,10 +234,6 @@ def gemm(a: FloatArray, b: FloatArray, out: FloatArray, *, precision: Precision,
         gemm(a, b, whole, precision=precision, accumulate=accumulate)
         target[...] = whole
         return
-    # Columns are what cuBLAS stores, so of a row-major out it makes the transpose: out^T = b^T a^T.
-    row_major, leading = layout
-    first, second = (_Operand(b), _Operand(a)) if row_major else (_Operand(a), _Operand(b))
-    m, n = (X, M) if row_major else (M, X)
     double = target.dtype.char == "d"
     kind = _FLOAT64 if double else _FLOAT32
     compute = _COMPUTE_64F if double else _COMPUTE_32F
@@ -235,15 +242,17 @@ def gemm(a: FloatArray, b: FloatArray, out: FloatArray, *, precision: Precision,
     number: Any = ctypes.c_double if double else ctypes.c_float
     alpha, beta = number(1), number(1 if accumulate else 0)
 
-    def operation(operand: _Operand) -> Literal[0, 1]:
-        # An operand that lies as out does is taken as it is.
-        return _AS_IT_IS if operand.row_major == row_major else _TRANSPOSED  # type: ignore[return-value]
-
-    status = library().cublasGemmEx(
-        _handle(target.device.id).on_stream(cupy.cuda.get_current_stream().ptr),
-        operation(first), operation(second), m, n, K,
-        ctypes.addressof(alpha), first.address, kind, first.leading,
-        second.address, kind, second.leading,
-        ctypes.addressof(beta), target.data.ptr, kind, leading, compute, _DEFAULT_ALGORITHM,
-    )  # fmt: skip
-    _check("cublasGemmEx", status)
+    # cuBLAS stores columns. So a row-major out is the transpose of what it makes: out^T = b^T a^T; and an operand that
+    # lies as out does is taken as it is.
+    m, n = (X, M) if layout.row_major else (M, X)
+    operands = [_laid_out(operand) for operand in ((b, a) if layout.row_major else (a, b))]
+    arguments: list[Any] = [_handle(target.device.id).on_stream(cupy.cuda.get_current_stream().ptr)]
+    arguments += [_AS_IT_IS if lies.row_major == layout.row_major else _TRANSPOSED for _, lies in operands]
+    arguments += [m, n, K, ctypes.addressof(alpha)]
+    for operand, lies in operands:
+        arguments += [operand.data.ptr, kind, lies.leading, *([lies.apart] if batch else [])]
+    arguments += [ctypes.addressof(beta), target.data.ptr, kind, layout.leading]
+    if batch:
+        arguments += [layout.apart, batch[0]]
+    function = "cublasGemmStridedBatchedEx" if batch else "cublasGemmEx"
+    _check(function, getattr(library(), function)(*arguments, compute, _DEFAULT_ALGORITHM))

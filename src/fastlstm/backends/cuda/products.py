@@ -60,6 +60,16 @@ def product(a: FloatArray, b: FloatArray, *, out: FloatArray | None = None) -> F
     return result
 
 
+def batched_product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """(N, M, K) times (N, K, X), a product for each of the N; either may be a transposed view."""
+    if cublas.why_not() is not None:
+        by_cupy: FloatArray = cupy.matmul(a, b)
+        return by_cupy
+    made: FloatArray = cupy.empty((*a.shape[:2], b.shape[2]), a.dtype)
+    cublas.gemm(a, b, made, precision=_chosen.precision)
+    return made
+
+
 def add_transposed_product(a: FloatArray, b: FloatArray, sums: FloatArray, *, first: bool) -> None:
     """Sums (K, X) += a^T b for a (M, K) and b (M, X), exactly; with first, = instead.
 

@@ -43,6 +43,7 @@ class Capture:
 
     def capture(self, work: Callable[[], None]) -> None:
         """Make a graph of what work() does, which does not run. All that work() raises comes through."""
+        before = self._pool.total_bytes()
         with self._where_it_runs():
             self._stream.begin_capture()
             try:
@@ -52,7 +53,11 @@ class Capture:
                 with contextlib.suppress(Exception):
                     self._stream.end_capture()
                 raise
-            self._graph = self._stream.end_capture()
+            graph = self._stream.end_capture()
+        if self._pool.total_bytes() < before:
+            # Where memory runs out, CuPy gives back what is free at the moment; the graph may use it.
+            raise MemoryError("GPU memory ran out while work was captured")
+        self._graph = graph
 
     @property
     def is_captured(self) -> bool:

@@ -1,0 +1,327 @@
+"""Steps of a training as CUDA graphs: the same bits as without, whatever changes between two steps.
+
+The stand-in for CuPy puts down what a step does and does it again, in the same memory: numbers of the host that were
+taken into a graph, and arrays that Python has put into another's place since, show as other bits.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cuda_emulation
+import definition_on_cupy
+import numpy as np
+import numpy_as_cupy
+import pytest
+from cuda_cases import SMALL
+from numpy_as_cupy import Traffic, numbers_may_be_read
+from test_gpu_models import MAKERS, Maker, Stop, ids, parameters, rnnlm, seq2seq, word2vec
+
+from fastlstm import backends, callbacks, optim, use_backend
+from fastlstm.models import RNNLM, Model
+from fastlstm.ops.device import to_host
+from fastlstm.training import device_steps
+
+
+@pytest.fixture(scope="module")
+def cupy() -> Iterator[Any]:
+    with definition_on_cupy.installed() as stand_in, use_backend("numpy"):
+        yield stand_in
+
+
+@pytest.fixture(autouse=True)
+def _memory_is_whole() -> Iterator[None]:
+    yield
+    numpy_as_cupy.check_margins()
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    return lambda on: monkeypatch.setenv("FASTLSTM_CUDA_GRAPHS", "1" if on else "0")
+
+
+class Changes(callbacks.Callback):
+    """Calls functions after so many batches of the training."""
+
+    def __init__(self, **after: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.after = {int(name.removeprefix("after_")): change for name, change in after.items()}
+        self.batches = 0
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        self.batches += 1
+        if self.batches in self.after:
+            self.after[self.batches](self.trainer)
+
+
+def fitted(maker: Maker, N: int = 21, **more: Any) -> tuple[Model, Any]:
+    make, data, arguments = maker
+    model = make().to("cuda")
+    options = {"max_grad": 0.5, "verbose": 0, **arguments, **more}
+    for name in ("callbacks", "optimizer"):  # new ones for each training
+        if callable(options.get(name)):
+            options[name] = options[name]()
+    with numbers_may_be_read():
+        return model, model.fit(*data(N), **options)
+
+
+def same_with_and_without(switch: Callable[[bool], None], maker: Maker, **more: Any) -> Any:
+    """Train both ways; returns the history of the training with graphs."""
+    switch(False)
+    plain, want = fitted(maker, **more)
+    assert want.device_steps["graph"] == 0
+    assert want.why_no_graph is None
+    switch(True)
+    model, history = fitted(maker, **more)
+    assert history.history == want.history
+    assert model.rng.bit_generator.state == plain.rng.bit_generator.state
+    for name, got, expected in zip(model._names, parameters(model), parameters(plain), strict=True):
+        np.testing.assert_array_equal(got, expected, name)
+    for got, expected in zip(model.state(), plain.state(), strict=True):
+        np.testing.assert_array_equal(to_host(got), to_host(expected))
+    assert sum(history.device_steps.values()) == sum(want.device_steps.values())
+    return history
+
+
+# --------------------------------------------------------------------------------------------
+# The same bits
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_training_with_graphs_has_the_bits_of_one_without(cupy: Any, switch: Any, name: str) -> None:
+    history = same_with_and_without(switch, MAKERS[name], epochs=4)
+    assert history.device_steps["graph"] > 0
+    assert history.why_no_graph is None
+
+
+@pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
+def test_every_optimizer_and_a_learning_rate_that_falls(cupy: Any, switch: Any, name: str) -> None:
+    def halve(trainer: Any) -> None:
+        trainer.optimizer.lr *= 0.5
+
+    maker = rnnlm(num_layers=2, tie_weights=True, dropout=0.3)
+    changes: dict[str, Any] = {f"after_{batch}": halve for batch in (3, 4, 7, 10)}
+    history = same_with_and_without(switch, maker, optimizer=name, callbacks=lambda: [Changes(**changes)], epochs=3)
+    assert history.device_steps["eager"] == device_steps.EAGER_STEPS
+
+
+def test_word2vec_with_a_learning_rate_of_every_step(cupy: Any, switch: Any) -> None:
+    for loss in ("nce", "negative_sampling", "sampled_softmax"):
+        maker = word2vec(loss=loss)
+        same_with_and_without(switch, maker, final_lr=0.0001, max_grad=0.1)
+        same_with_and_without(switch, maker, max_grad=None, optimizer="momentum")
+
+
+def test_validation_schedulers_and_kept_logs(cupy: Any, switch: Any) -> None:
+    kept: list[list[Any]] = []
+
+    def several() -> list[Any]:
+        kept.append([])
+        return [
+            callbacks.LearningRateScheduler(lambda epoch, lr: lr * 0.7**epoch),
+            callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True),
+            callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: kept[-1].append(logs)),
+        ]
+
+    maker = seq2seq(peeky=True, dropout=0.2, reverse_source=True, num_layers=2)
+    same_with_and_without(switch, maker, callbacks=several, validation_split=0.3, epochs=4)
+    with numbers_may_be_read():
+        without, with_graphs = ([dict(logs) for logs in trained] for trained in kept)
+    assert with_graphs == without
+    assert len({logs["loss"] for logs in without}) > 5
+
+
+@pytest.mark.parametrize("change", ["momentum", "dropout", "max_grad", "state of the optimizer", "generator"])
+def test_what_else_changes_is_captured_again(cupy: Any, switch: Any, change: str) -> None:
+    def make(trainer: Any) -> None:
+        if change == "momentum":
+            trainer.optimizer.beta1 = 0.5
+        elif change == "dropout":
+            for dropout in trainer.model._dropouts:
+                dropout.dropout_ratio = 0.6
+        elif change == "max_grad":
+            trainer.max_grad = 0.01
+        elif change == "generator":
+            trainer.model.rng = np.random.default_rng(8)
+            for dropout in trainer.model._dropouts:
+                dropout._rng = trainer.model.rng
+        else:
+            trainer.optimizer.set_state(*trainer.optimizer.state())
+            gc.collect()
+
+    same_with_and_without(
+        switch, rnnlm(dropout=0.3), callbacks=lambda: [Changes(after_6=make)], epochs=3, optimizer=lambda: optim.Adam(0.1)
+    )
+
+
+def test_a_state_that_is_reset_or_put_back_between_two_steps(cupy: Any, switch: Any) -> None:
+    kept: list[Any] = []
+
+    def keep(trainer: Any) -> None:
+        kept[:] = [array.copy() for array in trainer.model.state()]
+
+    changes: dict[str, Any] = {
+        "after_4": keep,
+        "after_5": lambda trainer: trainer.model.reset_state(),
+        "after_7": lambda trainer: trainer.model.set_state(list(kept)),
+    }
+    for cell in ("lstm", "gru", "rnn"):
+        same_with_and_without(switch, rnnlm(cell=cell, num_layers=2), callbacks=lambda: [Changes(**changes)], epochs=3)
+
+
+def test_a_shape_that_comes_rarely_runs_operator_by_operator(cupy: Any, switch: Any) -> None:
+    """Batches of 4, and one of 1 at the end of an epoch."""
+    history = same_with_and_without(switch, seq2seq(), N=21, epochs=2)
+    assert history.device_steps == {"graph": 2 * 5 - device_steps.EAGER_STEPS, "eager": device_steps.EAGER_STEPS + 2}
+    assert history.why_no_graph is None
+
+
+@pytest.mark.parametrize("name", ["rnnlm two layers, tied, dropout", "seq2seq peeky", "word2vec nce"])
+@pytest.mark.parametrize("after", [1, 5, 8])
+def test_a_training_that_was_interrupted_between_graphs(cupy: Any, tmp_path: Path, name: str, after: int) -> None:
+    whole, want = fitted(MAKERS[name])
+    backup = [callbacks.BackupAndRestore(tmp_path / "checkpoint")]
+    with pytest.raises(KeyboardInterrupt):
+        fitted(MAKERS[name], callbacks=[Stop(after), *backup])
+    resumed, history = fitted(MAKERS[name], callbacks=[callbacks.BackupAndRestore(tmp_path / "checkpoint")])
+    assert history.history == want.history
+    assert history.device_steps["graph"] > 0
+    for got, expected in zip(parameters(resumed), parameters(whole), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_one_model_and_optimizer_trained_twice(cupy: Any, switch: Any) -> None:
+    """What the first training's graphs leave behind, a second one and the host can go on from."""
+    make, data, arguments = rnnlm(dropout=0.3)
+    results = []
+    for on in (False, True):
+        switch(on)
+        model, optimizer = make().to("cuda"), optim.Adam(0.01)
+        with numbers_may_be_read():
+            for N in (21, 9):
+                model.fit(*data(N), optimizer=optimizer, verbose=0, **arguments)
+            assert optimizer.step_on_device is None
+            assert optimizer.lr_on_device is None
+            evaluated = model.evaluate(*data(7))
+            assert isinstance(model, RNNLM)
+            text = model.generate([1], 9, seed=1)
+        model.to("cpu").fit(*data(9), optimizer=optimizer, verbose=0, **arguments)
+        results.append((optimizer.step, evaluated, text.tolist(), parameters(model)))
+    assert results[0][:3] == results[1][:3]
+    for got, expected in zip(results[1][3], results[0][3], strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_step_of_a_graph_copies_nothing_and_waits_for_nothing(cupy: Any, switch: Any) -> None:
+    switch(True)
+    seen: list[tuple[int, int]] = []
+
+    def look(trainer: Any) -> None:
+        seen.append((Traffic.to_host, Traffic.to_device))
+
+    changes: dict[str, Any] = {f"after_{batch}": look for batch in range(1, 15)}
+    fitted(rnnlm(dropout=0.3), callbacks=[Changes(**changes)])
+    in_an_epoch = [b[0] - a[0] + b[1] - a[1] for a, b in zip(seen[2:5], seen[3:6], strict=True)]
+    assert in_an_epoch == [0, 0, 0]
+
+
+# --------------------------------------------------------------------------------------------
+# Where there is no graph
+# --------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_cannot_be_captured_goes_on_and_says_so(
+    cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a capture that has drawn seeds and changed what Python holds."""
+    maker = rnnlm(num_layers=2, dropout=0.3)
+    switch(False)
+    plain, want = fitted(maker)
+    switch(True)
+    real = RNNLM.batch_metrics
+
+    def reading(self: Any, names: Any) -> Any:
+        float(self._loss)
+        return real(self, names)
+
+    monkeypatch.setattr(RNNLM, "batch_metrics", reading)
+    with pytest.warns(RuntimeWarning, match="not as a CUDA graph: a step cannot be captured .*a value that is read") as told:
+        model, history = fitted(maker)
+    assert len(told) == 1
+    assert history.device_steps["graph"] == 0
+    assert "a value that is read on the host" in history.why_no_graph
+    assert history.history == want.history
+    assert model.rng.bit_generator.state == plain.rng.bit_generator.state
+    for got, expected in zip(parameters(model), parameters(plain), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_more_shapes_than_graphs(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_steps, "MOST_SHAPES", 2)
+    with pytest.warns(RuntimeWarning, match="batches have more than 2 shapes"):
+        history = same_with_and_without(switch, MAKERS["classifier"], epochs=4)
+    assert min(history.device_steps.values()) > 0
+
+
+def test_wrong_ids_in_a_captured_step_are_reported(cupy: Any, switch: Any) -> None:
+    switch(True)
+    make, data, arguments = MAKERS["seq2seq"]
+    xs, ts = data(40)
+    xs[-1, 1] = 99
+    with numbers_may_be_read(), pytest.raises(IndexError, match="ids holds 99, expected ids from 0 to"):
+        make().to("cuda").fit(xs, ts, verbose=0, **{**arguments, "shuffle": False})
+
+
+# --------------------------------------------------------------------------------------------
+# With the kernels themselves, and products by the definition of cublasGemmEx
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    module = numpy_as_cupy.Extension(cuda_emulation.load())
+    patch = pytest.MonkeyPatch()
+    backends.why_not.cache_clear()
+    backends.load_family.cache_clear()
+    for name in list(sys.modules):
+        if name.startswith("fastlstm.backends.cuda"):
+            patch.delitem(sys.modules, name)
+    numpy_as_cupy.install(patch, module)
+    module.emulate(**SMALL, seed=0)
+    yield module
+    patch.undo()
+    backends.why_not.cache_clear()
+    backends.load_family.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rnnlm two layers, tied, dropout",
+        "seq2seq reversed, two layers, dropout",
+        "seq2seq peeky, attention, no cell state",
+        "classifier",
+        "word2vec nce",
+        "word2vec negative sampling",
+    ],
+)
+def test_the_kernels_in_graphs(kernels: Any, switch: Any, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+    history = same_with_and_without(switch, MAKERS[name], N=5 if "word2vec" in name else 21, epochs=2)
+    assert history.device_steps["graph"] > 0
+
+
+def test_the_kernels_without_our_own_handle_of_cublas(
+    kernels: Any, switch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTLSTM_CUBLAS", "cupy")
+    with pytest.warns(RuntimeWarning, match="calling cuBLAS API during stream capture is currently unsupported"):
+        history = same_with_and_without(switch, MAKERS["seq2seq"])
+    assert history.device_steps["graph"] == 0

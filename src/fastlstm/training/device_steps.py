@@ -51,6 +51,8 @@ class DeviceSteps:
         self._graphs: dict[Any, _StepGraph] = {}
         self._sums: dict[str, _Sum] = {}
         self._allowed = os.environ.get("FASTLSTM_CUDA_GRAPHS", "1") != "0"
+        if not self._allowed:
+            trainer.history.why_no_graph = "FASTLSTM_CUDA_GRAPHS=0 switches graphs off"
         optimizer = trainer.optimizer
         optimizer.prepare(trainer.model.params)
         self._counts = optimizer.step_on_device is None
@@ -61,10 +63,16 @@ class DeviceSteps:
         """Leave the optimiser as it was."""
         if self._counts:
             self._trainer.optimizer.step_on_device = None
+        if self._graphs:
+            self._cupy.cuda.Device().synchronize()  # before the memory of what still runs goes to others
         self._graphs.clear()
 
     def run(self, inputs: tuple[Array, ...]) -> None:
         """One step."""
+        for name, mean in self._trainer.means.items():
+            if name not in self._sums:
+                self._sums[name] = _Sum(self._cupy)
+            mean.sum_in(self._sums[name].total, self._sums[name].count)
         graph = self._graph_for(inputs) if self._allowed else None
         if graph is None:
             self._run_eagerly(inputs)
@@ -77,7 +85,7 @@ class DeviceSteps:
             self._launch(graph, inputs)
 
     def _run_eagerly(self, inputs: tuple[Array, ...]) -> None:
-        self._trainer.step(inputs, self._trainer.means)  # type: ignore[arg-type]
+        self._trainer.step(inputs, self._sums)
         self._trainer.history.device_steps["eager"] += 1
 
     def _graph_for(self, inputs: tuple[Array, ...]) -> _StepGraph | None:
@@ -106,8 +114,6 @@ class DeviceSteps:
         for static, array in zip(graph.inputs, inputs, strict=True):
             static[...] = array
         self._hand_over_state(graph)
-        for name, mean in trainer.means.items():
-            mean.sum_in(self._sums[name].total, self._sums[name].count)
         graph.numbers.store([_bits(optimizer.lr), *seeds])
         graph.capture.launch()
         trainer.history.device_steps["graph"] += 1
@@ -133,9 +139,6 @@ class DeviceSteps:
         model, optimizer = trainer.model, trainer.optimizer
         if graph.capture.is_captured:  # of what has changed since
             graph.capture = Capture()
-        for name in trainer.means:
-            if name not in self._sums:
-                self._sums[name] = _Sum(cupy)
         graph.inputs = [cupy.empty(array.shape, array.dtype) for array in inputs]
         state, step = model.state(), optimizer.step
         # At the beginning of an epoch the state may be zeros, which do not say their shape; the last steps' do.

@@ -20,7 +20,6 @@ import numpy as np
 import numpy_as_cupy
 import pytest
 
-import fastlstm
 from fastlstm import backends
 from fastlstm.contract import PaddedRowGrad, RowGrad
 
@@ -96,7 +95,10 @@ def _optim() -> types.ModuleType:
                 run,
                 _all_unwrapped(params),
                 _all_unwrapped(grads),
-                [[ids.indices.host, ids.num_rows.host] if hasattr(ids, "num_rows") else _unwrapped(ids) for ids in rows],
+                [
+                    [ids.indices.host, ids.num_rows.host] if hasattr(ids, "num_rows") else _unwrapped(ids)
+                    for ids in rows
+                ],
                 [_all_unwrapped(state) for state in states],
                 {name: _unwrapped(value) for name, value in options.items()},
             )
@@ -121,7 +123,9 @@ def _optim() -> types.ModuleType:
 
     def scale(arrays: Sequence[Any], factor: Any) -> None:
         for array in arrays:
-            numpy_as_cupy._do(lambda array, factor: definition.scale(array, _number(factor)), array.host, _unwrapped(factor))
+            numpy_as_cupy._do(
+                lambda array, factor: definition.scale(array, _number(factor)), array.host, _unwrapped(factor)
+            )
 
     made.scale = scale
     return made  # type: ignore[no-any-return]
@@ -196,7 +200,7 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
             like = _as_of_a_gpu(
                 run(*instead), {id(zero): array for array, zero in zip(given, zeros, strict=True)}, store=False
             )
-        new = [leaf for leaf in _leaves(like)]
+        new = list(_leaves(like))
         targets = [leaf.host if _is_array(leaf) and not any(leaf is array for array in given) else None for leaf in new]
 
         def store(targets: list[Any], values: list[Any]) -> None:

@@ -5,8 +5,8 @@ as nothing may on a GPU, where that waits for the device. Memory comes between m
 one side to the other are counted.
 
 While a stream is captured, nothing is computed: every operation is put down with the memory it reads and writes, and a
-launch of the graph does them all. What a capture refuses is refused: reading values on the host, waiting, cuBLAS through
-CuPy, copies from the host's memory.
+launch of the graph does them all. What a capture refuses is refused: reading values on the host, waiting, cuBLAS
+through CuPy, copies from the host's memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -223,7 +223,7 @@ class Stream:
     """Does at once what it is given."""
 
     _numbers = itertools.count(0x1000, 0x1000)
-    _entered: list[Stream] = []
+    _entered: ClassVar[list[Stream]] = []
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.ptr = 0 if null else next(Stream._numbers)
@@ -728,23 +728,23 @@ class Cublas:
         except KeyError:
             raise AttributeError(name) from None
 
-    def _cublasCreate_v2(self, handle: Any) -> int:  # noqa: N802
+    def _cublasCreate_v2(self, handle: Any) -> int:
         number = len(self.handles) + 1
         self.handles[number] = {"stream": 0, "workspace": 0}
         handle[0] = number
         return 0
 
-    def _cublasSetStream_v2(self, handle: int, stream: int | None) -> int:  # noqa: N802
+    def _cublasSetStream_v2(self, handle: int, stream: int | None) -> int:
         self.handles[handle] = {"stream": stream or 0, "workspace": 0}
         return 0
 
-    def _cublasSetWorkspace_v2(self, handle: int, workspace: int, size: int) -> int:  # noqa: N802
+    def _cublasSetWorkspace_v2(self, handle: int, workspace: int, size: int) -> int:
         if workspace % 256 or _chunk_of(workspace) != workspace or _chunks[workspace] < size:
             return 7
         self.handles[handle]["workspace"] = workspace
         return 0
 
-    def _cublasGemmStridedBatchedEx(  # noqa: N802
+    def _cublasGemmStridedBatchedEx(
         self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, type_a: int, lda: int,
         stride_a: int, b: int, type_b: int, ldb: int, stride_b: int, beta: int, c: int, type_c: int, ldc: int,
         stride_c: int, count: int, compute: int, algorithm: int,
@@ -759,7 +759,7 @@ class Cublas:
                 return status
         return 0
 
-    def _cublasGemmEx(  # noqa: N802
+    def _cublasGemmEx(
         self, handle: int, op_a: int, op_b: int, m: int, n: int, k: int, alpha: int, a: int, type_a: int, lda: int,
         b: int, type_b: int, ldb: int, beta: int, c: int, type_c: int, ldc: int, compute: int, algorithm: int,
     ) -> int:  # fmt: skip

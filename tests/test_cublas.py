@@ -174,7 +174,10 @@ def test_a_workspace_for_every_stream_and_a_handle_for_every_thread(cupy: Any, c
 
 def test_a_product_that_fails_says_why(cupy: Any, cublas: Any, products: Any) -> None:
     a, b = cupy.asarray(drawn(3, 4)), cupy.asarray(drawn(4, 5))
-    for status, text in ((13, "cublasGemmEx failed: CUBLAS_STATUS_EXECUTION_FAILED: a kernel failed"), (99, "status 99")):
+    for status, text in (
+        (13, "cublasGemmEx failed: CUBLAS_STATUS_EXECUTION_FAILED: a kernel failed"),
+        (99, "status 99"),
+    ):
         cublas.library().status = status
         with pytest.raises(cublas.CublasError, match=text):
             products.product(a, b)

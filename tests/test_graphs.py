@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
-import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import numpy_as_cupy
 import pytest
 from cuda_cases import SMALL
 from numpy_as_cupy import Traffic, numbers_may_be_read
-from test_gpu_models import MAKERS, Maker, Stop, ids, parameters, rnnlm, seq2seq, word2vec
+from test_gpu_models import MAKERS, Maker, Stop, parameters, rnnlm, seq2seq, word2vec
 
-from fastlstm import backends, callbacks, optim, use_backend
+from fastlstm import backends, callbacks, ops, optim, use_backend
+from fastlstm.contract import PaddedRowGrad, RowGrad
 from fastlstm.models import RNNLM, Model
 from fastlstm.ops.device import to_host
+from fastlstm.ops.device_steps import seeds_on_device
 from fastlstm.training import device_steps
 
 
@@ -156,7 +158,11 @@ def test_what_else_changes_is_captured_again(cupy: Any, switch: Any, change: str
             gc.collect()
 
     same_with_and_without(
-        switch, rnnlm(dropout=0.3), callbacks=lambda: [Changes(after_6=make)], epochs=3, optimizer=lambda: optim.Adam(0.1)
+        switch,
+        rnnlm(dropout=0.3),
+        callbacks=lambda: [Changes(after_6=make)],
+        epochs=3,
+        optimizer=lambda: optim.Adam(0.1),
     )
 
 
@@ -227,7 +233,7 @@ def test_a_step_of_a_graph_copies_nothing_and_waits_for_nothing(cupy: Any, switc
 
     changes: dict[str, Any] = {f"after_{batch}": look for batch in range(1, 15)}
     fitted(rnnlm(dropout=0.3), callbacks=[Changes(**changes)])
-    in_an_epoch = [b[0] - a[0] + b[1] - a[1] for a, b in zip(seen[2:5], seen[3:6], strict=True)]
+    in_an_epoch = [b[0] - a[0] + b[1] - a[1] for a, b in pairwise(seen[2:6])]
     assert in_an_epoch == [0, 0, 0]
 
 
@@ -251,7 +257,9 @@ def test_a_step_that_cannot_be_captured_goes_on_and_says_so(
         return real(self, names)
 
     monkeypatch.setattr(RNNLM, "batch_metrics", reading)
-    with pytest.warns(RuntimeWarning, match="not as a CUDA graph: a step cannot be captured .*a value that is read") as told:
+    with pytest.warns(
+        RuntimeWarning, match="not as a CUDA graph: a step cannot be captured .*a value that is read"
+    ) as told:
         model, history = fitted(maker)
     assert len(told) == 1
     assert history.device_steps["graph"] == 0
@@ -312,7 +320,6 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ],
 )
 def test_the_kernels_in_graphs(kernels: Any, switch: Any, name: str) -> None:
-    make, data, arguments = MAKERS[name]
     history = same_with_and_without(switch, MAKERS[name], N=5 if "word2vec" in name else 21, epochs=2)
     assert history.device_steps["graph"] > 0
 
@@ -324,3 +331,145 @@ def test_the_kernels_without_our_own_handle_of_cublas(
     with pytest.warns(RuntimeWarning, match="calling cuBLAS API during stream capture is currently unsupported"):
         history = same_with_and_without(switch, MAKERS["seq2seq"])
     assert history.device_steps["graph"] == 0
+
+
+def test_padded_gradients_change_what_their_rows_change(kernels: Any) -> None:
+    """Behind the rows stands anything: it is neither used nor counted in the norm."""
+    cupy = sys.modules["cupy"]
+    rng = np.random.default_rng(0)
+    for dtype, of_ids in ((np.float32, np.int64), (np.float64, np.int32)):
+        for shape in ((50, 33), (50, 300), (700,)):
+            rows: Any = np.unique(rng.integers(0, shape[0], 20)).astype(of_ids)
+            values = rng.standard_normal((len(rows), *shape[1:])).astype(dtype)
+            indices, padded = np.full(40, -5, of_ids), np.full((40, *shape[1:]), np.nan, dtype)
+            indices[: len(rows)], padded[: len(rows)] = rows, values
+            params = [rng.standard_normal(shape).astype(dtype), rng.standard_normal((3, 4)).astype(dtype)]
+            dense = cupy.asarray(np.ones((3, 4), dtype))
+            results = []
+            for grad in (
+                RowGrad(cupy.asarray(rows), cupy.asarray(values)),
+                PaddedRowGrad(
+                    cupy.asarray(indices), cupy.asarray(padded), cupy.asarray(np.array([len(rows)], np.int32))
+                ),
+            ):
+                there, optimizer = [cupy.asarray(param) for param in params], optim.Adam(0.1)
+                for _ in range(2):
+                    optimizer.update(there, [grad, dense], max_norm=0.5)
+                norm = ops.global_norm([grad, dense])
+                results.append([to_host(array) for array in (*there, norm)])
+            for got, want in zip(results[1], results[0], strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-6)
+            assert not np.array_equal(results[1][0], params[0])
+
+
+def test_seeds_that_stand_on_the_device_are_those_of_the_host(kernels: Any) -> None:
+    cupy = sys.modules["cupy"]
+    numbers = importlib.import_module("fastlstm.backends.cuda.graph").HostNumbers(600)
+    bits = [int(seed) for seed in np.random.default_rng(4).integers(0, 2**64, 600, np.uint64)]
+    numbers.store(bits)
+    assert to_host(numbers.whole).tolist() == bits
+    xs = cupy.zeros((33, 7), np.float32)
+    mask = ops.dropout_mask(xs, 0.3, seed=numbers.whole[2:3].reshape(()))
+    np.testing.assert_array_equal(to_host(mask), to_host(ops.dropout_mask(xs, 0.3, seed=bits[2])))
+    labels, table = cupy.asarray(np.array([3, 0, 9])), ops.UnigramTable(np.arange(1, 21))
+    for draw in (
+        lambda rng: ops.log_uniform_candidates(8, 20, labels, rng=rng),
+        lambda rng: ops.log_uniform_candidates(8, 20, labels, unique=False, rng=rng),
+        lambda rng: ops.unigram_candidates(table, 8, labels, rng=rng),
+        lambda rng: ops.unigram_candidates(table, 8, labels, unique=True, rng=rng),
+    ):
+        want = draw(np.random.default_rng(7))
+        seeds = device_steps.Seeds(numbers.whole)
+        with seeds_on_device(seeds):
+            rng = np.random.default_rng(7)
+            numbers.store([np.random.default_rng(7).integers(0, 2**64, dtype=np.uint64).item()])
+            got = draw(rng)
+        for ours, theirs in zip(got, want, strict=True):
+            np.testing.assert_array_equal(to_host(ours), to_host(theirs))
+        seeds.put_back()
+        assert seeds.draw_again() == seeds.values == [np.random.default_rng(7).integers(0, 2**64, dtype=np.uint64)]
+
+
+def test_a_step_that_draws_more_seeds_than_there_is_room_for(cupy: Any) -> None:
+    seeds = device_steps.Seeds(cupy.zeros(1, np.uint64))
+    seeds.take(np.random.default_rng(0))
+    with pytest.raises(RuntimeError, match="draws more than 1 seeds"):
+        seeds.take(np.random.default_rng(0))
+
+
+def test_the_benchmark_of_whole_steps_runs_our_side(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = pytest.importorskip("benchmarks.gpu_steps", reason="the benchmarks are not beside the tests")
+    with numbers_may_be_read():
+        for ours in (
+            benchmark.our_addition(benchmark.Addition(V=9, D=3, H=5, N=4, S=3, T=3, batches=3)),
+            benchmark.our_text(benchmark.Text(V=9, H=5, layers=2, N=2, T=3, batches=3)),
+        ):
+            weights = benchmark.weights_of(ours.trainer)
+            losses = ours.losses(5)
+            assert ours.trainer.history.device_steps == {"graph": 3, "eager": 2}
+            host = type(ours.trainer.model)(**ours.trainer.model.options)
+            host.set_weights(weights, "the benchmark")
+            update = type(ours.trainer.optimizer)(ours.trainer.optimizer.lr)
+            batches = benchmark.batches_of(ours.trainer)
+            for k, loss in enumerate(losses):
+                want = host.forward(*batches[k % len(batches)])
+                host.backward()
+                update.update(host.params, host.grads, ours.trainer.max_grad)
+                assert benchmark.check([loss], [want], 1e-3) < 1e-3
+        with pytest.raises(AssertionError, match="losses differ by"):
+            benchmark.check([1.0], [2.0], 1e-3)
+        jobs = [benchmark.addition_job(n=300, epochs=1, H=4), benchmark.text_job(words=400, V=9, H=3)]
+    result = {"step": "addition", "median_us": {"fastlstm": 2.0, "torch": 30.0}, "ratio": {"torch": 15.0}}
+    lines = benchmark.table([result], jobs).splitlines()
+    assert lines[0] == "addition step: ours 2.0 us; torch 30.0 us (15.00x)"
+    assert "1 epochs of addition, 300 questions" in lines[1]
+    assert "graph" in lines[2]
+
+
+# --------------------------------------------------------------------------------------------
+# The stand-in itself: what it would be worth nothing without
+# --------------------------------------------------------------------------------------------
+
+
+def test_a_capture_of_the_stand_in_computes_nothing_and_a_launch_does_all(cupy: Any) -> None:
+    stream, pool = cupy.cuda.Stream(non_blocking=True), cupy.cuda.MemoryPool()
+    x, y = cupy.asarray(np.arange(4.0)), cupy.zeros(4)
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        stream.begin_capture()
+        y += cupy.where(x > 1, x * 2, x)[cupy.arange(4)]
+        graph = stream.end_capture()
+    assert y.host.tolist() == [0, 0, 0, 0]
+    graph.launch()
+    assert y.host.tolist() == [0, 1, 4, 6]
+    x.fill(1)
+    graph.launch()
+    assert y.host.tolist() == [1, 2, 5, 7]
+    del x
+    gc.collect()
+    with pytest.raises(AssertionError, match="a graph uses memory of 1 arrays that are gone"):
+        graph.launch()
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        (lambda cupy, x: float(x[0]), RuntimeError),
+        (lambda cupy, x: cupy.asnumpy(x), RuntimeError),
+        (lambda cupy, x: cupy.asarray(np.ones(3)), RuntimeError),
+        (lambda cupy, x: cupy.cuda.get_current_stream().synchronize(), RuntimeError),
+        (lambda cupy, x: cupy.cuda.Device().synchronize(), RuntimeError),
+        (lambda cupy, x: cupy.matmul(x, x), NotImplementedError),
+        (lambda cupy, x: x @ x, NotImplementedError),
+    ],
+)
+def test_a_capture_of_the_stand_in_refuses(cupy: Any, what: Any, kind: type[Exception]) -> None:
+    stream, x = cupy.cuda.Stream(non_blocking=True), cupy.zeros((3, 3))
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(kind):
+            what(cupy, x)
+        if kind is RuntimeError:
+            with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+                stream.end_capture()
+        else:
+            stream.end_capture()

@@ -29,7 +29,16 @@ class Plan(TypedDict):
 
 def why_not() -> str | None: ...
 def dropout_mask(
-    *, mask: int, float64: bool, count: int, ratio: float, factor: float, seed: int, seed_at: int, device: int, stream: int
+    *,
+    mask: int,
+    float64: bool,
+    count: int,
+    ratio: float,
+    factor: float,
+    seed: int,
+    seed_at: int,
+    device: int,
+    stream: int,
 ) -> None: ...
 def store_numbers(*, target: int, numbers: list[int], device: int, stream: int) -> None: ...
 def check_ids(

@@ -102,11 +102,13 @@ class Model(abc.ABC):
         """Training or validation data as arrays of ids; raises if they cannot be learned from."""
 
     def state(self) -> list[FloatArray]:
-        """What one call leaves to the next, beside the parameters: arrays; none where nothing is, or where it is zeros."""
+        """What one call leaves to the next beside the parameters; no arrays where that is nothing, or zeros."""
         return []
 
     def set_state(self, state: Sequence[FloatArray]) -> None:
         """Go on from what `state` returned."""
+        if state:
+            raise ValueError(f"state has {len(state)} arrays, but {type(self).__name__} carries none")
 
     def backward(self) -> None:
         """Gradients of the last forward call's loss, into ``grads``."""

@@ -20,8 +20,8 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
         Only its shape and dtype count, and where it lives.
     ratio : float from 0 to below 1
     seed : int
-        From 0 to 2^64 - 1; for xs on a GPU also a 0-d uint64 array there. Equal seeds give equal masks on every backend; the elements, in the order of memory, take
-        one draw each.
+        From 0 to 2^64 - 1; for xs on a GPU also a 0-d uint64 array there. Equal seeds give equal masks on every
+        backend; the elements, in the order of memory, take one draw each.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
 
 def _is_seed_on_device(seed: Any, xs: FloatArray) -> bool:
     """Whether the seed is a 0-d array on the GPU of xs; it is not looked at then."""
-    if not is_device_array(seed) or not is_device_array(xs):
+    if not is_device_array(seed):
         return False
     if seed.ndim != 0 or seed.dtype != np.uint64:
         raise TypeError(f"seed is {checks.describe(seed)}, expected a whole number or a 0-d array of uint64")

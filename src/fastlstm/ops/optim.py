@@ -594,14 +594,16 @@ def _padded(
     """As `_checked_one`. The indices, of which some are undefined, come from an operator that has checked the ids."""
     parts = [f"{name}.{field}" for field in grad._fields]
     checks.same_device(f"{param_name} {' '.join(parts)}", param, *grad)
-    if not is_device_array(param):
-        raise TypeError(f"{name} is a PaddedRowGrad on the host, where a RowGrad is expected")
     if not lazy:
-        raise ValueError(f"{name} is a PaddedRowGrad, which changes its rows only; lazy=False needs a RowGrad or an array")
+        raise ValueError(
+            f"{name} is a PaddedRowGrad, which changes its rows only; lazy=False needs a RowGrad or an array"
+        )
     M = len(grad.indices)
     checks.expect_shape(parts[1], grad.values, (M, *param.shape[1:]), f"= (M,) + {param_name}.shape[1:]")
     values = checks.float_array(parts[1], grad.values, param.ndim, param.dtype)
     checks.expect_shape(parts[2], grad.num_rows, (1,), "for one number of rows")
+    if not is_device_array(param):
+        raise TypeError(f"{name} is a PaddedRowGrad on the host, where a RowGrad is expected")
     return family_for(param, "optim"), param, values, grad, state
 
 

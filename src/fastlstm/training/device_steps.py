@@ -19,7 +19,7 @@ import numpy as np
 from fastlstm.contract import Array
 from fastlstm.models.model import Addable
 from fastlstm.ops import checks
-from fastlstm.ops.device_steps import Seeds, seeds_on_device
+from fastlstm.ops.device_steps import draw_on_host, seeds_on_device
 
 if TYPE_CHECKING:
     from fastlstm.training.loop import Trainer
@@ -197,6 +197,50 @@ class _StepGraph:
         self.state_like: list[Any] = []
         self.numbers: HostNumbers
         self.seeds: Seeds
+
+
+class Seeds:
+    """Seeds on the device, in the order in which a step draws them.
+
+    Parameters
+    ----------
+    places : (S,) uint64 array on the GPU
+        Where the seeds of each run are to stand.
+
+    Attributes
+    ----------
+    generators : list of numpy Generators
+        Who draws each of them.
+    values : list of int
+        What was drawn for the step at hand.
+    """
+
+    def __init__(self, places: Any) -> None:
+        self._places = places
+        self.generators: list[np.random.Generator] = []
+        self.values: list[int] = []
+        self._before: list[tuple[np.random.Generator, Any]] = []
+
+    def take(self, rng: np.random.Generator) -> Any:
+        """A seed of the step that is captured, 0-d."""
+        k = len(self.generators)
+        if k == len(self._places):
+            raise RuntimeError(f"a step draws more than {k} seeds, for which there is no room on the GPU")
+        if not any(known is rng for known, _ in self._before):
+            self._before.append((rng, rng.bit_generator.state))
+        self.generators.append(rng)
+        self.values.append(draw_on_host(rng))
+        return self._places[k : k + 1].reshape(())
+
+    def draw_again(self) -> list[int]:
+        """The seeds of another step, drawn as the step itself would."""
+        self.values = [draw_on_host(rng) for rng in self.generators]
+        return self.values
+
+    def put_back(self) -> None:
+        """As if nothing had been drawn: the generators go back to where they were before the first `take`."""
+        for rng, state in self._before:
+            rng.bit_generator.state = state
 
 
 class _Sum:

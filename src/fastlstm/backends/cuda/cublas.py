@@ -1,8 +1,8 @@
 """Matrix products by a cuBLAS handle of our own, in the library that CuPy has loaded.
 
-CuPy refuses its own handles while a stream is captured (cupy/cupy#6290), and has no documented way to name the precision
-of a product. A handle here belongs to a thread and a device, takes its stream from the call, and has a workspace that
-CuPy's allocator gave, one for every stream: a captured graph goes on using it, so nothing else may.
+CuPy refuses its own handles while a stream is captured (cupy/cupy#6290), and has no documented way to name the
+precision of a product. A handle here belongs to a thread and a device, takes its stream from the call, and has a
+workspace that CuPy's allocator gave, one for every stream: a captured graph goes on using it, so nothing else may.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Forward, backward, clipping and update, as `fit` runs them: a launch of a CUDA graph each. The peer runs eagerly, and in
 a CUDA graph of its own. The sides take turns; a time is the median over calls between device events, over several
 batches. Losses of the first steps are compared before anything is timed. Then whole jobs by `fit`, by the clock: 25
-epochs of the addition problem, and an epoch over a text of the Penn Treebank's size (ids of Zipf's law, because the text
+epochs of the addition problem, and an epoch over a text of the Penn Treebank's size (ids of Zipf's law: the text itself
 is not at hand).
 
 The RNNLM's products are exact float32 on our side; the peer's are exact in one row, TF32 in the other.

@@ -372,12 +372,13 @@ def test_seeds_that_stand_on_the_device_are_those_of_the_host(kernels: Any) -> N
     mask = ops.dropout_mask(xs, 0.3, seed=numbers.whole[2:3].reshape(()))
     np.testing.assert_array_equal(to_host(mask), to_host(ops.dropout_mask(xs, 0.3, seed=bits[2])))
     labels, table = cupy.asarray(np.array([3, 0, 9])), ops.UnigramTable(np.arange(1, 21))
-    for draw in (
+    draws: tuple[Any, ...] = (
         lambda rng: ops.log_uniform_candidates(8, 20, labels, rng=rng),
         lambda rng: ops.log_uniform_candidates(8, 20, labels, unique=False, rng=rng),
         lambda rng: ops.unigram_candidates(table, 8, labels, rng=rng),
         lambda rng: ops.unigram_candidates(table, 8, labels, unique=True, rng=rng),
-    ):
+    )
+    for draw in draws:
         want = draw(np.random.default_rng(7))
         seeds = device_steps.Seeds(numbers.whole)
         with seeds_on_device(seeds):

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 
 from fastlstm import ops
 from fastlstm.backends import array_module
-from fastlstm.contract import FloatArray, RowGrad
+from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops.device import device_of, to_device
 
-Grad: TypeAlias = "FloatArray | RowGrad"
+Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
 
 
 def clip_grads(grads: Sequence[Grad], max_norm: float) -> float:
@@ -56,7 +56,7 @@ class Optimizer:
         ----------
         params : sequence of arrays
             The same in every call: the state belongs to their positions.
-        grads : sequence of arrays or RowGrad
+        grads : sequence of arrays or RowGrad, on a GPU also PaddedRowGrad
         max_norm : float, optional
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
         """

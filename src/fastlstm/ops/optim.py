@@ -22,7 +22,8 @@ from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 
 Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
-Grads: TypeAlias = "FloatArray | RowGrad | Sequence[FloatArray | RowGrad]"
+_Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
+Grads: TypeAlias = "_Grad | Sequence[_Grad]"
 
 
 # One parameter's checked arguments, in the order the backends take them: the backend's module, the parameter, its

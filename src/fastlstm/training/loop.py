@@ -195,11 +195,12 @@ class Trainer:
         self.batch = batch + 1
         if self._after_batch:
             # Of a model on a GPU they are read when somebody asks for them, and waited for.
-            logs: BatchLogs | dict[str, float] = BatchLogs(self.means)
+            read_later = BatchLogs(self.means)
+            logs: Mapping[str, float] = read_later
             if self.model.device == "cpu":
-                logs = dict(logs)
+                logs = dict(read_later)
             else:
-                self._last_logs = weakref.ref(logs)
+                self._last_logs = weakref.ref(read_later)
             for callback in self._after_batch:
                 callback.on_train_batch_end(batch, logs)
 

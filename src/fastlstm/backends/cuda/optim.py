@@ -212,9 +212,12 @@ def _tables(
     times: dict[int, int] = {}
     first, second = (*states, (), ())[:2]
     for k, param in enumerate(params):
-        grad, ids, num_rows = grads[k], rows[k], 0
-        if isinstance(ids, PaddedRowGrad):
-            ids, num_rows = ids.indices, _address(ids.num_rows)
+        grad, row, num_rows = grads[k], rows[k], 0
+        ids: IntArray | None
+        if isinstance(row, PaddedRowGrad):
+            ids, num_rows = row.indices, _address(row.num_rows)
+        else:
+            ids = row
         address = _address(param)
         times[address] = time = times.get(address, -1) + 1
         on: Any = param

@@ -197,7 +197,7 @@ def test_a_training_that_was_interrupted_between_graphs(cupy: Any, tmp_path: Pat
         fitted(MAKERS[name], callbacks=[Stop(after), *backup])
     resumed, history = fitted(MAKERS[name], callbacks=[callbacks.BackupAndRestore(tmp_path / "checkpoint")])
     assert history.history == want.history
-    assert history.device_steps["graph"] > 0
+    assert history.device_steps["graph"] > 0 or after == 8  # few steps are left then
     for got, expected in zip(parameters(resumed), parameters(whole), strict=True):
         np.testing.assert_array_equal(got, expected)
 
@@ -268,6 +268,15 @@ def test_a_step_that_cannot_be_captured_goes_on_and_says_so(
     assert model.rng.bit_generator.state == plain.rng.bit_generator.state
     for got, expected in zip(parameters(model), parameters(plain), strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_shapes_that_are_rare_take_no_graph_and_no_word(
+    cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_steps, "MOST_SHAPES", 1)
+    monkeypatch.setattr(device_steps, "RARE", 4)
+    history = same_with_and_without(switch, seq2seq(), N=37, epochs=3)  # one batch of ten is smaller
+    assert history.device_steps == {"graph": 3 * 9 - device_steps.EAGER_STEPS, "eager": device_steps.EAGER_STEPS + 3}
 
 
 def test_more_shapes_than_graphs(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,7 +416,7 @@ def test_the_benchmark_of_whole_steps_runs_our_side(kernels: Any, monkeypatch: p
         ):
             weights = benchmark.weights_of(ours.trainer)
             losses = ours.losses(5)
-            assert ours.trainer.history.device_steps == {"graph": 3, "eager": 2}
+            assert ours.trainer.history.device_steps == {"graph": 2, "eager": 3}
             host = type(ours.trainer.model)(**ours.trainer.model.options)
             host.set_weights(weights, "the benchmark")
             update = type(ours.trainer.optimizer)(ours.trainer.optimizer.lr)

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 Means: TypeAlias = Mapping[str, Addable]
 
-EAGER_STEPS = 2  # of each shape, before the capture
+EAGER_STEPS = 3  # of each shape before the capture, all but the first in the memory of the graph
 MOST_SHAPES = 8  # each takes the memory of a step for itself
+RARE = 32  # a shape that less than one of so many steps has is not worth a graph
 MOST_SEEDS = 200  # of a step; with the learning rate they are one launch
 
 
@@ -49,6 +50,8 @@ class DeviceSteps:
         self._trainer = trainer
         self._cupy = cupy
         self._graphs: dict[Any, _StepGraph] = {}
+        self._times: dict[Any, int] = {}
+        self._steps = 0
         self._sums: dict[str, _Sum] = {}
         self._allowed = os.environ.get("FASTLSTM_CUDA_GRAPHS", "1") != "0"
         if not self._allowed:
@@ -69,6 +72,7 @@ class DeviceSteps:
 
     def run(self, inputs: tuple[Array, ...]) -> None:
         """One step."""
+        self._steps += 1
         for name, mean in self._trainer.means.items():
             if name not in self._sums:
                 self._sums[name] = _Sum(self._cupy)
@@ -92,6 +96,9 @@ class DeviceSteps:
         shapes = tuple((array.shape, array.dtype.char) for array in inputs)
         graph = self._graphs.get(shapes)
         if graph is None:
+            self._times[shapes] = times = self._times.get(shapes, 0) + 1
+            if times == 1 or times * RARE < self._steps:
+                return None
             if len(self._graphs) == MOST_SHAPES:
                 self._say(f"batches have more than {MOST_SHAPES} shapes; those of others run operator by operator")
                 return None
@@ -189,7 +196,7 @@ class _StepGraph:
     def __init__(self) -> None:
         from fastlstm.backends.cuda.graph import Capture, HostNumbers
 
-        self.eager_steps = 0
+        self.eager_steps = 1
         self.capture = Capture()
         self.captured_with: tuple[Any, ...] | None = None
         self.inputs: list[Any] = []

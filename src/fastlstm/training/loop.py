@@ -242,8 +242,8 @@ class Trainer:
         """What a captured step has been captured with: it is another step once this is not the same."""
         model = self.model
         arrays = tuple(id(array) for arrays in (model.params, model.grads) for array in arrays)
-        ratios = tuple(layer.dropout_ratio for layer in _dropouts(vars(model).values()))
-        return (*arrays, *ratios, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
+        dropouts = tuple((layer.dropout_ratio, id(layer._rng)) for layer in _dropouts(vars(model).values()))
+        return (*arrays, *dropouts, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
 
     def _stop_if(self, interrupt: SoftInterrupt) -> None:
         if interrupt.asked:

@@ -79,13 +79,15 @@ def library() -> Any:
 def open_library() -> Any:
     """The shared library that CuPy has loaded, wherever it found it: the same name is the same library."""
     importlib.import_module("cupy_backends.cuda.libs.cublas")
-    cupy.cuda.device.get_cublas_handle()  # where CuPy loads libraries only when it needs them
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+    # CuPy's own version first: another package may have loaded one of another.
     names = [f"libcublas.so.{number}" for number in dict.fromkeys((major, 13, 12, 11))]
-    for name in names:
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-    # Another package may have brought one of another version, but CuPy's own is found by its name if any is.
+    for attempt in range(2):
+        for name in names:
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        if attempt == 0:
+            cupy.cuda.device.get_cublas_handle()  # where CuPy loads libraries only when it needs them
     return ctypes.CDLL(names[0])
 
 

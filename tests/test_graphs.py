@@ -279,6 +279,27 @@ def test_shapes_that_are_rare_take_no_graph_and_no_word(
     assert history.device_steps == {"graph": 3 * 9 - device_steps.EAGER_STEPS, "eager": device_steps.EAGER_STEPS + 3}
 
 
+def test_settings_that_change_in_every_step(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_steps, "MOST_CAPTURES", 3)
+
+    def change(trainer: Any) -> None:
+        trainer.optimizer.beta1 *= 0.99
+
+    changes: dict[str, Any] = {f"after_{batch}": change for batch in range(1, 19)}
+    with pytest.warns(RuntimeWarning, match="what a step is captured with, .* changes too often"):
+        history = same_with_and_without(switch, rnnlm(dropout=0.3), callbacks=lambda: [Changes(**changes)], epochs=3)
+    assert history.device_steps == {"graph": 3, "eager": 15}
+
+
+def test_gradients_of_which_only_the_rows_of_the_step_before_are_cleared(cupy: Any, switch: Any) -> None:
+    def promise(trainer: Any) -> None:
+        trainer.model._embedding.grads_only_scaled = True
+
+    # After the sixth step it is captured again.
+    changes: dict[str, Any] = {"after_1": promise, "after_6": lambda trainer: setattr(trainer, "max_grad", 0.1)}
+    same_with_and_without(switch, rnnlm(), callbacks=lambda: [Changes(**changes)], epochs=2, time_size=2)
+
+
 def test_more_shapes_than_graphs(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_steps, "MOST_SHAPES", 2)
     with pytest.warns(RuntimeWarning, match="batches have more than 2 shapes"):

@@ -53,6 +53,11 @@ def seeds_on_device(seeds: Seeds) -> Iterator[None]:
         _asked.seeds = None
 
 
+def is_captured() -> bool:
+    """Whether this thread captures a step, which must not read what one step of the training left to the next."""
+    return _asked.seeds is not None
+
+
 def rows_are_padded() -> bool:
     """Whether gradients by rows on a GPU are to come as `PaddedRowGrad`."""
     return _asked.padded_rows

@@ -29,6 +29,7 @@ Means: TypeAlias = Mapping[str, Addable]
 EAGER_STEPS = 3  # of each shape before the capture, all but the first in the memory of the graph
 MOST_SHAPES = 8  # each takes the memory of a step for itself
 RARE = 32  # a shape that less than one of so many steps has is not worth a graph
+MOST_CAPTURES = 20  # of one shape
 MOST_SEEDS = 200  # of a step; with the learning rate they are one launch
 
 
@@ -110,6 +111,11 @@ class DeviceSteps:
         optimizer = trainer.optimizer
         now = trainer.captured()
         if graph.captured_with != now:
+            graph.captures += 1
+            if graph.captures > MOST_CAPTURES:
+                self._stop("what a step is captured with, the optimiser's settings for instance, changes too often")
+                self._run_eagerly(inputs)
+                return
             if not self._capture(graph, inputs):
                 self._run_eagerly(inputs)
                 return
@@ -169,14 +175,19 @@ class DeviceSteps:
         except Exception as error:
             graph.seeds.put_back()
             optimizer.step = step
-            self._allowed = False
-            self._graphs.clear()
-            self._say(f"a step cannot be captured ({type(error).__name__}: {error})")
+            self._stop(f"a step cannot be captured ({type(error).__name__}: {error})")
             return False
         finally:
             optimizer.lr_on_device = None
             model.set_state(state)
         return True
+
+    def _stop(self, why: str) -> None:
+        """No more graphs in this training."""
+        self._allowed = False
+        self._cupy.cuda.Device().synchronize()
+        self._graphs.clear()
+        self._say(why)
 
     def _say(self, why: str) -> None:
         history = self._trainer.history
@@ -197,6 +208,7 @@ class _StepGraph:
         from fastlstm.backends.cuda.graph import Capture, HostNumbers
 
         self.eager_steps = 1
+        self.captures = 0
         self.capture = Capture()
         self.captured_with: tuple[Any, ...] | None = None
         self.inputs: list[Any] = []

@@ -49,9 +49,9 @@ part "linear cross entropy" 20 python3 -m benchmarks.gpu_losses --seconds 5 ${1:
 part "NCE step against torch with sparse gradients" 25 python3 -m benchmarks.gpu_sampling --seconds 8 ${1:+--out "${1%.json}-sampling.json"}
 part "optimisers against torch's fused ones" 20 python3 -m benchmarks.gpu_optim --seconds 6 ${1:+--out "${1%.json}-optim.json"}
 part "GRU against torch.nn.GRU" 35 python3 -m benchmarks.gpu_gru --seconds 14 ${1:+--out "${1%.json}-gru.json"}
-part "whole training steps against torch, eager and in a graph" 60 python3 -m benchmarks.gpu_steps --seconds 20 ${1:+--out "${1%.json}-steps.json"}
-part "LSTM against torch.nn.LSTM" 95 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
-  --seconds 75 ${1:+--out "$1"}
+part "whole training steps against torch, eager and in a graph" 70 python3 -m benchmarks.gpu_steps --seconds 20 ${1:+--out "${1%.json}-steps.json"}
+part "LSTM against torch.nn.LSTM" 90 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
+  --seconds 70 ${1:+--out "$1"}
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

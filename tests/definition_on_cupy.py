@@ -20,8 +20,8 @@ import numpy as np
 import numpy_as_cupy
 import pytest
 
-import fastlstm
 from fastlstm import backends
+from fastlstm.contract import PaddedRowGrad, RowGrad
 
 WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")
 
@@ -35,20 +35,16 @@ def installed() -> Iterator[Any]:
     for name in list(sys.modules):
         if name.startswith("fastlstm.backends.cuda"):
             patch.delitem(sys.modules, name)
-    stand_in = numpy_as_cupy.modules()
-    for name, made in stand_in.items():
-        patch.setitem(sys.modules, name, made)
-    extension: Any = types.ModuleType("fastlstm._cuda")
-    extension.why_not, extension.check_ids = lambda: None, _check_ids
-    patch.setitem(sys.modules, "fastlstm._cuda", extension)
-    patch.setattr(fastlstm, "_cuda", extension, raising=False)
+    extension: Any = types.ModuleType("kernels")
+    extension.why_not, extension.check_ids, extension.store_numbers = lambda: None, _check_ids, _store_numbers
+    cupy = numpy_as_cupy.install(patch, numpy_as_cupy.Extension(extension))
     cuda = importlib.import_module("fastlstm.backends.cuda")
     patch.setattr(cuda, "FAMILIES", WRAPPED)
     for family in WRAPPED:
         made = _optim() if family == "optim" else _family(family)
         patch.setitem(sys.modules, f"fastlstm.backends.cuda.{family}", made)
     try:
-        yield stand_in["cupy"]
+        yield cupy
     finally:
         patch.undo()
         backends.why_not.cache_clear()
@@ -75,57 +71,160 @@ def _check_ids(
         record[...] = (1, source, low if low < 0 else high)
 
 
+def _store_numbers(*, target: int, numbers: list[int], **_: int) -> None:
+    """The kernel of csrc/cuda/host_numbers.cu."""
+    np.ctypeslib.as_array((ctypes.c_uint64 * len(numbers)).from_address(target))[...] = numbers
+
+
 def _optim() -> types.ModuleType:
     """A call for all parameters; numbers may be arrays without axes."""
     definition = importlib.import_module("fastlstm.backends.numpy.optim")
     made: Any = types.ModuleType("fastlstm.backends.cuda.optim")
 
     def for_all(update: Callable[..., None]) -> Callable[..., None]:
-        def update_all(*lists: Sequence[Any], **options: Any) -> None:
+        def run(params: Any, grads: Any, rows: Any, states: Any, options: dict[str, Any]) -> None:
             numbers = {name: _number(value) for name, value in options.items()}
-            for arrays in zip(*lists, strict=True):
-                update(*map(_unwrapped, arrays), **numbers)
+            for k, (param, grad, ids) in enumerate(zip(params, grads, rows, strict=True)):
+                if isinstance(ids, list):  # padded
+                    counted = int(ids[1][0])
+                    grad, ids = grad[:counted], ids[0][:counted]
+                update(param, grad, ids, *(state[k] for state in states), **numbers)
+
+        def update_all(params: Any, grads: Any, rows: Any, *states: Any, **options: Any) -> None:
+            numpy_as_cupy._do(
+                run,
+                _all_unwrapped(params),
+                _all_unwrapped(grads),
+                [
+                    [ids.indices.host, ids.num_rows.host] if hasattr(ids, "num_rows") else _unwrapped(ids)
+                    for ids in rows
+                ],
+                [_all_unwrapped(state) for state in states],
+                {name: _unwrapped(value) for name, value in options.items()},
+            )
 
         return update_all
 
     for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam"):
         setattr(made, f"{name}_update", for_all(getattr(definition, f"{name}_update")))
-    made.norm = lambda grads: _of_a_gpu(math.sqrt(sum(definition.squared_norm(grad.host) for grad in grads)))
-    made.clip_scale = lambda norm, limit: _of_a_gpu(limit / (norm.host + 1e-6) if norm.host > limit else 1.0)
+
+    def norm(grads: Sequence[Any]) -> Any:
+        def of_all(grads: Any) -> float:
+            parts = [grad[0][: int(grad[1][0])] if isinstance(grad, list) else grad for grad in grads]
+            return math.sqrt(sum(definition.squared_norm(part) for part in parts))
+
+        padded = [[grad.values.host, grad.num_rows.host] if hasattr(grad, "num_rows") else grad.host for grad in grads]
+        return numpy_as_cupy._made(of_all, padded)
+
+    made.norm = norm
+    made.clip_scale = lambda norm, limit: numpy_as_cupy._made(
+        lambda norm: limit / (norm + 1e-6) if norm > limit else 1.0, norm.host
+    )
 
     def scale(arrays: Sequence[Any], factor: Any) -> None:
         for array in arrays:
-            definition.scale(array.host, _number(factor))
+            numpy_as_cupy._do(
+                lambda array, factor: definition.scale(array, _number(factor)), array.host, _unwrapped(factor)
+            )
 
     made.scale = scale
     return made  # type: ignore[no-any-return]
 
 
 def _number(value: Any) -> Any:
-    return value.host.item() if _is_array(value) else value
+    return value.item() if isinstance(value, np.ndarray) else value
 
 
-def _of_a_gpu(value: Any) -> Any:
-    return numpy_as_cupy._new(np.asarray(value))
+def _all_unwrapped(arrays: Any) -> list[Any]:
+    return [_unwrapped(array) for array in arrays]
 
 
 def _family(name: str) -> types.ModuleType:
     definition = importlib.import_module(f"fastlstm.backends.numpy.{name}")
-    made = types.ModuleType(f"fastlstm.backends.cuda.{name}")
+    made: Any = types.ModuleType(f"fastlstm.backends.cuda.{name}")
     for function_name, function in vars(definition).items():
         if inspect.isfunction(function) and not function_name.startswith("_"):
             setattr(made, function_name, _wrapped(function))
-    return made
+    if name == "dense":
+        made.batched_product = _wrapped(lambda a, b: a @ b)
+    if name == "embedding":
+        made.padded_rows = _wrapped(lambda ids, rows: _padded(definition.embedding_backward_rows(ids, rows), len(ids)))
+    if name == "sampling":
+
+        def padded_sampled_loss(*arrays: Any, **options: Any) -> Any:
+            result = definition.sampled_loss(*arrays, **options)
+            most = arrays[2].size + len(arrays[4])
+            indices, dweights, num_rows = _padded(result.dweights, most)
+            dbiases = None if result.dbiases is None else _padded(result.dbiases, most).values
+            return result.loss, (result.dinputs, indices, dweights, dbiases, num_rows)
+
+        made.padded_sampled_loss = _wrapped(padded_sampled_loss)
+    return made  # type: ignore[no-any-return]
+
+
+def _padded(rows: RowGrad, most: int) -> PaddedRowGrad:
+    """What stands behind the rows is anything."""
+    count = len(rows.indices)
+    indices, values = np.full(most, -7, rows.indices.dtype), np.full((most, *rows.values.shape[1:]), np.nan)
+    indices[:count], values[:count] = rows
+    return PaddedRowGrad(indices, values.astype(rows.values.dtype), np.array([count], np.int32))
+
+
+class _Tape:
+    """What a forward call keeps on the host; a run of a graph puts in another."""
+
+    def __init__(self, kept: Any, given: Sequence[Any]) -> None:
+        self.kept = kept
+        self._given = given  # whose memory is in use as long as the tape is
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(arguments: list[Any], options: dict[str, Any]) -> Any:
+        values = {name: _as_given(value) for name, value in options.items()}
+        if isinstance(values.get("seed"), np.ndarray):
+            values["seed"] = int(values["seed"])
+        return function(*map(_as_given, arguments), **values)
+
     def on_cupy(*arguments: Any, **options: Any) -> Any:
         options.pop("precision", None)
-        given = {id(value.host): value for value in (*arguments, *options.values()) if _is_array(value)}
-        result = function(*map(_unwrapped, arguments), **{name: _unwrapped(value) for name, value in options.items()})
-        return _as_of_a_gpu(result, given)
+        given = [value for value in (*arguments, *options.values()) if _is_array(value)]
+        values: Any = [list(map(_unwrapped, arguments)), {name: _unwrapped(value) for name, value in options.items()}]
+        capture = numpy_as_cupy.Capture.current
+        if capture is None:
+            return _as_of_a_gpu(run(*values), {id(array.host): array for array in given})
+        # Once on zeros, for the shapes.
+        zeros = [np.zeros_like(array.host) for array in given]
+        of = {id(array.host): zero for array, zero in zip(given, zeros, strict=True)}
+        instead = numpy_as_cupy._mapped(lambda host: of[id(host)], values)
+        with np.errstate(all="ignore"):
+            like = _as_of_a_gpu(
+                run(*instead), {id(zero): array for array, zero in zip(given, zeros, strict=True)}, store=False
+            )
+        new = list(_leaves(like))
+        targets = [leaf.host if _is_array(leaf) and not any(leaf is array for array in given) else None for leaf in new]
+
+        def store(targets: list[Any], values: list[Any]) -> None:
+            for leaf, target, value in zip(new, targets, _leaves(run(*values)), strict=True):
+                if isinstance(leaf, _Tape):
+                    leaf.kept = value
+                elif target is not None:
+                    target[...] = value
+
+        capture.record(store, targets, values)
+        return like
 
     return on_cupy
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple) and not hasattr(value, "tape"):
+        for entry in value:
+            yield from _leaves(entry)
+    elif isinstance(value, tuple) and hasattr(value, "tape"):
+        for name, entry in value._asdict().items():  # type: ignore[attr-defined]
+            yield from [entry] if name == "tape" else _leaves(entry)
+    else:
+        yield value
 
 
 def _is_array(value: Any) -> bool:
@@ -136,14 +235,25 @@ def _unwrapped(value: Any) -> Any:
     return value.host if _is_array(value) else value
 
 
-def _as_of_a_gpu(value: Any, given: dict[int, Any]) -> Any:
+def _as_given(value: Any) -> Any:
+    return value.kept if isinstance(value, _Tape) else value
+
+
+def _as_of_a_gpu(value: Any, given: dict[int, Any], *, store: bool = True) -> Any:
     if id(value) in given:
         return given[id(value)]
     if isinstance(value, (np.ndarray, int, float, np.generic)):
-        return _of_a_gpu(value)
+        made = numpy_as_cupy.empty(np.shape(value), np.asarray(value).dtype)
+        if store:
+            made.host[...] = value
+        return made
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         record: Any = value
-        return record._replace(
-            **{name: _as_of_a_gpu(field, given) for name, field in record._asdict().items() if name != "tape"}
-        )
+        fields = {
+            name: _Tape(field, [*given.values()]) if name == "tape" else _as_of_a_gpu(field, given, store=store)
+            for name, field in record._asdict().items()
+        }
+        return record._replace(**fields)
+    if isinstance(value, tuple):
+        return tuple(_as_of_a_gpu(entry, given, store=store) for entry in value)
     return value

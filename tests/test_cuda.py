@@ -40,13 +40,10 @@ from fastlstm.testing import Case, check_backend
 @pytest.fixture(scope="module")
 def emulation() -> Iterator[Any]:
     """CuPy and _cuda of an emulated GPU; afterwards everything is as before."""
-    module = cuda_emulation.load()
+    module = numpy_as_cupy.Extension(cuda_emulation.load())
     patch = pytest.MonkeyPatch()
     _forget_the_backend(patch)
-    for name, stand_in in numpy_as_cupy.modules().items():
-        patch.setitem(sys.modules, name, stand_in)
-    patch.setitem(sys.modules, "fastlstm._cuda", module)
-    patch.setattr(fastlstm, "_cuda", module, raising=False)
+    numpy_as_cupy.install(patch, module)
     yield module
     patch.undo()
     backends.why_not.cache_clear()

@@ -18,7 +18,7 @@ import pytest
 import fastlstm
 from fastlstm import BackendNotAvailable, ops, use_backend
 from fastlstm.backends import why_not
-from fastlstm.contract import RowGrad
+from fastlstm.contract import PaddedRowGrad, RowGrad
 
 N, T, D, H, V, E = 2, 3, 4, 5, 7, 6
 
@@ -371,6 +371,14 @@ def _wrong() -> Iterator[Wrong]:
         "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
     )
 
+    # Dropout.
+    yield Wrong(
+        "dropout_mask",
+        {"seed": OnGpu(floats(3))},
+        TypeError,
+        r"seed is an array of shape \(3,\).* a 0-d array of uint64",
+    )
+
     # Updates.
     yield Wrong(
         "sgd_update", {"params": "params"}, TypeError, "params is str 'params'; expected an array or a sequence"
@@ -402,6 +410,11 @@ def _wrong() -> Iterator[Wrong]:
     )
     for indices, values, kind, says in wrong_rows:
         yield Wrong("sgd_update", {"grads": _rows(indices, values)}, kind, says)
+    padded = PaddedRowGrad(np.array([1, 2]), floats(2, E), np.array([2], np.int32))
+    yield Wrong("sgd_update", {"grads": padded}, TypeError, "grads is a PaddedRowGrad on the host, where a RowGrad is")
+    yield Wrong(
+        "momentum_update", {"grads": padded, "lazy": False}, ValueError, "grads is a PaddedRowGrad, which changes"
+    )
     scalar = {"params": np.array(1.0), "grads": _rows([0], np.array([1.0]))}
     yield Wrong("sgd_update", scalar, ValueError, "grads is a RowGrad, but params has no rows")
     yield Wrong("sgd_update", {"lr": "0.1"}, TypeError, "lr is str '0.1', expected a number")

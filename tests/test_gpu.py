@@ -20,10 +20,12 @@ from cuda_cases import (
     sampled_case,
     samples,
 )
+from test_gpu_models import MAKERS
 
-from fastlstm import ops, use_backend
+from fastlstm import callbacks, datasets, ops, optim, use_backend
 from fastlstm.backends import why_not
 from fastlstm.contract import Precision
+from fastlstm.models import RNNLM, Seq2seq, Word2Vec
 from fastlstm.testing import Case, check_backend, run_case
 
 pytestmark = pytest.mark.needs_gpu
@@ -189,3 +191,117 @@ def test_the_time_loop_can_be_captured(gpu: Any, kernel: str) -> None:
         graph.launch(stream)
         stream.synchronize()
     np.testing.assert_allclose(gpu.asnumpy(memory["hs"]), want, atol=1e-4)
+
+
+# --------------------------------------------------------------------------------------------
+# cuBLAS, and steps of a training as CUDA graphs
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cublas(gpu: Any) -> Any:
+    return importlib.import_module("fastlstm.backends.cuda.cublas")
+
+
+def test_products_by_a_handle_of_our_own(gpu: Any, cublas: Any) -> None:
+    """Exact in float32 whatever CuPy does, rounded in TF32 where that is asked for; operands as they lie."""
+    assert cublas.why_not() is None
+    rng = np.random.default_rng(0)
+    M, K, X = 300, 257, 130
+    a, b = rng.standard_normal((M, K)), rng.standard_normal((K, X))
+    want = a @ b
+    for dtype, precision, least, most in (
+        (np.float64, "float64", 0, 1e-12),
+        (np.float32, "float32", 0, 1e-4),
+        (np.float32, "tf32", 1e-3, 1e-1),
+    ):
+        for left in (
+            gpu.asarray(a, dtype),
+            gpu.asarray(a.T.copy(), dtype).T,
+            gpu.asarray(np.pad(a, 3), dtype)[3:-3, 3:-3],
+        ):
+            for right in (gpu.asarray(b, dtype), gpu.asarray(b.T.copy(), dtype).T):
+                for out in (
+                    gpu.empty((M, X), dtype),
+                    gpu.empty((X, M), dtype).T,
+                    gpu.empty((M, X + 5), dtype)[:, 2:-3],
+                ):
+                    cublas.gemm(left, right, out, precision=precision)
+                    cublas.gemm(left, right, out, precision=precision, accumulate=True)
+                    apart = np.abs(gpu.asnumpy(out) - 2 * want).max()
+                    assert least <= apart <= most, (dtype, precision)
+    left, right = (gpu.asarray(rng.standard_normal(shape)) for shape in ((5, 7, 9), (5, 11, 9)))
+    products = importlib.import_module("fastlstm.backends.cuda.products")
+    got = gpu.asnumpy(products.batched_product(left, right.swapaxes(1, 2)))
+    np.testing.assert_allclose(got, gpu.asnumpy(left) @ gpu.asnumpy(right).swapaxes(1, 2), atol=1e-12)
+
+
+def test_a_product_can_be_captured(gpu: Any) -> None:
+    graph_module = importlib.import_module("fastlstm.backends.cuda.graph")
+    rng = np.random.default_rng(0)
+    a, b = (gpu.asarray(rng.standard_normal(shape)) for shape in ((40, 30), (30, 20)))
+    out = gpu.zeros((40, 20))
+    capture = graph_module.Capture()
+    for _ in range(2):
+        with capture.eagerly():
+            ops.matrix_product(a, b, out=out)
+    capture.capture(lambda: ops.matrix_product(a, b, out=out))
+    out.fill(0)
+    a *= 2
+    capture.launch()
+    np.testing.assert_allclose(gpu.asnumpy(out), gpu.asnumpy(a) @ gpu.asnumpy(b), atol=1e-12)
+    numbers = graph_module.HostNumbers(3)
+    numbers.store([5, 6, 2**64 - 1])
+    assert gpu.asnumpy(numbers.whole).tolist() == [5, 6, 2**64 - 1]
+
+
+def trained_both_ways(monkeypatch: pytest.MonkeyPatch, train: Any) -> Any:
+    """The history of the training with graphs, after both have ended with the same bits."""
+    results = []
+    for switch in ("0", "1"):
+        monkeypatch.setenv("FASTLSTM_CUDA_GRAPHS", switch)
+        model, history = train()
+        results.append((history.history, [importlib.import_module("cupy").asnumpy(param) for param in model.params]))
+    assert results[1][0] == results[0][0]
+    for got, want in zip(results[1][1], results[0][1], strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert history.why_no_graph is None
+    assert history.device_steps["graph"] > 0
+    return history
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_model_in_graphs(gpu: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+
+    def train() -> Any:
+        model = make().to("cuda")
+        return model, model.fit(*data(21), verbose=0, max_grad=0.5, **{**arguments, "epochs": 4})
+
+    trained_both_ways(monkeypatch, train)
+
+
+def test_full_size_in_graphs(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    text = np.minimum(rng.zipf(1.2, 12_000), 10_000) - 1
+    sums = datasets.addition(3000, seed=0)
+
+    def halve() -> Any:
+        return callbacks.LearningRateScheduler(lambda epoch, lr: lr / 2)
+
+    def language_model() -> Any:
+        model = RNNLM(10_000, 650, 650, num_layers=2, tie_weights=True, dropout=0.5, seed=1).to("cuda")
+        options: dict[str, Any] = {"epochs": 2, "optimizer": optim.SGD(5.0), "max_grad": 0.25, "callbacks": [halve()]}
+        return model, model.fit(text, verbose=0, metrics=("loss", "perplexity", "accuracy"), **options)
+
+    def addition() -> Any:
+        model = Seq2seq(13, 16, 128, peeky=True, reverse_source=True, seed=1).to("cuda")
+        options: dict[str, Any] = {"epochs": 3, "batch_size": 128, "max_grad": 5.0, "validation_split": 0.1}
+        return model, model.fit(sums.xs, sums.ts, verbose=0, metrics=("loss", "accuracy"), **options)
+
+    def words() -> Any:
+        model = Word2Vec(10_000, 128, seed=1).to("cuda")
+        return model, model.fit(text[:3000], epochs=1, verbose=0, final_lr=0.1)
+
+    for train in (language_model, addition, words):
+        trained_both_ways(monkeypatch, train)

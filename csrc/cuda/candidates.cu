@@ -26,6 +26,7 @@ unsigned blocks_of(std::int64_t threads) { return static_cast<unsigned>((threads
 template <class Draw>
 struct UniqueSample {
   Draw draw;
+  Seed seed;  // in the place of the draw's own
   Sample sample;
   int slot_bits;
   Word* table;  // null: shared memory
@@ -53,11 +54,13 @@ __global__ void __launch_bounds__(kMostThreads) draw_different(UniqueSample<Draw
   for (unsigned slot = threadIdx.x; slot < slots; slot += blockDim.x) classes[slot] = first_draw[slot] = kNone;
   __syncthreads();
 
+  Draw draw = call.draw;
+  draw.seed = call.seed.get();
   const std::int64_t num_sampled = call.sample.num_sampled;
   std::int64_t found = 0;
   for (std::uint64_t made = 0; found < num_sampled; made += blockDim.x) {
     const std::uint64_t j = made + threadIdx.x;
-    const auto value = static_cast<Word>(call.draw(j));
+    const auto value = static_cast<Word>(draw(j));
     auto slot = static_cast<unsigned>(value * 0x9E3779B97F4A7C15u >> (64 - call.slot_bits));
     for (;;) {
       const Word before = atomicCAS(&classes[slot], kNone, value);
@@ -82,6 +85,7 @@ __global__ void __launch_bounds__(kMostThreads) draw_different(UniqueSample<Draw
 template <class Draw>
 struct PlainSample {
   Draw draw;
+  Seed seed;  // in the place of the draw's own
   Sample sample;
 };
 
@@ -89,14 +93,17 @@ template <class Draw>
 __global__ void draw_all(PlainSample<Draw> call) {
   const std::int64_t j = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j == 0) *call.sample.num_tries = call.sample.num_sampled;
-  if (j < call.sample.num_sampled) call.sample.sampled[j] = call.draw(static_cast<std::uint64_t>(j));
+  if (j >= call.sample.num_sampled) return;
+  Draw draw = call.draw;
+  draw.seed = call.seed.get();
+  call.sample.sampled[j] = draw(static_cast<std::uint64_t>(j));
 }
 
 template <class Draw>
-void draw(const Draw& draw, const Sample& sample, cudaStream_t stream) {
+void draw(const Draw& draw, Seed seed, const Sample& sample, cudaStream_t stream) {
   if (!sample.unique) {
     launch(draw_all<Draw>, dim3(std::max(1u, blocks_of(sample.num_sampled))), kThreads, 0, stream, false,
-           PlainSample<Draw>{draw, sample});
+           PlainSample<Draw>{draw, seed, sample});
     return;
   }
   const int bits = slot_bits_for(sample.num_sampled);
@@ -104,7 +111,7 @@ void draw(const Draw& draw, const Sample& sample, cudaStream_t stream) {
   const std::int64_t bytes =
       kMostWarps * sizeof(unsigned) + (in_shared ? (std::int64_t{2} << bits) * static_cast<int>(sizeof(Word)) : 0);
   launch(draw_different<Draw>, dim3(1), threads_for(sample.num_sampled), bytes, stream, false,
-         UniqueSample<Draw>{draw, sample, bits, in_shared ? nullptr : reinterpret_cast<Word*>(sample.workspace)});
+         UniqueSample<Draw>{draw, seed, sample, bits, in_shared ? nullptr : reinterpret_cast<Word*>(sample.workspace)});
 }
 
 // ---- Expected counts -----------------------------------------------------------------------------------------------
@@ -151,14 +158,14 @@ std::int64_t sample_workspace_bytes(std::int64_t num_sampled, bool unique) {
   return slots <= kMostSharedSlots ? 0 : 2 * slots * static_cast<std::int64_t>(sizeof(Word));
 }
 
-void log_uniform_sample(const Sample& sample, std::int64_t range_max, double log_range, std::uint64_t seed,
+void log_uniform_sample(const Sample& sample, std::int64_t range_max, double log_range, Seed seed,
                         cudaStream_t stream) {
-  draw(LogUniform{range_max, log_range, seed}, sample, stream);
+  draw(LogUniform{range_max, log_range, 0}, seed, sample, stream);
 }
 
-void unigram_sample(const Sample& sample, const double* threshold, const std::int64_t* alias, std::int64_t V,
-                    std::uint64_t seed, cudaStream_t stream) {
-  draw(AliasDraw{threshold, alias, V, seed}, sample, stream);
+void unigram_sample(const Sample& sample, const double* threshold, const std::int64_t* alias, std::int64_t V, Seed seed,
+                    cudaStream_t stream) {
+  draw(AliasDraw{threshold, alias, V, 0}, seed, sample, stream);
 }
 
 void log_uniform_expected_counts(const ExpectedCounts& counts, double log_range, cudaStream_t stream) {

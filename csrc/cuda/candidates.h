@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "host_numbers.h"
+
 namespace fastlstm::cuda {
 
 // What one call fills: sampled (num_sampled,), and how many draws that took.
@@ -19,11 +21,10 @@ struct Sample {
 
 std::int64_t sample_workspace_bytes(std::int64_t num_sampled, bool unique);
 
-void log_uniform_sample(const Sample& sample, std::int64_t range_max, double log_range, std::uint64_t seed,
-                        cudaStream_t stream);
+void log_uniform_sample(const Sample& sample, std::int64_t range_max, double log_range, Seed seed, cudaStream_t stream);
 // threshold and alias (V,), Vose's table.
-void unigram_sample(const Sample& sample, const double* threshold, const std::int64_t* alias, std::int64_t V,
-                    std::uint64_t seed, cudaStream_t stream);
+void unigram_sample(const Sample& sample, const double* threshold, const std::int64_t* alias, std::int64_t V, Seed seed,
+                    cudaStream_t stream);
 
 // How often classes are expected in a sample of num_sampled, in one launch for two lists of them. The number of tries
 // is read on the device, or it is known_tries where num_tries is null.

@@ -17,13 +17,14 @@ __global__ void __launch_bounds__(kThreads) dropout_mask_kernel(DropoutMask a) {
   constexpr int kInQuad = sizeof(Quad) / sizeof(S);
   S* const mask = static_cast<S*>(a.mask);
   const S factor = static_cast<S>(a.factor);
+  const std::uint64_t seed = a.seed.get();
   const std::int64_t stride = std::int64_t{gridDim.x} * kThreads * kInQuad;
   for (std::int64_t first = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kInQuad; first < a.count;
        first += stride) {
     S values[kInQuad];
 #pragma unroll
     for (int k = 0; k < kInQuad; ++k) {
-      values[k] = uniform(a.seed, static_cast<std::uint64_t>(first + k)) >= a.ratio ? factor : S{0};
+      values[k] = uniform(seed, static_cast<std::uint64_t>(first + k)) >= a.ratio ? factor : S{0};
     }
     if (first + kInQuad <= a.count) {
       Quad quad;

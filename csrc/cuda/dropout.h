@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "host_numbers.h"
+
 namespace fastlstm::cuda {
 
 struct DropoutMask {
@@ -13,7 +15,7 @@ struct DropoutMask {
   std::int64_t count;
   double ratio;   // an element whose draw is below becomes 0
   double factor;  // the others this
-  std::uint64_t seed;
+  Seed seed;
 };
 
 void dropout_mask(const DropoutMask& arguments, cudaStream_t stream);

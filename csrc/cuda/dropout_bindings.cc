@@ -12,7 +12,7 @@ namespace fastlstm::cuda {
 namespace {
 
 void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, double ratio, double factor,
-                     std::uint64_t seed, int device, std::uintptr_t stream) {
+                     std::uint64_t seed, std::uintptr_t seed_at, int device, std::uintptr_t stream) {
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
   dropout_mask({.mask = reinterpret_cast<void*>(mask),
@@ -20,7 +20,7 @@ void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, doub
                 .count = count,
                 .ratio = ratio,
                 .factor = factor,
-                .seed = seed},
+                .seed = {seed, reinterpret_cast<const std::uint64_t*>(seed_at)}},
                reinterpret_cast<cudaStream_t>(stream));
 }
 
@@ -28,7 +28,8 @@ void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, doub
 
 void bind_dropout(py::module_& module) {
   module.def("dropout_mask", &dropout_mask_at, py::kw_only(), py::arg("mask"), py::arg("float64"), py::arg("count"),
-             py::arg("ratio"), py::arg("factor"), py::arg("seed"), py::arg("device"), py::arg("stream"));
+             py::arg("ratio"), py::arg("factor"), py::arg("seed"), py::arg("seed_at"), py::arg("device"),
+             py::arg("stream"));
 }
 
 }  // namespace fastlstm::cuda

@@ -107,7 +107,9 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   };
 
   const Index begin = (piece - tensor.first_piece) * kPiece;
-  const Index end = begin + kPiece < tensor.size ? begin + kPiece : tensor.size;
+  const Index size = size_that_counts(tensor.size, tensor.width, tensor.num_rows);
+  if (begin >= size) return;
+  const Index end = begin + kPiece < size ? begin + kPiece : size;
   const bool quads = in_whole_quads(param) && in_whole_quads(grad) && in_whole_quads(first) && in_whole_quads(second) &&
                      (!rows || width % kPerQuad<S> == 0);
   const Index end_of_quads = quads ? begin + (end - begin) / kPerQuad<S> * kPerQuad<S> : begin;
@@ -169,7 +171,8 @@ __global__ void __launch_bounds__(kOptimThreads) sum_squares(NormArguments<S> a)
   const ScaledTensor<const S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   const S* const values = tensor.values;
   const Index begin = (piece - tensor.first_piece) * kPiece;
-  const Index end = begin + kPiece < tensor.size ? begin + kPiece : tensor.size;
+  const Index size = size_that_counts(tensor.size, tensor.width, tensor.num_rows);
+  const Index end = begin + kPiece < size ? begin + kPiece : (begin < size ? size : begin);
   const Index end_of_quads = in_whole_quads(values) ? begin + (end - begin) / kPerQuad<S> * kPerQuad<S> : begin;
   double sums[kPerQuad<S>] = {};
 #pragma unroll 4

@@ -16,6 +16,13 @@ inline constexpr int kOptimThreads = 256;
 inline constexpr Index kPieceQuads = 4 * kOptimThreads;       // 16 bytes each, of a piece of an update
 inline constexpr Index kNormPieceQuads = 16 * kOptimThreads;  // of a piece of a norm
 
+// How many elements of `size` count, where num_rows may say how many rows do.
+FASTLSTM_HOST_DEVICE inline Index size_that_counts(Index size, Index width, const std::int32_t* num_rows) {
+  if (!num_rows) return size;
+  const Index counted = *num_rows * width;
+  return counted < size ? counted : size;
+}
+
 // A number that the host knows, or that stands on the device.
 struct Scalar {
   double value;
@@ -31,9 +38,10 @@ struct UpdatedTensor {
   S* first;
   S* second;
   const void* rows;  // of a gradient by rows: the ids of its rows in param, first and second; null: all of them
-  Index size;        // of grad
-  Index width;       // of a row
-  int id_bytes;      // 4 or 8
+  const std::int32_t* num_rows;  // on the device: how many of them count; null: all of them
+  Index size;                    // of grad, all rows
+  Index width;                   // of a row
+  int id_bytes;                  // 4 or 8
   int first_piece;
 };
 
@@ -51,7 +59,9 @@ static_assert(sizeof(UpdateArguments<double>) <= 4096);
 template <class S>
 struct ScaledTensor {
   S* values;
+  const std::int32_t* num_rows;  // as in UpdatedTensor; `launch_scale` scales the other rows too
   Index size;
+  Index width;
   int first_piece;
 };
 

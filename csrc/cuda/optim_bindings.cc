@@ -19,11 +19,13 @@ namespace fastlstm::cuda {
 namespace {
 
 using Address = std::uintptr_t;
-// Addresses of param, grad, first, second and rows (0: not there); bytes of a row number; elements of grad and of a
-// row.
-using Updated = std::tuple<Address, Address, Address, Address, Address, int, Index, Index>;
+// Addresses of param, grad, first, second, rows and num_rows (0: not there); bytes of a row number; elements of grad
+// and of a row.
+using Updated = std::tuple<Address, Address, Address, Address, Address, Address, int, Index, Index>;
 // Address and elements.
 using Flat = std::tuple<Address, Index>;
+// The same, and the address of num_rows (0: not there) and the elements of a row.
+using Squared = std::tuple<Address, Index, Address, Index>;
 
 template <class T>
 T* pointer(Address address) {
@@ -70,12 +72,13 @@ void update(OptimRule rule, const std::vector<Updated>& tensors, const Hyper& h,
   arguments.weight_decay = h.weight_decay;
   arguments.step = h.step;
   const auto fill = [](UpdatedTensor<S>& tensor, const Updated& entry) {
-    const auto& [param, grad, first, second, rows, id_bytes, size, width] = entry;
+    const auto& [param, grad, first, second, rows, num_rows, id_bytes, size, width] = entry;
     tensor = {pointer<S>(param),
               pointer<const S>(grad),
               pointer<S>(first),
               pointer<S>(second),
               pointer<const void>(rows),
+              pointer<const std::int32_t>(num_rows),
               size,
               width,
               id_bytes,
@@ -107,7 +110,7 @@ void scale(const std::vector<Flat>& tensors, Scalar factor, cudaStream_t stream)
   ScaleArguments<S> arguments{};
   arguments.factor = factor;
   const auto fill = [](ScaledTensor<S>& tensor, const Flat& entry) {
-    tensor = {pointer<S>(std::get<0>(entry)), std::get<1>(entry), 0};
+    tensor = {pointer<S>(std::get<0>(entry)), nullptr, std::get<1>(entry), 1, 0};
   };
   in_launches(arguments, tensors, fill, [&](const auto& a) { launch_scale<S>(a, stream); });
 }
@@ -130,9 +133,10 @@ Index norm_partials(const std::vector<Index>& float32, const std::vector<Index>&
 }
 
 template <class S>
-void squares(const std::vector<Flat>& tensors, double*& partials, cudaStream_t stream) {
-  const auto fill = [](ScaledTensor<const S>& tensor, const Flat& entry) {
-    tensor = {pointer<const S>(std::get<0>(entry)), std::get<1>(entry), 0};
+void squares(const std::vector<Squared>& tensors, double*& partials, cudaStream_t stream) {
+  const auto fill = [](ScaledTensor<const S>& tensor, const Squared& entry) {
+    const auto& [values, size, num_rows, width] = entry;
+    tensor = {pointer<const S>(values), pointer<const std::int32_t>(num_rows), size, width, 0};
   };
   in_launches(NormArguments<S>{}, tensors, fill, [&](NormArguments<S> a) {
     a.partials = partials;
@@ -140,7 +144,7 @@ void squares(const std::vector<Flat>& tensors, double*& partials, cudaStream_t s
   });
 }
 
-void optim_norm(const std::vector<Flat>& float32, const std::vector<Flat>& float64, Address partials, bool root,
+void optim_norm(const std::vector<Squared>& float32, const std::vector<Squared>& float64, Address partials, bool root,
                 Address norm, int device, Address stream) {
   const py::gil_scoped_release release;
   const CurrentDevice current(device);

@@ -40,26 +40,27 @@ struct CandidateArrays {
 };
 
 void log_uniform_candidates(Index num_sampled, Index range_max, Address true_classes, Index M, bool unique,
-                            double log_range, std::uint64_t seed, Address sampled, Address true_expected_count,
-                            Address sampled_expected_count, Address num_tries, Address workspace, int device,
-                            Address stream) {
+                            double log_range, std::uint64_t seed, Address seed_at, Address sampled,
+                            Address true_expected_count, Address sampled_expected_count, Address num_tries,
+                            Address workspace, int device, Address stream) {
   const CandidateArrays arrays(num_sampled, unique, true_classes, M, sampled, true_expected_count,
                                sampled_expected_count, num_tries, workspace);
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
-  log_uniform_sample(arrays.sample, range_max, log_range, seed, stream_at(stream));
+  log_uniform_sample(arrays.sample, range_max, log_range, {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
   log_uniform_expected_counts(arrays.counts, log_range, stream_at(stream));
 }
 
 void unigram_candidates(Address probabilities, Address threshold, Address alias, Index V, Index num_sampled,
-                        Address true_classes, Index M, bool unique, std::uint64_t seed, Address sampled,
-                        Address true_expected_count, Address sampled_expected_count, Address num_tries,
+                        Address true_classes, Index M, bool unique, std::uint64_t seed, Address seed_at,
+                        Address sampled, Address true_expected_count, Address sampled_expected_count, Address num_tries,
                         Address workspace, int device, Address stream) {
   const CandidateArrays arrays(num_sampled, unique, true_classes, M, sampled, true_expected_count,
                                sampled_expected_count, num_tries, workspace);
   const py::gil_scoped_release release;
   const CurrentDevice current(device);
-  unigram_sample(arrays.sample, at<const double>(threshold), at<const Index>(alias), V, seed, stream_at(stream));
+  unigram_sample(arrays.sample, at<const double>(threshold), at<const Index>(alias), V,
+                 {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
   unigram_expected_counts(arrays.counts, at<const double>(probabilities), stream_at(stream));
 }
 
@@ -174,14 +175,15 @@ void bind_sampling(py::module_& module) {
              py::arg("unique"));
   module.def("log_uniform_candidates", &log_uniform_candidates, py::kw_only(), py::arg("num_sampled"),
              py::arg("range_max"), py::arg("true_classes"), py::arg("M"), py::arg("unique"), py::arg("log_range"),
-             py::arg("seed"), py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
-             py::arg("num_tries"), py::arg("workspace"), py::arg("device"), py::arg("stream"));
+             py::arg("seed"), py::arg("seed_at"), py::arg("sampled"), py::arg("true_expected_count"),
+             py::arg("sampled_expected_count"), py::arg("num_tries"), py::arg("workspace"), py::arg("device"),
+             py::arg("stream"));
   module.def("log_uniform_expected_count", &log_uniform_expected_count, py::kw_only(), py::arg("classes"), py::arg("M"),
              py::arg("log_range"), py::arg("num_tries"), py::arg("known_tries"), py::arg("num_sampled"),
              py::arg("counts"), py::arg("device"), py::arg("stream"));
   module.def("unigram_candidates", &unigram_candidates, py::kw_only(), py::arg("probabilities"), py::arg("threshold"),
              py::arg("alias"), py::arg("V"), py::arg("num_sampled"), py::arg("true_classes"), py::arg("M"),
-             py::arg("unique"), py::arg("seed"), py::arg("sampled"), py::arg("true_expected_count"),
+             py::arg("unique"), py::arg("seed"), py::arg("seed_at"), py::arg("sampled"), py::arg("true_expected_count"),
              py::arg("sampled_expected_count"), py::arg("num_tries"), py::arg("workspace"), py::arg("device"),
              py::arg("stream"));
   module.def("sampled_workspace_bytes", &workspace_bytes, py::kw_only(), py::arg("float_bytes"), py::arg("B"),

@@ -29,8 +29,18 @@ class Plan(TypedDict):
 
 def why_not() -> str | None: ...
 def dropout_mask(
-    *, mask: int, float64: bool, count: int, ratio: float, factor: float, seed: int, device: int, stream: int
+    *,
+    mask: int,
+    float64: bool,
+    count: int,
+    ratio: float,
+    factor: float,
+    seed: int,
+    seed_at: int,
+    device: int,
+    stream: int,
 ) -> None: ...
+def store_numbers(*, target: int, numbers: list[int], device: int, stream: int) -> None: ...
 def check_ids(
     *,
     ids: int,
@@ -66,6 +76,7 @@ def log_uniform_candidates(
     unique: bool,
     log_range: float,
     seed: int,
+    seed_at: int,
     sampled: int,
     true_expected_count: int,
     sampled_expected_count: int,
@@ -97,6 +108,7 @@ def unigram_candidates(
     M: int,
     unique: bool,
     seed: int,
+    seed_at: int,
     sampled: int,
     true_expected_count: int,
     sampled_expected_count: int,
@@ -176,8 +188,9 @@ def sampled_loss(
 
 # Addresses of param, grad, first, second and rows (0: not there), the bytes of a row number, the elements of grad and
 # of a row; and address and elements. An address that is not 0 beside a number stands for it: a float64 on the device.
-UpdatedTensor: TypeAlias = tuple[int, int, int, int, int, int, int, int]
+UpdatedTensor: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 FlatTensor: TypeAlias = tuple[int, int]
+SquaredTensor: TypeAlias = tuple[int, int, int, int]
 
 def optim_update(
     *,
@@ -203,8 +216,8 @@ def optim_scale(
 def optim_norm_partials(*, float32: list[int], float64: list[int]) -> int: ...
 def optim_norm(
     *,
-    float32: list[FlatTensor],
-    float64: list[FlatTensor],
+    float32: list[SquaredTensor],
+    float64: list[SquaredTensor],
     partials: int,
     root: bool,
     norm: int,

@@ -91,7 +91,9 @@ def _instruction_set_line() -> str:
 
 def _gpu_line() -> str:
     families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
-    return f"answers; CuPy arrays run on it, in the operators of {', '.join(families)}"
+    reason = importlib.import_module("fastlstm.backends.cuda.cublas").why_not()
+    products = "" if reason is None else f"; no CUDA graphs, because products go through CuPy's handles: {reason}"
+    return f"answers; CuPy arrays run on it, in the operators of {', '.join(families)}{products}"
 
 
 def _threads_line() -> str:

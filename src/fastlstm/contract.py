@@ -211,6 +211,18 @@ class RowGrad(NamedTuple):
     values: FloatArray
 
 
+class PaddedRowGrad(NamedTuple):
+    """A RowGrad on a GPU for which nobody has waited: how many rows it has, only the device knows.
+
+    indices : (M,). values : (M, E), or (M,). Both as in `RowGrad` in their first ``num_rows`` rows, undefined beyond.
+    num_rows : (1,) int32.
+    """
+
+    indices: IntArray
+    values: FloatArray
+    num_rows: IntArray
+
+
 class LossGrad(NamedTuple):
     """loss: Python float, on a GPU a 0-d float64 array, of which float(loss) waits for the device; dlogits: of the
     logits' shape.
@@ -410,7 +422,7 @@ class DenseFamily(Protocol):
 class DropoutFamily(Protocol):
     """``dropout.py``. Draw j of `SamplingFamily` decides about element j, in the order of memory."""
 
-    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
+    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: Any) -> FloatArray:
         """Of xs' shape and dtype: 1 / (1 - ratio), divided in float64, where the draw is at least ratio, else 0."""
         ...
 
@@ -582,7 +594,8 @@ class OptimFamily(Protocol):
     Every gradient is multiplied by grad_scale first (a folded gradient clipping). With rows (U,), grad is (U, ...)
     and only param[rows] and the same rows of the state change.
 
-    On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows; lr, grad_scale and
+    On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows, which may hold a
+    `PaddedRowGrad` in the place of its indices, as may the gradients of norm; lr, grad_scale and
     step may be 0-d arrays. squared_norm gives a 0-d float64 array, as do norm(grads), its root, and clip_scale(norm,
     max_norm), which stand there beside it; scale takes such a factor.
     """

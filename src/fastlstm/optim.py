@@ -11,10 +11,10 @@ from typing import Any, ClassVar, TypeAlias
 
 from fastlstm import ops
 from fastlstm.backends import array_module
-from fastlstm.contract import FloatArray, RowGrad
+from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops.device import device_of, to_device
 
-Grad: TypeAlias = "FloatArray | RowGrad"
+Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
 
 
 def clip_grads(grads: Sequence[Grad], max_norm: float) -> float:
@@ -33,6 +33,9 @@ class Optimizer:
         Updates done.
     step_on_device : 0-d int64 array, or None
         The same on a GPU, after `count_on_device`.
+    lr_on_device : 0-d float64 array, or None
+        Stands for ``lr`` in updates while it is there: a captured graph reads it in every run. Whoever sets it keeps it
+        equal to ``lr``.
     """
 
     slot_names: ClassVar[tuple[str, ...]] = ()
@@ -43,6 +46,7 @@ class Optimizer:
         self.lr = lr
         self.step = 0
         self.step_on_device: Any = None
+        self.lr_on_device: Any = None
         self._slots: dict[str, list[FloatArray]] = {}
 
     def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
@@ -52,28 +56,42 @@ class Optimizer:
         ----------
         params : sequence of arrays
             The same in every call: the state belongs to their positions.
-        grads : sequence of arrays or RowGrad
+        grads : sequence of arrays or RowGrad, on a GPU also PaddedRowGrad
         max_norm : float, optional
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
         """
-        if not self._slots:
-            self._slots = {
-                name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
-            }
-        elif params:
-            self._follow(params[0])
+        self.prepare(params)
         scale = 1.0 if max_norm is None else ops.clip_scale(ops.global_norm(grads), max_norm)
         if self.step_on_device is not None:
             self.step_on_device += 1
         self._update(params, grads, scale)
         self.step += 1
 
+    def prepare(self, params: Sequence[FloatArray]) -> None:
+        """Make the state of the parameters, or move it to where they have been moved; `update` begins with that."""
+        if not self._slots:
+            self._slots = {
+                name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
+            }
+        elif params:
+            self._follow(params[0])
+
+    def captured(self) -> tuple[Any, ...]:
+        """What a captured update has been captured with: it is another update once this is not the same."""
+        arrays = tuple(id(array) for slot in self._slots.values() for array in slot)
+        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots")
+        return (*arrays, *(value for name, value in vars(self).items() if name not in others))
+
+    def _lr_now(self) -> Any:
+        """The learning rate of this update, on the device if it stands there."""
+        return self.lr if self.lr_on_device is None else self.lr_on_device
+
     def count_on_device(self, zero: Any) -> None:
         """Count the updates on the GPU too, for updates that are captured into a graph.
 
         A graph repeats what it was captured with, so Adam has to find the number of its step on the device. Each
         update adds 1 there, in every run of the graph too; `step`, on the host, is for whoever launches the graph to
-        add to. `lr` is a number of the host: after a change of it the graph has to be captured again.
+        add to. The learning rate is read where ``lr_on_device`` says, else the graph has it as it was when captured.
 
         Parameters
         ----------
@@ -119,7 +137,7 @@ class SGD(Optimizer):
         super().__init__(lr)
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.sgd_update(params, grads, self.lr, grad_scale=scale)
+        ops.sgd_update(params, grads, self._lr_now(), grad_scale=scale)
 
 
 class Momentum(Optimizer):
@@ -132,14 +150,14 @@ class Momentum(Optimizer):
         self.momentum = momentum
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.momentum_update(params, grads, self._slots["v"], self.lr, momentum=self.momentum, grad_scale=scale)
+        ops.momentum_update(params, grads, self._slots["v"], self._lr_now(), momentum=self.momentum, grad_scale=scale)
 
 
 class Nesterov(Momentum):
     """Nesterov's accelerated gradient (Bengio, Boulanger-Lewandowski, Pascanu, 2012)."""
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.nesterov_update(params, grads, self._slots["v"], self.lr, momentum=self.momentum, grad_scale=scale)
+        ops.nesterov_update(params, grads, self._slots["v"], self._lr_now(), momentum=self.momentum, grad_scale=scale)
 
 
 class AdaGrad(Optimizer):
@@ -151,7 +169,7 @@ class AdaGrad(Optimizer):
         super().__init__(lr)
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.adagrad_update(params, grads, self._slots["h"], self.lr, grad_scale=scale)
+        ops.adagrad_update(params, grads, self._slots["h"], self._lr_now(), grad_scale=scale)
 
 
 class RMSprop(Optimizer):
@@ -164,7 +182,7 @@ class RMSprop(Optimizer):
         self.decay_rate = decay_rate
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.rmsprop_update(params, grads, self._slots["h"], self.lr, decay=self.decay_rate, grad_scale=scale)
+        ops.rmsprop_update(params, grads, self._slots["h"], self._lr_now(), decay=self.decay_rate, grad_scale=scale)
 
 
 class Adam(Optimizer):
@@ -187,7 +205,7 @@ class Adam(Optimizer):
             grads,
             self._slots["m"],
             self._slots["v"],
-            self.lr,
+            self._lr_now(),
             step=self._step_now(),
             beta1=self.beta1,
             beta2=self.beta2,
@@ -210,7 +228,7 @@ class AdamW(Adam):
             grads,
             self._slots["m"],
             self._slots["v"],
-            self.lr,
+            self._lr_now(),
             step=self._step_now(),
             beta1=self.beta1,
             beta2=self.beta2,

@@ -8,6 +8,7 @@ from fastlstm import ops
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer
 from fastlstm.ops.device import device_of, to_device
+from fastlstm.ops.device_steps import draw_seed
 
 
 class TimeDropout(Layer):
@@ -41,8 +42,7 @@ class TimeDropout(Layer):
             self.mask = None
             return xs
         if self._rng is not None:
-            seed = int(self._rng.integers(0, 2**64, dtype=np.uint64))
-            self.mask = ops.dropout_mask(xs, self.dropout_ratio, seed=seed)
+            self.mask = ops.dropout_mask(xs, self.dropout_ratio, seed=draw_seed(self._rng))
         else:
             # The book's way to draw: a script that seeds numpy's global generator gets the masks it always got.
             drawn = np.random.rand(*xs.shape)  # noqa: NPY002

@@ -7,6 +7,7 @@ from typing import ClassVar
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.layers.layer import Layer, saved
+from fastlstm.ops.device_steps import is_captured
 
 
 class Embedding(Layer):
@@ -43,7 +44,7 @@ class Embedding(Layer):
         (dW,) = self.grads
         idx = saved(self.idx)
         touched = None
-        if self.grads_only_scaled and self._written is not None and self._written[0] is dW:
+        if self.grads_only_scaled and self._written is not None and self._written[0] is dW and not is_captured():
             touched = self._written[1]
         ops.embedding_backward(idx, dout, dW.shape[0], out=dW, touched=touched)
         # A copy: the caller may fill the array of ids with the next batch.

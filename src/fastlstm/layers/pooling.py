@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastlstm.backends import array_module
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 
@@ -19,6 +19,9 @@ class TimeMeanPooling(Layer):
         xp = array_module(hs)
         counts = xp.maximum(mask.sum(axis=1, keepdims=True), 1)
         self._weights = (mask / counts).astype(hs.dtype)
+        if is_device_array(hs):  # CuPy's einsum is a product of cuBLAS, which cannot be captured into a graph
+            on_gpu: FloatArray = (self._weights[:, :, None] * hs).sum(axis=1)
+            return on_gpu
         # einsum adds in one order in one thread; a product by OpenBLAS would not for every number of threads.
         pooled: FloatArray = xp.einsum("nt,nth->nh", self._weights, hs)
         return pooled

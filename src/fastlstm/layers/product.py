@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastlstm import ops
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import FloatArray
 
 
@@ -14,3 +15,12 @@ def product(
         ops.matrix_product(b.T, a.T, out=out.T)
         return out
     return ops.matrix_product(a, b, bias=bias, out=out)
+
+
+def batched_product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """a (N, M, K) @ b (N, K, L) -> (N, M, L). Either may be a transposed view."""
+    if is_device_array(a):  # not by CuPy's operator, whose products cannot be captured into a graph
+        on_gpu: FloatArray = family_for(a, "dense").batched_product(a, b)
+        return on_gpu
+    on_host: FloatArray = a @ b
+    return on_host

@@ -6,7 +6,7 @@ import abc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -100,6 +100,15 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def check_batch(self, xs: Any, ts: Any) -> tuple[Array, Array]:
         """Training or validation data as arrays of ids; raises if they cannot be learned from."""
+
+    def state(self) -> list[FloatArray]:
+        """What one call leaves to the next beside the parameters; no arrays where that is nothing, or zeros."""
+        return []
+
+    def set_state(self, state: Sequence[FloatArray]) -> None:
+        """Go on from what `state` returned."""
+        if state:
+            raise ValueError(f"state has {len(state)} arrays, but {type(self).__name__} carries none")
 
     def backward(self) -> None:
         """Gradients of the last forward call's loss, into ``grads``."""
@@ -394,6 +403,12 @@ def _counted(layer: Layer) -> str:
     return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
 
 
+class Addable(Protocol):
+    """A mean, or what becomes one, that grows batch by batch."""
+
+    def add(self, total: Any, count: Any) -> None: ...
+
+
 class RunningMean:
     """A mean that grows batch by batch.
 
@@ -410,6 +425,19 @@ class RunningMean:
     def copy(self) -> Self:
         """The mean so far."""
         return type(self)(self._total, self._count)
+
+    def sum_in(self, total: Any, count: Any) -> None:
+        """Have both sums stand in 0-d arrays of a GPU, to which others may add."""
+        if self._total is not total:
+            total[...], count[...] = self._total, self._count
+            self._total, self._count = total, count
+
+    def detach(self) -> None:
+        """Keep what both sums are now, whatever is added to the arrays that they stand in."""
+        if is_device_array(self._total):
+            self._total = self._total.copy()
+        if is_device_array(self._count):
+            self._count = self._count.copy()
 
     def add(self, total: Any, count: Any) -> None:
         if is_device_array(total):
@@ -431,7 +459,7 @@ class RunningMean:
         return self.total / count if count else 0.0
 
 
-def add_batch(means: Mapping[str, RunningMean], model: Model, loss: float, names: Sequence[str]) -> None:
+def add_batch(means: Mapping[str, Addable], model: Model, loss: float, names: Sequence[str]) -> None:
     """Add the model's last forward call to the running means."""
     count = model.loss_count
     means["loss"].add(loss * count, count)

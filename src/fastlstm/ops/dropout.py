@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastlstm.backends import family_for
+import numpy as np
+
+from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import FloatArray
 from fastlstm.ops import checks, scalars
 
 
-def dropout_mask(xs: FloatArray, ratio: float, *, seed: int) -> FloatArray:
+def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
     """What dropout multiplies by: 0 with the probability ``ratio``, else 1 / (1 - ratio).
 
     Parameters
@@ -18,8 +20,8 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: int) -> FloatArray:
         Only its shape and dtype count, and where it lives.
     ratio : float from 0 to below 1
     seed : int
-        From 0 to 2^64 - 1. Equal seeds give equal masks on every backend; the elements, in the order of memory, take
-        one draw each.
+        From 0 to 2^64 - 1; for xs on a GPU also a 0-d uint64 array there. Equal seeds give equal masks on every
+        backend; the elements, in the order of memory, take one draw each.
 
     Returns
     -------
@@ -38,5 +40,17 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: int) -> FloatArray:
     checks.require_array("xs", xs)
     like: Any = checks.float_array("xs", xs, xs.ndim)
     ratio = scalars.below_one("ratio", ratio)
-    mask: FloatArray = family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=scalars.seed("seed", seed))
+    if not _is_seed_on_device(seed, like):
+        seed = scalars.seed("seed", seed)
+    mask: FloatArray = family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=seed)
     return mask
+
+
+def _is_seed_on_device(seed: Any, xs: FloatArray) -> bool:
+    """Whether the seed is a 0-d array on the GPU of xs; it is not looked at then."""
+    if not is_device_array(seed):
+        return False
+    if seed.ndim != 0 or seed.dtype != np.uint64:
+        raise TypeError(f"seed is {checks.describe(seed)}, expected a whole number or a 0-d array of uint64")
+    checks.same_device("xs seed", xs, seed)
+    return True

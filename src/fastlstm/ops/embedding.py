@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastlstm.backends import array_module, family_for
+from fastlstm.backends import array_module, family_for, is_device_array
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.device_steps import rows_are_padded
 
 
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
@@ -132,7 +133,9 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
     checks.same_device("dout ids", dout, ids)
     dout, _ = _rows_of(dout, ids)
     flat = checks.int_ids("ids", ids, None, "")
-    grad: RowGrad = family_for(dout, "embedding").embedding_backward_rows(flat, dout)
+    family = family_for(dout, "embedding")
+    padded = rows_are_padded() and is_device_array(dout)
+    grad: RowGrad = family.padded_rows(flat, dout) if padded else family.embedding_backward_rows(flat, dout)
     return grad
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from numpy import ndarray
 
 from fastlstm.backends import family_for, is_device_array
-from fastlstm.contract import FloatArray, IntArray, RowGrad
+from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 
 Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
-Grads: TypeAlias = "FloatArray | RowGrad | Sequence[FloatArray | RowGrad]"
+_Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
+Grads: TypeAlias = "_Grad | Sequence[_Grad]"
 
 
 # One parameter's checked arguments, in the order the backends take them: the backend's module, the parameter, its
@@ -345,7 +346,7 @@ def global_norm(grads: Grads) -> float:
     TypeError, ValueError
         Something is no float32 or float64 array, or not all are in one place.
     """
-    return _norm(_values_of(grads, in_place=False))
+    return _norm(_with_row_counts(grads, _values_of(grads, in_place=False)))
 
 
 def clip_grad_norm(grads: Grads, max_norm: float) -> float:
@@ -372,7 +373,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     """
     arrays = _values_of(grads, in_place=True)
     max_norm = scalars.positive("max_norm", max_norm)
-    norm = _norm(arrays)
+    norm = _norm(_with_row_counts(grads, arrays))
     factor = clip_scale(norm, max_norm)
     if type(factor) is not float and is_device_array(factor):
         family_for(arrays[0], "optim").scale(arrays, factor)
@@ -407,9 +408,10 @@ def clip_scale(norm: float, max_norm: float) -> float:
     return max_norm / (norm + 1e-6) if norm > max_norm else 1.0
 
 
-def _norm(arrays: list[FloatArray]) -> float:
-    if arrays and type(arrays[0]) is not ndarray and is_device_array(arrays[0]):
-        norm: float = family_for(arrays[0], "optim").norm(arrays)
+def _norm(arrays: list[Any]) -> float:
+    first = arrays[0].values if arrays and isinstance(arrays[0], PaddedRowGrad) else arrays[0] if arrays else None
+    if first is not None and type(first) is not ndarray and is_device_array(first):
+        norm: float = family_for(first, "optim").norm(arrays)
         return norm
     total = 0.0
     for array in arrays:
@@ -422,7 +424,8 @@ def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
     values: dict[int, FloatArray] = {}
     anywhere = False  # on a GPU too
     for k, grad in enumerate(_listed("grads", grads)):
-        array = grad.values if isinstance(grad, RowGrad) else grad
+        by_rows = isinstance(grad, (RowGrad, PaddedRowGrad))
+        array = grad.values if by_rows else grad
         if id(array) in values:
             continue
         if not (type(array) is ndarray and array.dtype in checks.FLOATS and array.flags.carray):
@@ -437,6 +440,12 @@ def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
     if anywhere:
         checks.same_device(" ".join(_name("grads", grads, k) for k in range(len(arrays))), *arrays)
     return arrays
+
+
+def _with_row_counts(grads: Grads, arrays: list[FloatArray]) -> list[Any]:
+    """The arrays of `_values_of`, in the place of those of a PaddedRowGrad the gradient itself."""
+    padded = {id(grad.values): grad for grad in _listed("grads", grads) if isinstance(grad, PaddedRowGrad)}
+    return [padded.get(id(array), array) for array in arrays] if padded else arrays
 
 
 def _number(name: str, value: Any, params: Params, *, finite: bool = False) -> float:
@@ -460,7 +469,7 @@ def _stands_on_device(name: str, value: Any, params: Params, kinds: str) -> bool
 
 def _is_single(entries: Any) -> bool:
     """Whether ``entries`` are one array or RowGrad, no sequence of them."""
-    return checks.is_array(entries) or isinstance(entries, RowGrad)
+    return checks.is_array(entries) or isinstance(entries, (RowGrad, PaddedRowGrad))
 
 
 def _listed(name: str, entries: Any) -> Sequence[Any]:
@@ -565,7 +574,9 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
         if id(array) in changed:
             raise ValueError(f"{state_name} and {changed[id(array)]} are one array; each needs memory of its own")
         changed[id(array)] = state_name
-    rows: IntArray | None = None
+    rows: Any = None
+    if isinstance(grad, PaddedRowGrad):
+        return _padded(grad_name, grad, name, param, state, lazy)
     if isinstance(grad, RowGrad):
         rows, grad = _checked_rows(grad_name, grad, name, param)
         if not lazy:
@@ -576,6 +587,25 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
         checks.same_device(f"{name} {grad_name}", param, grad)
         grad = _same_kind(grad_name, grad, name, param)
     return family_for(param, "optim"), param, grad, rows, state
+
+
+def _padded(
+    name: str, grad: PaddedRowGrad, param_name: str, param: FloatArray, state: list[Any], lazy: bool
+) -> _Update:
+    """As `_checked_one`. The indices, of which some are undefined, come from an operator that has checked the ids."""
+    parts = [f"{name}.{field}" for field in grad._fields]
+    checks.same_device(f"{param_name} {' '.join(parts)}", param, *grad)
+    if not lazy:
+        raise ValueError(
+            f"{name} is a PaddedRowGrad, which changes its rows only; lazy=False needs a RowGrad or an array"
+        )
+    M = len(grad.indices)
+    checks.expect_shape(parts[1], grad.values, (M, *param.shape[1:]), f"= (M,) + {param_name}.shape[1:]")
+    values = checks.float_array(parts[1], grad.values, param.ndim, param.dtype)
+    checks.expect_shape(parts[2], grad.num_rows, (1,), "for one number of rows")
+    if not is_device_array(param):
+        raise TypeError(f"{name} is a PaddedRowGrad on the host, where a RowGrad is expected")
+    return family_for(param, "optim"), param, values, grad, state
 
 
 def _same_kind(name: str, array: Any, param_name: str, param: FloatArray) -> FloatArray:

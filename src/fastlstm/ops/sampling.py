@@ -18,6 +18,7 @@ from fastlstm.contract import (
     Candidates,
     FloatArray,
     IntArray,
+    PaddedRowGrad,
     SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
@@ -25,8 +26,9 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.device_steps import draw_seed, rows_are_padded
 
-_INT64, _UINT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.float64)
+_INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 # Different classes are found by drawing again and again; a sample whose last class takes longer than this on average
 # is refused instead of seeming to hang.
@@ -470,7 +472,9 @@ class _Checked(NamedTuple):
 
 
 def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -> SampledLoss:
-    loss: SampledLoss = family_for(args.weights, "sampling").sampled_loss(
+    family = family_for(args.weights, "sampling")
+    padded = rows_are_padded() and is_device_array(args.weights)
+    result = (family.padded_sampled_loss if padded else family.sampled_loss)(
         args.weights,
         args.biases,
         args.labels,
@@ -481,7 +485,13 @@ def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -
         remove_accidental_hits=bool(remove_accidental_hits),
         loss=kind,
     )
-    return loss
+    if not padded:
+        loss: SampledLoss = result
+        return loss
+    losses, (dinputs, indices, dweights, dbiases, num_rows) = result
+    of_biases: Any = None if dbiases is None else PaddedRowGrad(indices, dbiases, num_rows)
+    of_weights: Any = PaddedRowGrad(indices, dweights, num_rows)
+    return SampledLoss(losses, dinputs, of_weights, of_biases)
 
 
 def _checked(
@@ -566,12 +576,12 @@ def _shaped(candidates: Candidates, true_classes: IntArray) -> Candidates:
     return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
 
 
-def _seed(rng: Any) -> int:
+def _seed(rng: Any) -> Any:
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"rng is {checks.describe(rng)}; expected a numpy Generator such as numpy.random.default_rng(0)"
         )
-    return int(rng.integers(0, 2**64, dtype=_UINT64))
+    return draw_seed(rng)
 
 
 def _enough_classes(num_sampled: int, classes: int, what: str) -> None:

@@ -17,9 +17,16 @@ class History:
     history : dict of name to list of float
         "loss" and the metrics of the training rows, averaged over the epoch while the weights changed; the same after
         "val_" for the validation rows.
+    device_steps : dict of "graph" and "eager" to int
+        How many steps of the training on a GPU were a launch of a CUDA graph each, and how many ran operator by
+        operator; both are 0 on the host. Not part of a checkpoint.
+    why_no_graph : str or None
+        Why steps ran operator by operator beyond the first of every shape of a batch.
     """
 
     def __init__(self) -> None:
+        self.device_steps = {"graph": 0, "eager": 0}
+        self.why_no_graph: str | None = None
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastlstm.contract import Array, IntArray
+from fastlstm.layers import TimeDropout
 from fastlstm.models.model import Model, RunningMean, add_batch
 from fastlstm.models.rows import Rows
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.callbacks import BackupAndRestore, Callback
+from fastlstm.training.device_steps import DeviceSteps, Means
 from fastlstm.training.history import History
 from fastlstm.training.interrupt import SoftInterrupt
 from fastlstm.training.progress import make_progress
@@ -87,6 +90,8 @@ class Trainer:
         self.batch = 0
         self.means: dict[str, RunningMean] = {}
         self.rng_of_order: Any = None
+        self._steps: DeviceSteps | None = None
+        self._last_logs: weakref.ref[BatchLogs] | None = None
         self.history = History()
         # A checkpoint holds what all other callbacks have made of the epoch, so it comes last.
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, BackupAndRestore))
@@ -130,12 +135,16 @@ class Trainer:
             with SoftInterrupt() as interrupt:
                 for callback in self._all_callbacks:
                     callback.on_train_begin()
+                if self.model.device == "cuda":
+                    self._steps = DeviceSteps(self)
                 while self.epoch < self.epochs and not self.model.stop_training:
                     self._run_epoch(interrupt)
                 self._stop_if(interrupt)
                 for callback in self._all_callbacks:
                     callback.on_train_end()
         finally:
+            if self._steps is not None:
+                self._steps.close()
             for callback in self._all_callbacks:
                 callback.close()
         return self.history
@@ -186,19 +195,55 @@ class Trainer:
         self.batch = batch + 1
         if self._after_batch:
             # Of a model on a GPU they are read when somebody asks for them, and waited for.
-            logs: Mapping[str, float] = BatchLogs(self.means)
+            read_later = BatchLogs(self.means)
+            logs: Mapping[str, float] = read_later
             if self.model.device == "cpu":
-                logs = dict(logs)
+                logs = dict(read_later)
+            else:
+                self._last_logs = weakref.ref(read_later)
             for callback in self._after_batch:
                 callback.on_train_batch_end(batch, logs)
 
     def _learn(self, batch: int) -> None:
         """One step of the optimiser; loss and metrics are added to ``means``."""
-        model, start = self.model, batch * self.batch_size
-        loss = model.forward(*self.rows.batch(start, start + self.batch_size))
+        self._begin_step(batch)
+        inputs = self._inputs(batch)
+        if self._steps is None:
+            self.step(inputs, self.means)
+            return
+        if self._last_logs is not None:
+            logs = self._last_logs()
+            if logs is not None:  # somebody has kept them
+                logs.detach()
+            self._last_logs = None
+        self._steps.run(inputs)
+
+    def _begin_step(self, batch: int) -> None:
+        """What of a step is the host's alone."""
+
+    def _inputs(self, batch: int) -> tuple[Array, ...]:
+        """The rows of a batch."""
+        start = batch * self.batch_size
+        return self.rows.batch(start, start + self.batch_size)
+
+    def step(self, inputs: tuple[Array, ...], means: Means) -> None:
+        """One step of the optimiser on a batch; loss and metrics are added to ``means``.
+
+        On a GPU it may be captured into a graph that is run for many batches: what it takes from the host, beside the
+        seeds and the learning rate, has to be the same for all of them.
+        """
+        model = self.model
+        loss = model.forward(*inputs)
         model.backward()
-        add_batch(self.means, model, loss, self.metrics)  # of the weights that made the loss
+        add_batch(means, model, loss, self.metrics)  # of the weights that made the loss
         self.optimizer.update(model.params, model.grads, max_norm=self.max_grad)
+
+    def captured(self) -> tuple[Any, ...]:
+        """What a captured step has been captured with: it is another step once this is not the same."""
+        model = self.model
+        arrays = tuple(id(array) for arrays in (model.params, model.grads) for array in arrays)
+        dropouts = tuple((layer.dropout_ratio, id(layer._rng)) for layer in _dropouts(vars(model).values()))
+        return (*arrays, *dropouts, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
 
     def _stop_if(self, interrupt: SoftInterrupt) -> None:
         if interrupt.asked:
@@ -213,6 +258,11 @@ class BatchLogs(Mapping[str, float]):
     def __init__(self, means: Mapping[str, RunningMean]) -> None:
         self._means = {name: mean.copy() for name, mean in means.items()}
 
+    def detach(self) -> None:
+        """Keep the numbers of now."""
+        for mean in self._means.values():
+            mean.detach()
+
     def __getitem__(self, name: str) -> float:
         return self._means[name].value
 
@@ -221,6 +271,15 @@ class BatchLogs(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._means)
+
+
+def _dropouts(values: Iterable[Any]) -> Iterator[TimeDropout]:
+    """Those that a model has as attributes, or in lists."""
+    for value in values:
+        if isinstance(value, TimeDropout):
+            yield value
+        elif isinstance(value, list):
+            yield from _dropouts(value)
 
 
 def _overriding(callbacks: Sequence[Callback], method: str) -> list[Callback]:

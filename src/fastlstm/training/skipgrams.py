@@ -10,12 +10,14 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.backends import BackendNotAvailable
-from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.contract import Array, FloatArray, IntArray, SkipgramPairs
 from fastlstm.models.rows import Rows
 from fastlstm.models.word2vec import Word2Vec
 from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device
+from fastlstm.ops.device_steps import padded_row_gradients
 from fastlstm.optim import SGD
+from fastlstm.training.device_steps import Means
 from fastlstm.training.loop import OptimizerLike, Trainer
 
 PIECE = 1 << 16  # words whose pairs are in memory at once
@@ -133,16 +135,23 @@ class SkipgramTrainer(Trainer):
         centers, contexts = self._at_hand[1]
         return SkipgramPairs(centers[start : start + self.batch_size], contexts[start : start + self.batch_size])
 
-    def _learn(self, batch: int) -> None:
-        model, optimizer = self.model, self.optimizer
-        xs, ts = self._pairs(batch)
+    def _begin_step(self, batch: int) -> None:
         if self.final_lr is not None:
             done = (self.epoch + batch / self.batches) / self.epochs
-            optimizer.lr = self._first_lr + (self.final_lr - self._first_lr) * done
+            self.optimizer.lr = self._first_lr + (self.final_lr - self._first_lr) * done
+
+    def _inputs(self, batch: int) -> tuple[Array, ...]:
+        return self._pairs(batch)
+
+    def step(self, inputs: tuple[Array, ...], means: Means) -> None:
+        model, optimizer = self.model, self.optimizer
+        xs, ts = inputs
         if self.by_pairs:
             loss = model.learn_pairs(xs, ts, optimizer.lr)
             optimizer.step += 1
         else:
-            loss = model.forward(xs, ts)
-            optimizer.update(model.params, model.row_gradients(), max_norm=self.max_grad)
-        self.means["loss"].add(loss * len(xs), len(xs))
+            with padded_row_gradients():  # which nothing waits for
+                loss = model.forward(xs, ts)
+                gradients = model.row_gradients()
+            optimizer.update(model.params, gradients, max_norm=self.max_grad)
+        means["loss"].add(loss * len(xs), len(xs))

@@ -2,8 +2,8 @@
 
 CuPy owns memory, streams and the large matrix products (cuBLAS); the time loop of a sequence is one call into
 ``_cuda``, on the caller's current stream. Nothing here waits for the device, but for the number of rows of a
-`RowGrad`. What needs no product may be captured into a graph; the products may not, because CuPy refuses cuBLAS calls
-while a stream is captured.
+`RowGrad`. All else may be captured into a graph; products too, where cuBLAS can be called by a handle of our own:
+`cublas`.
 """
 
 # The families that stand here; the others are on the host only.

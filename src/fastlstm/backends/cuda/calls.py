@@ -27,3 +27,17 @@ def call_on(array: Any) -> Place:
 def address(array: Any) -> int:
     """Of an array's memory; 0 of one that is not given."""
     return 0 if array is None else int(array.data.ptr)
+
+
+class SeedArguments(TypedDict):
+    """A seed of the host's, or where one stands."""
+
+    seed: int
+    seed_at: int
+
+
+def seed_arguments(seed: Any) -> SeedArguments:
+    """Of a seed that is a number of the host's or a 0-d array, which a captured graph reads in every run."""
+    if isinstance(seed, cupy.ndarray):
+        return {"seed": 0, "seed_at": address(seed)}
+    return {"seed": seed, "seed_at": 0}

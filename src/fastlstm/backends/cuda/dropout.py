@@ -7,10 +7,11 @@ from typing import Any
 import cupy
 
 import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import seed_arguments
 from fastlstm.contract import FloatArray
 
 
-def dropout_mask(xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
+def dropout_mask(xs: FloatArray, *, ratio: float, seed: Any) -> FloatArray:
     on: Any = xs
     with cupy.cuda.Device(on.device.id):
         made: Any = cupy.empty(xs.shape, xs.dtype)
@@ -20,7 +21,7 @@ def dropout_mask(xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
             count=xs.size,
             ratio=ratio,
             factor=1.0 / (1.0 - ratio),
-            seed=seed,
+            **seed_arguments(seed),
             device=on.device.id,
             stream=cupy.cuda.get_current_stream().ptr,
         )

@@ -6,13 +6,11 @@ how many, only the device knows. `padded_rows` is the same without waiting.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import cupy
 
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
-from fastlstm.contract import FloatArray, IntArray, RowGrad
+from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad, RowGrad
 
 
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
@@ -57,23 +55,11 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
         _sum_rows(target, ids, rows, skip=None, accumulate=True)
 
 
-class PaddedRows(NamedTuple):
-    """A RowGrad whose length only the device knows.
-
-    indices : (M,). values : (M, E). Both as in `RowGrad` in their first ``num_rows`` rows, undefined beyond.
-    num_rows : (1,) int32.
-    """
-
-    indices: IntArray
-    values: FloatArray
-    num_rows: IntArray
-
-
-def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRows:
+def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
     """The ascending unique ids (M,) and the sums of their rows (M, E); nothing waits for the device."""
     M, E = rows.shape
     with device_of(rows):
-        result = PaddedRows(cupy.empty(M, ids.dtype), cupy.empty((M, E), rows.dtype), cupy.zeros(1, "int32"))
+        result = PaddedRowGrad(cupy.empty(M, ids.dtype), cupy.empty((M, E), rows.dtype), cupy.zeros(1, "int32"))
         sizes = {"M": M, "E": E, "id_bytes": ids.itemsize, "float_bytes": rows.itemsize}
         workspace = cupy.empty(_cuda.unique_rows_workspace(**sizes), "uint8")
         _cuda.unique_rows(

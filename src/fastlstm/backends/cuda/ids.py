@@ -56,7 +56,10 @@ _sources: list[Source] = []
 
 @functools.cache
 def _shared(device: int, stream: int) -> Any:  # noqa: ARG001, one for each: two streams run at the same time
-    return cupy.asarray(np.array(_SHARED, np.int64))
+    made = cupy.empty(len(_SHARED), np.int64)
+    for k, value in enumerate(_SHARED):
+        made[k : k + 1].fill(value)
+    return made
 
 
 def check(ids: Any, *, upper: int | None, ignored: int | None, source: Source) -> IntArray:

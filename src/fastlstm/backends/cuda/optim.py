@@ -13,11 +13,12 @@ import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
-from fastlstm.contract import FloatArray, IntArray
+from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad
 
 _Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
-_Rows: TypeAlias = "Sequence[IntArray | None]"
+_Rows: TypeAlias = "Sequence[IntArray | PaddedRowGrad | None]"
 _Arrays: TypeAlias = Sequence[FloatArray]
+_Grads: TypeAlias = "Sequence[FloatArray | PaddedRowGrad]"
 # A number of the host, or a 0-d array.
 _Number: TypeAlias = Any
 
@@ -104,23 +105,26 @@ def adam_update(
     )
 
 
-def squared_norm(grad: _Arrays) -> FloatArray:
+def squared_norm(grad: _Grads) -> FloatArray:
     """The sum of all squares, added in float64 and in one order: 0-d, float64."""
     return _sum_of_squares(grad, root=False)
 
 
-def norm(grads: _Arrays) -> FloatArray:
+def norm(grads: _Grads) -> FloatArray:
     """Its root."""
     return _sum_of_squares(grads, root=True)
 
 
-def _sum_of_squares(grads: _Arrays, *, root: bool) -> FloatArray:
-    first: Any = grads[0]
-    tables: dict[str, list[tuple[int, int]]] = {"f": [], "d": []}
+def _sum_of_squares(grads: _Grads, *, root: bool) -> FloatArray:
+    tables: dict[str, list[_cuda.SquaredTensor]] = {"f": [], "d": []}
+    first: Any = None
     for grad in grads:
-        tables[grad.dtype.char].append((_address(grad), grad.size))
+        values, num_rows = (grad.values, _address(grad.num_rows)) if isinstance(grad, PaddedRowGrad) else (grad, 0)
+        first = values if first is None else first
+        width = values.size // max(1, len(values)) if num_rows else 1
+        tables[values.dtype.char].append((_address(values), values.size, num_rows, width))
     with cupy.cuda.Device(first.device.id):
-        sizes = {char: [size for _, size in table] for char, table in tables.items()}
+        sizes = {char: [size for _, size, _, _ in table] for char, table in tables.items()}
         partials = cupy.empty(_cuda.optim_norm_partials(float32=sizes["f"], float64=sizes["d"]), _FLOAT64)
         result: FloatArray = cupy.empty((), _FLOAT64)
         _cuda.optim_norm(
@@ -208,7 +212,12 @@ def _tables(
     times: dict[int, int] = {}
     first, second = (*states, (), ())[:2]
     for k, param in enumerate(params):
-        grad, ids = grads[k], rows[k]
+        grad, row, num_rows = grads[k], rows[k], 0
+        ids: IntArray | None
+        if isinstance(row, PaddedRowGrad):
+            ids, num_rows = row.indices, _address(row.num_rows)
+        else:
+            ids = row
         address = _address(param)
         times[address] = time = times.get(address, -1) + 1
         on: Any = param
@@ -218,6 +227,7 @@ def _tables(
             _address(first[k]) if first else 0,
             _address(second[k]) if second else 0,
             0 if ids is None else _address(ids),
+            num_rows,
             0 if ids is None else ids.itemsize,
             grad.size,
             1 if ids is None else grad.size // max(1, len(ids)),

@@ -14,6 +14,7 @@ import numpy as np
 
 import fastlstm._cuda as _cuda
 from fastlstm.backends import get_backend, load_family
+from fastlstm.backends.cuda.calls import seed_arguments
 from fastlstm.contract import (
     Candidates,
     FloatArray,
@@ -66,7 +67,7 @@ def _sample_workspace(num_sampled: int, unique: bool) -> Any:
 
 
 def log_uniform_candidates(
-    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: int
+    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: Any
 ) -> Candidates:
     with _device_of(true_classes):
         candidates = _new_candidates(num_sampled, true_classes)
@@ -78,7 +79,7 @@ def log_uniform_candidates(
             M=len(true_classes),
             unique=unique,
             log_range=log_range,
-            seed=seed,
+            **seed_arguments(seed),
             **_addresses(candidates),
             workspace=_address(workspace),
             **_where(true_classes),
@@ -119,7 +120,7 @@ def unigram_candidates(
     true_classes: IntArray,
     *,
     unique: bool,
-    seed: int,
+    seed: Any,
 ) -> Candidates:
     with _device_of(true_classes):
         candidates = _new_candidates(num_sampled, true_classes)
@@ -133,7 +134,7 @@ def unigram_candidates(
             true_classes=_address(true_classes),
             M=len(true_classes),
             unique=unique,
-            seed=seed,
+            **seed_arguments(seed),
             **_addresses(candidates),
             workspace=_address(workspace),
             **_where(true_classes),

@@ -1,0 +1,97 @@
+"""Capture of what is given to one stream, and its repetition: CUDA graphs, through CuPy.
+
+What a graph's kernels read and write stays where it was when they were captured. So the work runs a few times first, on
+the stream and with the memory of the capture: then CuPy has compiled its kernels, the pool has what the work needs, and
+cuBLAS its workspace. The pool belongs to the graph: nothing else takes memory from it once it has been captured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cupy
+import numpy as np
+
+import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda import cublas
+from fastlstm.backends.cuda.calls import address, call_on
+
+
+class Capture:
+    """A graph of a piece of work, on the device that is current when this is made.
+
+    The caller's current stream waits for what `eagerly` runs, and is the one that `launch` launches on.
+    """
+
+    def __init__(self) -> None:
+        self._device = cupy.cuda.Device()
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pool = cupy.cuda.MemoryPool()
+        self._workspace = None if cublas.why_not() else cublas.new_workspace()
+        self._graph: Any = None
+
+    @contextlib.contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Work inside the block runs at once, where the graph will run, after what the caller's stream has to do."""
+        caller = cupy.cuda.get_current_stream()
+        self._stream.wait_event(caller.record(_event()))
+        with self._where_it_runs():
+            yield
+        caller.wait_event(self._stream.record(_event()))
+
+    def capture(self, work: Callable[[], None]) -> None:
+        """Make a graph of what work() does, which does not run. All that work() raises comes through."""
+        before = self._pool.total_bytes()
+        with self._where_it_runs():
+            self._stream.begin_capture()
+            try:
+                work()
+            except BaseException:
+                # A capture that CUDA has found wanting ends with an error of its own, which says less.
+                with contextlib.suppress(Exception):
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
+        if self._pool.total_bytes() < before:
+            # Where memory runs out, CuPy gives back what is free at the moment; the graph may use it.
+            raise MemoryError("GPU memory ran out while work was captured")
+        self._graph = graph
+
+    @property
+    def is_captured(self) -> bool:
+        return self._graph is not None
+
+    def launch(self) -> None:
+        """Run the work on the caller's current stream; nothing waits for it."""
+        self._graph.launch(cupy.cuda.get_current_stream())
+
+    @contextlib.contextmanager
+    def _where_it_runs(self) -> Iterator[None]:
+        with self._device, self._stream, cupy.cuda.using_allocator(self._pool.malloc), contextlib.ExitStack() as stack:
+            if self._workspace is not None:
+                stack.enter_context(cublas.workspace_of(self._device.id, self._workspace))
+            yield
+
+
+def _event() -> Any:
+    return cupy.cuda.Event(disable_timing=True)
+
+
+class HostNumbers:
+    """Numbers of the host's that a graph reads on the device: 64 bits each, written by a launch before the graph's.
+
+    Attributes
+    ----------
+    floats, whole : (count,) float64 and uint64 arrays
+        The same memory.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.whole: Any = cupy.zeros(count, np.uint64)
+        self.floats: Any = self.whole.view(np.float64)
+
+    def store(self, bits: list[int]) -> None:
+        """Write the first numbers, on the caller's current stream. Nothing is copied from memory and nothing waits."""
+        _cuda.store_numbers(target=address(self.whole), numbers=bits, **call_on(self.whole))

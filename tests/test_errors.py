@@ -334,6 +334,8 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(
             op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
         )
+    for op in ("matrix_product", "linear_cross_entropy"):
+        yield Wrong(op, {"precision": "tf32"}, ValueError, "precision is 'tf32', but the arrays are on the host")
     for op, name in (("lstm_cell_backward", "dh"), ("lstm_backward", "dhs"), ("rnn_backward", "dhs")):
         away = {name: OnGpu(_right()[op][name])}
         yield Wrong(op, away, TypeError, f"{name} is on GPU 0, but the arrays of the forward call were on the host")

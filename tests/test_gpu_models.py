@@ -15,9 +15,10 @@ import pytest
 from numpy_as_cupy import Traffic, numbers_may_be_read
 
 import fastlstm
-from fastlstm import BackendNotAvailable, callbacks, cli, ops, optim, use_backend
+from fastlstm import BackendNotAvailable, backends, callbacks, cli, ops, optim, use_backend
 from fastlstm.compat import dlfs2
 from fastlstm.compat.dlfs2 import negative_sampling
+from fastlstm.contract import Precision
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.ops.device import to_host
 
@@ -397,6 +398,55 @@ def test_fit_and_evaluate_report_wrong_ids(cupy: Any) -> None:
 
 # --------------------------------------------------------------------------------------------
 # The book's scripts, and the command line
+@pytest.mark.parametrize("precision", ["tf32", "bf16", None])
+def test_the_precision_of_a_model_reaches_all_products(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, precision: Precision | None
+) -> None:
+    seen: dict[str, set[Any]] = {}
+    for family, names in {
+        "lstm": ("lstm_forward",),
+        "gru": ("gru_forward",),
+        "rnn": ("rnn_forward",),
+        "dense": ("matrix_product", "batched_product"),
+        "losses": ("linear_cross_entropy",),
+    }.items():
+        module = backends.load_family("cuda", family)
+        for name in names:
+            _note_precision(monkeypatch, module, name, seen)
+    with numbers_may_be_read():
+        for cell in ("lstm", "gru", "rnn"):
+            model = RNNLM(V, 3, 4, cell=cell, seed=0)
+            model.to("cuda", precision=precision).fit(ids(40), epochs=1, time_size=5, batch_size=2, verbose=0)
+            model.predict(ids(2, 3))
+        translator = Seq2seq(V, 3, 4, attention=True, seed=0).to("cuda", precision=precision)
+        translator.fit(ids(4, 3), ids(4, 4), epochs=1, batch_size=2, verbose=0)
+    assert len(seen) == 6
+    assert all(precisions == {precision or "float32"} for precisions in seen.values()), seen
+    assert translator.to("cuda").layers["decoder.lstm1"].precision is None
+    assert translator.to("cpu").evaluate(ids(4, 3), ids(4, 4))["loss"] > 0  # where no precision is taken
+
+
+def _note_precision(patch: pytest.MonkeyPatch, module: Any, name: str, seen: dict[str, set[Any]]) -> None:
+    function = getattr(module, name)
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        seen.setdefault(name, set()).add(options["precision"])
+        return function(*arguments, **options)
+
+    patch.setattr(module, name, noting)
+
+
+def test_a_precision_that_the_place_does_not_have(cupy: Any) -> None:
+    model = RNNLM(V, 3, 4, seed=0)
+    with pytest.raises(ValueError, match="precision is 'fp8', expected 'tf32', 'bf16' or None"):
+        model.to("cuda", precision="fp8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="for a float32 model on 'cpu'"):
+        model.to("cpu", precision="tf32")
+    with pytest.raises(ValueError, match="for a float64 model on 'cuda'"):
+        RNNLM(V, 3, 4, seed=0, dtype="float64").to("cuda", precision="bf16")
+    assert model.device == "cpu"
+
+
 # --------------------------------------------------------------------------------------------
 
 BOOKS_NP = """

@@ -166,6 +166,24 @@ def test_what_else_changes_is_captured_again(cupy: Any, switch: Any, change: str
     )
 
 
+def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition knows none, so its bits say nothing."""
+    graph = importlib.import_module("fastlstm.backends.cuda.graph")
+    captures: list[Any] = []
+    capture = graph.Capture.capture
+    monkeypatch.setattr(graph.Capture, "capture", lambda self, work: (captures.append(self), capture(self, work))[1])
+
+    def change(trainer: Any) -> None:
+        for layer in trainer.model.layers.values():
+            layer.set_precision("tf32")
+
+    switch(True)
+    fitted(rnnlm(), epochs=3)
+    before = len(captures)
+    fitted(rnnlm(), callbacks=[Changes(after_6=change)], epochs=3)
+    assert len(captures) - before == before + 1 == 2
+
+
 def test_a_state_that_is_reset_or_put_back_between_two_steps(cupy: Any, switch: Any) -> None:
     kept: list[Any] = []
 

@@ -306,7 +306,8 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
-# On a GPU the forward functions of lstm, gru and rnn also take `precision`; the tape carries it to backward.
+# On a GPU the forward functions of lstm, gru and rnn also take `precision`, which the tape carries to backward, and so
+# do matrix_product and linear_cross_entropy.
 
 
 class LSTMFamily(Protocol):

@@ -12,6 +12,7 @@ from fastlstm.callbacks import Callback, CSVLogger, LearningRateScheduler
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.generate import answers
 from fastlstm.cli.plots import plot_runs
+from fastlstm.contract import Precision
 from fastlstm.datasets import SequencePairs, addition, hold_out, read_addition
 from fastlstm.datasets.addition import WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
@@ -41,6 +42,7 @@ class Options:
     compare: bool = False
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 # The three models of --compare: folder, label, what differs from the plain model.
@@ -117,6 +119,7 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
             *shown,
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

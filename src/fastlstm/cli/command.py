@@ -178,7 +178,7 @@ def _add_word2vec(parser: argparse.ArgumentParser) -> None:
     add("--final-lr", type=_positive, help="fall to it evenly; default no, for negative_sampling 0.0001")
     add("--epochs", type=_count, help=f"default {defaults.epochs}")
     add("--eval", action=switch, help="by wordsim353 and analogies; default if they are below FASTLSTM_DATA_DIR")
-    _add_run_options(parser, defaults.seed, "word2vec")
+    _add_run_options(parser, defaults.seed, "word2vec", precision=False)
     parser.set_defaults(command=word2vec.train)
 
 
@@ -298,10 +298,12 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=translate.train)
 
 
-def _add_run_options(parser: argparse.ArgumentParser, seed: int, task: str) -> None:
+def _add_run_options(parser: argparse.ArgumentParser, seed: int, task: str, *, precision: bool = True) -> None:
     add = parser.add_argument
     add("--seed", type=_seed, help=f"default {seed}; the same seed gives the same bits")
     add("--device", choices=("cpu", "cuda"), help="cuda trains on a GPU; default cpu")
+    if precision:
+        add("--precision", choices=("tf32", "bf16"), help="of products on a GPU; default exact")
     add("--threads", type=_count, help="default: all cores")
     add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")

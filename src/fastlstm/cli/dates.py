@@ -14,6 +14,7 @@ from fastlstm.callbacks import Callback, CSVLogger
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.addition import Samples, describe
 from fastlstm.cli.plots import AttentionMap, plot_attention, plot_runs
+from fastlstm.contract import Precision
 from fastlstm.datasets import SequencePairs, dates, hold_out, read_dates
 from fastlstm.datasets.dates import START, WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
@@ -39,6 +40,7 @@ class Options:
     bidirectional: bool = False
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 def train(args: argparse.Namespace) -> int:
@@ -92,6 +94,7 @@ def _train(folder: Path, options: Options, pairs: SequencePairs, quiet: bool) ->
             *shown,
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

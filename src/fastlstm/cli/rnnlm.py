@@ -17,7 +17,7 @@ from fastlstm.callbacks import (
 )
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.plots import plot_perplexity
-from fastlstm.contract import IntArray
+from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import plain_text, ptb
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT, Text, Unit
@@ -54,6 +54,7 @@ class Options:
     hold_out: float | None = None
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 class Data(NamedTuple):
@@ -198,6 +199,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
             *_best_epoch(options, data),
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.plots import plot_errors
-from fastlstm.contract import IntArray
+from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
@@ -49,6 +49,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 class Part(NamedTuple):
@@ -186,6 +187,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
             EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

@@ -16,7 +16,7 @@ from fastlstm.callbacks import CSVLogger, LearningRateScheduler
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.addition import learning_rate
 from fastlstm.cli.plots import plot_loss, plot_series
-from fastlstm.contract import FloatArray
+from fastlstm.contract import FloatArray, Precision
 from fastlstm.datasets import SeriesPieces, sine
 from fastlstm.models import SequenceRegressor
 from fastlstm.models.tensor_file import write_atomically
@@ -43,6 +43,7 @@ class Options:
     continue_steps: int = 300
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 def train(args: argparse.Namespace) -> int:
@@ -117,6 +118,7 @@ def _train_one(folder: Path, cell: str, options: Options, pieces: SeriesPieces, 
             CSVLogger(folder / run_folder.HISTORY),
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

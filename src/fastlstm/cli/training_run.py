@@ -13,6 +13,7 @@ import fastlstm
 from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
 from fastlstm.cli import run_folder
+from fastlstm.contract import Precision
 from fastlstm.ops.device import Device
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ def run(
 
 
 def check_device(options: Any) -> None:
-    """Raises `BackendNotAvailable`, before anything is written, if the device of the options cannot run here."""
+    """Raises an error, before anything is written, if the device of the options cannot run here as they say."""
     if options.device == "cuda":
         check_can_run("cuda")
+    elif getattr(options, "precision", None) is not None:
+        raise ValueError(f"--precision {options.precision} needs --device cuda: on the processor products are exact")
 
 
 def write_config(folder: Path, task: str, options: Any, **entries: Any) -> None:
@@ -95,6 +98,7 @@ def learn(
     model: Model,
     *data: Any,
     device: Device,
+    precision: Precision | None = None,
     folder: Path,
     quiet: bool,
     callbacks: Sequence[Callback],
@@ -104,7 +108,7 @@ def learn(
 
     There is a checkpoint in the folder, from which it goes on if there was one.
     """
-    model.to(device)
+    model.to(device, precision=precision)
     nan_guard = TerminateOnNaN()
     since = time.perf_counter()
     history = model.fit(

@@ -15,7 +15,7 @@ import numpy as np
 from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
 from fastlstm.cli import run_folder, training_run
 from fastlstm.cli.plots import AttentionMap, can_draw, plot_attention, plot_token_accuracy
-from fastlstm.contract import IntArray
+from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import ParallelText, parallel_text
 from fastlstm.datasets.parallel import (
     NAMED,
@@ -71,6 +71,7 @@ class Options:
     beam: int = 1
     seed: int = 0
     device: Device = "cpu"
+    precision: Precision | None = None
 
 
 # By characters as in Keras's lstm_seq2seq, by words as in articles on its functional interface.
@@ -235,6 +236,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
             *shown,
         ],
         device=options.device,
+        precision=options.precision,
         folder=folder,
         quiet=quiet,
     )

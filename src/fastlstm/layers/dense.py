@@ -27,12 +27,12 @@ class MatMul(Layer):
     def forward(self, x: FloatArray) -> FloatArray:
         """(N, D) -> (N, K)."""
         self.x = x
-        return product(x, self.params[0])
+        return product(x, self.params[0], precision=self.precision)
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, K) -> (N, D)."""
-        product(saved(self.x).T, dout, out=self.grads[0])
-        return product(dout, self.params[0].T)
+        product(saved(self.x).T, dout, out=self.grads[0], precision=self.precision)
+        return product(dout, self.params[0].T, precision=self.precision)
 
 
 class Affine(Layer):
@@ -54,14 +54,14 @@ class Affine(Layer):
         """(N, D) -> (N, K)."""
         W, b = self.params
         self.x = x
-        return product(x, W, bias=b)
+        return product(x, W, bias=b, precision=self.precision)
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, K) -> (N, D)."""
         dW, db = self.grads
-        product(saved(self.x).T, dout, out=dW)
+        product(saved(self.x).T, dout, out=dW, precision=self.precision)
         array_module(dout).sum(dout, axis=0, out=db)
-        return product(dout, self.params[0].T)
+        return product(dout, self.params[0].T, precision=self.precision)
 
 
 class TimeAffine(Affine):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from fastlstm.backends import array_module
-from fastlstm.contract import Array, FloatArray, Tape
+from fastlstm.contract import Array, FloatArray, Precision, Tape
 from fastlstm.ops.checks import is_array
 
 Saved = TypeVar("Saved")
@@ -26,10 +26,13 @@ class Layer:
         How the number of parameters comes about, gate by gate; empty where their shapes say it.
     state_names : tuple of str
         Attributes that one forward call leaves to the next.
+    precision : "tf32", "bf16" or None
+        Of the layer's products on a GPU, as for `fastlstm.ops.lstm_forward`; None: exact. `Model.to` sets it.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...]] = ()
+    precision: Precision | None = None
 
     @property
     def count_formula(self) -> str:
@@ -58,6 +61,13 @@ class Layer:
                 value.move(copy)
             elif _holds_arrays(value):
                 setattr(self, name, [] if isinstance(value, list) else None)
+
+    def set_precision(self, precision: Precision | None) -> None:
+        """Of this layer and of those it consists of."""
+        self.precision = precision
+        for value in vars(self).values():
+            if isinstance(value, Layer):
+                value.set_precision(precision)
 
 
 def saved(value: Saved | None) -> Saved:

@@ -117,7 +117,7 @@ class TimeAffineWithLoss(Layer):
         """Hidden states (..., H) -> scores (..., V), without a loss."""
         W, b = self.params
         H, V = W.shape
-        scores = product(hs.reshape(hs.size // H, H), W, bias=b)
+        scores = product(hs.reshape(hs.size // H, H), W, bias=b, precision=self.precision)
         return scores.reshape(*hs.shape[:-1], V)
 
     def forward(self, hs: FloatArray, ts: Array) -> float:
@@ -126,7 +126,7 @@ class TimeAffineWithLoss(Layer):
         Steps whose target is -1 do not count.
         """
         W, b = self.params
-        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, as_ids(ts, hs.ndim - 1))
+        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, as_ids(ts, hs.ndim - 1), precision=self.precision)
         self.grads[0][...] = dW
         self.grads[1][...] = db
         return loss

@@ -28,7 +28,7 @@ class RNN(Layer):
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
-        _, h_next, self._tape = ops.rnn_forward(x[:, None], *self.params, h0=h_prev)
+        _, h_next, self._tape = ops.rnn_forward(x[:, None], *self.params, h0=h_prev, precision=self.precision)
         return h_next
 
     def backward(self, dh_next: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -59,7 +59,9 @@ class LSTM(Layer):
 
     def forward(self, x: FloatArray, h_prev: FloatArray, c_prev: FloatArray) -> tuple[FloatArray, FloatArray]:
         """x (N, D), h_prev and c_prev (N, H) -> h_next, c_next (N, H)."""
-        h, c, self._tape = ops.lstm_cell_forward(x, h_prev, c_prev, *self.params, gate_order=self.gate_order)
+        h, c, self._tape = ops.lstm_cell_forward(
+            x, h_prev, c_prev, *self.params, gate_order=self.gate_order, precision=self.precision
+        )
         return h, c
 
     def backward(self, dh_next: FloatArray, dc_next: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -92,7 +94,9 @@ class GRU(Layer):
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
-        _, h_next, self._tape = ops.gru_forward(x[:, None], *self.params, h0=h_prev, convention=self.convention)
+        _, h_next, self._tape = ops.gru_forward(
+            x[:, None], *self.params, h0=h_prev, convention=self.convention, precision=self.precision
+        )
         return h_next
 
     def backward(self, dh_next: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -139,7 +143,7 @@ class TimeRNN(Layer):
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
         """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
         h0 = self.h if self.stateful else None
-        hs, self.h, self._tape = ops.rnn_forward(xs, *self.params, h0=h0, training=training)
+        hs, self.h, self._tape = ops.rnn_forward(xs, *self.params, h0=h0, training=training, precision=self.precision)
         return hs
 
     def backward(self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None) -> FloatArray:
@@ -221,6 +225,7 @@ class TimeLSTM(Layer):
             reverse=self.reverse,
             gate_order=self.gate_order,
             training=training,
+            precision=self.precision,
         )
         return hs
 
@@ -370,7 +375,13 @@ class TimeGRU(Layer):
         """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.gru_forward(
-            xs, *self.params, h0=h0, reverse=self.reverse, convention=self.convention, training=training
+            xs,
+            *self.params,
+            h0=h0,
+            reverse=self.reverse,
+            convention=self.convention,
+            training=training,
+            precision=self.precision,
         )
         return hs
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from fastlstm.backends import check_can_run, is_device_array
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, FloatArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
@@ -307,20 +307,29 @@ class Model(abc.ABC):
         """Where the parameters live: "cpu" or "cuda"."""
         return device_of(self.params[0])
 
-    def to(self, device: Device) -> Self:
+    def to(self, device: Device, *, precision: Precision | None = None) -> Self:
         """Move the model to a device, and return it.
 
         ``params`` and ``grads``, of the model and of its layers, hold new arrays afterwards, for the model's life or
         until it is moved again; arrays taken from them before are no longer the model's. Carried states move too; what
-        the last forward call kept for ``backward`` is forgotten. Nothing happens where the model is there already.
+        the last forward call kept for ``backward`` is forgotten. Nothing of this happens where the model is there
+        already.
 
         On "cuda", ``forward`` takes CuPy arrays and returns the loss as a CuPy array without axes; ``fit``,
         ``evaluate``, ``predict`` and ``generate`` take and return numbers and arrays of the host, as ever.
 
+        Parameters
+        ----------
+        device : "cpu" or "cuda"
+        precision : "tf32" or "bf16", optional
+            Of the products of recurrent, dense and attention layers on a GPU, as for `fastlstm.ops.lstm_forward`, until
+            the model is moved again. Not given, they are exact. Sampled losses always are. It is not saved with the
+            model.
+
         Raises
         ------
         ValueError
-            There is no device of that name.
+            There is no device or no precision of that name, or the device or the model's dtype does not have it.
         BackendNotAvailable
             "cuda": no GPU answers; the message says why. Nothing changes then.
         """
@@ -328,6 +337,9 @@ class Model(abc.ABC):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
         if device == "cuda":
             check_can_run("cuda")
+        self._check_precision(precision, device)
+        for layer in self.layers.values():
+            layer.set_precision(precision)
         if device == self.device:
             return self
         copy = copier_to(device)
@@ -339,6 +351,18 @@ class Model(abc.ABC):
         for name in self.kept_names:
             setattr(self, name, None)
         return self
+
+    def _check_precision(self, precision: Precision | None, device: Device) -> None:
+        if precision is None:
+            return
+        if precision not in ("tf32", "bf16"):
+            raise ValueError(f"precision is {precision!r}, expected 'tf32', 'bf16' or None for exact products")
+        dtype = self.params[0].dtype
+        if device != "cuda" or dtype != np.float32:
+            raise ValueError(
+                f"precision is {precision!r}, for a {dtype} model on {device!r}: only products of float32 arrays on a "
+                "GPU have it. Leave it out for exact ones"
+            )
 
     def rows(self, xs: Array, ts: Array) -> Rows:
         """Checked data where the model lives, for batches."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from fastlstm.backends import family_for
-from fastlstm.contract import FloatArray
+from fastlstm.contract import FloatArray, Precision
 from fastlstm.ops import checks
 
 
 def matrix_product(
-    a: FloatArray, b: FloatArray, *, bias: FloatArray | None = None, out: FloatArray | None = None
+    a: FloatArray,
+    b: FloatArray,
+    *,
+    bias: FloatArray | None = None,
+    out: FloatArray | None = None,
+    precision: Precision | None = None,
 ) -> FloatArray:
     """a @ b + bias, on the threads of the kernels: numpy's own threads would take the cores away from them.
 
@@ -20,6 +25,8 @@ def matrix_product(
     bias : (L,), optional
     out : (M, L), optional
         Overwritten and returned; C-contiguous, and not a part of the others.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `fastlstm.ops.lstm_forward`; the last two are one here.
 
     Returns
     -------
@@ -28,7 +35,7 @@ def matrix_product(
     Raises
     ------
     TypeError, ValueError
-        A dtype or a shape does not fit, or out is read-only. Nothing is changed then.
+        A dtype, a shape or the precision does not fit, or out is read-only. Nothing is changed then.
     """
     checks.same_device("a b bias out", a, b, bias, out)
     a = checks.matrix_or_transpose("a", a)
@@ -44,5 +51,6 @@ def matrix_product(
         checks.require_writeable("out", out)
         out = checks.float_array("out", out, 2, a.dtype)
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
-    product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out)
+    options = checks.precision_option(precision, a)
+    product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, **options)
     return product

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastlstm.backends import family_for, is_device_array
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 from fastlstm.ops import checks, scalars
 
 
@@ -49,6 +49,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int = -1,
     memory: Literal["fast", "low"] = "fast",
+    precision: Precision | None = None,
 ) -> LinearLossGrads:
     """Projection to the vocabulary, softmax, cross entropy and all their gradients in one call.
 
@@ -67,6 +68,8 @@ def linear_cross_entropy(
         Rows of h with this target are not read, do not count and get a zero gradient.
     memory : "fast" or "low"
         "low" never holds more than a block of the logits; on the host it computes them twice.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        Of the products, as for `fastlstm.ops.lstm_forward`; the last two are one here.
 
     Returns
     -------
@@ -96,8 +99,9 @@ def linear_cross_entropy(
         )
     flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
     checks.check_choice("memory", memory, ("fast", "low"))
+    options = checks.precision_option(precision, rows)
     grads: LinearLossGrads = family_for(rows, "losses").linear_cross_entropy(
-        rows, W, b, flat, ignore_index=ignore_index, memory=memory
+        rows, W, b, flat, ignore_index=ignore_index, memory=memory, **options
     )
     return grads if h.ndim == 2 else grads._replace(dh=grads.dh.reshape(h.shape))
 

@@ -243,7 +243,8 @@ class Trainer:
         model = self.model
         arrays = tuple(id(array) for arrays in (model.params, model.grads) for array in arrays)
         dropouts = tuple((layer.dropout_ratio, id(layer._rng)) for layer in _dropouts(vars(model).values()))
-        return (*arrays, *dropouts, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
+        precisions = tuple(layer.precision for layer in model.layers.values())
+        return (*arrays, *dropouts, *precisions, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
 
     def _stop_if(self, interrupt: SoftInterrupt) -> None:
         if interrupt.asked:

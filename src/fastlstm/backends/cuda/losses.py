@@ -14,7 +14,7 @@ import cupy
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 # With memory="low", logits of so many bytes are held at a time; of so many rows at least, because every block reads and
 # writes dW once, and narrower products do not keep a GPU busy.
@@ -38,10 +38,11 @@ def linear_cross_entropy(
     *,
     ignore_index: int,
     memory: Literal["fast", "low"],
+    precision: Precision = "float32",
 ) -> LinearLossGrads:
     M, H = h.shape
     V = len(b)
-    with device_of(h), products_in("float32"):
+    with device_of(h), products_in(precision):
         mean = _Mean(targets, ignore_index, h)
         dh = cupy.empty((M, H), h.dtype)
         dW = cupy.empty((H, V), h.dtype) if W.flags.c_contiguous else cupy.empty((V, H), h.dtype).T

@@ -71,12 +71,12 @@ def batched_product(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def add_transposed_product(a: FloatArray, b: FloatArray, sums: FloatArray, *, first: bool) -> None:
-    """Sums (K, X) += a^T b for a (M, K) and b (M, X), exactly; with first, = instead.
+    """Sums (K, X) += a^T b for a (M, K) and b (M, X); with first, = instead.
 
     sums is C-contiguous or the transpose of what is.
     """
     if cublas.why_not() is None:
-        cublas.gemm(a.T, b, sums, precision="float32", accumulate=not first)
+        cublas.gemm(a.T, b, sums, precision=_chosen.precision, accumulate=not first)
     elif not first:
         from cupy.cublas import gemm
 

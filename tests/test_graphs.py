@@ -167,7 +167,7 @@ def test_what_else_changes_is_captured_again(cupy: Any, switch: Any, change: str
 
 
 def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The definition knows none, so its bits say nothing."""
+    """The definition knows one only, so its bits say nothing."""
     graph = importlib.import_module("fastlstm.backends.cuda.graph")
     captures: list[Any] = []
     capture = graph.Capture.capture
@@ -175,7 +175,7 @@ def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch
 
     def change(trainer: Any) -> None:
         for layer in trainer.model.layers.values():
-            layer.set_precision("tf32")
+            layer.set_precision("float64")
 
     switch(True)
     fitted(rnnlm(), epochs=3)

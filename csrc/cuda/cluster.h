@@ -164,11 +164,14 @@ struct ClusterBlock {
   }
 
   // The units of rows that a thread finishes: number threadIdx.x, threadIdx.x + 256 ... of kRows by a.units.
-  __device__ bool owns(int k, int& row, int& unit) const {
+  struct Owned {
+    int row, unit;  // of the block
+    bool there;
+  };
+  __device__ Owned owned(int k) const {
     const int number = static_cast<int>(threadIdx.x) + k * kTileThreads;
-    row = number / a.units;
-    unit = number % a.units;
-    return row < rows && unit < own;
+    const int row = number / a.units, unit = number % a.units;
+    return {row, unit, row < rows && unit < own};
   }
 
  private:
@@ -183,7 +186,7 @@ struct ClusterBlock {
       const Quad* of_tile[n];
 #pragma unroll
       for (int m = 0; m < n; ++m) of_tile[m] = weights + tile_of(done + m) * 64;
-#pragma unroll(n * J >= 4 ? 2 : 4)
+#pragma unroll(n* J >= 4 ? 2 : 4)
       for (int chunk = first_chunk; chunk < last_chunk; ++chunk) {
         Quad mine[J];
 #pragma unroll
@@ -241,11 +244,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
       first[Block::place_in_operand(row, unit)] = P::operand(s.h0[(block.first_row + row) * s.H + unit]);
     }
   }
+  typename Block::Owned owned[kMostOwned];
   Carried<S> carried[kMostOwned];
 #pragma unroll
   for (int k = 0; k < kMostOwned; ++k) {
-    int row, unit;
-    if (block.owns(k, row, unit)) carried[k] = initial_state(s, block.first_row + row, block.first_unit + unit);
+    owned[k] = block.owned(k);
+    const auto [row, unit, there] = owned[k];
+    if (there) carried[k] = initial_state(s, block.first_row + row, block.first_unit + unit);
   }
   cluster_barrier();  // all mbarriers and slots are ready
 
@@ -258,8 +263,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
     Inputs<S> inputs[kMostOwned];
 #pragma unroll
     for (int k = 0; k < kMostOwned; ++k) {
-      int row, unit;
-      if (block.owns(k, row, unit)) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
+      const auto [row, unit, there] = owned[k];
+      if (there) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
     }
     if (phase > 0) block.receive(phase, bytes);
 
@@ -276,10 +281,9 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
 #pragma unroll
     for (int k = 0; k < kMostOwned; ++k) {
       if (k * kTileThreads >= kRows * a.units) break;
-      int row, unit;
-      const bool owned = block.owns(k, row, unit);
+      const auto [row, unit, there] = owned[k];
       Operand h = P::operand(S(0));
-      if (owned) {
+      if (there) {
         S product[4] = {};
         const S* sum = block.sums + row * stride + unit * gates;
         for (int of_k = 0; of_k < a.k_parts; ++of_k, sum += kRows * stride) {
@@ -328,11 +332,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
 
   if (threadIdx.x == 0) block.expect_first(bytes);
   block.load_weights();
+  typename Block::Owned owned[kMostOwned];
   Carried<S> carried[kMostOwned];
 #pragma unroll
   for (int k = 0; k < kMostOwned; ++k) {
-    int row, unit;
-    if (block.owns(k, row, unit)) carried[k] = initial_state(s, block.first_row + row, block.first_unit + unit);
+    owned[k] = block.owned(k);
+    const auto [row, unit, there] = owned[k];
+    if (there) carried[k] = initial_state(s, block.first_row + row, block.first_unit + unit);
   }
   cluster_barrier();
 
@@ -343,8 +349,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
     Inputs<S> inputs[kMostOwned];
 #pragma unroll
     for (int k = 0; k < kMostOwned; ++k) {
-      int row, unit;
-      if (block.owns(k, row, unit)) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
+      const auto [row, unit, there] = owned[k];
+      if (there) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
     }
     if (phase > 0) block.receive(phase, bytes);
 
@@ -352,8 +358,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
     Operand* const dz = block.operand_slot(phase);
 #pragma unroll
     for (int k = 0; k < kMostOwned; ++k) {
-      int row, unit;
-      if (!block.owns(k, row, unit)) continue;
+      const auto [row, unit, there] = owned[k];
+      if (!there) continue;
       S dh = 0;
       if (phase > 0) {
         const S* from = inbox + phase % 2 * slot + row * a.units + unit;

@@ -366,14 +366,21 @@ inline std::optional<Plan> plan_cluster(const Problem& p, const Device& device, 
   return best;
 }
 
-inline std::optional<Plan> best_cluster(const Problem& p, const Device& device) {
+// What may be asked of a cluster kernel; 0 is any.
+struct ClusterShape {
+  int blocks = 0, rows = 0;
+};
+
+inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, ClusterShape asked) {
   if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return std::nullopt;
   const bool float64 = p.precision == Precision::kFloat64;
   std::optional<Plan> best;
   for (const int blocks : kClusterSizes) {
     if (blocks > std::min(device.largest_cluster, device.multiprocessors)) break;
+    if (asked.blocks != 0 && asked.blocks != blocks) continue;
     for (const int J : float64 ? std::vector<int>(std::begin(kFloat64ClusterJs), std::end(kFloat64ClusterJs))
                                : std::vector<int>(std::begin(kClusterJs), std::end(kClusterJs))) {
+      if (asked.rows != 0 && asked.rows != 8 * J) continue;
       const std::optional<Plan> plan = plan_cluster(p, device, blocks, J);
       if (plan && (!best || cluster_step_cycles(p, *plan) < cluster_step_cycles(p, *best))) best = plan;
     }
@@ -381,10 +388,14 @@ inline std::optional<Plan> best_cluster(const Problem& p, const Device& device) 
   return best;
 }
 
-inline std::string why_no_cluster(const Problem& p, const Device& device) {
+inline std::string why_no_cluster(const Problem& p, const Device& device, ClusterShape asked) {
   if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return "the cluster kernel takes LSTMs and RNNs, not GRUs";
   if (device.largest_cluster == 0) {
     return "the cluster kernel needs a GPU of compute capability 9.x, with machine code for it in the module";
+  }
+  if (asked.blocks != 0 || asked.rows != 0) {
+    return "no cluster of " + std::to_string(asked.blocks) + " blocks and " + std::to_string(asked.rows) +
+           " rows holds the units of H = " + std::to_string(p.H) + " here (0: any)";
   }
   return "the cluster kernel keeps all recurrent weights in the shared memory of up to " +
          std::to_string(device.largest_cluster) + " blocks of " + std::to_string(device.shared_bytes) +
@@ -398,7 +409,8 @@ inline std::string why_no_cluster(const Problem& p, const Device& device) {
 //     the units fit on the multiprocessors                    persistent
 //   else                                                      step
 // `asked` overrides it, for tests and measurements; it is an error where that kernel cannot run the problem.
-inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt) {
+inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt,
+                      ClusterShape shape = {}) {
   const bool sequence = !asked && p.T > 1;
   std::optional<Plan> plan;
   if (!asked || asked == Kernel::kRows) plan = plan_rows(p, device);
@@ -406,8 +418,8 @@ inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kern
     throw std::invalid_argument("the row kernel takes float32 LSTMs with H <= 128, got H = " + std::to_string(p.H) +
                                 ", or a block may not use enough shared memory here");
   }
-  if (!plan && (asked == Kernel::kCluster || sequence)) plan = best_cluster(p, device);
-  if (!plan && asked == Kernel::kCluster) throw std::invalid_argument(why_no_cluster(p, device));
+  if (!plan && (asked == Kernel::kCluster || sequence)) plan = best_cluster(p, device, shape);
+  if (!plan && asked == Kernel::kCluster) throw std::invalid_argument(why_no_cluster(p, device, shape));
   if (asked == Kernel::kPersistent || (sequence && (!plan || plan->kernel == Kernel::kCluster))) {
     const std::optional<Plan> persistent = best_tile(p, device, Kernel::kPersistent);
     if (!plan || (persistent && step_cycles(p, *persistent, device) < step_cycles(p, *plan, device))) plan = persistent;

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdio>
 #include <map>
 #include <optional>
 #include <set>
@@ -82,9 +83,16 @@ Problem problem_of(const std::string& cell, const std::string& direction, const 
       H};
 }
 
-std::optional<Kernel> kernel_of(const std::optional<std::string>& name) {
-  if (!name) return std::nullopt;
-  return choose<Kernel>("kernel", *name, kKernels);
+Plan plan_of(const Problem& problem, const Device& device, const std::optional<std::string>& kernel) {
+  if (!kernel) return make_plan(problem, device);
+  // Clusters of 8 blocks and 16 rows are "cluster:8x16".
+  ClusterShape shape;
+  int end = 0;
+  const int found = std::sscanf(kernel->c_str(), "cluster:%dx%d%n", &shape.blocks, &shape.rows, &end);
+  if (found == 2 && static_cast<std::size_t>(end) == kernel->size()) {
+    return make_plan(problem, device, Kernel::kCluster, shape);
+  }
+  return make_plan(problem, device, choose<Kernel>("kernel", *kernel, kKernels));
 }
 
 py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device) {
@@ -108,7 +116,7 @@ py::dict plan_for(const std::string& cell, const std::string& direction, const s
                   const std::optional<std::string>& kernel) {
   const Problem problem = problem_of(cell, direction, precision, N, T, H);
   const Device device{multiprocessors, shared_bytes, largest_cluster};
-  return as_dict(problem, make_plan(problem, device, kernel_of(kernel)), device);
+  return as_dict(problem, plan_of(problem, device, kernel), device);
 }
 
 // Addresses by name, as a Sequence has them; a name that nobody took is an error.
@@ -146,7 +154,7 @@ class SequencePass {
         activation_(hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid),
         number_(device),
         device_(device_with_number(device)),
-        plan_(make_plan(problem_, device_, kernel_of(kernel))) {
+        plan_(plan_of(problem_, device_, kernel)) {
     const std::string gates = is_gru(problem_.cell) ? "zrn" : problem_.cell == Cell::kLstm ? "ifgo" : "";
     for (std::size_t q = 0; q < gates.size(); ++q) gate_position_[q] = static_cast<int>(gate_order.find(gates[q]));
   }

@@ -1,5 +1,6 @@
 // The latencies that decide how a persistent kernel should be built: barriers between blocks, within groups of them,
-// and within clusters, and what blocks of a cluster send each other. Compiled and run by gpu.sh; prints one JSON object.
+// and within clusters, and what blocks of a cluster send each other. Compiled and run by gpu.sh; prints one JSON
+// object.
 //
 // Every kernel runs kRounds rounds of its barrier and notes the clock before and after; block 0's time counts, warm,
 // the median of kRepeats launches. Every result is checked: a barrier that does not wait would be fast.

@@ -131,7 +131,7 @@ def test_emulated_clusters_of_every_size(
     T: int,
     H: int,
 ) -> None:
-    """Units that do not divide evenly, clusters that are not full of rows, as few units as blocks can have, one step."""
+    """Units that do not divide evenly, clusters that are not full of rows, hardly a unit a block, one step."""
     emulation.emulate(**H200, seed=N)
     monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", f"cluster:{blocks}x{rows}")
     in_precision(recurrent_case(N, T, 5, H, reverse=H % 2 == 0), precision)
@@ -834,10 +834,45 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     assert "N 4, H 20, fp32" in gru.table([
         {**small_gru._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0, "fastlstm, book": 2.0}, "ratio": 3.0}
     ])  # fmt: skip
-    measured = {"median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "kernel": {"forward": "rows"}}
-    line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
+    measured = {
+        "median_ms": {"fastlstm": 1.0, "torch": 3.0},
+        "ratio": 3.0,
+        "kernel": {"forward": "rows"},
+        "step_us": {"forward": 1.5, "backward": 2.25},
+    }
+    line = benchmark.table([{**shape._asdict(), **measured, "step_us_of": {}}])
     assert "N 4, H 20, 2 layers, tf32" in line
-    assert "3.00  1.50 / 2.25  rows" in line
+    assert line.endswith("3.00  1.50 / 2.25  rows")
+    of_kernels = {"step_us_of": {"step": {"forward": 4.0, "backward": 5.0}, "rows": {"forward": 1.5}}}
+    line = benchmark.table([{**shape._asdict(), **measured, **of_kernels}])
+    assert line.endswith("1.50 / 2.25  rows (step 4.00 / 5.00, rows 1.50)")
+
+
+def test_the_benchmark_times_every_kernel_that_takes_a_shape(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = pytest.importorskip("benchmarks.gpu_lstm", reason="the benchmarks are not beside the tests")
+    cupy = sys.modules["cupy"]
+    monkeypatch.setattr(benchmark, "T", 2)
+
+    def milliseconds(call: Any, *_: Any) -> list[float]:
+        before = small.launches()
+        call()
+        return [float(small.launches() - before)]
+
+    monkeypatch.setattr(benchmark, "milliseconds", milliseconds)
+    for name in ("Event", "get_elapsed_time"):
+        monkeypatch.setattr(cupy.cuda, name, None, raising=False)
+    loops = benchmark.loop_steps(benchmark.Shape(4, 20, 1, "fp32"), every_kernel=True, calls=1)
+    assert loops["kernel"] == {"forward": "rows", "backward": "rows"}
+    # Thousands of launches a step: packing, preparing and 2 or 3 phases; packing, preparing and one; one; one.
+    assert loops["step_us_of"] == {
+        "step": {"forward": 2000.0, "backward": 2500.0},
+        "persistent": {"forward": 1500.0, "backward": 1500.0},
+        "rows": {"forward": 500.0, "backward": 500.0},
+        "cluster": {"forward": 500.0, "backward": 500.0},
+    }
+    loops = benchmark.loop_steps(benchmark.Shape(4, 20, 1, "bf16"), every_kernel=True, calls=1)
+    assert list(loops["step_us_of"]) == ["step", "persistent", "cluster"]
+    assert loops["kernel"]["forward"] == "cluster"
 
 
 def test_the_benchmark_of_the_embedding_runs_our_side(small: Any) -> None:

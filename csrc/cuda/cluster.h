@@ -151,6 +151,7 @@ struct ClusterBlock {
     }
     mbarrier_wait(arrivals + phase % 2, static_cast<int>((phase - 1) / 2 % 2));
     if (threadIdx.x == 0) mbarrier_expect(arrivals + phase % 2, bytes);
+    __syncwarp();  // tensor cores want the whole warp
   }
 
   // The sums of `count` tiles of 16 columns over some chunks, tile_of(0), tile_of(1) ...: take(tile, sums of J rows).

@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
       }
     }
   }
-  cluster_barrier();  // nobody leaves while others may send
+  cluster_barrier();  // nobody leaves before all have received everything
 #else
   static_cast<void>(a);
   trap();

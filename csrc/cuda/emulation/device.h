@@ -117,12 +117,20 @@ class Scheduler {
     std::mt19937_64 draw(settings.seed);
     // Threads that poll a counter make no progress of their own: some rounds without any mean that nobody ever will.
     constexpr int kPatience = 1000;
-    // And one block at a time is much slower than the others, so that who does not wait for it is seen.
-    constexpr int kRoundsOfSlowness = 64, kSlowness = 16;
+    // And one block at a time, or one of its warps, is much slower than the others, so that who does not wait for it is
+    // seen.
+    constexpr int kRoundsOfSlowness = 64, kSlowness = 32;
     const Block* slow = nullptr;
+    unsigned slow_warp = 0;  // or all, if there is none with this number
     int round = 0;
     for (int idle = 0; !order.empty(); ++idle, ++round) {
-      if (blocks.size() > 1 && round % kRoundsOfSlowness == 0) slow = &blocks[draw() % blocks.size()];
+      if (blocks.size() > 1 && round % kRoundsOfSlowness == 0) {
+        slow = &blocks[draw() % blocks.size()];
+        slow_warp = static_cast<unsigned>(draw() % (2 * threads / 32));
+      }
+      const auto is_slow = [&](const Fiber& fiber) {
+        return fiber.block == slow && (slow_warp >= threads / 32 || fiber.thread.x / 32 == slow_warp);
+      };
       if (idle > kPatience) throw std::runtime_error("emulation: every thread waits for another one");
       std::shuffle(order.begin(), order.end(), draw);
       std::size_t number = 0;
@@ -130,7 +138,7 @@ class Scheduler {
         constexpr std::size_t kFibersBetweenStores = 64;
         if (!stores_.empty() && number++ % kFibersBetweenStores == 0 && deliver_some(draw)) idle = 0;
         if (fiber->waits()) continue;
-        if (fiber->block == slow && round % kSlowness != 0) continue;
+        if (is_slow(*fiber) && round % kSlowness != kSlowness - 1) continue;  // and it begins late
         fiber->waits_for = nullptr;
         fiber->waits_for_bytes = nullptr;
         progress_ = false;

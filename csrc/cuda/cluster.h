@@ -15,6 +15,8 @@
 // every block sends something to every other one is why all of them have units. The same holds for the mbarriers: what
 // counts for phase p + 2 comes only after all threads have seen that phase p was complete, or they would not have
 // sent for p + 1.
+//
+// A cluster may be one block. It stores plainly, which st.async may not be asked to, and waits for its own threads.
 #pragma once
 
 #include <iterator>

@@ -707,7 +707,7 @@ def test_the_emulation_finds_a_deadlock_and_too_many_blocks(emulation: Any) -> N
     emulation.emulate(**SMALL, seed=0)
     sequence = emulation.SequencePass(
         cell="lstm", direction="forward", precision="float32", N=8, T=2, H=40, reverse=False, gate_order="ifgo",
-        hard_sigmoid=False, device=0, kernel="cluster",
+        hard_sigmoid=False, device=0, kernel="cluster:8x8",
     )  # fmt: skip
     emulation.emulate(**{**SMALL, "largest_cluster": 4}, seed=0)
     with pytest.raises(RuntimeError, match="too large a cluster"):

@@ -1,5 +1,6 @@
 // The latencies that decide how a persistent kernel should be built: barriers between blocks, within groups of them,
-// and within clusters. Compiled and run by gpu.sh; prints one JSON object.
+// and within clusters, and what blocks of a cluster send each other. Compiled and run by gpu.sh; prints one JSON
+// object.
 //
 // Every kernel runs kRounds rounds of its barrier and notes the clock before and after; block 0's time counts, warm,
 // the median of kRepeats launches. Every result is checked: a barrier that does not wait would be fast.
@@ -11,9 +12,13 @@
 #include <cstdlib>
 #include <vector>
 
+#include "../csrc/cuda/device.h"
+
 namespace cg = cooperative_groups;
 
 namespace {
+
+using fastlstm::cuda::add_release, fastlstm::cuda::load_acquire;
 
 constexpr int kRounds = 2000, kRepeats = 9, kThreads = 256;
 
@@ -30,15 +35,6 @@ __device__ unsigned long long nanoseconds() {
   unsigned long long t;
   asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
   return t;
-}
-
-__device__ void add_release(unsigned* counter) {
-  asm volatile("fence.acq_rel.gpu;\n\tred.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
-}
-__device__ unsigned load_acquire(const unsigned* counter) {
-  unsigned value;
-  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-  return value;
 }
 
 struct Arguments {
@@ -110,6 +106,43 @@ __global__ void __launch_bounds__(kThreads) cluster_barrier(Arguments a) {
   cluster.sync();  // nobody leaves while others write to its memory
 #else
   (void)a;
+#endif
+}
+
+// A round: every block stores 16 bytes in every block, as csrc/cuda/cluster.h does, and waits for those of all.
+__global__ void __launch_bounds__(kThreads) cluster_push(Arguments a) {
+#if __CUDA_ARCH__ >= 900
+  using namespace fastlstm::cuda;
+  __shared__ Quad inbox[2][16];
+  __shared__ Mbarrier arrivals[2];
+  const int rank = cluster_rank(), size = a.group, bytes = size * static_cast<int>(sizeof(Quad));
+  if (threadIdx.x == 0) {
+    for (Mbarrier& barrier : arrivals) {
+      mbarrier_init(&barrier);
+      mbarrier_expect(&barrier, bytes);
+    }
+  }
+  fastlstm::cuda::cluster_barrier();
+  unsigned long long start = 0;
+  if (threadIdx.x == 0) start = nanoseconds();
+  for (int round = 1; round <= kRounds; ++round) {
+    const int slot = round % 2, to = static_cast<int>(threadIdx.x);
+    const auto number = static_cast<unsigned>(round);
+    if (to < size) store_remote(&inbox[slot][rank], &arrivals[slot], to, {number, number, number, number});
+    mbarrier_wait(&arrivals[slot], (round - 1) / 2 % 2);
+    if (threadIdx.x == 0) {
+      mbarrier_expect(&arrivals[slot], bytes);
+      if (inbox[slot][(rank + 1) % size].w != number) atomicAdd(a.wrong, 1u);
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0 && blockIdx.x == 0) {
+    a.times[0] = start;
+    a.times[1] = nanoseconds();
+  }
+  fastlstm::cuda::cluster_barrier();
+#else
+  static_cast<void>(a);
 #endif
 }
 
@@ -197,6 +230,7 @@ int main() {
   const void* const grid = reinterpret_cast<const void*>(grid_sync);
   const void* const own = reinterpret_cast<const void*>(own_barrier);
   const void* const clusters = reinterpret_cast<const void*>(cluster_barrier);
+  const void* const pushes = reinterpret_cast<const void*>(cluster_push);
   std::printf("{\"multiprocessors\": %d", all);
   std::printf(", \"grid_sync_ns\": %.0f", measure(grid, all, all, 1, true));
   std::printf(", \"own_barrier_all_ns\": %.0f", measure(own, all, all, 1, true));
@@ -206,6 +240,9 @@ int main() {
     CHECK(cudaFuncSetAttribute(clusters, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
     std::printf(", \"cluster_8_ns\": %.0f", measure(clusters, 8, 8, 8, false));
     std::printf(", \"cluster_16_ns\": %.0f", measure(clusters, 16, 16, 16, false));
+    CHECK(cudaFuncSetAttribute(pushes, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+    std::printf(", \"cluster_push_8_ns\": %.0f", measure(pushes, 8, 8, 8, false));
+    std::printf(", \"cluster_push_16_ns\": %.0f", measure(pushes, 16, 16, 16, false));
     const int most = static_cast<int>(device.sharedMemPerBlockOptin) - 1024;
     for (const int size : {4, 8, 16}) {
       std::printf(", \"resident_clusters_of_%d\": %d", size, resident_clusters(size, most));

@@ -2,8 +2,9 @@
 
 Forward and backward of a whole sequence, the input products and all gradients included, in the same precision on both
 sides; ours in bf16 stands against cuDNN's fp16 too. The sides take turns. A time is the median over calls between
-device events, with a few input sets in turn; `step_us` is our time loop alone, the calls of _cuda, per time step.
-Results are compared before anything is timed.
+device events, with a few input sets in turn; `step_us` is our time loop alone, the calls of _cuda, per time step, with
+the kernel that csrc/cuda/plan.h chooses; `step_us_of` is that of every kernel that takes the shape, so that the choice
+can be judged. Results are compared before anything is timed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from fastlstm import __version__, ops
 BATCHES = (16, 20, 64, 128)
 WIDTHS = (128, 168, 256, 512, 640, 650, 768, 1024)
 LAYERS = (1, 2)
+KERNELS = ("step", "persistent", "rows", "cluster")
 # The peer's precision, and ours.
 PRECISIONS = {"fp32": "float32", "tf32": "tf32", "bf16": "bf16", "fp16": "bf16"}
 T = 35
@@ -173,23 +175,43 @@ def milliseconds(call: Callable[[], Any], seconds: float, make_event: Callable[[
     return times
 
 
-def loop_step_us(shape: Shape, direction: str, calls: int = 10) -> tuple[float, str]:
-    """Microseconds of a time step of our loop alone, and the kernel that ran."""
+def loop_steps(shape: Shape, *, every_kernel: bool, calls: int = 10) -> dict[str, Any]:
+    """Of our loop alone: microseconds of a time step, the kernel that ran, and the microseconds of every kernel."""
     import cupy
 
-    from fastlstm import _cuda
-
     N, H = shape.N, shape.H
-    sequence = _cuda.SequencePass(
-        cell="lstm", direction=direction, precision=PRECISIONS[shape.precision], N=N, T=T, H=H, reverse=False,
-        gate_order="ifgo", hard_sigmoid=False, device=cupy.cuda.Device().id,
-    )  # fmt: skip
     rng = np.random.default_rng(1)
     sizes = {
         "gates": (N, T, 4 * H), "Wh": (H, 4 * H), "b": (4 * H,), "hs": (N, T, H), "h_n": (N, H), "c_n": (N, H),
         "h_prev": (N, T, H), "cs": (N, T, H), "dhs": (N, T, H), "dz": (N, T, 4 * H), "dh0": (N, H), "dc0": (N, H),
     }  # fmt: skip
     arrays = {name: cupy.asarray((rng.random(size) * 0.05).astype(np.float32)) for name, size in sizes.items()}
+    step_us: dict[str, float] = {}
+    chosen: dict[str, str] = {}
+    step_us_of: dict[str, dict[str, float]] = {}
+    for direction in ("forward", "backward"):
+        chosen[direction], step_us[direction] = loop_step(shape, direction, arrays, calls)
+        for kernel in KERNELS if every_kernel else ():
+            try:
+                _, of_kernel = loop_step(shape, direction, arrays, calls, kernel)
+            except ValueError:
+                continue  # it does not take this shape
+            step_us_of.setdefault(kernel, {})[direction] = of_kernel
+    return {"step_us": step_us, "kernel": chosen, "step_us_of": step_us_of}
+
+
+def loop_step(
+    shape: Shape, direction: str, arrays: dict[str, Any], calls: int, kernel: str | None = None
+) -> tuple[str, float]:
+    """The kernel that runs, and microseconds of a time step."""
+    import cupy
+
+    from fastlstm import _cuda
+
+    sequence = _cuda.SequencePass(
+        cell="lstm", direction=direction, precision=PRECISIONS[shape.precision], N=shape.N, T=T, H=shape.H,
+        reverse=False, gate_order="ifgo", hard_sigmoid=False, device=cupy.cuda.Device().id, kernel=kernel,
+    )  # fmt: skip
     addresses = {name: array.data.ptr for name, array in arrays.items()}
     workspace = cupy.empty(max(1, sequence.workspace_bytes), np.uint8)
     stream = cupy.cuda.get_current_stream()
@@ -198,8 +220,8 @@ def loop_step_us(shape: Shape, direction: str, calls: int = 10) -> tuple[float, 
         for _ in range(calls):
             sequence.run(addresses, workspace.data.ptr, stream.ptr)
 
-    times = milliseconds(loop, 0.05, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
-    return statistics.median(times) * 1e3 / (calls * T), sequence.plan["kernel"]
+    times = milliseconds(loop, 0.05 if kernel is None else 0.02, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
+    return sequence.plan["kernel"], statistics.median(times) * 1e3 / (calls * T)
 
 
 def measure(shape: Shape, seconds: float) -> dict[str, Any]:
@@ -223,7 +245,6 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
             lambda start, end: start.elapsed_time(end),
         )
     median = {side: statistics.median(values) for side, values in times.items()}
-    loops = {direction: loop_step_us(shape, direction) for direction in ("forward", "backward")}
     return {
         **shape._asdict(),
         "T": T,
@@ -231,8 +252,8 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         "median_ms": median,
         "calls": {side: len(values) for side, values in times.items()},
         "ratio": median["torch"] / median["fastlstm"],
-        "step_us": {direction: microseconds for direction, (microseconds, _) in loops.items()},
-        "kernel": {direction: kernel for direction, (_, kernel) in loops.items()},
+        # Once for each recurrence: other layers and cuDNN's precision change nothing in our loop.
+        **loop_steps(shape, every_kernel=shape.layers == 1 and shape.precision != "fp16"),
     }
 
 
@@ -266,9 +287,13 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             lines.append(f"{shape:34}{r['error']}")
             continue
         ms, step = r["median_ms"], r["step_us"]
+        others = ", ".join(
+            f"{kernel} {' / '.join(f'{microseconds:.2f}' for microseconds in times.values())}"
+            for kernel, times in r["step_us_of"].items()
+        )
         lines.append(
             f"{shape:34}{ms['fastlstm']:9.3f}{ms['torch']:9.3f}{r['ratio']:7.2f}  "
-            f"{step['forward']:.2f} / {step['backward']:.2f}  {r['kernel']['forward']}"
+            f"{step['forward']:.2f} / {step['backward']:.2f}  {r['kernel']['forward']}{others and f' ({others})'}"
         )
     return "\n".join(lines)
 

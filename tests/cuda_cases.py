@@ -12,10 +12,10 @@ from fastlstm import ops
 from fastlstm.contract import Candidates, IntArray, Precision
 from fastlstm.testing import Case, check_backend
 
-H200 = {"multiprocessors": 132, "shared_bytes": 232448}
+H200 = {"multiprocessors": 132, "shared_bytes": 232448, "largest_cluster": 16}
 # So few and so small that short sequences take several units, several groups of rows, weights that do not fit, and
 # several passes one after the other.
-SMALL = {"multiprocessors": 12, "shared_bytes": 60_000}
+SMALL = {"multiprocessors": 12, "shared_bytes": 60_000, "largest_cluster": 8}
 
 RUNS: list[tuple[str, Precision]] = [
     ("step", "float32"),
@@ -27,6 +27,10 @@ RUNS: list[tuple[str, Precision]] = [
     ("persistent", "tf32"),
     ("persistent", "bf16"),
     ("rows", "float32"),
+    ("cluster", "float32"),
+    ("cluster", "float64"),
+    ("cluster", "tf32"),
+    ("cluster", "bf16"),
 ]
 # Families without a choice of kernels, in the precisions of the arrays.
 RECURRENT = [*cases.LSTM, *cases.GRU, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
@@ -39,6 +43,9 @@ def fits(case: Case, kernel: str, precision: str) -> bool:
         return False  # the emulation is slow; inputs of 1000 leave no digits to compare
     if kernel == "rows":
         return case.op.startswith("lstm") and H < 100  # wider ones have their own test
+    if kernel == "cluster":
+        widest = {"float64": 64, "bf16": 130}.get(precision, 100)  # of the cases that 8 blocks hold
+        return case.op != "gru_forward" and widest >= H
     if kernel == "persistent" and case.op == "gru_forward" and H > 12 * 20:
         return False  # a multiprocessor takes 21 units, of three columns each
     return not (kernel == "persistent" and precision == "float64" and H >= 100)

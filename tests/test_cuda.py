@@ -98,7 +98,47 @@ def test_emulated_row_kernel_with_weights_in_shared_memory(
     in_precision(recurrent_case(N, 3, 5, H), "float32")
 
 
-@pytest.mark.parametrize("kernel", ["persistent", "rows"])
+@pytest.mark.parametrize(
+    ("precision", "blocks", "rows", "N", "T", "H"),
+    [
+        ("float32", 1, 8, 11, 3, 21),
+        ("float32", 2, 16, 9, 3, 50),
+        ("float32", 4, 8, 13, 2, 13),
+        ("float32", 4, 32, 50, 2, 37),
+        ("float32", 8, 8, 17, 3, 77),
+        ("float32", 16, 16, 13, 2, 131),
+        ("float32", 16, 8, 3, 1, 61),
+        ("float64", 1, 8, 9, 2, 7),
+        ("float64", 4, 8, 9, 3, 41),
+        ("float64", 16, 8, 9, 2, 63),
+        ("tf32", 1, 32, 41, 3, 30),
+        ("tf32", 2, 16, 30, 3, 42),
+        ("tf32", 8, 32, 60, 2, 77),
+        ("tf32", 16, 8, 9, 2, 131),
+        ("bf16", 1, 8, 11, 3, 50),
+        ("bf16", 4, 16, 18, 3, 91),
+        ("bf16", 8, 32, 33, 2, 60),
+        ("bf16", 16, 8, 9, 2, 190),
+    ],
+)
+def test_emulated_clusters_of_every_size(
+    emulation: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision,
+    blocks: int,
+    rows: int,
+    N: int,
+    T: int,
+    H: int,
+) -> None:
+    """Units that do not divide evenly, clusters that are not full of rows, hardly a unit a block, one step."""
+    emulation.emulate(**H200, seed=N)
+    monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", f"cluster:{blocks}x{rows}")
+    in_precision(recurrent_case(N, T, 5, H, reverse=H % 2 == 0), precision)
+    numpy_as_cupy.check_margins()
+
+
+@pytest.mark.parametrize("kernel", ["persistent", "rows", "cluster"])
 @pytest.mark.parametrize("seed", range(1, 9))
 def test_emulated_results_do_not_depend_on_the_order_of_the_threads(
     emulation: Any, monkeypatch: pytest.MonkeyPatch, kernel: str, seed: int
@@ -182,9 +222,10 @@ def test_without_a_tape_long_sequences_run_in_parts(small: Any, monkeypatch: pyt
 
 
 def test_a_sequence_is_one_launch_of_a_time_loop(emulation: Any) -> None:
-    emulation.emulate(**H200, seed=0)
     cupy = sys.modules["cupy"]
-    for H, launches in ((20, 1), (140, 3)):  # rows; packing, preparing and the persistent kernel
+    # Rows; clusters; packing, preparing and the persistent kernel.
+    for H, largest_cluster, launches in ((20, 16, 1), (140, 16, 1), (140, 0, 3)):
+        emulation.emulate(**{**H200, "largest_cluster": largest_cluster}, seed=0)
         case = recurrent_case(2, 3, 3, H).cast("float32").map_arrays(cupy.asarray)
         before = emulation.launches()
         tape = ops.lstm_forward(**case.inputs).tape
@@ -663,6 +704,14 @@ def test_the_emulation_finds_a_deadlock_and_too_many_blocks(emulation: Any) -> N
         sequence.run(addresses, workspace.data.ptr, 0)
     with pytest.raises(ValueError, match="a sequence has no array 'dh'"):
         sequence.run({"dh": 0}, workspace.data.ptr, 0)
+    emulation.emulate(**SMALL, seed=0)
+    sequence = emulation.SequencePass(
+        cell="lstm", direction="forward", precision="float32", N=8, T=2, H=40, reverse=False, gate_order="ifgo",
+        hard_sigmoid=False, device=0, kernel="cluster:8x8",
+    )  # fmt: skip
+    emulation.emulate(**{**SMALL, "largest_cluster": 4}, seed=0)
+    with pytest.raises(RuntimeError, match="too large a cluster"):
+        sequence.run(addresses, workspace.data.ptr, 0)
 
 
 # --------------------------------------------------------------------------------------------
@@ -676,19 +725,24 @@ def test_the_emulation_finds_a_deadlock_and_too_many_blocks(emulation: Any) -> N
 def test_plans_cover_the_problem_and_fit_on_the_device(
     emulation: Any, cell: str, direction: str, precision: str
 ) -> None:
-    for device in (H200, SMALL, {"multiprocessors": 108, "shared_bytes": 166912}):
+    for device in (H200, SMALL, {"multiprocessors": 108, "shared_bytes": 166912, "largest_cluster": 0}):
         for N in (1, 16, 20, 64, 128, 1000):
             for H in (1, 64, 128, 168, 256, 650, 1024, 2048):
                 plan = emulation.plan(cell, direction, precision, N, 35, H, **device)
                 assert plan["shared_bytes"] <= device["shared_bytes"]
                 assert plan["unit_blocks"] * plan["units"] >= H
-                assert (plan["unit_blocks"] - 1) * plan["units"] < H
+                assert plan["kernel"] == "cluster" or (plan["unit_blocks"] - 1) * plan["units"] < H
                 assert plan["row_blocks"] * plan["rows"] >= N
                 assert (plan["row_blocks"] - 1) * plan["rows"] < N
                 if plan["kernel"] == "persistent":
                     assert plan["unit_blocks"] * plan["pass_blocks"] <= device["multiprocessors"]
                     assert plan["resident"] <= plan["chunks"]
-                if plan["kernel"] != "rows":
+                if plan["kernel"] == "cluster":
+                    assert cell in ("lstm", "rnn")
+                    assert plan["unit_blocks"] <= device["largest_cluster"]
+                    assert plan["resident"] == plan["chunks"]
+                    assert plan["workspace_bytes"] == 0
+                elif plan["kernel"] != "rows":
                     gates = {"lstm": [4], "rnn": [1], "gru_reset_after": [3], "gru_reset_before": [2, 1]}[cell]
                     in_chunk = 64 // {"bf16": 2, "float64": 8}.get(precision, 4)
                     widths = [H * (of_part if direction == "backward" else 1) for of_part in gates]
@@ -701,8 +755,16 @@ def test_the_choice_of_kernels_on_an_h200(emulation: Any) -> None:
         return plan["kernel"], plan["unit_blocks"], plan["row_blocks"], plan["resident"] == plan["chunks"]
 
     assert chosen("float32", 128, 35, 128)[:3] == ("rows", 1, 128)
-    assert chosen("float32", 20, 35, 129)[0] == "persistent"
     assert chosen("tf32", 20, 1, 650)[0] == "step"
+    assert chosen("tf32", 20, 1, 256)[0] == "step"
+    # Clusters where they hold all weights and do not take many turns.
+    for direction in ("forward", "backward"):
+        assert chosen("float32", 20, 35, 129, direction)[0] == "cluster"
+        assert chosen("float32", 62, 35, 168, direction) == ("cluster", 8, 8, True)
+        assert chosen("tf32", 20, 35, 256, direction) == ("cluster", 16, 3, True)
+        assert chosen("bf16", 16, 35, 512, direction) == ("cluster", 16, 2, True)
+        assert chosen("tf32", 20, 35, 512, direction)[0] == "persistent"
+        assert chosen("bf16", 128, 35, 512, direction)[0] == "persistent"
     # One pass over all rows, and all weights in shared memory where they fit.
     for precision in ("tf32", "bf16"):
         for direction in ("forward", "backward"):
@@ -716,6 +778,16 @@ def test_the_choice_of_kernels_on_an_h200(emulation: Any) -> None:
 def test_a_plan_that_does_not_fit_says_why(emulation: Any) -> None:
     with pytest.raises(ValueError, match="the units of H = 3000 do not fit on 12 multiprocessors at a time"):
         emulation.plan("lstm", "forward", "tf32", 8, 35, 3000, **SMALL, kernel="persistent")
+    with pytest.raises(ValueError, match="the cluster kernel takes LSTMs and RNNs, not GRUs"):
+        emulation.plan("gru_reset_after", "forward", "tf32", 8, 35, 64, **H200, kernel="cluster")
+    with pytest.raises(ValueError, match=r"a GPU of compute capability 9\.x, with machine code for it in the module"):
+        emulation.plan("lstm", "forward", "tf32", 8, 35, 64, **{**H200, "largest_cluster": 0}, kernel="cluster")
+    with pytest.raises(ValueError, match=r"no cluster of 8 blocks and 64 rows holds the units of H = 64 here"):
+        emulation.plan("lstm", "forward", "tf32", 8, 35, 64, **H200, kernel="cluster:8x64")
+    with pytest.raises(ValueError, match="kernel is 'cluster:8x8 ', expected one of 'cluster', 'persistent'"):
+        emulation.plan("lstm", "forward", "tf32", 8, 35, 64, **H200, kernel="cluster:8x8 ")
+    with pytest.raises(ValueError, match="up to 16 blocks of 232448 bytes; those of H = 650 do not fit"):
+        emulation.plan("lstm", "forward", "tf32", 20, 35, 650, **H200, kernel="cluster")
     with pytest.raises(ValueError, match="100 bytes of shared memory, too few for any kernel"):
         emulation.plan("lstm", "forward", "tf32", 8, 35, 64, multiprocessors=12, shared_bytes=100)
     with pytest.raises(ValueError, match="precision is 'fp8', expected one of 'bf16', 'float32'"):
@@ -762,10 +834,45 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
     assert "N 4, H 20, fp32" in gru.table([
         {**small_gru._asdict(), "median_ms": {"fastlstm": 1.0, "torch": 3.0, "fastlstm, book": 2.0}, "ratio": 3.0}
     ])  # fmt: skip
-    measured = {"median_ms": {"fastlstm": 1.0, "torch": 3.0}, "ratio": 3.0, "kernel": {"forward": "rows"}}
-    line = benchmark.table([{**shape._asdict(), **measured, "step_us": {"forward": 1.5, "backward": 2.25}}])
+    measured = {
+        "median_ms": {"fastlstm": 1.0, "torch": 3.0},
+        "ratio": 3.0,
+        "kernel": {"forward": "rows"},
+        "step_us": {"forward": 1.5, "backward": 2.25},
+    }
+    line = benchmark.table([{**shape._asdict(), **measured, "step_us_of": {}}])
     assert "N 4, H 20, 2 layers, tf32" in line
-    assert "3.00  1.50 / 2.25  rows" in line
+    assert line.endswith("3.00  1.50 / 2.25  rows")
+    of_kernels = {"step_us_of": {"step": {"forward": 4.0, "backward": 5.0}, "rows": {"forward": 1.5}}}
+    line = benchmark.table([{**shape._asdict(), **measured, **of_kernels}])
+    assert line.endswith("1.50 / 2.25  rows (step 4.00 / 5.00, rows 1.50)")
+
+
+def test_the_benchmark_times_every_kernel_that_takes_a_shape(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark = pytest.importorskip("benchmarks.gpu_lstm", reason="the benchmarks are not beside the tests")
+    cupy = sys.modules["cupy"]
+    monkeypatch.setattr(benchmark, "T", 2)
+
+    def milliseconds(call: Any, *_: Any) -> list[float]:
+        before = small.launches()
+        call()
+        return [float(small.launches() - before)]
+
+    monkeypatch.setattr(benchmark, "milliseconds", milliseconds)
+    for name in ("Event", "get_elapsed_time"):
+        monkeypatch.setattr(cupy.cuda, name, None, raising=False)
+    loops = benchmark.loop_steps(benchmark.Shape(4, 20, 1, "fp32"), every_kernel=True, calls=1)
+    assert loops["kernel"] == {"forward": "rows", "backward": "rows"}
+    # Thousands of launches a step: packing, preparing and 2 or 3 phases; packing, preparing and one; one; one.
+    assert loops["step_us_of"] == {
+        "step": {"forward": 2000.0, "backward": 2500.0},
+        "persistent": {"forward": 1500.0, "backward": 1500.0},
+        "rows": {"forward": 500.0, "backward": 500.0},
+        "cluster": {"forward": 500.0, "backward": 500.0},
+    }
+    loops = benchmark.loop_steps(benchmark.Shape(4, 20, 1, "bf16"), every_kernel=True, calls=1)
+    assert list(loops["step_us_of"]) == ["step", "persistent", "cluster"]
+    assert loops["kernel"]["forward"] == "cluster"
 
 
 def test_the_benchmark_of_the_embedding_runs_our_side(small: Any) -> None:

@@ -40,10 +40,23 @@ def gpu() -> Any:
     return importlib.import_module("cupy")
 
 
+def skip_where_it_cannot_run(kernel: str | None) -> None:
+    """Clusters need a Hopper."""
+    _cuda = importlib.import_module("fastlstm._cuda")
+    try:
+        _cuda.SequencePass(
+            cell="lstm", direction="forward", precision="float32", N=1, T=1, H=8, reverse=False, gate_order="ifgo",
+            hard_sigmoid=False, device=0, kernel=kernel,
+        )  # fmt: skip
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize(("kernel", "precision"), [(None, "float32"), (None, "float64"), *RUNS])
 def test_kernels_agree_with_the_definition(
     gpu: Any, monkeypatch: pytest.MonkeyPatch, kernel: str | None, precision: Precision
 ) -> None:
+    skip_where_it_cannot_run(kernel)
     if kernel is not None:
         monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", kernel)
     faults = []
@@ -83,14 +96,24 @@ def test_sampled_classes_at_full_size(gpu: Any, dtype: str, B: int, K: int, S: i
 
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
 @pytest.mark.parametrize(
-    ("N", "T", "D", "H"), [(128, 7, 16, 128), (20, 35, 650, 650), (64, 9, 256, 1024), (300, 4, 33, 333)]
+    ("N", "T", "D", "H"),
+    [
+        (128, 7, 16, 128),
+        (20, 35, 650, 650),
+        (64, 9, 256, 1024),
+        (300, 4, 33, 333),
+        (62, 35, 32, 168),  # clusters, as the next two
+        (20, 35, 256, 256),
+        (16, 35, 512, 512),
+    ],
 )
 def test_kernels_at_full_size(gpu: Any, precision: Precision, N: int, T: int, D: int, H: int) -> None:
     in_precision(recurrent_case(N, T, D, H), precision)
 
 
-def test_the_same_bits_again(gpu: Any) -> None:
-    case = recurrent_case(64, 50, 128, 650).cast("float32").map_arrays(gpu.asarray)
+@pytest.mark.parametrize("H", [650, 250])
+def test_the_same_bits_again(gpu: Any, H: int) -> None:
+    case = recurrent_case(64, 50, 128, H).cast("float32").map_arrays(gpu.asarray)
     for precision in ("float32", "tf32", "bf16"):
         out = [ops.lstm_forward(**case.inputs, precision=precision) for _ in range(5)]
         grads = [ops.lstm_backward(tape=one.tape, **case.upstream) for one in out]
@@ -163,8 +186,19 @@ def test_work_goes_to_the_current_stream(gpu: Any) -> None:
     np.testing.assert_allclose(gpu.asnumpy(hs), want, atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel", ["step", "persistent", "rows"])
+@pytest.mark.parametrize("blocks", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
+def test_clusters_of_every_size(gpu: Any, monkeypatch: pytest.MonkeyPatch, precision: Precision, blocks: int) -> None:
+    skip_where_it_cannot_run("cluster")
+    for rows in (8,) if precision == "float64" else (8, 16, 32):
+        monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", f"cluster:{blocks}x{rows}")
+        for N in (5, 1000):  # more than run at a time
+            in_precision(recurrent_case(N, 20, 5, 10 * blocks + 21, reverse=True), precision)
+
+
+@pytest.mark.parametrize("kernel", ["step", "persistent", "rows", "cluster"])
 def test_the_time_loop_can_be_captured(gpu: Any, kernel: str) -> None:
+    skip_where_it_cannot_run(kernel)
     _cuda = importlib.import_module("fastlstm._cuda")
     N, T, H = 20, 6, 100
     sequence = _cuda.SequencePass(

@@ -43,10 +43,10 @@ std::optional<std::string> why_not() {
 PYBIND11_MODULE(_cuda_emulation, module) {
   module.def(
       "emulate",
-      [](int multiprocessors, int shared_bytes, std::uint64_t seed) {
-        emulation::settings = {multiprocessors, shared_bytes, seed, 0};
+      [](int multiprocessors, int shared_bytes, std::uint64_t seed, int largest_cluster) {
+        emulation::settings = {multiprocessors, shared_bytes, seed, largest_cluster, 0};
       },
-      py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("seed"));
+      py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("seed"), py::arg("largest_cluster") = 0);
   module.def("launches", [] { return emulation::settings.launches; });
 #else
 PYBIND11_MODULE(_cuda, module) {

@@ -5,6 +5,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <map>
+#include <mutex>
 
 #include "check.h"
 
@@ -12,6 +14,9 @@ namespace fastlstm::cuda {
 
 // 16 bytes, what a thread moves at once.
 using Quad = uint4;
+
+// What threads wait at for bytes that other blocks of their cluster send, in shared memory.
+using Mbarrier = std::uint64_t;
 
 }  // namespace fastlstm::cuda
 
@@ -65,6 +70,12 @@ __device__ inline T shuffle_xor(T value, int bits) {
   return __shfl_xor_sync(0xffffffffu, value, bits);
 }
 
+// The value of the thread with that lane. Every thread of the warp has to come here.
+template <class T>
+__device__ inline T shuffle(T value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+
 // A bit for each lane of the warp that says yes. Every thread of the warp has to come here.
 __device__ inline unsigned ballot(bool yes) { return __ballot_sync(0xffffffffu, yes); }
 
@@ -94,6 +105,137 @@ __device__ inline void mma_bf16(float (&c)[4], const Quad& a, std::uint32_t b0, 
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
+}
+
+// ---- Clusters of blocks ---------------------------------------------------------------------------------------------
+//
+// Blocks of a cluster store into each other's shared memory. A store carries its own flag: with the data come the
+// number of its bytes, which an mbarrier of the receiver counts. PTX ISA, "st.async" and "mbarrier".
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define FASTLSTM_CLUSTERS 1
+
+// Which block of its cluster this is.
+__device__ inline int cluster_rank() {
+  unsigned rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+
+// All threads of all blocks of the cluster wait for each other.
+__device__ inline void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+__device__ inline unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+
+// A phase of the barrier is complete when mbarrier_expect was called once and as many bytes as it named have come.
+// Others may send after the next cluster_barrier.
+__device__ inline void mbarrier_init(Mbarrier* barrier) {
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(shared_address(barrier))
+      : "memory");
+}
+__device__ inline void mbarrier_expect(Mbarrier* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+// Until the phase with this parity is complete; the first phase's is 0. What has come is seen afterwards.
+__device__ inline void mbarrier_wait(Mbarrier* barrier, int parity) {
+  unsigned complete = 0;
+  while (!complete) {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(complete)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+
+// Stores 16 bytes in another block of the cluster, or this one, where in this block `place` is, and tells its mbarrier.
+// The cluster has to have more than one block.
+__device__ inline void store_remote(Quad* place, Mbarrier* barrier, int rank, const Quad& value) {
+  unsigned to, tell;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(place)), "r"(rank));
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(tell) : "r"(shared_address(barrier)), "r"(rank));
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w), "r"(tell)
+      : "memory");
+}
+
+#endif
+
+// For code that must not run: the launch fails.
+__device__ inline void trap() { asm volatile("trap;"); }
+
+// ---- Launches -------------------------------------------------------------------------------------------------------
+
+// A launch of blocks in clusters of `size`; the attribute has to live as long as the configuration.
+inline cudaLaunchConfig_t cluster_launch(unsigned blocks, int size, int threads, std::int64_t shared_bytes,
+                                         cudaStream_t stream, cudaLaunchAttribute& attribute) {
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = static_cast<unsigned>(size);
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+inline cudaError_t allow_cluster(const void* function, int size, std::int64_t shared_bytes) {
+  constexpr int kPortable = 8;
+  const cudaError_t error =
+      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  if (error != cudaSuccess || size <= kPortable) return error;
+  return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
+}
+
+// The largest cluster that runs on the current device, of blocks that ask for so much shared memory; 0 if the kernel
+// was not compiled for clusters, as where the driver compiled it from the PTX for earlier devices.
+template <class Arguments>
+int largest_cluster(void (*kernel)(Arguments), int threads, std::int64_t shared_bytes, int device) {
+  static std::mutex mutex;
+  static std::map<int, int> known;  // by device: asking takes long
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto found = known.find(device);
+  if (found != known.end()) return found->second;
+  const void* const function = reinterpret_cast<const void*>(kernel);
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, function), "cannot ask for the properties of a kernel");
+  constexpr int kWithClusters = 90;
+  int largest = 0;
+  for (int size = 16; attributes.ptxVersion >= kWithClusters && size > 0 && largest == 0; size /= 2) {
+    cudaLaunchAttribute attribute{};
+    const cudaLaunchConfig_t config =
+        cluster_launch(static_cast<unsigned>(size), size, threads, shared_bytes, nullptr, attribute);
+    int clusters = 0;
+    const bool answered = allow_cluster(function, size, shared_bytes) == cudaSuccess &&
+                          cudaOccupancyMaxActiveClusters(&clusters, function, &config) == cudaSuccess;
+    if (!answered) static_cast<void>(cudaGetLastError());  // or the next launch would be blamed
+    if (answered && clusters > 0) largest = size;
+  }
+  return known[device] = largest;
+}
+
+// Launches a kernel in clusters of `size` blocks, which follow each other in the grid.
+template <class Arguments>
+void launch_clusters(void (*kernel)(Arguments), unsigned clusters, int size, int threads, std::int64_t shared_bytes,
+                     cudaStream_t stream, Arguments arguments) {
+  const void* const function = reinterpret_cast<const void*>(kernel);
+  check(allow_cluster(function, size, shared_bytes), "cannot get shared memory or large clusters");
+  cudaLaunchAttribute attribute{};
+  const cudaLaunchConfig_t config =
+      cluster_launch(clusters * static_cast<unsigned>(size), size, threads, shared_bytes, stream, attribute);
+  void* parameters[] = {&arguments};
+  check(cudaLaunchKernelExC(&config, function, parameters), "cannot launch clusters");
 }
 
 // Launches a kernel, which takes its arguments as one block, on a stream. With together, all blocks run at once, or

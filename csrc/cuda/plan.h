@@ -31,6 +31,8 @@ enum class Kernel {
   kPersistent,  // one cooperative launch a sequence; weights stay in shared memory, blocks of the same rows wait for
                 // each other once a step
   kRows,        // one launch a sequence; a block owns some rows and all units, and waits for nobody
+  kCluster,     // one launch a sequence; a cluster of blocks owns some rows and all units, with all weights in the
+                // shared memory of its blocks, which send each other what they computed. Hopper
 };
 
 // A product's gates: forward those it is summed for, backward those whose gradients it takes. Their order is i, f, g, o
@@ -53,7 +55,8 @@ FASTLSTM_HOST_DEVICE inline bool is_gru(Cell cell) {
 
 struct Device {
   int multiprocessors;
-  Index shared_bytes;  // most that a block may ask for
+  Index shared_bytes;   // most that a block may ask for
+  int largest_cluster;  // with so much shared memory a block; 0 where the cluster kernel cannot run
 };
 
 struct Problem {
@@ -91,6 +94,25 @@ inline constexpr int kMostOwned = 4;
 // Of the row kernel's weights, all H of a column, so many stay in a thread's registers; the rest in shared memory.
 inline constexpr int kMostRowRegisters = 96, kRowRegistersBeyond = 64;
 
+// The cluster kernel: blocks of a cluster, and J of a row group. Float64 accumulators leave room for one.
+inline constexpr int kClusterSizes[] = {1, 2, 4, 8, 16};
+inline constexpr int kClusterJs[] = {1, 2, 4}, kFloat64ClusterJs[] = {1};
+
+// A warp's tiles that share a load of the rows, powers of 2. Exact products have registers for one.
+FASTLSTM_HOST_DEVICE constexpr int cluster_tiles_at_once(bool tensor_cores, int J) {
+  return !tensor_cores ? 1 : J == 4 ? 2 : 4;
+}
+
+// Where things lie in the shared memory of a block of a cluster, in bytes.
+struct ClusterMemory {
+  Index arrivals;  // the mbarriers of two slots
+  Index weights;   // [chunk][tile][64 quads]
+  Index operand;  // [slot][chunk][row][64 bytes]: forward h of all units, as it arrives; backward dz of the block's own
+  Index inbox;    // backward: [slot][block it came from][row][unit], shares of dh
+  Index sums;     // forward [part of K][row][column]; backward [warp][row][column of a tile]
+  Index bytes;
+};
+
 struct PlannedPart {
   int M;            // tiles of 16 columns
   Index chunks;     // along K
@@ -102,13 +124,15 @@ struct Plan {
   Kernel kernel;
   Tile tile;          // rows kernel: {width, rows}
   int threads;        // a block
-  Index units;        // a block
-  Index unit_blocks;  // blocks that share rows
+  Index units;        // a block, at most
+  Index unit_blocks;  // blocks that share rows; a cluster
   Index row_blocks;   // in all
   Index pass_blocks;  // row blocks that run at a time
   int part_count;
   PlannedPart parts[kMostParts];
   Index exchange_chunks;  // of a row of an operand
+  int k_parts;            // cluster kernel, forward: the warps' shares of K
+  ClusterMemory memory;   // cluster kernel
   Index shared_bytes;     // a block
   // Places in the workspace, in bytes.
   Index exchange_at, state_at, counters_at, workspace_bytes;
@@ -141,12 +165,18 @@ inline Index width_of_product(const Problem& p, int part) {
 inline Index partial_bytes(Precision p, Tile tile) { return kWarps * 8 * tile.J * (16 * tile.M + 4) * state_bytes(p); }
 
 // What a step costs, in clock cycles. Rates of an H100 or H200, per multiprocessor, as published; only their order of
-// magnitude matters here, which decides between tiles.
-inline double step_cycles(const Problem& p, const Plan& plan, const Device& device) {
-  constexpr double kSharedRate = 128, kL2Rate = 40;  // bytes a cycle
-  constexpr double kBarrier = 2000, kLaunch = 4000;  // cycles
-  const double tensor_rate = p.precision == Precision::kBf16 ? 1024 : 512;
-  const double rate = on_tensor_cores(p.precision) ? tensor_rate : p.precision == Precision::kFloat32 ? 128 : 64;
+// magnitude matters here, which decides between tiles and kernels.
+inline constexpr double kSharedRate = 128, kL2Rate = 40;  // bytes a cycle
+inline constexpr double kBarrier = 2000, kLaunch = 4000;  // cycles
+// Guesses, to be measured (benchmarks/gpu_latencies.cu): between blocks of a cluster, the way of a store, and the bytes
+// that a block takes in a cycle.
+inline constexpr double kPush = 700, kPushRate = 32;
+
+inline double arithmetic_rate(Precision p) {
+  return p == Precision::kBf16 ? 1024 : p == Precision::kTf32 ? 512 : p == Precision::kFloat32 ? 128 : 64;
+}
+
+inline double tile_step_cycles(const Problem& p, const Plan& plan, const Device& device) {
   const double rows = 8.0 * plan.tile.J;
   const double operands = kChunkBytes / static_cast<double>(operand_bytes(p.precision));  // of a chunk
   double cycles = 0;
@@ -156,7 +186,7 @@ inline double step_cycles(const Problem& p, const Plan& plan, const Device& devi
     const double chunks = static_cast<double>(planned.chunks), resident = static_cast<double>(planned.resident);
     const double read = weights * (resident / kSharedRate + (chunks - resident) / kL2Rate);
     const double exchanged = rows * chunks * static_cast<double>(kChunkBytes) / kL2Rate;
-    const double arithmetic = 16.0 * planned.M * rows * chunks * operands / rate;
+    const double arithmetic = 16.0 * planned.M * rows * chunks * operands / arithmetic_rate(p.precision);
     const double block = std::max(read + exchanged, arithmetic);
     if (plan.kernel == Kernel::kPersistent) {
       const double passes = static_cast<double>(divide_up(plan.row_blocks, plan.pass_blocks));
@@ -169,6 +199,29 @@ inline double step_cycles(const Problem& p, const Plan& plan, const Device& devi
   return cycles;
 }
 
+inline double cluster_step_cycles(const Problem& p, const Plan& plan) {
+  const PlannedPart& part = plan.parts[0];
+  const Index rows = 8 * plan.tile.J, warp_groups = kWarps / plan.k_parts;
+  // As if all warps had as many tiles and chunks as the one that has most.
+  const Index tiles_of_warp = divide_up(part.M, warp_groups);
+  const Index tiles = tiles_of_warp * warp_groups, chunks = divide_up(part.chunks, plan.k_parts) * plan.k_parts;
+  const Index turns = divide_up(tiles_of_warp, cluster_tiles_at_once(on_tensor_cores(p.precision), plan.tile.J));
+  const Index weights = tiles * chunks * kTileChunkBytes;
+  const Index operand = warp_groups * turns * chunks * rows * kChunkBytes;
+  const Index sums = 2 * plan.k_parts * rows * 16 * part.M * state_bytes(p.precision);
+  const double read = static_cast<double>(weights + operand + sums) / kSharedRate;
+  const double arithmetic = static_cast<double>(16 * tiles * rows * chunks * kChunkBytes) /
+                            static_cast<double>(operand_bytes(p.precision)) / arithmetic_rate(p.precision);
+  const bool forward = p.direction == Direction::kForward;
+  const Index pushed = rows * p.H * (forward ? operand_bytes(p.precision) : state_bytes(p.precision));
+  const double exchange = plan.unit_blocks == 1 ? 0 : kPush + static_cast<double>(pushed) / kPushRate;
+  return static_cast<double>(divide_up(plan.row_blocks, plan.pass_blocks)) * (std::max(read, arithmetic) + exchange);
+}
+
+inline double step_cycles(const Problem& p, const Plan& plan, const Device& device) {
+  return plan.kernel == Kernel::kCluster ? cluster_step_cycles(p, plan) : tile_step_cycles(p, plan, device);
+}
+
 inline void place_workspace(const Problem& p, Plan& plan) {
   Index at = 0;
   const auto place = [&](Index bytes) {
@@ -176,7 +229,7 @@ inline void place_workspace(const Problem& p, Plan& plan) {
     at = round_up(at + bytes, kAlignment);
     return here;
   };
-  const bool tiles = plan.kernel != Kernel::kRows;
+  const bool tiles = plan.kernel == Kernel::kStep || plan.kernel == Kernel::kPersistent;
   const Index rows = plan.row_blocks * 8 * plan.tile.J;
   for (PlannedPart& part : plan.parts) {
     part.packed_at = place(tiles ? plan.unit_blocks * part.chunks * part.M * kTileChunkBytes : 0);
@@ -255,19 +308,122 @@ inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
   return std::nullopt;
 }
 
+// Units come to the blocks of a cluster in groups whose operands fill 16 bytes, what a store sends, and whose columns
+// fill a tile.
+constexpr Index unit_group(Index operand_bytes) { return operand_bytes < 4 ? 8 : 4; }
+
+// Clusters that run at a time, one block a multiprocessor. A GPC of a Hopper, within which a cluster stays, has 16 or
+// 18 of these: one cluster of 16.
+inline Index clusters_at_once(const Device& device, int blocks) {
+  constexpr int kOfGpc = 18;
+  const Index most = device.multiprocessors / (blocks > 8 ? kOfGpc : blocks);
+  return std::max<Index>(most, 1);
+}
+
+inline ClusterMemory cluster_memory(const Problem& p, const Plan& plan) {
+  const bool forward = p.direction == Direction::kForward;
+  const PlannedPart& part = plan.parts[0];
+  const Index rows = 8 * plan.tile.J, state = state_bytes(p.precision);
+  ClusterMemory memory{};
+  const auto place = [&](Index& at, Index bytes) {
+    at = memory.bytes;
+    memory.bytes += round_up(bytes, 16);
+  };
+  place(memory.arrivals, 2 * 8);
+  place(memory.weights, part.chunks * part.M * kTileChunkBytes);
+  place(memory.operand, 2 * part.chunks * rows * kChunkBytes);
+  place(memory.inbox, forward ? 0 : 2 * plan.unit_blocks * rows * plan.units * state);
+  place(memory.sums, (forward ? plan.k_parts * rows * (16 * part.M + 4) : kWarps * rows * (16 + 4)) * state);
+  return memory;
+}
+
+// The plan with clusters of so many blocks and this J; none if it does not fit on the device.
+inline std::optional<Plan> plan_cluster(const Problem& p, const Device& device, int blocks, int J) {
+  const Index group = unit_group(operand_bytes(p.precision)), groups = divide_up(p.H, group);
+  if (groups < blocks) return std::nullopt;  // every block has units: that it sends some says how far it is
+  const bool forward = p.direction == Direction::kForward;
+  Plan plan{};
+  plan.kernel = Kernel::kCluster;
+  plan.threads = kTileThreads;
+  plan.units = group * divide_up(groups, blocks);
+  if (8 * J * plan.units > kMostOwned * kTileThreads) return std::nullopt;
+  plan.unit_blocks = blocks;
+  plan.row_blocks = divide_up(p.N, 8 * J);
+  plan.pass_blocks = std::min(plan.row_blocks, clusters_at_once(device, blocks));
+  plan.part_count = 1;
+  PlannedPart& part = plan.parts[0];
+  const Index width = gates_of(p.cell) * plan.units;
+  part.M = static_cast<int>(divide_up(forward ? width : p.H, 16));
+  part.chunks = part.resident = divide_up((forward ? p.H : width) * operand_bytes(p.precision), kChunkBytes);
+  plan.tile = {part.M, J};
+  std::optional<Plan> best;
+  for (plan.k_parts = 1; plan.k_parts <= (forward ? kWarps : 1); plan.k_parts *= 2) {
+    plan.memory = cluster_memory(p, plan);
+    plan.shared_bytes = plan.memory.bytes;
+    const bool fits = plan.shared_bytes <= device.shared_bytes;
+    if (fits && (!best || cluster_step_cycles(p, plan) < cluster_step_cycles(p, *best))) best = plan;
+  }
+  return best;
+}
+
+// What may be asked of a cluster kernel; 0 is any.
+struct ClusterShape {
+  int blocks = 0, rows = 0;
+};
+
+inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, ClusterShape asked) {
+  if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return std::nullopt;
+  const bool float64 = p.precision == Precision::kFloat64;
+  std::optional<Plan> best;
+  for (const int blocks : kClusterSizes) {
+    if (blocks > std::min(device.largest_cluster, device.multiprocessors)) break;
+    if (asked.blocks != 0 && asked.blocks != blocks) continue;
+    for (const int J : float64 ? std::vector<int>(std::begin(kFloat64ClusterJs), std::end(kFloat64ClusterJs))
+                               : std::vector<int>(std::begin(kClusterJs), std::end(kClusterJs))) {
+      if (asked.rows != 0 && asked.rows != 8 * J) continue;
+      const std::optional<Plan> plan = plan_cluster(p, device, blocks, J);
+      if (plan && (!best || cluster_step_cycles(p, *plan) < cluster_step_cycles(p, *best))) best = plan;
+    }
+  }
+  return best;
+}
+
+inline std::string why_no_cluster(const Problem& p, const Device& device, ClusterShape asked) {
+  if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return "the cluster kernel takes LSTMs and RNNs, not GRUs";
+  if (device.largest_cluster == 0) {
+    return "the cluster kernel needs a GPU of compute capability 9.x, with machine code for it in the module";
+  }
+  if (asked.blocks != 0 || asked.rows != 0) {
+    return "no cluster of " + std::to_string(asked.blocks) + " blocks and " + std::to_string(asked.rows) +
+           " rows holds the units of H = " + std::to_string(p.H) + " here (0: any)";
+  }
+  return "the cluster kernel keeps all recurrent weights in the shared memory of up to " +
+         std::to_string(device.largest_cluster) + " blocks of " + std::to_string(device.shared_bytes) +
+         " bytes; those of H = " + std::to_string(p.H) + " do not fit";
+}
+
 // The choice:
 //   float32 LSTM, H <= 128                                    rows
-//   T > 1 and the units fit on the multiprocessors            persistent
+//   T > 1, and a step is estimated to be shortest there:
+//     the weights fit into the shared memory of a cluster     cluster
+//     the units fit on the multiprocessors                    persistent
 //   else                                                      step
 // `asked` overrides it, for tests and measurements; it is an error where that kernel cannot run the problem.
-inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt) {
+inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt,
+                      ClusterShape shape = {}) {
+  const bool sequence = !asked && p.T > 1;
   std::optional<Plan> plan;
-  if (asked != Kernel::kStep && asked != Kernel::kPersistent) plan = plan_rows(p, device);
+  if (!asked || asked == Kernel::kRows) plan = plan_rows(p, device);
   if (!plan && asked == Kernel::kRows) {
     throw std::invalid_argument("the row kernel takes float32 LSTMs with H <= 128, got H = " + std::to_string(p.H) +
                                 ", or a block may not use enough shared memory here");
   }
-  if (!plan && (asked == Kernel::kPersistent || (!asked && p.T > 1))) plan = best_tile(p, device, Kernel::kPersistent);
+  if (!plan && (asked == Kernel::kCluster || sequence)) plan = best_cluster(p, device, shape);
+  if (!plan && asked == Kernel::kCluster) throw std::invalid_argument(why_no_cluster(p, device, shape));
+  if (asked == Kernel::kPersistent || (sequence && (!plan || plan->kernel == Kernel::kCluster))) {
+    const std::optional<Plan> persistent = best_tile(p, device, Kernel::kPersistent);
+    if (!plan || (persistent && step_cycles(p, *persistent, device) < step_cycles(p, *plan, device))) plan = persistent;
+  }
   if (!plan && asked == Kernel::kPersistent) {
     throw std::invalid_argument("the units of H = " + std::to_string(p.H) + " do not fit on " +
                                 std::to_string(device.multiprocessors) + " multiprocessors at a time");

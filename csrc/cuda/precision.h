@@ -73,12 +73,13 @@ struct Math<double> {
 // ---- Products ------------------------------------------------------------------------------------------------------
 //
 // Of a precision:
+//   kTensorCores               which units multiply
 //   State, Operand             states and sums; what the products multiply
 //   kQuadsAhead                quads of rows that a lane asks for before it multiplies the first
 //   Accumulator                a lane's share of 16 columns by 8 rows
 //   multiply(sum, weights, x)  adds a chunk: weights are its 64 quads in shared or global memory, x the lane's quad
 //   store(sum, partial)        partial[row * stride + column] = sum, for 8 rows and 16 columns
-//   column_and_k               which element of the weights' 1024 bytes is which column and which k of the chunk
+//   element_of(column, k)      where in a chunk's 1024 bytes of weights a column's k stands
 
 // Which of a warp's 8 rows a lane loads, and which 16 bytes of the chunk.
 __device__ inline int lane_row(int lane) { return lane / 4; }
@@ -88,6 +89,7 @@ __device__ inline int lane_part(int lane) { return lane % 4; }
 // summed at the end.
 template <class S>
 struct Exact {
+  static constexpr bool kTensorCores = false;
   using State = S;
   using Operand = S;
   static constexpr int kPerQuad = 16 / sizeof(S);
@@ -120,11 +122,7 @@ struct Exact {
     }
   }
 
-  FASTLSTM_HOST_DEVICE static void column_and_k(int element, int& column, int& k) {
-    const int quad = element / kPerQuad;
-    column = quad / 4;
-    k = quad % 4 * kPerQuad + element % kPerQuad;
-  }
+  FASTLSTM_HOST_DEVICE static int element_of(int column, int k) { return column * 4 * kPerQuad + k; }
 };
 
 using Float32 = Exact<float>;
@@ -133,6 +131,7 @@ using Float64 = Exact<double>;
 // Tensor cores: weights are the A of mma.m16n8k8 or m16n8k16 (16 columns of ours), rows its B.
 template <class Format>
 struct Tensor {
+  static constexpr bool kTensorCores = true;
   using State = float;
   using Operand = typename Format::Operand;
   static constexpr int kPerWord = 4 / sizeof(Operand);
@@ -158,11 +157,10 @@ struct Tensor {
   }
 
   // Fragment A: register r of lane 4 g + p holds column g, or g + 8 for odd r; the k of B's register r / 2.
-  FASTLSTM_HOST_DEVICE static void column_and_k(int element, int& column, int& k) {
-    const int word = element / kPerWord, quad = word / 4, r = word % 4;
-    const int instruction = quad / 32, lane = quad % 32;
-    column = lane / 4 + 8 * (r % 2);
-    k = (4 * (lane % 4) + 2 * instruction + r / 2) * kPerWord + element % kPerWord;
+  FASTLSTM_HOST_DEVICE static int element_of(int column, int k) {
+    const int word = k / kPerWord, instruction = word % 4 / 2;
+    const int lane = column % 8 * 4 + word / 4, r = word % 2 * 2 + column / 8;
+    return ((instruction * 32 + lane) * 4 + r) * kPerWord + k % kPerWord;
   }
 };
 

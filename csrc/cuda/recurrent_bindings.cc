@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdio>
 #include <map>
 #include <optional>
 #include <set>
@@ -17,7 +18,7 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-constexpr int kLeastCapability = 80;
+constexpr int kLeastCapability = 80, kHopper = 90;
 
 int attribute(cudaDeviceAttr what, int device) {
   int value = 0;
@@ -33,8 +34,13 @@ Device device_with_number(int device) {
                              std::to_string(capability / 10) + "." + std::to_string(capability % 10) +
                              "; the kernels need 8.0 (Ampere) or later");
   }
-  return {attribute(cudaDevAttrMultiProcessorCount, device),
-          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+  const int shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  int largest_cluster = 0;
+  if (capability >= kHopper) {
+    const CurrentDevice current(device);
+    largest_cluster = largest_cluster_of(device, shared_bytes);
+  }
+  return {attribute(cudaDevAttrMultiProcessorCount, device), shared_bytes, largest_cluster};
 }
 
 template <class Value>
@@ -46,8 +52,10 @@ Value choose(const char* what, const std::string& name, const std::map<std::stri
   throw std::invalid_argument(std::string(what) + " is '" + name + "', expected one of " + names);
 }
 
-const std::map<std::string, Kernel> kKernels{
-    {"step", Kernel::kStep}, {"persistent", Kernel::kPersistent}, {"rows", Kernel::kRows}};
+const std::map<std::string, Kernel> kKernels{{"step", Kernel::kStep},
+                                             {"persistent", Kernel::kPersistent},
+                                             {"rows", Kernel::kRows},
+                                             {"cluster", Kernel::kCluster}};
 
 std::string name_of(Kernel kernel) {
   for (const auto& [name, value] : kKernels) {
@@ -75,9 +83,16 @@ Problem problem_of(const std::string& cell, const std::string& direction, const 
       H};
 }
 
-std::optional<Kernel> kernel_of(const std::optional<std::string>& name) {
-  if (!name) return std::nullopt;
-  return choose<Kernel>("kernel", *name, kKernels);
+Plan plan_of(const Problem& problem, const Device& device, const std::optional<std::string>& kernel) {
+  if (!kernel) return make_plan(problem, device);
+  // Clusters of 8 blocks and 16 rows are "cluster:8x16".
+  ClusterShape shape;
+  int end = 0;
+  const int found = std::sscanf(kernel->c_str(), "cluster:%dx%d%n", &shape.blocks, &shape.rows, &end);
+  if (found == 2 && static_cast<std::size_t>(end) == kernel->size()) {
+    return make_plan(problem, device, Kernel::kCluster, shape);
+  }
+  return make_plan(problem, device, choose<Kernel>("kernel", *kernel, kKernels));
 }
 
 py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device) {
@@ -97,10 +112,11 @@ py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device)
 }
 
 py::dict plan_for(const std::string& cell, const std::string& direction, const std::string& precision, Index N, Index T,
-                  Index H, int multiprocessors, Index shared_bytes, const std::optional<std::string>& kernel) {
+                  Index H, int multiprocessors, Index shared_bytes, int largest_cluster,
+                  const std::optional<std::string>& kernel) {
   const Problem problem = problem_of(cell, direction, precision, N, T, H);
-  const Device device{multiprocessors, shared_bytes};
-  return as_dict(problem, make_plan(problem, device, kernel_of(kernel)), device);
+  const Device device{multiprocessors, shared_bytes, largest_cluster};
+  return as_dict(problem, plan_of(problem, device, kernel), device);
 }
 
 // Addresses by name, as a Sequence has them; a name that nobody took is an error.
@@ -138,7 +154,7 @@ class SequencePass {
         activation_(hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid),
         number_(device),
         device_(device_with_number(device)),
-        plan_(make_plan(problem_, device_, kernel_of(kernel))) {
+        plan_(plan_of(problem_, device_, kernel)) {
     const std::string gates = is_gru(problem_.cell) ? "zrn" : problem_.cell == Cell::kLstm ? "ifgo" : "";
     for (std::size_t q = 0; q < gates.size(); ++q) gate_position_[q] = static_cast<int>(gate_order.find(gates[q]));
   }
@@ -152,6 +168,7 @@ class SequencePass {
     const py::gil_scoped_release release;
     const CurrentDevice current(number_);
     const bool gru = is_gru(problem_.cell);
+    if (plan_.kernel == Kernel::kCluster) return run_clusters(arrays, on);
     switch (problem_.precision) {
       case Precision::kFloat32:
         return (gru ? run_gru_float32 : run_float32)(plan_, sequence<float>(arrays), memory, on);
@@ -165,6 +182,19 @@ class SequencePass {
   }
 
  private:
+  void run_clusters(const std::map<std::string, std::uintptr_t>& arrays, cudaStream_t stream) const {
+    switch (problem_.precision) {
+      case Precision::kFloat32:
+        return run_cluster_float32(plan_, sequence<float>(arrays), stream);
+      case Precision::kFloat64:
+        return run_cluster_float64(plan_, sequence<double>(arrays), stream);
+      case Precision::kTf32:
+        return run_cluster_tf32(plan_, sequence<float>(arrays), stream);
+      case Precision::kBf16:
+        return run_cluster_bf16(plan_, sequence<float>(arrays), stream);
+    }
+  }
+
   template <class S>
   Sequence<S> sequence(const std::map<std::string, std::uintptr_t>& addresses) const {
     Sequence<S> s{};
@@ -215,7 +245,8 @@ class SequencePass {
 
 void bind_recurrent(py::module_& module) {
   module.def("plan", &plan_for, py::arg("cell"), py::arg("direction"), py::arg("precision"), py::arg("N"), py::arg("T"),
-             py::arg("H"), py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("kernel") = py::none());
+             py::arg("H"), py::arg("multiprocessors"), py::arg("shared_bytes"), py::arg("largest_cluster") = 0,
+             py::arg("kernel") = py::none());
   py::class_<SequencePass>(module, "SequencePass")
       .def(py::init<const std::string&, const std::string&, const std::string&, Index, Index, Index, bool,
                     const std::string&, bool, int, const std::optional<std::string>&, bool>(),

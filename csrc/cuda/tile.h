@@ -50,14 +50,12 @@ __global__ void __launch_bounds__(kTileThreads) pack_weights(TileArguments<P> a)
   const Index K = forward ? s.H : part.gates * s.H;
   Operand* const out =
       reinterpret_cast<Operand*>(planned.packed + (unit_block * planned.chunks + chunk) * planned.M * 64);
-  for (int element = static_cast<int>(threadIdx.x); element < planned.M * kElements; element += kTileThreads) {
-    int column, k_in_chunk;
-    P::column_and_k(element % kElements, column, k_in_chunk);
-    column += element / kElements * 16;
+  for (int i = static_cast<int>(threadIdx.x); i < planned.M * kElements; i += kTileThreads) {
+    const int column = i / a.chunk_elements(), k_in_chunk = i % a.chunk_elements();
     const Index k = chunk * a.chunk_elements() + k_in_chunk;
     const Index of_block = column / columns_of_unit, unit = unit_block * a.units + of_block;
     const bool there = k < K && of_block < a.units && unit < s.H;
-    out[element] =
+    out[column / 16 * kElements + P::element_of(column % 16, k_in_chunk)] =
         P::operand(there ? s.recurrent_weight(part, k, unit, column % columns_of_unit) : typename P::State(0));
   }
 }

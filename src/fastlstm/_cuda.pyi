@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from fastlstm.contract import Precision
 
-Kernel: TypeAlias = Literal["step", "persistent", "rows"]
+Kernel: TypeAlias = Literal["step", "persistent", "rows", "cluster"]
 Cell: TypeAlias = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
 
 class Plan(TypedDict):
@@ -64,6 +64,7 @@ def plan(
     H: int,
     multiprocessors: int,
     shared_bytes: int,
+    largest_cluster: int = 0,
     kernel: str | None = None,
 ) -> Plan: ...
 def sample_workspace_bytes(*, num_sampled: int, unique: bool) -> int: ...

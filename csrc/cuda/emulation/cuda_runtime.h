@@ -44,7 +44,8 @@ namespace fastlstm::cuda::emulation {
 struct Settings {
   int multiprocessors = 132;
   int shared_bytes = 227 * 1024;
-  std::uint64_t seed = 0;  // of the order in which threads run
+  std::uint64_t seed = 0;   // of the order in which threads run
+  int largest_cluster = 0;  // 0: a GPU without clusters
   std::int64_t launches = 0;
 };
 inline Settings settings;

@@ -149,7 +149,9 @@ def test_a_command_for_a_gpu_measures_case_after_case(
     monkeypatch.syspath_prepend(str(ROOT))
     gpu_measure = importlib.import_module("benchmarks.gpu_measure")
     monkeypatch.setattr(gpu_measure, "about", lambda: {"device": "A GPU", "driver": 1, "commit": "abc"})
-    Case = NamedTuple("Case", [("H", int)])
+
+    class Case(NamedTuple):
+        H: int
 
     def measure(case: Any, seconds: float) -> dict[str, Any]:
         if case.H == 2:

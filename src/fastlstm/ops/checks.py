@@ -348,6 +348,22 @@ def same_device_as_tape(names: str, tape: Tape, *arrays: Any) -> None:
             )
 
 
+def upstream_of_sequence(
+    op: str, tape: Any, dhs: FloatArray | None, **dstates: FloatArray | None
+) -> tuple[Tape, FloatArray | None, dict[str, FloatArray | None]]:
+    """The tape of ``op`` and the gradients by its results: dhs (N, T, H), and (N, H) by each last state."""
+    tape = check_tape(tape, op)
+    same_device_as_tape(" ".join(("dhs", *dstates)), tape, dhs, *dstates.values())
+    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    if dhs is not None:
+        dhs = float_array("dhs", dhs, 3, tape.dtype)
+        expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
+    for name, array in dstates.items():
+        if array is not None:
+            dstates[name] = state(name, array, N, H, tape.dtype)
+    return tape, dhs, dstates
+
+
 def gpu_of(name: str, array: Array) -> int | None:
     """The number of the GPU that a CuPy array lives on; None on the host."""
     if not is_device_array(array):

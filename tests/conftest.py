@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import importlib
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +41,7 @@ def _same_settings_for_every_test() -> Iterator[None]:
 def emulation() -> Iterator[Any]:
     """The module ``_cuda`` of an emulated GPU, which stands beside a stand-in for CuPy where the real ones would."""
     with gpu_stand_in.installed(cuda_emulation.load()):
-        yield sys.modules["fastlstm._cuda"]
+        yield importlib.import_module("fastlstm._cuda")
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ PyTorch's convention on both sides; the book's, which cuDNN has not, beside it. 
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_lstm import LARGEST_DIFFERENCE, PRECISIONS, about, difference, milliseconds
+from benchmarks import gpu_measure
+from benchmarks.gpu_lstm import LARGEST_DIFFERENCE, PRECISIONS, difference
 from fastlstm import ops
 
 T = 35
@@ -117,9 +113,6 @@ class Torch:
 
 
 def measure(shape: Shape, seconds: float) -> dict[str, Any]:
-    import cupy
-    import torch
-
     inputs = draw(shape)
     ours, book, theirs = Ours(shape, inputs, "pytorch"), Ours(shape, inputs, "book"), Torch(shape, inputs)
     apart = difference(ours(), theirs())
@@ -127,20 +120,16 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         raise AssertionError(
             f"{shape}: results differ by {apart:.2g}, allowed {LARGEST_DIFFERENCE[shape.precision]:.2g}"
         )
-    times: dict[str, list[float]] = {"fastlstm": [], "torch": [], "fastlstm, book": []}
-    for _ in range(2):
-        for side, call in (("fastlstm", ours), ("fastlstm, book", book)):
-            times[side] += milliseconds(call, seconds / 6, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
-        times["torch"] += milliseconds(
-            theirs,
-            seconds / 6,
-            lambda: torch.cuda.Event(enable_timing=True),
-            lambda start, end: start.elapsed_time(end),
-        )
-    median = {side: statistics.median(values) for side, values in times.items()}
-    calls = {side: len(values) for side, values in times.items()}
-    ratio = median["torch"] / median["fastlstm"]
-    return {**shape._asdict(), "T": T, "difference": apart, "median_ms": median, "calls": calls, "ratio": ratio}
+    times = gpu_measure.in_turns({"fastlstm": ours, "fastlstm, book": book, "torch": theirs}, seconds)
+    median = gpu_measure.medians(times)
+    return {
+        **shape._asdict(),
+        "T": T,
+        "difference": apart,
+        "median_ms": median,
+        "calls": gpu_measure.counts(times),
+        "ratio": median["torch"] / median["fastlstm"],
+    }
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -156,26 +145,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=30, help="for all shapes together")
-    parser.add_argument("--out", type=Path, help="JSON file; by default named after the device, in benchmarks/results")
-    options = parser.parse_args(arguments)
-    found, every = about(), shapes()
-    results: list[dict[str, Any]] = []
-    end = time.perf_counter() + options.seconds
-    for shape in every:
-        if time.perf_counter() > end:
-            break
-        try:
-            results.append(measure(shape, options.seconds / len(every) * 0.6))
-        except Exception as error:  # one that fails must not cost the others their turn
-            results.append({**shape._asdict(), "error": f"{type(error).__name__}: {error}"})
-    name = found["device"].lower().replace(" ", "-")
-    out = options.out or Path(__file__).parent / "results" / f"gpu-gru-{name}.json"
-    out.write_text(json.dumps({**found, "not_measured": len(every) - len(results), "gru": results}, indent=1) + "\n")
-    print(f"{len(results)} of {len(every)} shapes; all of it in {out}. Forward + backward, T {T}, medians:")
-    print(table(results))
-    return 1 if any("error" in result for result in results) else 0
+    return gpu_measure.main("gru", shapes(), measure, table, description=__doc__, seconds=30, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ from the device beside its inputs, without the gradients, which every side has t
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_lstm import about, milliseconds
+from benchmarks import gpu_measure
 from benchmarks.measure import agree
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
@@ -132,23 +128,14 @@ def check(inputs: tuple[Array, Array, Array, Array], sides: dict[str, Any]) -> N
 
 
 def measure(size: Size, seconds: float) -> dict[str, Any]:
-    import cupy
-    import torch
-
     inputs = draw(size)
     sides: dict[str, Any] = {"fast": Ours(inputs, "fast"), "low": Ours(inputs, "low"), "torch": Torch(inputs)}
     check(inputs, sides)
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(2):
-        for name, side in sides.items():
-            clock: tuple[Callable[[], Any], Any] = (cupy.cuda.Event, cupy.cuda.get_elapsed_time)
-            if name == "torch":
-                clock = (lambda: torch.cuda.Event(enable_timing=True), lambda start, end: start.elapsed_time(end))
-            times[name] += milliseconds(side, seconds / 2 / len(sides), *clock)
+    times = gpu_measure.in_turns(sides, seconds)
     return {
         **size._asdict(),
-        "median_ms": {name: statistics.median(values) for name, values in times.items()},
-        "calls": {name: len(values) for name, values in times.items()},
+        "median_ms": gpu_measure.medians(times),
+        "calls": gpu_measure.counts(times),
         "extra_bytes": {name: side.bytes() - size.gradient_bytes for name, side in sides.items()},
     }
 
@@ -169,23 +156,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=10, help="for all sizes together")
-    parser.add_argument("--out", type=Path, help="JSON file; by default named after the device, in benchmarks/results")
-    options = parser.parse_args(arguments)
-    results: list[dict[str, Any]] = []
-    for size in SIZES:
-        try:
-            results.append(measure(size, options.seconds / len(SIZES)))
-        except Exception as error:  # one that fails must not cost the others their turn
-            results.append({**size._asdict(), "error": f"{type(error).__name__}: {error}"})
-    found = about()
-    name = found["device"].lower().replace(" ", "-")
-    out = options.out or Path(__file__).parent / "results" / f"gpu-{name}-losses.json"
-    out.write_text(json.dumps({**found, "losses": results}, indent=1) + "\n")
-    print(f"{found['device']}, driver {found['driver']}, commit {found['commit']}; all of it in {out}")
-    print(table(results))
-    return 1 if any("error" in result for result in results) else 0
+    return gpu_measure.main("losses", SIZES, measure, table, description=__doc__, seconds=10, arguments=arguments)
 
 
 if __name__ == "__main__":

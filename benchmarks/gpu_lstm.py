@@ -9,21 +9,18 @@ can be judged. Results are compared before anything is timed.
 
 from __future__ import annotations
 
-import argparse
-import datetime as dt
 import itertools
 import json
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm import __version__, ops
+from benchmarks import gpu_measure
+from fastlstm import ops
 
 BATCHES = (16, 20, 64, 128)
 WIDTHS = (128, 168, 256, 512, 640, 650, 768, 1024)
@@ -159,22 +156,6 @@ def difference(ours: tuple[Any, list[Any]], theirs: tuple[Any, list[Any]]) -> fl
     return largest
 
 
-def milliseconds(call: Callable[[], Any], seconds: float, make_event: Callable[[], Any], elapsed: Any) -> list[float]:
-    """Of each call, between device events, warm."""
-    for _ in range(3):
-        call()
-    times: list[float] = []
-    end_of_turn = time.perf_counter() + seconds
-    while not times or (time.perf_counter() < end_of_turn and len(times) < 50):
-        start, end = make_event(), make_event()
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(float(elapsed(start, end)))
-    return times
-
-
 def loop_steps(shape: Shape, *, every_kernel: bool, calls: int = 10) -> dict[str, Any]:
     """Of our loop alone: microseconds of a time step, the kernel that ran, and the microseconds of every kernel."""
     import cupy
@@ -220,14 +201,11 @@ def loop_step(
         for _ in range(calls):
             sequence.run(addresses, workspace.data.ptr, stream.ptr)
 
-    times = milliseconds(loop, 0.05 if kernel is None else 0.02, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
+    times = gpu_measure.of_cupy(loop, 0.05 if kernel is None else 0.02)
     return sequence.plan["kernel"], statistics.median(times) * 1e3 / (calls * T)
 
 
 def measure(shape: Shape, seconds: float) -> dict[str, Any]:
-    import cupy
-    import torch
-
     inputs = draw(shape)
     ours, theirs = Ours(shape, inputs), Torch(shape, inputs)
     apart = difference(ours(), theirs())
@@ -235,47 +213,17 @@ def measure(shape: Shape, seconds: float) -> dict[str, Any]:
         raise AssertionError(
             f"{shape}: results differ by {apart:.2g}, allowed {LARGEST_DIFFERENCE[shape.precision]:.2g}"
         )
-    times: dict[str, list[float]] = {"fastlstm": [], "torch": []}
-    for _ in range(2):
-        times["fastlstm"] += milliseconds(ours, seconds / 4, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
-        times["torch"] += milliseconds(
-            theirs,
-            seconds / 4,
-            lambda: torch.cuda.Event(enable_timing=True),
-            lambda start, end: start.elapsed_time(end),
-        )
-    median = {side: statistics.median(values) for side, values in times.items()}
+    times = gpu_measure.in_turns({"fastlstm": ours, "torch": theirs}, seconds)
+    median = gpu_measure.medians(times)
     return {
         **shape._asdict(),
         "T": T,
         "difference": apart,
         "median_ms": median,
-        "calls": {side: len(values) for side, values in times.items()},
+        "calls": gpu_measure.counts(times),
         "ratio": median["torch"] / median["fastlstm"],
         # Once for each recurrence: other layers and cuDNN's precision change nothing in our loop.
         **loop_steps(shape, every_kernel=shape.layers == 1 and shape.precision != "fp16"),
-    }
-
-
-def about() -> dict[str, Any]:
-    """The device, the driver, the versions and the commit."""
-    import cupy
-    import torch
-
-    device = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return {
-        "device": device["name"].decode(),
-        "driver": cupy.cuda.runtime.driverGetVersion(),
-        "commit": git.stdout.strip() or "unknown",
-        "date": dt.date.today().isoformat(),
-        "versions": {
-            "fastlstm": __version__,
-            "cupy": cupy.__version__,
-            "torch": torch.__version__,
-            "cuda of torch": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        },
     }
 
 
@@ -299,34 +247,20 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180, help="for all shapes together")
+    parser = gpu_measure.parser_of(__doc__, 180)
     parser.add_argument("--latencies", type=Path, help="what gpu_latencies printed")
-    parser.add_argument("--out", type=Path, help="JSON file; by default named after the device, in benchmarks/results")
     options = parser.parse_args(arguments)
-
-    found = about()
     every = shapes()
     results: list[dict[str, Any]] = []
-    end = time.perf_counter() + options.seconds
-    for shape in every:
-        if time.perf_counter() > end:
-            break
-        try:
-            results.append(measure(shape, options.seconds / len(every) * 0.6))
-        except Exception as error:  # one that fails must not cost the others their turn
-            results.append({**shape._asdict(), "error": f"{type(error).__name__}: {error}"})
-        print(table(results[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
-
+    for result in gpu_measure.measure_all(every, measure, options.seconds):
+        results.append(result)
+        print(table([result]).splitlines()[-1], file=sys.stderr, flush=True)
     latencies = None
     if options.latencies is not None and options.latencies.exists() and options.latencies.read_text().strip():
         latencies = json.loads(options.latencies.read_text())
-    name = found["device"].lower().replace(" ", "-")
-    out = options.out or Path(__file__).parent / "results" / f"gpu-{name}.json"
-    report = {**found, "latencies": latencies, "not_measured": len(every) - len(results), "lstm": results}
-    out.write_text(json.dumps(report, indent=1) + "\n")
+    report = {"latencies": latencies, "not_measured": len(every) - len(results), "lstm": results}
+    gpu_measure.write(options.out, "lstm", report)
     failed = [result for result in results if "error" in result]
-    print(f"{found['device']}, driver {found['driver']}, commit {found['commit']}; all of it in {out}")
     print(f"latencies: {latencies}")
     print(f"{len(results)} of {len(every)} shapes, {len(failed)} failed. Forward + backward, T {T}, medians:")
     shown = [r for r in results if "error" in r or (r["layers"] == 1 and r["N"] in (20, 64))]

@@ -6,18 +6,13 @@ Parameters are compared before anything is timed. GB/s is what has to move at le
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_lstm import about, milliseconds
+from benchmarks import gpu_measure
 from fastlstm import optim
 
 # Shapes of the parameters: RNNLM 2 x 650 on PTB with tied weights; the addition model.
@@ -98,7 +93,6 @@ def difference(ours: Ours, theirs: Torch) -> float:
 
 
 def measure(work: Work, seconds: float) -> dict[str, Any]:
-    import cupy
     import torch
 
     params, grads = draw(work)
@@ -109,26 +103,14 @@ def measure(work: Work, seconds: float) -> dict[str, Any]:
     apart = difference(ours, theirs)
     if not apart <= LARGEST_DIFFERENCE:
         raise AssertionError(f"{work}: parameters differ by {apart:.2g}, allowed {LARGEST_DIFFERENCE:.2g}")
-    times: dict[str, list[float]] = {"fastlstm": [], "torch": []}
-    sides: tuple[tuple[str, Callable[[], None], Any, Any], ...] = (
-        ("fastlstm", ours, cupy.cuda.Event, cupy.cuda.get_elapsed_time),
-        (
-            "torch",
-            theirs,
-            lambda: torch.cuda.Event(enable_timing=True),
-            lambda start, end: start.elapsed_time(end),
-        ),
-    )
-    for _ in range(2):
-        for side, call, make_event, elapsed in sides:
-            times[side] += milliseconds(call, seconds / 4, make_event, elapsed)
-    median = {side: statistics.median(values) for side, values in times.items()}
+    times = gpu_measure.in_turns({"fastlstm": ours, "torch": theirs}, seconds)
+    median = gpu_measure.medians(times)
     moved = sum(param.nbytes for param in params) * (PASSES[work.rule] + (work.max_norm is not None))
     return {
         **work._asdict(),
         "difference": apart,
         "median_ms": median,
-        "calls": {side: len(values) for side, values in times.items()},
+        "calls": gpu_measure.counts(times),
         "ratio": median["torch"] / median["fastlstm"],
         "gb_per_second": moved / median["fastlstm"] / 1e6,
     }
@@ -147,26 +129,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15, help="for all of it together")
-    parser.add_argument("--out", type=Path, help="JSON file; by default named after the device, in benchmarks/results")
-    options = parser.parse_args(arguments)
-    found, every = about(), works()
-    results: list[dict[str, Any]] = []
-    end = time.perf_counter() + options.seconds
-    for work in every:
-        if time.perf_counter() > end:
-            break
-        try:
-            results.append(measure(work, options.seconds / len(every) * 0.6))
-        except Exception as error:  # one that fails must not cost the others their turn
-            results.append({**work._asdict(), "error": f"{type(error).__name__}: {error}"})
-    name = found["device"].lower().replace(" ", "-")
-    out = options.out or Path(__file__).parent / "results" / f"gpu-optim-{name}.json"
-    out.write_text(json.dumps({**found, "not_measured": len(every) - len(results), "optim": results}, indent=1) + "\n")
-    print(f"{len(results)} of {len(every)} updates; all of it in {out}. Medians:")
-    print(table(results))
-    return 1 if any("error" in result for result in results) else 0
+    return gpu_measure.main("optim", works(), measure, table, description=__doc__, seconds=15, arguments=arguments)
 
 
 if __name__ == "__main__":

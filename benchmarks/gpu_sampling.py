@@ -8,17 +8,14 @@ are timed too, without a peer.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu_lstm import about, milliseconds
+from benchmarks import gpu_measure
 from benchmarks.text_ids import text_ids
 from fastlstm import ops
 from fastlstm.contract import Array, Candidates, FloatArray
@@ -131,18 +128,19 @@ def parts(ours: Ours) -> dict[str, Callable[[], Any]]:
     }  # fmt: skip
 
 
-def microseconds(call: Callable[[], Any], seconds: float, make_event: Callable[[], Any], elapsed: Any) -> list[float]:
+def in_a_row(call: Callable[[], Any]) -> Callable[[], None]:
     def several() -> None:
         for _ in range(CALLS):
             call()
 
-    return [1e3 * time / CALLS for time in milliseconds(several, seconds, make_event, elapsed)]
+    return several
+
+
+def microseconds(times: Sequence[float]) -> float:
+    return 1e3 * statistics.median(times) / CALLS
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    import cupy
-    import torch
-
     from benchmarks import torch_peers
 
     apart = difference(*first_step(ours_on_gpu()))
@@ -150,24 +148,17 @@ def measure(seconds: float) -> dict[str, Any]:
         raise AssertionError(f"results differ by {apart:.2g}, allowed {LARGEST_DIFFERENCE:.2g}")
     ours = ours_on_gpu()
     theirs = torch_peers.NCEStep(**tables(), batches=batches(), num_sampled=S, lr=LR, device="cuda")
-    times: dict[str, list[float]] = {"fastlstm": [], "torch": []}
-    for _ in range(3):
-        times["fastlstm"] += microseconds(ours, seconds / 9, cupy.cuda.Event, cupy.cuda.get_elapsed_time)
-        times["torch"] += microseconds(
-            theirs,
-            seconds / 9,
-            lambda: torch.cuda.Event(enable_timing=True),
-            lambda start, end: start.elapsed_time(end),
-        )
-    median = {side: statistics.median(values) for side, values in times.items()}
+    sides = {"fastlstm": in_a_row(ours), "torch": in_a_row(theirs)}
+    times = gpu_measure.in_turns(sides, seconds * 2 / 3, turns=3)
+    median = {side: microseconds(values) for side, values in times.items()}
     return {
         "V": V, "E": E, "B": B, "S": S, "batches": BATCHES,
         "difference": apart,
         "median_us": median,
-        "turns": {side: len(values) for side, values in times.items()},
+        "turns": gpu_measure.counts(times),
         "ratio": median["torch"] / median["fastlstm"],
         "parts_us": {
-            name: statistics.median(microseconds(call, seconds / 9, cupy.cuda.Event, cupy.cuda.get_elapsed_time))
+            name: microseconds(gpu_measure.of_cupy(in_a_row(call), seconds / 9))
             for name, call in parts(ours).items()
         },
     }  # fmt: skip
@@ -184,16 +175,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=15)
-    parser.add_argument("--out", type=Path, help="JSON file; by default named after the device, in benchmarks/results")
-    options = parser.parse_args(arguments)
-    found = about()
+    options = gpu_measure.parser_of(__doc__, 15).parse_args(arguments)
     result = measure(options.seconds)
-    name = found["device"].lower().replace(" ", "-")
-    out = options.out or Path(__file__).parent / "results" / f"gpu-{name}-sampling.json"
-    out.write_text(json.dumps({**found, "nce_step": result}, indent=1) + "\n")
-    print(f"{found['device']}, driver {found['driver']}, commit {found['commit']}; all of it in {out}")
+    gpu_measure.write(options.out, "sampling", {"nce_step": result})
     print(table(result))
     return 0
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.gpu_lstm import about, milliseconds
+from benchmarks.gpu_measure import about, milliseconds
 from benchmarks.text_ids import text_ids
 from fastlstm import datasets, optim
 from fastlstm.contract import Precision

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import cuda_emulation
+import gpu_stand_in
 import pytest
+from cuda_cases import SMALL
 
 import fastlstm
 
@@ -30,3 +35,17 @@ def _same_settings_for_every_test() -> Iterator[None]:
     yield
     if fastlstm.get_num_threads() != threads:
         fastlstm.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def emulation() -> Iterator[Any]:
+    """The module ``_cuda`` of an emulated GPU, which stands beside a stand-in for CuPy where the real ones would."""
+    with gpu_stand_in.installed(cuda_emulation.load()):
+        yield importlib.import_module("fastlstm._cuda")
+
+
+@pytest.fixture
+def small(emulation: Any) -> Any:
+    """The emulated GPU when it is small."""
+    emulation.emulate(**SMALL, seed=0)
+    return emulation

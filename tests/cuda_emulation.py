@@ -49,7 +49,7 @@ def _built() -> Path:
     includes = [SOURCE / "emulation", pybind11.get_include(), sysconfig.get_paths()["include"]]
     command = [*compiler.split(), *FLAGS.split(), *(f"-I{folder}" for folder in includes)]
     state = hashlib.sha256(" ".join(map(str, command)).encode())
-    for path in sorted([*SOURCE.rglob("*.*"), *SOURCE.parent.glob("*.h")]):
+    for path in sorted([*SOURCE.rglob("*.[ch]*"), *SOURCE.parent.glob("*.h")]):
         state.update(path.read_bytes())
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     target = _cache() / state.hexdigest()[:16] / f"{NAME}{suffix}"

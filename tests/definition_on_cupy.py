@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import gpu_stand_in
 import numpy as np
 import numpy_as_cupy
-import pytest
 
-from fastlstm import backends
 from fastlstm.contract import PaddedRowGrad, RowGrad
 
 WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")
@@ -29,26 +28,15 @@ WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "r
 @contextmanager
 def installed() -> Iterator[Any]:
     """A stand-in for CuPy, and the definition in the place of the kernels; yields ``cupy``."""
-    patch = pytest.MonkeyPatch()
-    backends.why_not.cache_clear()
-    backends.load_family.cache_clear()
-    for name in list(sys.modules):
-        if name.startswith("fastlstm.backends.cuda"):
-            patch.delitem(sys.modules, name)
     extension: Any = types.ModuleType("kernels")
     extension.why_not, extension.check_ids, extension.store_numbers = lambda: None, _check_ids, _store_numbers
-    cupy = numpy_as_cupy.install(patch, numpy_as_cupy.Extension(extension))
-    cuda = importlib.import_module("fastlstm.backends.cuda")
-    patch.setattr(cuda, "FAMILIES", WRAPPED)
-    for family in WRAPPED:
-        made = _optim() if family == "optim" else _family(family)
-        patch.setitem(sys.modules, f"fastlstm.backends.cuda.{family}", made)
-    try:
-        yield cupy
-    finally:
-        patch.undo()
-        backends.why_not.cache_clear()
-        backends.load_family.cache_clear()
+    with gpu_stand_in.installed(extension) as patch:
+        cuda = importlib.import_module("fastlstm.backends.cuda")
+        patch.setattr(cuda, "FAMILIES", WRAPPED)
+        for family in WRAPPED:
+            made = _optim() if family == "optim" else _family(family)
+            patch.setitem(sys.modules, f"fastlstm.backends.cuda.{family}", made)
+        yield importlib.import_module("cupy")
 
 
 def _check_ids(

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -138,3 +138,36 @@ def test_every_case_knows_how_it_is_made_again() -> None:
         "    again.check()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+
+
+def test_a_command_for_a_gpu_measures_case_after_case(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that fails costs the others nothing; what there was no time for is counted."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(ROOT))
+    gpu_measure = importlib.import_module("benchmarks.gpu_measure")
+    monkeypatch.setattr(gpu_measure, "about", lambda: {"device": "A GPU", "driver": 1, "commit": "abc"})
+
+    class Case(NamedTuple):
+        H: int
+
+    def measure(case: Any, seconds: float) -> dict[str, Any]:
+        if case.H == 2:
+            raise ValueError("no")
+        if case.H == 3:
+            monkeypatch.setattr(gpu_measure.time, "perf_counter", lambda: 1e9)
+        return {**case._asdict(), "seconds": seconds}
+
+    def table(results: Any) -> str:
+        return "/".join(str(result.get("error", result["H"])) for result in results)
+
+    out = tmp_path / "gpu.json"
+    cases = [Case(H) for H in (1, 2, 3, 4)]
+    arguments = ["--seconds", "100", "--out", str(out)]
+    assert gpu_measure.main("lstm", cases, measure, table, description="", seconds=5, arguments=arguments) == 1
+    assert "1/ValueError: no/3" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert (found["device"], found["not_measured"]) == ("A GPU", 1)
+    assert found["lstm"][0] == {"H": 1, "seconds": pytest.approx(15)}

@@ -6,15 +6,13 @@ import json
 import lzma
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import error_of, interrupt_a_training
 
 import fastlstm
 from fastlstm import callbacks, datasets, optim
@@ -527,14 +525,6 @@ def train(*arguments: str | Path) -> int:
     return main(["train", "sentiment", *map(str, arguments)])
 
 
-def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
-    """The one line on stderr that goes with exit code 2."""
-    assert code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 def test_training_leaves_a_run_folder(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,21 +582,7 @@ def test_a_set_with_a_test_part(longer: str, data: Path, monkeypatch: pytest.Mon
 def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", str(data), *SMALL, "--epochs", "60", "--batch-size", "4", "--quiet"]
     assert train(*options, "--out", "whole") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", "train", "sentiment", *options, "--out", "part"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=data.parent,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("part/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train sentiment --resume part"
+    interrupt_a_training("sentiment", *options)
     assert {path.name for path in Path("part").iterdir()} == {"checkpoint.safetensors", "history.csv", "config.json"}
     assert train("--resume", "part") == 0
     for name in ("model.safetensors", "history.csv"):

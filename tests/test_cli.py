@@ -6,14 +6,11 @@ import itertools
 import json
 import lzma
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import error_of, interrupt_a_training
 
 import fastlstm
 from fastlstm import datasets
@@ -43,14 +40,6 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(*arguments: str | Path) -> int:
     return main(["train", "addition", *map(str, arguments)])
-
-
-def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
-    """The one line on stderr that goes with exit code 2."""
-    assert code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -180,30 +169,10 @@ def test_the_learning_rate_falls_at_the_end() -> None:
 # --------------------------------------------------------------------------------------------
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
 def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", str(data), "--epochs", "60", "--hidden-size", "16", "--quiet"]
     assert train(*options, "--out", "whole") == 0
-    process = start(data.parent, "train", "addition", *options, "--out", "part")
-    history = Path("part/history.csv")
-    deadline = time.monotonic() + 60
-    while not history.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train addition --resume part"
+    interrupt_a_training("addition", *options)
     assert Path("part/checkpoint.safetensors").exists()
     assert not Path("part/model.safetensors").exists()
     assert "its training is not finished" in error_of(capsys, main(["generate", "part", "1+1"]))

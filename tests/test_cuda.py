@@ -6,10 +6,8 @@ import dataclasses
 import importlib
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
-import cuda_emulation
 import numpy as np
 import numpy_as_cupy
 import pytest
@@ -31,37 +29,10 @@ from cuda_cases import (
 )
 
 import fastlstm
-from fastlstm import BackendNotAvailable, backends, ops, optim, testing
+from fastlstm import BackendNotAvailable, ops, optim, testing
 from fastlstm.contract import Precision, RowGrad
 from fastlstm.ops import checks
 from fastlstm.testing import Case, check_backend
-
-
-@pytest.fixture(scope="module")
-def emulation() -> Iterator[Any]:
-    """CuPy and _cuda of an emulated GPU; afterwards everything is as before."""
-    module = numpy_as_cupy.Extension(cuda_emulation.load())
-    patch = pytest.MonkeyPatch()
-    _forget_the_backend(patch)
-    numpy_as_cupy.install(patch, module)
-    yield module
-    patch.undo()
-    backends.why_not.cache_clear()
-    backends.load_family.cache_clear()
-
-
-def _forget_the_backend(patch: pytest.MonkeyPatch) -> None:
-    backends.why_not.cache_clear()
-    backends.load_family.cache_clear()
-    for name in list(sys.modules):
-        if name.startswith("fastlstm.backends.cuda"):
-            patch.delitem(sys.modules, name)
-
-
-@pytest.fixture
-def small(emulation: Any) -> Any:
-    emulation.emulate(**SMALL, seed=0)
-    return emulation
 
 
 @pytest.mark.parametrize(("kernel", "precision"), RUNS)

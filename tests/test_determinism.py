@@ -204,16 +204,36 @@ def test_no_core_is_busy_after_the_work(compiled_backend: str) -> None:
     assert time.process_time() - before < 0.1
 
 
-def test_dtypes_and_layouts_of_a_view_do_not_matter(backend: str) -> None:
-    """A strided or transposed view gives the bits of its contiguous copy."""
-    case = next(case for case in LSTM_CASES if case.name == "H17")
+ONE_OF_EACH = list({case.op: case for case in reversed(cases.ALL)}.values())
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
+def test_layouts_of_a_view_do_not_matter(backend: str, case: Case) -> None:
+    """A strided, transposed, reversed, unaligned or read-only view gives the bits of its contiguous copy."""
 
     def strided(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
         wide[..., ::2] = array
         return wide[..., ::2]
 
+    def backwards(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.flip(np.flip(array).copy())
+
+    def unaligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        view = np.ndarray(array.shape, array.dtype, bytearray(array.nbytes + 1), offset=1)
+        view[...] = array
+        return view
+
+    def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        copy = array.copy()
+        copy.flags.writeable = False
+        return copy
+
+    def in_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """What is changed in place has to be."""
+        return np.array(array, order="C")
+
     with use_backend(backend):
         want = digest.of_results(run_case(case))
-        assert digest.of_results(run_case(case.map_arrays(strided))) == want
-        assert digest.of_results(run_case(case.map_arrays(lambda a: np.asfortranarray(a)))) == want
+        for view in (strided, np.asfortranarray, backwards, unaligned, read_only):
+            assert digest.of_results(run_case(case.map_arrays(view), copy=in_order)) == want

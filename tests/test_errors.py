@@ -313,6 +313,8 @@ def _wrong() -> Iterator[Wrong]:
         "scatter_add", {"target": read_only(floats(V, E))}, ValueError, r"target is read-only .*target\.copy\(\)"
     )
     yield Wrong("scatter_add", {"target": floats(V, 2 * E)[:, ::2]}, ValueError, "target is not C-contiguous")
+    unaligned: Any = np.ndarray((V, E), np.float32, bytearray(4 * V * E + 1), offset=1)
+    yield Wrong("scatter_add", {"target": unaligned}, ValueError, r"target is not aligned .*target\.copy\(\)")
     yield Wrong(
         "scatter_add", {"target": np.array(1.0)}, ValueError, r"target has shape \(\), expected at least one axis"
     )

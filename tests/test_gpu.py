@@ -20,7 +20,7 @@ from cuda_cases import (
     sampled_case,
     samples,
 )
-from test_gpu_models import MAKERS
+from tiny_models import MAKERS
 
 from fastlstm import callbacks, datasets, ops, optim, use_backend
 from fastlstm.backends import why_not

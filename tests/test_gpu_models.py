@@ -13,16 +13,16 @@ import numpy as np
 import numpy_as_cupy
 import pytest
 from numpy_as_cupy import Traffic, numbers_may_be_read
+from tiny_models import MAKERS, V, ids, parameters
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, callbacks, cli, ops, optim, use_backend
 from fastlstm.compat import dlfs2
 from fastlstm.compat.dlfs2 import negative_sampling
 from fastlstm.contract import Precision
-from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
+from fastlstm.models import RNNLM, Seq2seq
 from fastlstm.ops.device import to_host
 
-V = 11
 rng = np.random.default_rng(3)
 
 
@@ -38,88 +38,7 @@ def _memory_is_whole() -> Iterator[None]:
     numpy_as_cupy.check_margins()
 
 
-def ids(*shape: int, low: int = 0) -> Any:
-    return np.random.default_rng(sum(shape)).integers(low, V, shape)
-
-
-def padded(N: int, T: int, padding: int) -> Any:
-    rows = ids(N, T, low=1)
-    for n, row in enumerate(rows):
-        row[1 + (n * 5) % T :] = padding
-    return rows
-
-
-def with_start(rows: Any) -> Any:
-    return np.concatenate([np.full((len(rows), 1), 1), rows], axis=1)
-
-
-# Name, the model, and for a number of rows the data of fit.
-Maker = tuple[Callable[[], Model], Callable[[int], tuple[Any, ...]], dict[str, Any]]
-options: dict[str, Any] = {"seed": 5, "dtype": "float64"}
-by_rows = {"epochs": 2, "batch_size": 4, "metrics": ("loss",)}
-
-
-def seq2seq(**switches: Any) -> Maker:
-    pad_id = switches.get("pad_id")
-
-    def data(N: int) -> tuple[Any, ...]:
-        if pad_id is None:
-            return ids(N, 6), with_start(ids(N, 3))
-        return padded(N, 6, pad_id), with_start(padded(N, 3, pad_id))
-
-    metrics = {**by_rows, "metrics": ("loss", "accuracy", "token_accuracy")}
-    return lambda: Seq2seq(V, 5, 4, **switches, **options), data, metrics
-
-
-def rnnlm(**switches: Any) -> Maker:
-    by_pieces = {"epochs": 2, "batch_size": 3, "time_size": 4, "metrics": ("loss", "perplexity", "accuracy")}
-    return lambda: RNNLM(V, 6, 6, **switches, **options), lambda N: (ids(N * 3 + 2),), by_pieces
-
-
-def word2vec(**switches: Any) -> Maker:
-    of_words = {"epochs": 2, "batch_size": 16, "subsample": None, "optimizer": "adam"}
-    return lambda: Word2Vec(V, 4, num_sampled=5, **switches, **options), lambda N: (ids(N * 8),), of_words
-
-
-def classifier(**switches: Any) -> Maker:
-    def data(N: int) -> tuple[Any, ...]:
-        return padded(N, 7, -1), ids(N) % 3
-
-    metrics = {**by_rows, "metrics": ("loss", "accuracy", "error")}
-    return lambda: SequenceClassifier(V, 5, 4, 3, **switches, **options), data, metrics
-
-
-def regressor(**switches: Any) -> Maker:
-    def data(N: int) -> tuple[Any, ...]:
-        series = np.sin(np.arange(N * 8 * 2.0)).reshape(N, 8, 2)
-        return series[:, :-1], series[:, -1]
-
-    return lambda: SequenceRegressor(2, 5, 2, **switches, **options), data, {**by_rows, "metrics": ("loss", "mae")}
-
-
-MAKERS: dict[str, Maker] = {
-    "rnnlm": rnnlm(),
-    "rnnlm two layers, tied, dropout": rnnlm(num_layers=2, tie_weights=True, dropout=0.3),
-    "rnnlm gru": rnnlm(cell="gru"),
-    "rnnlm rnn": rnnlm(cell="rnn"),
-    "seq2seq": seq2seq(),
-    "seq2seq reversed, two layers, dropout": seq2seq(reverse_source=True, num_layers=2, dropout=0.2),
-    "seq2seq peeky": seq2seq(peeky=True, share_embedding=True),
-    "seq2seq attention, bidirectional, padding": seq2seq(attention=True, bidirectional=True, pad_id=0),
-    "seq2seq peeky, attention, no cell state": seq2seq(attention=True, peeky=True, pass_cell_state=False, pad_id=0),
-    "classifier": classifier(dropout=0.3),
-    "classifier last": classifier(pooling="last"),
-    "regressor": regressor(),
-    "regressor rnn": regressor(cell="rnn"),
-    "word2vec nce": word2vec(),
-    "word2vec sampled softmax": word2vec(loss="sampled_softmax"),
-    "word2vec negative sampling": word2vec(loss="negative_sampling"),
-}
 every_model = pytest.mark.parametrize("name", MAKERS)
-
-
-def parameters(model: Model) -> list[Any]:
-    return [to_host(param) for param in model.params]
 
 
 def close(got: Any, want: Any) -> None:

@@ -16,14 +16,16 @@ from typing import Any
 
 import cuda_emulation
 import definition_on_cupy
+import gpu_stand_in
 import numpy as np
 import numpy_as_cupy
 import pytest
 from cuda_cases import SMALL
 from numpy_as_cupy import Traffic, numbers_may_be_read
-from test_gpu_models import MAKERS, Maker, Stop, parameters, rnnlm, seq2seq, word2vec
+from test_gpu_models import Stop
+from tiny_models import MAKERS, Maker, parameters, rnnlm, seq2seq, word2vec
 
-from fastlstm import backends, callbacks, ops, optim, use_backend
+from fastlstm import callbacks, ops, optim, use_backend
 from fastlstm.contract import PaddedRowGrad, RowGrad
 from fastlstm.models import RNNLM, Model
 from fastlstm.ops.device import to_host
@@ -171,7 +173,12 @@ def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch
     graph = importlib.import_module("fastlstm.backends.cuda.graph")
     captures: list[Any] = []
     capture = graph.Capture.capture
-    monkeypatch.setattr(graph.Capture, "capture", lambda self, work: (captures.append(self), capture(self, work))[1])
+
+    def noting(self: Any, work: Any) -> Any:
+        captures.append(self)
+        return capture(self, work)
+
+    monkeypatch.setattr(graph.Capture, "capture", noting)
 
     def change(trainer: Any) -> None:
         for layer in trainer.model.layers.values():
@@ -340,20 +347,11 @@ def test_wrong_ids_in_a_captured_step_are_reported(cupy: Any, switch: Any) -> No
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    module = numpy_as_cupy.Extension(cuda_emulation.load())
-    patch = pytest.MonkeyPatch()
-    backends.why_not.cache_clear()
-    backends.load_family.cache_clear()
-    for name in list(sys.modules):
-        if name.startswith("fastlstm.backends.cuda"):
-            patch.delitem(sys.modules, name)
-    numpy_as_cupy.install(patch, module)
-    module.emulate(**SMALL, seed=0)
-    yield module
-    patch.undo()
-    backends.why_not.cache_clear()
-    backends.load_family.cache_clear()
+def kernels() -> Iterator[Any]:
+    with gpu_stand_in.installed(cuda_emulation.load()):
+        module: Any = importlib.import_module("fastlstm._cuda")
+        module.emulate(**SMALL, seed=0)
+        yield module
 
 
 @pytest.mark.parametrize(

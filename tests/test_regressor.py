@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import interrupt_a_training
 
 import fastlstm
 from fastlstm import callbacks, datasets, optim
@@ -333,20 +330,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(
     monkeypatch.chdir(tmp_path)
     options = ["--epochs", "40", "--hidden-size", "8", "--quiet"]
     assert train(*options, "--out", "whole") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", "train", "sine", *options, "--out", "part"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("part/rnn/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train sine --resume part"
+    interrupt_a_training("sine", *options, history="part/rnn/history.csv")
     finished = Path("part/lstm/model.safetensors").stat().st_mtime_ns
     assert train("--resume", "part") == 0
     assert Path("part/lstm/model.safetensors").stat().st_mtime_ns == finished

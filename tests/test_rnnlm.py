@@ -7,15 +7,13 @@ import lzma
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import error_of, interrupt_a_training
 
 import fastlstm
 from fastlstm import callbacks, datasets, optim
@@ -565,14 +563,6 @@ def train(*arguments: str | Path) -> int:
     return main(["train", "rnnlm", *map(str, arguments)])
 
 
-def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
-    """The one line on stderr that goes with exit code 2."""
-    assert code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 def test_training_on_a_file_leaves_a_run_folder(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--data", "text.txt", *SMALL, "--layers", "2", "--tie-weights", "--dropout", "0.1") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -683,21 +673,7 @@ def test_default_options_are_those_of_the_book(data: Path) -> None:
 def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", "text.txt", "--unit", "char", *SMALL, "--epochs", "60", "--dropout", "0.2", "--quiet"]
     assert train(*options, "--out", "whole") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", "train", "rnnlm", *options, "--out", "part"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("part/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train rnnlm --resume part"
+    interrupt_a_training("rnnlm", *options)
     assert "its training is not finished" in error_of(capsys, main(["generate", "part"]))
     assert train("--resume", "part") == 0
     for name in ("model.safetensors", "history.csv"):

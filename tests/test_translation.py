@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import lzma
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import error_of, interrupt_a_training
 
 from fastlstm import datasets
 from fastlstm.cli import main
@@ -502,14 +500,6 @@ def train(*arguments: str | Path) -> int:
     return main(["train", "translate", *map(str, arguments)])
 
 
-def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
-    """The one line on stderr that goes with exit code 2."""
-    assert code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 def test_training_leaves_a_run_folder(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--data", data, *SMALL, "--checkpoint-every", "1", "--out", "r") == 0
     out = capsys.readouterr().out
@@ -585,21 +575,7 @@ def test_generate_translates_characters(
 def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data", str(data), *SMALL, "--attention", "--dropout", "0.2", "--quiet", "--epochs", "60"]
     assert train(*options, "--out", "whole") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", "train", "translate", *options, "--out", "part"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("part/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train translate --resume part"
+    interrupt_a_training("translate", *options)
     capsys.readouterr()
     assert "its training is not finished" in error_of(capsys, main(["generate", "part", "Go."]))
     assert train("--resume", "part") == 0

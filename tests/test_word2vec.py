@@ -6,9 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import error_of, interrupt_a_training
 
 import fastlstm
 from fastlstm import callbacks, datasets, ops, optim
@@ -554,14 +552,6 @@ def train(*arguments: str | Path) -> int:
     return main(["train", "word2vec", *map(str, arguments)])
 
 
-def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
-    """The one line on stderr that goes with exit code 2."""
-    assert code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 def test_training_leaves_a_run_folder(loss: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--data", "text.txt", *SMALL, "--loss", loss, "--epochs", "20") == 0
@@ -592,21 +582,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(
 ) -> None:
     options = ["--data", "text.txt", *SMALL, "--loss", loss, "--batch-size", "100", "--epochs", "50", "--quiet"]
     assert train(*options, "--out", "whole") == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastlstm.cli", "train", "word2vec", *options, "--out", "part"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C reaches a program that the shell started in the foreground.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 60
-    while not Path("part/history.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted; go on with: fastlstm train word2vec --resume part"
+    interrupt_a_training("word2vec", *options)
     assert train("--resume", "part") == 0
     for name in ("model.safetensors", "history.csv", "vectors.txt"):
         assert Path("part", name).read_bytes() == Path("whole", name).read_bytes(), name

@@ -1,7 +1,7 @@
 """The checks that operators share: what came, what was expected, how to mend it.
 
-Every check runs before anything is computed or changed. Inputs come back C-contiguous (copied if they were not);
-arrays that are changed in place must be contiguous and writeable as they are.
+Every check runs before anything is computed or changed. Inputs come back C-contiguous and aligned (copied if they were
+not); arrays that are changed in place must be contiguous, aligned and writeable as they are.
 
 Small operators take a few microseconds, so what is right has to pass in a few attribute reads: the checks try the usual
 case first (a numpy array, as it should be), and only what is not usual is looked at closely. Texts of errors are made
@@ -41,12 +41,13 @@ def require_array(name: str, value: Any) -> None:
         raise TypeError(f"{name} is {describe(value)}; expected a numpy or CuPy array, for instance numpy.asarray(...)")
 
 
-def _contiguous(array: Array) -> Array:
-    if array.flags.c_contiguous:
-        return array
+def in_order(array: Array) -> Array:
+    """The array, C-contiguous and aligned: itself, or a copy."""
     if is_device_array(array):
-        return array.copy(order="C")
-    return np.ascontiguousarray(array)
+        return array if array.flags.c_contiguous else array.copy(order="C")
+    if array.flags.c_contiguous and array.flags.aligned:
+        return np.asarray(array)  # arrays of subclasses have methods of their own
+    return np.array(array, order="C")
 
 
 def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None) -> FloatArray:
@@ -55,7 +56,7 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
         isinstance(value, ndarray)
         and value.ndim == ndim
         and (value.dtype is dtype or (dtype is None and value.dtype in FLOATS))
-        and value.flags.c_contiguous
+        and value.flags.carray
     ):
         return value
     require_array(name, value)
@@ -70,7 +71,7 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
         )
     if value.ndim != ndim:
         raise ValueError(f"{name} has shape {value.shape}, expected {ndim} axes")
-    return _contiguous(value)
+    return in_order(value)
 
 
 def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> FloatArray:
@@ -158,7 +159,7 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         if isinstance(mask, ndarray) and not ((mask == 0) | (mask == 1)).all():
             raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
         mask = valid
-    return _contiguous(mask)
+    return in_order(mask)
 
 
 def on_host(array: Array) -> Array:
@@ -225,13 +226,13 @@ def check_tape(tape: Any, op: str) -> Tape:
 def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
     """Integer ids in [0, upper), flattened to (M,); ``bound`` says in the error where upper, its {}, comes from."""
     flat: IntArray = ids
-    if not (isinstance(ids, ndarray) and ids.ndim == 1 and ids.dtype in INTS and ids.flags.c_contiguous):
+    if not (isinstance(ids, ndarray) and ids.ndim == 1 and ids.dtype in INTS and ids.flags.carray):
         require_array(name, ids)
         if ids.dtype not in INTS:
             raise TypeError(
                 f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)"
             )
-        flat = _contiguous(ids).reshape(-1)
+        flat = in_order(ids).reshape(-1)
     if flat.size == 0:
         return flat
     if not isinstance(flat, ndarray):
@@ -299,13 +300,17 @@ def largest(values: Array) -> Any:
 
 
 def require_writeable(name: str, array: Array) -> None:
-    """An array that is changed in place: contiguous and writeable."""
+    """An array that is changed in place: contiguous, aligned and writeable."""
+    if isinstance(array, ndarray) and array.flags.carray:
+        return
     if not array.flags.c_contiguous:
         raise ValueError(
             f"{name} is not C-contiguous and would be changed in place; pass numpy.ascontiguousarray({name})"
         )
     if isinstance(array, ndarray) and not array.flags.writeable:
         raise ValueError(f"{name} is read-only and would be changed in place; pass a copy: {name}.copy()")
+    if isinstance(array, ndarray):
+        raise ValueError(f"{name} is not aligned to its items and would be changed in place; pass {name}.copy()")
 
 
 def same_device(names: str, *arrays: Any) -> None:
@@ -346,6 +351,22 @@ def same_device_as_tape(names: str, tape: Tape, *arrays: Any) -> None:
                 f"{name} is {_place(device)}, but the arrays of the forward call were {_place(tape.device)}; "
                 "gradients live where the tape does"
             )
+
+
+def upstream_of_sequence(
+    op: str, tape: Any, dhs: FloatArray | None, **dstates: FloatArray | None
+) -> tuple[Tape, FloatArray | None, dict[str, FloatArray | None]]:
+    """The tape of ``op`` and the gradients by its results: dhs (N, T, H), and (N, H) by each last state."""
+    tape = check_tape(tape, op)
+    same_device_as_tape(" ".join(("dhs", *dstates)), tape, dhs, *dstates.values())
+    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
+    if dhs is not None:
+        dhs = float_array("dhs", dhs, 3, tape.dtype)
+        expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
+    for name, array in dstates.items():
+        if array is not None:
+            dstates[name] = state(name, array, N, H, tape.dtype)
+    return tape, dhs, dstates
 
 
 def gpu_of(name: str, array: Array) -> int | None:

@@ -121,14 +121,6 @@ def gru_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
     TypeError, ValueError
         The gradients do not fit the tape, or the tape is another operator's.
     """
-    tape = checks.check_tape(tape, "gru")
-    checks.same_device_as_tape("dhs dh_n", tape, dhs, dh_n)
-    sizes = tape.sizes
-    N, T, H = sizes["N"], sizes["T"], sizes["H"]
-    if dhs is not None:
-        dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
-        checks.expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
-    if dh_n is not None:
-        dh_n = checks.state("dh_n", dh_n, N, H, tape.dtype)
-    grads: GRUGrads = tape.family.gru_backward(tape.saved, dhs=dhs, dh_n=dh_n)
+    tape, dhs, dstates = checks.upstream_of_sequence("gru", tape, dhs, dh_n=dh_n)
+    grads: GRUGrads = tape.family.gru_backward(tape.saved, dhs=dhs, **dstates)
     return grads

@@ -127,7 +127,7 @@ def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: 
         raise TypeError(
             f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
         )
-    flat = targets.ravel()
+    flat = checks.in_order(targets).reshape(-1)
     if flat.size:
         bounds = checks.IdBounds("targets", V, "the logits have V = {} columns", ignore_index)
         if is_device_array(flat):

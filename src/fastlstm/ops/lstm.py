@@ -228,17 +228,6 @@ def lstm_backward(
     TypeError, ValueError
         The gradients do not fit the tape, or the tape is another operator's.
     """
-    tape = checks.check_tape(tape, "lstm")
-    checks.same_device_as_tape("dhs dh_n dc_n", tape, dhs, dh_n, dc_n)
-    sizes = tape.sizes
-    N, T, H = sizes["N"], sizes["T"], sizes["H"]
-    if dhs is not None:
-        dhs = checks.float_array("dhs", dhs, 3, tape.dtype)
-        if dhs.shape != (N, T, H):
-            raise ValueError(f"dhs has shape {dhs.shape}, expected {(N, T, H)} = (N, T, H) of the forward call")
-    if dh_n is not None:
-        dh_n = checks.state("dh_n", dh_n, N, H, tape.dtype)
-    if dc_n is not None:
-        dc_n = checks.state("dc_n", dc_n, N, H, tape.dtype)
-    grads: LSTMGrads = tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)
+    tape, dhs, dstates = checks.upstream_of_sequence("lstm", tape, dhs, dh_n=dh_n, dc_n=dc_n)
+    grads: LSTMGrads = tape.family.lstm_backward(tape.saved, dhs=dhs, **dstates)
     return grads

@@ -508,7 +508,7 @@ def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy:
                     ascending = rows = grad.indices
                     updates.append((family_for(param, "optim"), param, grad.values, rows, state))
                     continue
-            elif _like(grad, param) and grad.flags.c_contiguous:
+            elif _like(grad, param) and grad.flags.carray:
                 updates.append((family_for(param, "optim"), param, grad, None, state))
                 continue
         names = [_name(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
@@ -546,9 +546,9 @@ def _rows_fit(grad: RowGrad, param: FloatArray, ascending: bool) -> bool:
         and type(values) is ndarray
         and rows.ndim == 1
         and rows.dtype in checks.INTS
-        and rows.flags.c_contiguous
+        and rows.flags.carray
         and values.dtype is param.dtype
-        and values.flags.c_contiguous
+        and values.flags.carray
         and values.shape == (len(rows), *param.shape[1:])
         and param.ndim > 0
         and (len(rows) == 0 or (rows.item(0) >= 0 and rows.item(-1) < len(param) and (ascending or _ascend(rows))))

@@ -192,7 +192,7 @@ def _text(ids: Any) -> IntArray:
         raise ValueError(f"ids has shape {ids.shape}, expected (L,): one text")
     if ids.dtype not in checks.INTS:
         raise TypeError(f"ids has dtype {ids.dtype}, expected int32 or int64")
-    return np.ascontiguousarray(ids, _INT64)
+    return checks.in_order(ids).astype(_INT64, copy=False)
 
 
 def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> tuple[IntArray, dict[str, int]]:

@@ -1,0 +1,117 @@
+"""What the trainings on made questions and answers share: sums and dates, a tenth of them held out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastlstm.callbacks import Callback, CSVLogger
+from fastlstm.cli import run_folder, training_run
+from fastlstm.cli.generate import answers
+from fastlstm.cli.plots import plot_runs
+from fastlstm.contract import Precision
+from fastlstm.datasets import SequencePairs, hold_out
+from fastlstm.datasets.pairs import decode
+from fastlstm.models import Seq2seq
+from fastlstm.ops.device import Device
+from fastlstm.training.progress import say
+
+SAMPLES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class PairOptions:
+    """What fixes a training to the bit, together with the data."""
+
+    data: str | None = None
+    epochs: int = 25
+    batch_size: int = 128
+    hidden_size: int = 128
+    wordvec_size: int = 16
+    max_grad: float = 5.0
+    reversed: bool = True
+    seed: int = 0
+    device: Device = "cpu"
+    precision: Precision | None = None
+
+
+def load(
+    options: PairOptions, make: Callable[..., SequencePairs], read: Callable[[str], SequencePairs]
+) -> SequencePairs:
+    """The pairs of the file, or as many as `make` makes."""
+    pairs = make(seed=options.seed) if options.data is None else read(options.data)
+    if len(pairs.xs) < 10:
+        raise ValueError(f"{options.data} has {len(pairs.xs)} lines, expected at least 10: a tenth is held out")
+    return pairs
+
+
+def describe(pairs: SequencePairs) -> dict[str, Any]:
+    """What config.json says of the pairs."""
+    return {"question_length": pairs.xs.shape[1], "answer_length": pairs.ts.shape[1]}
+
+
+def train(
+    folder: Path,
+    task: str,
+    options: PairOptions,
+    model: Seq2seq,
+    pairs: SequencePairs,
+    *,
+    answers_are: str,
+    callbacks: Sequence[Callback] = (),
+    quiet: bool,
+) -> int:
+    """Train the model into the folder, from its checkpoint if it has one."""
+    training, held_out = hold_out(pairs)
+    model.vocabulary = pairs.vocabulary
+    if not quiet:
+        model.summary()
+    shown: list[Callback] = [] if quiet else [Samples(model, held_out)]
+    learned = training_run.learn(
+        model,
+        training.xs,
+        training.ts,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        max_grad=options.max_grad,
+        validation_data=(held_out.xs, held_out.ts),
+        metrics=("loss", "accuracy"),
+        callbacks=[*callbacks, CSVLogger(folder / run_folder.HISTORY), *shown],
+        device=options.device,
+        precision=options.precision,
+        folder=folder,
+        quiet=quiet,
+    )
+    if learned is None:
+        return 1
+    training_run.save(model, folder)
+    history = learned.history
+    accuracy = history["val_accuracy"][-1]
+    training_run.write_config(
+        folder, task, options, **describe(pairs), result={"accuracy": accuracy, "loss": history["val_loss"][-1]}
+    )
+    plot_runs(folder, task.capitalize(), {"": history})
+    right = f"{accuracy:.2%} of {len(held_out.xs):,} held-out {answers_are} right"
+    print(f"{right} after {options.epochs} epochs, {learned.seconds:.1f} s")
+    print(f"run folder: {folder}")
+    return 0
+
+
+class Samples(Callback):
+    """Prints a few held-out questions after each epoch, with the model's answers."""
+
+    def __init__(self, model: Seq2seq, pairs: SequencePairs) -> None:
+        super().__init__()
+        self._model = model
+        self._xs, self._ts = pairs.xs[:SAMPLES], pairs.ts[:SAMPLES]
+        self._vocabulary = pairs.vocabulary
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:  # noqa: ARG002
+        said = answers(self._model, self._xs, self._ts.shape[1] - 1)
+        lines = []
+        for x, t, got in zip(self._xs, self._ts[:, 1:], said, strict=True):
+            question, right = decode(x, self._vocabulary), decode(t, self._vocabulary).strip()
+            lines.append(f"  {question} = {got:5} {'right' if got == right else f'wrong, {right}'}")
+        say("\n".join(lines))

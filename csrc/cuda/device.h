@@ -174,6 +174,13 @@ __device__ inline void trap() { asm volatile("trap;"); }
 
 // ---- Launches -------------------------------------------------------------------------------------------------------
 
+// A kernel has one limit of shared memory, which each launch of more than 48 KB sets: no other thread may set it before
+// the launch.
+inline std::unique_lock<std::mutex> hold_limits() {
+  static std::mutex mutex;
+  return std::unique_lock<std::mutex>(mutex);
+}
+
 // A launch of blocks in clusters of `size`; the attribute has to live as long as the configuration.
 inline cudaLaunchConfig_t cluster_launch(unsigned blocks, int size, int threads, std::int64_t shared_bytes,
                                          cudaStream_t stream, cudaLaunchAttribute& attribute) {
@@ -230,6 +237,7 @@ template <class Arguments>
 void launch_clusters(void (*kernel)(Arguments), unsigned clusters, int size, int threads, std::int64_t shared_bytes,
                      cudaStream_t stream, Arguments arguments) {
   const void* const function = reinterpret_cast<const void*>(kernel);
+  const std::unique_lock<std::mutex> limits = hold_limits();
   check(allow_cluster(function, size, shared_bytes), "cannot get shared memory or large clusters");
   cudaLaunchAttribute attribute{};
   const cudaLaunchConfig_t config =
@@ -245,7 +253,9 @@ void launch(void (*kernel)(Arguments), dim3 grid, int threads, std::int64_t shar
             bool together, Arguments arguments) {
   const void* const function = reinterpret_cast<const void*>(kernel);
   constexpr std::int64_t kWithoutAsking = 48 * 1024;
+  std::unique_lock<std::mutex> limits;
   if (shared_bytes > kWithoutAsking) {
+    limits = hold_limits();
     check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           "cannot get shared memory");
   }

@@ -145,7 +145,7 @@ def test_the_precision_is_what_the_caller_named(cupy: Any, cublas: Any, products
                 products.product(a, b)
                 assert seen[-1]["compute"] == compute
                 products.add_transposed_product(a, a[:, :3], sums, first=True)
-                assert seen[-1]["compute"] == COMPUTE_32F
+                assert seen[-1]["compute"] == compute
         assert numpy_as_cupy.get_compute_type(np.float32) == numpy_as_cupy.COMPUTE_TYPE_TF32
     products.product(a.astype(np.float64), b.astype(np.float64))
     assert seen[-1]["compute"] == COMPUTE_64F

@@ -821,17 +821,14 @@ def test_the_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyP
 
 def test_the_benchmark_times_every_kernel_that_takes_a_shape(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark = pytest.importorskip("benchmarks.gpu_lstm", reason="the benchmarks are not beside the tests")
-    cupy = sys.modules["cupy"]
     monkeypatch.setattr(benchmark, "T", 2)
 
-    def milliseconds(call: Any, *_: Any) -> list[float]:
+    def launches(call: Any, *_: Any) -> list[float]:
         before = small.launches()
         call()
         return [float(small.launches() - before)]
 
-    monkeypatch.setattr(benchmark, "milliseconds", milliseconds)
-    for name in ("Event", "get_elapsed_time"):
-        monkeypatch.setattr(cupy.cuda, name, None, raising=False)
+    monkeypatch.setattr(benchmark.gpu_measure, "of_cupy", launches)
     loops = benchmark.loop_steps(benchmark.Shape(4, 20, 1, "fp32"), every_kernel=True, calls=1)
     assert loops["kernel"] == {"forward": "rows", "backward": "rows"}
     # Thousands of launches a step: packing, preparing and 2 or 3 phases; packing, preparing and one; one; one.

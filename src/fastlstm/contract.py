@@ -411,7 +411,10 @@ class EmbeddingFamily(Protocol):
 
 
 class DenseFamily(Protocol):
-    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is."""
+    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is.
+
+    On a GPU it also has batched_product(a, b, *, precision), for layers/product.py: CuPy's own cannot be captured.
+    """
 
     def matrix_product(
         self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import signal
 import struct
@@ -89,12 +90,16 @@ def test_a_killed_training_goes_on_with_the_same_bits(save_freq: str, tmp_path: 
     assert finish(folder, save_freq) == wanted
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    left, other = tmp_path / ".backup.123.tmp", tmp_path / ".backup2.123.tmp"
-    for path in (left, other):
-        path.write_bytes(b"half")
-    fit(callbacks.BackupAndRestore(tmp_path / "backup"))
-    assert [path.name for path in tmp_path.iterdir()] == [other.name]
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Not what another process writes at this moment, and not what belongs to another file."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / "history.csv"
+    names = [f".history.csv.{os.getppid()}.tmp", f".other.csv.{ended.pid}.tmp", ".history.csv.old.tmp"]
+    for name in [*names, f".history.csv.{ended.pid}.tmp", f".history.csv.{10**30}.tmp"]:
+        (tmp_path / name).write_bytes(b"half")
+    write_atomically(path, b"whole")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, *names}
 
 
 def test_a_full_disk_loses_no_checkpoint(tmp_path: Path) -> None:

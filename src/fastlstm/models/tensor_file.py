@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -42,6 +43,7 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         It cannot be written; the message names the file.
     """
     path = Path(path)
+    _remove_leftovers(path)  # first: a write that was cut short is made up for by this one or by a later one
     beside = path.with_name(f".{path.name}.{os.getpid()}{_BESIDE}")
     try:
         with open(beside, "wb") as file:
@@ -56,10 +58,23 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what a process that was killed in `write_atomically` left beside the file."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed in `write_atomically` left beside the file."""
     for beside in path.parent.glob(f".{glob.escape(path.name)}.*{_BESIDE}"):
-        beside.unlink(missing_ok=True)
+        pid = beside.name[len(f".{path.name}.") : -len(_BESIDE)]
+        if pid.isdecimal() and not _runs(int(pid)):
+            with contextlib.suppress(OSError):  # another user's
+                beside.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:

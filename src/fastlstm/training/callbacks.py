@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlstm.contract import FloatArray
-from fastlstm.models.tensor_file import remove_leftovers, write_atomically
+from fastlstm.models.tensor_file import write_atomically
 from fastlstm.ops.device import to_device
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
 from fastlstm.training.event_file import EventWriter
@@ -420,7 +420,6 @@ class BackupAndRestore(Callback):
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self) -> None:
-        remove_leftovers(self.path)
         if self.path.exists():
             load_checkpoint(self.path, self.trainer)
 

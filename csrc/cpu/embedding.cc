@@ -5,6 +5,8 @@
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
+constexpr Index kRowsAhead = 6;  // rows of the weights lie anywhere: they are fetched before their turn
+
 template <class S>
 FASTLSTM_INLINE void copy_row(const S* from, S* to, Index count) {
   Index e = 0;
@@ -29,7 +31,10 @@ FASTLSTM_INLINE void clear_row(S* to, Index count) {
 template <class S, class Id>
 void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
   parallel_pieces(M, 1, M * E, [=](Range rows) {
-    for (Index m = rows.begin; m < rows.end; ++m) copy_row(W + static_cast<Index>(ids[m]) * E, out + m * E, E);
+    for (Index m = rows.begin; m < rows.end; ++m) {
+      if (m + kRowsAhead < rows.end) fetch_row(W + static_cast<Index>(ids[m + kRowsAhead]) * E, E);
+      copy_row(W + static_cast<Index>(ids[m]) * E, out + m * E, E);
+    }
   });
 }
 

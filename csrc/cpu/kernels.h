@@ -247,10 +247,10 @@ struct SampledLogits {
   const double* true_expected;     // (B, K) or null; logarithms are subtracted from the logits
   const double* sampled_expected;  // (S,) or null
   bool remove_accidental_hits;
-  S* logits;     // (B, K + S), out of forward; loss leaves their gradients in it
+  S* logits;     // (B, K + S), out of forward
   S* workspace;  // kept from forward to backward
   // Backward. The classes - labels, then sampled - grouped: see group_rows.
-  const S* dlogits;  // (B, K + S)
+  const S* dlogits;  // (B, K + S), into backward
   const Index* order;
   const Index* starts;
   Index U;

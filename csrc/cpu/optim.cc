@@ -30,6 +30,27 @@ void update_elements(const OptimUpdate<S>& u, S* param, const S* grad, S* first,
   }
 }
 
+// Rows of one element, as the biases of classes have them.
+template <class S, OptimRule rule>
+void update_single_elements(const OptimUpdate<S>& u, Range rows) {
+  const auto gather = [&](const S* from, Index row, Index count) {
+    Vec<S> v{};
+    for (Index k = 0; from && k < count; ++k) v[k] = from[u.ids[row + k]];
+    return v;
+  };
+  const auto scatter = [&](S* to, const Vec<S>& v, Index row, Index count) {
+    for (Index k = 0; to && k < count; ++k) to[u.ids[row + k]] = v[k];
+  };
+  for (Index row = rows.begin; row < rows.end; row += kLanes<S>) {
+    const Index count = min_of(kLanes<S>, rows.end - row);
+    Vec<S> p = gather(u.param, row, count), a = gather(u.first, row, count), b = gather(u.second, row, count);
+    optim_step<rule, Roots<S>>(u, p, load_partial(u.grad + row, count), a, b);
+    scatter(u.param, p, row, count);
+    scatter(u.first, a, row, count);
+    scatter(u.second, b, row, count);
+  }
+}
+
 template <class S, OptimRule rule>
 void update_with(const OptimUpdate<S>& u) {
   const auto moved = [](S* p, Index by) { return p ? p + by : nullptr; };
@@ -38,6 +59,8 @@ void update_with(const OptimUpdate<S>& u) {
       update_elements<S, rule>(u, u.param + own.begin, u.grad + own.begin, moved(u.first, own.begin),
                                moved(u.second, own.begin), own.end - own.begin);
     });
+  } else if (u.width == 1) {
+    parallel_pieces(u.rows, kLanes<S>, u.rows, [&](Range own) { update_single_elements<S, rule>(u, own); });
   } else {
     parallel_pieces(u.rows, 1, u.rows * u.width, [&](Range own) {
       for (Index row = own.begin; row < own.end; ++row) {

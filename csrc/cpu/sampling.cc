@@ -10,6 +10,8 @@ namespace {
 // What TensorFlow adds to a logit that is to vanish: minus the largest float32, for float64 too.
 constexpr double kRemoved = -3.4028234663852886e38;
 
+constexpr Index kRowsAhead = 6;  // rows of the weights lie anywhere: they are fetched before their turn
+
 template <class S>
 struct SampledPass {
   static constexpr Index kPanel = kTileColumns<S>;
@@ -25,7 +27,10 @@ struct SampledPass {
   S* transposed;     // sampled rows as columns: panels [E][kPanel] of S
   S* offset;         // (padded,) bias - log expected count; in backward, gradients of the sampled biases
   S* dsampled_rows;  // panels [S][kPanel]
-  S* row;            // (B, padded) logits of the sampled classes, then their gradients
+  S* sampled_part;   // (B, padded) logits of the sampled classes, then their gradients
+  S* true_part;      // (B, K) logits of the true classes, then their gradients
+  S* true_loss;      // (B, K), of sigmoid_losses
+  S* true_factor;    // (B, K), likewise
 
   explicit SampledPass(const SampledLogits<S>& a)
       : args(a),
@@ -42,12 +47,15 @@ struct SampledPass {
     transposed = sampled_rows + panels * S_ * kPanel;
     offset = transposed + padded * E;
     dsampled_rows = offset + padded;
-    row = dsampled_rows + panels * S_ * kPanel;
+    sampled_part = dsampled_rows + panels * S_ * kPanel;
+    true_part = sampled_part + B * padded;
+    true_loss = true_part + B * K;
+    true_factor = true_loss + B * K;
   }
 
   static Index workspace(const SampledLogits<S>& a) {
     const SampledPass pass(a);
-    return pass.row + a.B * pass.padded - a.workspace;
+    return pass.true_factor + a.B * a.K - a.workspace;
   }
 
   int threads() const {
@@ -81,19 +89,27 @@ struct SampledPass {
     const Range rows = piece(B, team.member(), team.size());
     const Range samples = piece(S_, team.member(), team.size());
     for (Index s = samples.begin; s < samples.end; ++s) {
+      if (s + kRowsAhead < samples.end) fetch_class(args.sampled[s + kRowsAhead]);
       to_panels(args.weights + args.sampled[s] * E, s, S_, sampled_rows);
       offset[s] = class_offset(args.sampled[s], args.sampled_expected ? args.sampled_expected + s : nullptr);
     }
-    for (Index b = rows.begin; b < rows.end; ++b) {
-      to_panels(args.inputs + b * E, b, B, inputs);
-      for (Index k = 0; k < K; ++k) to_panels(args.weights + args.labels[b * K + k] * E, b * K + k, B * K, true_rows);
+    for (Index b = rows.begin; b < rows.end; ++b) to_panels(args.inputs + b * E, b, B, inputs);
+    for (Index m = rows.begin * K; m < rows.end * K; ++m) {
+      if (m + kRowsAhead < rows.end * K) fetch_class(args.labels[m + kRowsAhead]);
+      to_panels(args.weights + args.labels[m] * E, m, B * K, true_rows);
     }
     team.wait();
     const Range own = piece(padded / kPanel, team.member(), team.size());
     for (Index t = own.begin; t < own.end; ++t) transpose_samples(t * kPanel);
     team.wait();
-    multiply_logits(rows);
-    for (Index b = rows.begin; b < rows.end; ++b) finish_logits(b);
+    multiply_sampled(rows);
+    multiply_true(rows);
+    if (args.remove_accidental_hits) remove_hits(rows);
+  }
+
+  void fetch_class(std::int64_t id) const {
+    fetch_row(args.weights + id * E, E);
+    if (args.biases) __builtin_prefetch(args.biases + id);
   }
 
   void transpose_samples(Index first) const {
@@ -107,109 +123,167 @@ struct SampledPass {
     }
   }
 
-  void multiply_logits(Range rows) const {
+  void multiply_sampled(Range rows) const {
     for (Index first = 0; first < padded; first += kPanel) {
       for (Index b = rows.begin; b < rows.end;) {
         const Index count = next_tile(rows.end - rows.begin, b - rows.begin, kTileRows<kTileVectors>);
         const Term<S> term{{inputs + b * kPanel, kPanel, B * kPanel, kPanel, 1, E}, transposed + first * E};
-        kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, offset + first, 0, row + b * padded + first, padded);
+        kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, offset + first, 0, sampled_part + b * padded + first,
+                                                 padded);
         b += count;
       }
     }
   }
 
-  // The true classes' logits; both kinds to their places.
-  void finish_logits(Index b) const {
-    S* const logits = args.logits + b * columns;
-    for (Index k = 0; k < K; ++k) {
-      const Index m = b * K + k;
+  void multiply_true(Range rows) const {
+    for (Index m = rows.begin * K; m < rows.end * K; ++m) {
       Vec<S> sum{};
-      for (Index e = 0; e < panels * kPanel; e += kLanes<S>) sum += at(inputs, B, b, e) * at(true_rows, B * K, m, e);
-      logits[k] =
+      for (Index e = 0; e < panels * kPanel; e += kLanes<S>)
+        sum += at(inputs, B, m / K, e) * at(true_rows, B * K, m, e);
+      true_part[m] =
           sum_lanes<S>(sum) + class_offset(args.labels[m], args.true_expected ? args.true_expected + m : nullptr);
     }
-    for (Index s = 0; s < S_; ++s) logits[K + s] = row[b * padded + s];
-    if (!args.remove_accidental_hits) return;
-    for (Index k = 0; k < K; ++k) {
+  }
+
+  void remove_hits(Range rows) const {
+    for (Index m = rows.begin * K; m < rows.end * K; ++m) {
       for (Index s = 0; s < S_; ++s) {
-        if (args.sampled[s] == args.labels[b * K + k]) logits[K + s] = static_cast<S>(kRemoved);
+        if (args.sampled[s] == args.labels[m]) sampled_part[m / K * padded + s] = static_cast<S>(kRemoved);
       }
     }
   }
 
-  // Sigmoid cross entropy summed over the columns, or softmax cross entropy; logits become gradients of the mean.
-  void lose(Range rows, SampledLossKind kind, S* losses) const {
-    const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
+  void write_logits(Range rows) const {
     for (Index b = rows.begin; b < rows.end; ++b) {
-      S* const x = args.logits + b * columns;
-      losses[b] = kind == SampledLossKind::kSigmoid ? sigmoid_loss(x, share, scale) : softmax_loss(x, share, scale);
+      S* const logits = args.logits + b * columns;
+      for (Index k = 0; k < K; ++k) logits[k] = true_part[b * K + k];
+      for (Index s = 0; s < S_; ++s) logits[K + s] = sampled_part[b * padded + s];
     }
   }
 
-  // Sum of max(x, 0) - x z + log(1 + exp(-|x|)). The logarithms are taken of products of up to kTogether factors, each
-  // at most 2.
-  S sigmoid_loss(S* x, S share, S scale) const {
-    constexpr Index kTogether = 100;
-    double loss = 0;
-    for (Index begin = 0; begin < columns; begin += kTogether * kLanes<S>) {
-      const Index end = min_of(begin + kTogether * kLanes<S>, columns);
-      Vec<S> linear{}, product = broadcast<S>(1);
-      for (Index k = begin; k < end; k += kLanes<S>) {
-        const Vec<S> value = load_partial(x + k, end - k);
-        const Vec<S> magnitude = value < 0 ? -value : value;
-        const Vec<S> tail = Math<S>::exp(-magnitude);
-        const Vec<S> factor = 1 + tail;
-        const Vec<S> of_magnitude = 1 / factor;  // sigmoid(|x|)
-        Vec<S> label{}, gradient = value < 0 ? tail * of_magnitude : of_magnitude;
-        for (Index lane = k; lane < min_of(k + kLanes<S>, K); ++lane) label[lane - k] = share;
-        linear += (value < 0 ? Vec<S>{} : value) - value * label;
-        gradient = (gradient - label) * scale;
-        if (end - k >= kLanes<S>) {
-          product *= factor;
-        } else {
-          for (Index lane = 0; lane < end - k; ++lane) product[lane] *= factor[lane];
-        }
-        store_partial(x + k, gradient, end - k);
-      }
-      double factors = 1;
-      for (int lane = 0; lane < kLanes<S>; ++lane) {
-        factors *= static_cast<double>(product[lane]);
-        if (lane % 8 == 7 || lane == kLanes<S> - 1) {
-          loss += __builtin_log(factors);
-          factors = 1;
-        }
-      }
-      loss += static_cast<double>(sum_lanes<S>(linear));
+  void read_dlogits(Range rows) const {
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      const S* const dlogits = args.dlogits + b * columns;
+      for (Index k = 0; k < K; ++k) true_part[b * K + k] = dlogits[k];
+      for (Index s = 0; s < S_; ++s) sampled_part[b * padded + s] = dlogits[K + s];
     }
-    return static_cast<S>(loss);
   }
 
-  S softmax_loss(S* x, S share, S scale) const {
-    S top = x[0];
-    for (Index k = 1; k < columns; ++k) {
-      if (x[k] > top || x[k] != x[k]) top = x[k];
+  // Losses of the rows; logits become gradients of the mean of all losses.
+  void lose(Range rows, SampledLossKind kind, S* losses) const {
+    if (kind == SampledLossKind::kSigmoid) {
+      sigmoid_losses(rows, losses);
+    } else {
+      for (Index b = rows.begin; b < rows.end; ++b) losses[b] = softmax_loss(b);
     }
-    double of_true = 0;
-    for (Index k = 0; k < K; ++k) of_true += static_cast<double>(x[k]) * static_cast<double>(share);
-    double total = 0;
-    for (Index k = 0; k < columns; k += kLanes<S>) {
-      const Index count = min_of(kLanes<S>, columns - k);
-      const Vec<S> e = Math<S>::exp(load_partial(x + k, count) - top);
-      for (Index lane = 0; lane < count; ++lane) total += static_cast<double>(e[lane]);
-      store_partial(x + k, e, count);
+  }
+
+  // Of a logit x with the label z the loss is max(x, 0) - x z + log(1 + exp(-|x|)), its gradient sigmoid(x) - z.
+  struct Sigmoid {
+    Vec<S> positive;  // max(x, 0)
+    Vec<S> factor;    // 1 + exp(-|x|)
+    Vec<S> value;     // sigmoid(x)
+  };
+  static FASTLSTM_INLINE Sigmoid sigmoid(const Vec<S>& x) {
+    const Vec<S> tail = Math<S>::exp(x < 0 ? x : -x);
+    const Vec<S> factor = 1 + tail;
+    const Vec<S> of_magnitude = 1 / factor;
+    return {x < 0 ? Vec<S>{} : x, factor, x < 0 ? tail * of_magnitude : of_magnitude};
+  }
+
+  // Sums over the classes. The logarithms are taken of products of factors, each at most 2.
+  void sigmoid_losses(Range rows, S* losses) const {
+    constexpr Index kTogether = 100;  // vectors, and in a lane factors
+    const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
+    for (Index m = rows.begin * K; m < rows.end * K; m += kLanes<S>) {
+      const Index left = rows.end * K - m;
+      const Vec<S> x = load_partial(true_part + m, left);
+      const Sigmoid of = sigmoid(x);
+      store_partial(true_loss + m, of.positive - x * share, left);
+      store_partial(true_factor + m, of.factor, left);
+      store_partial(true_part + m, (of.value - share) * scale, left);
     }
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      LogOfProduct logs;
+      double linear = 0;
+      for (Index m = b * K; m < (b + 1) * K; ++m) {
+        linear += static_cast<double>(true_loss[m]);
+        logs.multiply(static_cast<double>(true_factor[m]), 1);
+      }
+      S* const x = sampled_part + b * padded;
+      for (Index s = S_; s % kLanes<S> != 0; ++s) x[s] = static_cast<S>(kRemoved);
+      for (Index begin = 0; begin < S_; begin += kTogether * kLanes<S>) {
+        Vec<S> sum{}, product = broadcast<S>(1);
+        Index s = begin;
+        for (const Index end = min_of(begin + kTogether * kLanes<S>, S_); s < end; s += kLanes<S>) {
+          const Sigmoid of = sigmoid(load(x + s));
+          sum += of.positive;
+          product *= of.factor;
+          store(x + s, of.value * scale);
+        }
+        linear += static_cast<double>(sum_lanes<S>(sum));
+        for (int lane = 0; lane < kLanes<S>; ++lane) {
+          logs.multiply(static_cast<double>(product[lane]), (s - begin) / kLanes<S>);
+        }
+      }
+      losses[b] = static_cast<S>(linear + logs.sum());
+    }
+  }
+
+  // The sum of many logarithms of numbers from 1 to 2.
+  class LogOfProduct {
+   public:
+    // A product of `count` numbers.
+    FASTLSTM_INLINE void multiply(double product, Index count) {
+      count_ += count;
+      if (count_ > 1000) {  // below what a double holds
+        sum_ += __builtin_log(product_);
+        product_ = 1;
+        count_ = count;
+      }
+      product_ *= product;
+    }
+    FASTLSTM_INLINE double sum() const { return sum_ + __builtin_log(product_); }
+
+   private:
+    double sum_ = 0, product_ = 1;
+    Index count_ = 0;
+  };
+
+  S softmax_loss(Index b) const {
+    S* const of_true = true_part + b * K;
+    S* const of_sampled = sampled_part + b * padded;
+    S top = of_true[0];
+    for (Index k = 1; k < K; ++k) top = larger(of_true[k], top);
+    for (Index s = 0; s < S_; ++s) top = larger(of_sampled[s], top);
+    const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
+    double wanted = 0;
+    for (Index k = 0; k < K; ++k) wanted += static_cast<double>(of_true[k]) * static_cast<double>(share);
+    double total = exponentials(of_true, K, top);
+    total += exponentials(of_sampled, S_, top);
     const S factor = scale / static_cast<S>(total);
-    for (Index k = 0; k < columns; ++k) x[k] = x[k] * factor - (k < K ? share * scale : S{0});
-    return static_cast<S>(__builtin_log(total) + static_cast<double>(top) - of_true);
+    for (Index k = 0; k < K; ++k) of_true[k] = of_true[k] * factor - share * scale;
+    for (Index s = 0; s < S_; ++s) of_sampled[s] *= factor;
+    return static_cast<S>(__builtin_log(total) + static_cast<double>(top) - wanted);
+  }
+
+  // NaN if either is NaN.
+  static FASTLSTM_INLINE S larger(S value, S than) { return value > than || value != value ? value : than; }
+
+  // exp(x - top) in place; their sum.
+  static double exponentials(S* x, Index count, S top) {
+    double total = 0;
+    for (Index k = 0; k < count; k += kLanes<S>) {
+      const Index left = min_of(kLanes<S>, count - k);
+      const Vec<S> e = Math<S>::exp(load_partial(x + k, left) - top);
+      for (Index lane = 0; lane < left; ++lane) total += static_cast<double>(e[lane]);
+      store_partial(x + k, e, left);
+    }
+    return total;
   }
 
   void backward(Team& team) const {
-    const Range rows = piece(B, team.member(), team.size());
-    for (Index b = rows.begin; b < rows.end; ++b) {
-      const S* const dlogits = args.dlogits + b * columns + K;
-      for (Index s = 0; s < padded; ++s) row[b * padded + s] = s < S_ ? dlogits[s] : S{0};
-    }
-    multiply_dinputs(rows);
+    multiply_dinputs(piece(B, team.member(), team.size()));
     team.wait();
     multiply_dsampled(piece(S_, team.member(), team.size()));
     sum_dsampled_biases(piece(padded / kLanes<S>, team.member(), team.size()));
@@ -224,9 +298,9 @@ struct SampledPass {
       for (Index b = rows.begin; b < rows.end;) {
         const Index count = next_tile(rows.end - rows.begin, b - rows.begin, kTileRows<kTileVectors>);
         for (Index m = 0; m < count; ++m) {
-          for (Index v = 0; v < kPanel; v += kLanes<S>) store(tile + m * kPanel + v, true_part(b + m, p * kPanel + v));
+          for (Index v = 0; v < kPanel; v += kLanes<S>) store(tile + m * kPanel + v, from_true(b + m, p * kPanel + v));
         }
-        const Term<S> term{row_major(row + b * padded, padded, S_), sampled_rows + p * S_ * kPanel};
+        const Term<S> term{row_major(sampled_part + b * padded, padded, S_), sampled_rows + p * S_ * kPanel};
         kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, tile, kPanel, tile, kPanel);
         for (Index m = 0; m < count; ++m) {
           for (Index v = 0; v < kPanel; v += kLanes<S>) {
@@ -239,9 +313,9 @@ struct SampledPass {
     }
   }
 
-  Vec<S> true_part(Index b, Index e) const {
+  Vec<S> from_true(Index b, Index e) const {
     Vec<S> sum{};
-    for (Index k = 0; k < K; ++k) sum += args.dlogits[b * columns + k] * at(true_rows, B * K, b * K + k, e);
+    for (Index m = b * K; m < (b + 1) * K; ++m) sum += true_part[m] * at(true_rows, B * K, m, e);
     return sum;
   }
 
@@ -252,60 +326,76 @@ struct SampledPass {
         const Index count = next_tile(samples.end - samples.begin, s - samples.begin, kTileRows<kTileVectors>);
         S* const out = dsampled_rows + (p * S_ + s) * kPanel;
         for (Index k = 0; k < count * kPanel; k += kLanes<S>) store(out + k, Vec<S>{});
-        kTransposedTilesOf<S, kTileVectors>.by_rows[count](row + s, padded, inputs + p * B * kPanel, kPanel, B, out,
-                                                           kPanel);
+        kTransposedTilesOf<S, kTileVectors>.by_rows[count](sampled_part + s, padded, inputs + p * B * kPanel, kPanel, B,
+                                                           out, kPanel);
         s += count;
       }
     }
   }
 
-  // The gradient of every class that takes part: true ones from dlogits and inputs, sampled ones from dsampled rows.
+  // The gradient of every class that takes part: true ones from the gradients of their logits and the inputs, sampled
+  // ones from dsampled rows.
   void sum_classes(Range classes) const {
     for (Index u = classes.begin; u < classes.end; ++u) {
-      for (Index e = 0; e < E; e += kLanes<S>) {
-        Vec<S> sum{};
-        for (Index g = args.starts[u]; g < args.starts[u + 1]; ++g) {
-          const Index m = args.order[g];
-          if (m < B * K) {
-            sum += args.dlogits[m / K * columns + m % K] * at(inputs, B, m / K, e);
-          } else {
-            sum += at(dsampled_rows, S_, m - B * K, e);
-          }
+      S* const sum = args.dweights + u * E;
+      S bias = 0;
+      for (Index g = args.starts[u]; g < args.starts[u + 1]; ++g) {
+        const bool is_first = g == args.starts[u];
+        const Index m = args.order[g];
+        if (m < B * K) {
+          add_scaled(true_part[m], inputs, B, m / K, is_first, sum);
+          bias += true_part[m];
+        } else {
+          add_scaled(1, dsampled_rows, S_, m - B * K, is_first, sum);
+          bias += offset[m - B * K];
         }
-        store_partial(args.dweights + u * E + e, sum, E - e);
       }
-      if (args.dbiases) args.dbiases[u] = bias_gradient(u);
+      if (args.dbiases) args.dbiases[u] = bias;
+    }
+  }
+
+  // sum (+)= scale times row m of panels
+  void add_scaled(S scale, const S* matrix, Index rows, Index m, bool is_first, S* sum) const {
+    for (Index e = 0; e < E; e += kLanes<S>) {
+      Vec<S> value = scale * at(matrix, rows, m, e);
+      if (!is_first) value += load_partial(sum + e, E - e);
+      store_partial(sum + e, value, E - e);
     }
   }
 
   void sum_dsampled_biases(Range vectors) const {
     for (Index s = vectors.begin * kLanes<S>; s < vectors.end * kLanes<S>; s += kLanes<S>) {
       Vec<S> sum{};
-      for (Index b = 0; b < B; ++b) sum += load(row + b * padded + s);
+      for (Index b = 0; b < B; ++b) sum += load(sampled_part + b * padded + s);
       store(offset + s, sum);
     }
-  }
-
-  S bias_gradient(Index u) const {
-    S sum = 0;
-    for (Index g = args.starts[u]; g < args.starts[u + 1]; ++g) {
-      const Index m = args.order[g];
-      sum += m < B * K ? args.dlogits[m / K * columns + m % K] : offset[m - B * K];
-    }
-    return sum;
   }
 };
 
 template <class S>
 void forward(const SampledLogits<S>& args) {
   SampledPass<S> pass(args);
-  run_team(pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->forward(team); }, &pass);
+  run_team(
+      pass.threads(),
+      [](void* p, Team& team) {
+        const SampledPass<S>& call = *static_cast<SampledPass<S>*>(p);
+        call.forward(team);
+        call.write_logits(piece(call.B, team.member(), team.size()));
+      },
+      &pass);
 }
 
 template <class S>
 void backward(const SampledLogits<S>& args) {
   SampledPass<S> pass(args);
-  run_team(pass.threads(), [](void* p, Team& team) { static_cast<SampledPass<S>*>(p)->backward(team); }, &pass);
+  run_team(
+      pass.threads(),
+      [](void* p, Team& team) {
+        const SampledPass<S>& call = *static_cast<SampledPass<S>*>(p);
+        call.read_dlogits(piece(call.B, team.member(), team.size()));
+        call.backward(team);
+      },
+      &pass);
 }
 
 template <class S>
@@ -315,9 +405,7 @@ void loss(const SampledLogits<S>& args, SampledLossKind kind, S* losses) {
     SampledLossKind kind;
     S* losses;
   };
-  SampledLogits<S> in_place = args;
-  in_place.dlogits = args.logits;
-  Context context{SampledPass<S>(in_place), kind, losses};
+  Context context{SampledPass<S>(args), kind, losses};
   run_team(
       context.pass.threads(),
       [](void* c, Team& team) {

@@ -106,10 +106,8 @@ class SampledTape {
   py::tuple loss(SampledLossKind kind) {
     py::array losses = new_array<S>({args_.B});
     S* const out = writable<S>(losses);
-    const py::tuple grads = with_gradients([&](SampledLogits<S> args) {
+    const py::tuple grads = with_gradients([&](const SampledLogits<S>& args) {
       const py::gil_scoped_release release;
-      const Array<S> logits(args.B * (args.K + args.sampled_count));
-      args.logits = logits.data();
       kernels<S>().sampled->loss(args, kind, out);
     });
     return py::make_tuple(losses) + grads;

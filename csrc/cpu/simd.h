@@ -73,6 +73,12 @@ FASTLSTM_INLINE void keep_in_register(V& v) {
 template <class S>
 inline constexpr Index kCacheLine = 64 / static_cast<Index>(sizeof(S));
 
+// Asks for a row that is needed soon.
+template <class S, bool to_be_changed = false>
+FASTLSTM_INLINE void fetch_row(const S* row, Index count) {
+  for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(row + k, to_be_changed);
+}
+
 // The first count lanes, the others zero; nothing behind p[count - 1] is read.
 template <class S>
 FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {
@@ -125,15 +131,20 @@ struct AllLanesOf<0, lane...> {
 template <int count>
 using AllLanes = typename AllLanesOf<count>::Type;
 
-// Lanes summed in one fixed order.
-template <class S>
+template <class S, int distance, int... lane>
+FASTLSTM_INLINE Vec<S> shifted(const Vec<S>& v, Lanes<lane...>) {
+  return __builtin_shufflevector(v, v, ((lane + distance) % kLanes<S>)...);
+}
+
+// Lanes summed in halves: in one fixed order, and without a way through memory, so that several sums can run side by
+// side.
+template <class S, int width = kLanes<S> / 2>
 FASTLSTM_INLINE S sum_lanes(const Vec<S>& v) {
-  S parts[kLanes<S>];
-  for (int k = 0; k < kLanes<S>; ++k) parts[k] = v[k];
-  for (int width = kLanes<S> / 2; width > 0; width /= 2) {
-    for (int k = 0; k < width; ++k) parts[k] += parts[k + width];
+  if constexpr (width == 0) {
+    return v[0];
+  } else {
+    return sum_lanes<S, width / 2>(v + shifted<S, width>(v, AllLanes<kLanes<S>>{}));
   }
-  return parts[0];
 }
 
 // The largest lane; NaN if any lane is NaN.

@@ -10,26 +10,6 @@ namespace {
 constexpr Index kAhead = 3;       // pairs
 constexpr Index kRowsAtOnce = 6;  // 5 negatives, the usual number, and the true word
 
-template <class S>
-FASTLSTM_INLINE void fetch(const S* row, Index E) {
-  for (Index e = 0; e < E; e += 64 / static_cast<Index>(sizeof(S))) __builtin_prefetch(row + e, 1);
-}
-
-template <class S, int distance, int... lane>
-FASTLSTM_INLINE Vec<S> shifted(const Vec<S>& v, Lanes<lane...>) {
-  return __builtin_shufflevector(v, v, ((lane + distance) % kLanes<S>)...);
-}
-
-// Lanes summed in halves, without a way through memory: several sums can run side by side.
-template <class S, int width>
-FASTLSTM_INLINE Vec<S> folded(const Vec<S>& v) {
-  if constexpr (width == 0) {
-    return v;
-  } else {
-    return folded<S, width / 2>(v + shifted<S, width>(v, AllLanes<kLanes<S>>{}));
-  }
-}
-
 // scores[t] = h . rows[t] for `count` rows.
 template <class S, int count>
 FASTLSTM_INLINE void dots(const S* h, S* const* rows, Index E, S* scores) {
@@ -46,7 +26,7 @@ FASTLSTM_INLINE void dots(const S* h, S* const* rows, Index E, S* scores) {
     for (int t = 0; t < count; ++t) sums[t] += x * load_partial(rows[t] + e, E - e);
   }
 #pragma GCC unroll 6
-  for (int t = 0; t < count; ++t) scores[t] = folded<S, kLanes<S> / 2>(sums[t])[0];
+  for (int t = 0; t < count; ++t) scores[t] = sum_lanes<S>(sums[t]);
 }
 
 // Columns e to e + vectors * kLanes of one step: rows[t] += steps[t] h, and h += steps[t] rows[t] of before. Row after
@@ -93,9 +73,9 @@ struct Updates {
   const std::int64_t* negatives(Index m) const { return args.negatives + m * args.K; }
 
   void fetch_rows(Index m) const {
-    fetch(args.vectors + args.centers[m] * args.E, args.E);
-    fetch(args.weights + args.contexts[m] * args.E, args.E);
-    for (Index k = 0; k < args.K; ++k) fetch(args.weights + negatives(m)[k] * args.E, args.E);
+    fetch_row<S, true>(args.vectors + args.centers[m] * args.E, args.E);
+    fetch_row<S, true>(args.weights + args.contexts[m] * args.E, args.E);
+    for (Index k = 0; k < args.K; ++k) fetch_row<S, true>(args.weights + negatives(m)[k] * args.E, args.E);
   }
 
   void score(const S* h) const {

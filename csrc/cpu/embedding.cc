@@ -38,7 +38,43 @@ void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
   });
 }
 
-// Threads take columns: each sees every id, so that skewed ids cost no balance, and no two write the same element.
+// body(m, row of ids[m]) in the order of m, but for the id `skip`; the threads share the ids, so that no two write the
+// same row. Ids that follow one another are often equally frequent: a hash deals them out.
+template <class S, class Id, class Body>
+void over_rows(S* target, const Id* ids, Index M, Index E, Index skip, const Body& body) {
+  struct Context {
+    S* target;
+    const Id* ids;
+    Index M, E, skip;
+    const Body& body;
+  };
+  Context context{target, ids, M, E, skip, body};
+  run_team(
+      static_cast<int>(min_of(M, 1 + M * E / kSmallLoop)),
+      [](void* c, Team& team) {
+        const Context& call = *static_cast<const Context*>(c);
+        constexpr Index kChunk = 512;
+        Index own[kChunk];
+        const auto row = [&](Index m) { return call.target + static_cast<Index>(call.ids[m]) * call.E; };
+        for (Index first = 0; first < call.M; first += kChunk) {
+          Index count = 0;
+          for (Index m = first; m < min_of(first + kChunk, call.M); ++m) {
+            const auto id = static_cast<std::uint64_t>(call.ids[m]);
+            const std::uint64_t hash = id * 0x9E3779B97F4A7C15u >> 32;
+            const auto owner = static_cast<int>(hash * static_cast<std::uint64_t>(team.size()) >> 32);
+            own[count] = m;
+            count += owner == team.member() && static_cast<Index>(id) != call.skip;
+          }
+          for (Index k = 0; k < min_of(kRowsAhead, count); ++k) fetch_row<S, true>(row(own[k]), call.E);
+          for (Index k = 0; k < count; ++k) {
+            if (k + kRowsAhead < count) fetch_row<S, true>(row(own[k + kRowsAhead]), call.E);
+            call.body(own[k], row(own[k]));
+          }
+        }
+      },
+      &context);
+}
+
 template <class S, class Id>
 void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip) {
   constexpr Index kGrain = 64 / sizeof(S);  // a cache line
@@ -47,33 +83,56 @@ void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Inde
       __builtin_memset(target + all.begin, 0, static_cast<std::size_t>(all.end - all.begin) * sizeof(S));
     });
   }
-  parallel_pieces(E, kGrain, M * E, [=](Range columns) {
-    const Index width = columns.end - columns.begin;
-    for (Index m = 0; m < M; ++m) {
-      const Index id = static_cast<Index>(ids[m]);
-      if (id != skip) add_row(rows + m * E + columns.begin, target + id * E + columns.begin, width);
-    }
-  });
+  over_rows(target, ids, M, E, skip, [=](Index m, S* row) { add_row(rows + m * E, row, E); });
 }
 
 template <class S, class Id>
 void clear_rows(S* target, const Id* ids, Index M, Index E) {
-  constexpr Index kGrain = 64 / sizeof(S);
-  parallel_pieces(E, kGrain, M * E, [=](Range columns) {
-    for (Index m = 0; m < M; ++m) {
-      clear_row(target + static_cast<Index>(ids[m]) * E + columns.begin, columns.end - columns.begin);
+  over_rows(target, ids, M, E, -1, [=](Index, S* row) { clear_row(row, E); });
+}
+
+// Segments u with as many rows as those of another thread.
+FASTLSTM_INLINE Range segments_of(const Index* starts, Index U, int member, int size) {
+  const auto first_from = [=](Index row) {
+    Index low = 0, high = U;
+    while (low < high) {
+      const Index middle = (low + high) / 2;
+      if (starts[middle] < row) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
     }
-  });
+    return low;
+  };
+  const Range rows = piece(starts[U], member, size);
+  return {first_from(rows.begin), first_from(rows.end)};
 }
 
 template <class S>
 void sum_segments(const S* rows, const Index* order, const Index* starts, Index U, Index E, S* out) {
-  parallel_pieces(U, 1, starts[U] * E, [=](Range segments) {
-    for (Index u = segments.begin; u < segments.end; ++u) {
-      copy_row(rows + order[starts[u]] * E, out + u * E, E);
-      for (Index k = starts[u] + 1; k < starts[u + 1]; ++k) add_row(rows + order[k] * E, out + u * E, E);
-    }
-  });
+  struct Context {
+    const S* rows;
+    const Index *order, *starts;
+    Index U, E;
+    S* out;
+  };
+  Context context{rows, order, starts, U, E, out};
+  run_team(
+      static_cast<int>(min_of(U, 1 + starts[U] * E / kSmallLoop)),
+      [](void* c, Team& team) {
+        const auto& [rows, order, starts, U, E, out] = *static_cast<const Context*>(c);
+        const Range own = segments_of(starts, U, team.member(), team.size());
+        const Index end = starts[own.end];
+        for (Index u = own.begin; u < own.end; ++u) {
+          for (Index k = starts[u]; k < starts[u + 1]; ++k) {
+            if (k + kRowsAhead < end) fetch_row(rows + order[k + kRowsAhead] * E, E);
+            k == starts[u] ? copy_row(rows + order[k] * E, out + u * E, E)
+                           : add_row(rows + order[k] * E, out + u * E, E);
+          }
+        }
+      },
+      &context);
 }
 
 template <class S, class Id>

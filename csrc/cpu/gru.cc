@@ -385,9 +385,16 @@ struct BackwardPass {
     }
 
     pack_Wx(team);
+    const Index input_items = row_groups(team);
+    team.deal(input_items + weight_items());
     team.wait();
-    multiply_dx(team);
-    multiply_dW(team);
+    for (Index item; (item = team.take()) >= 0;) {
+      if (item < input_items) {
+        multiply_dx(team, item, input_items);
+      } else {
+        multiply_dW(item - input_items);
+      }
+    }
   }
 
   // A panel is packed where its first column is. Threads that own rows share all panels; threads that own units pack
@@ -539,23 +546,27 @@ struct BackwardPass {
     }
   }
 
-  // dx = sum of the gates' gradients times Wx^T.
-  void multiply_dx(const Team& team) const {
-    const Range rows = piece(plan.rows, team.member(), team.size());
+  // Groups of rows of dx: some for each thread, of kRowBlock rows at most.
+  Index row_groups(const Team& team) const {
+    constexpr Index kFewRows = 16;
+    return max_of(ceil_div(plan.rows, kRowBlock), min_of(2 * team.size(), ceil_div(plan.rows, kFewRows)));
+  }
+
+  // dx = sum of the gates' gradients times Wx^T, of one group of rows.
+  void multiply_dx(const Team& team, Index group, Index groups) const {
+    const Range rows = piece(plan.rows, group, groups);
+    const Index count = rows.end - rows.begin;
     const Range inputs{0, plan.padded_inputs()};
     S* const panels = product + team.member() * plan.padded_inputs() * kRowBlock;
-    for (Index row = rows.begin; row < rows.end; row += kRowBlock) {
-      const Index count = min_of(kRowBlock, rows.end - row);
-      multiply({kZ, kR, kN}, row, count, packed_Wx, plan.padded_inputs(), inputs, panels);
-      for (Index r = row; r < row + count; ++r) {
-        S* const out = args.dxs + (r % plan.N * plan.T + plan.time(r / plan.N)) * plan.D;
-        for_each_panel<S>(inputs, [&](Index first, Index width) {
-          const S* const panel = panels + first * count + (r - row) * width;
-          for (Index d = 0; d < width; d += kLanes<S>) {
-            store_partial(out + first + d, load(panel + d), plan.D - first - d);
-          }
-        });
-      }
+    multiply({kZ, kR, kN}, rows.begin, count, packed_Wx, plan.padded_inputs(), inputs, panels);
+    for (Index r = rows.begin; r < rows.end; ++r) {
+      S* const out = args.dxs + (r % plan.N * plan.T + plan.time(r / plan.N)) * plan.D;
+      for_each_panel<S>(inputs, [&](Index first, Index width) {
+        const S* const panel = panels + first * count + (r - rows.begin) * width;
+        for (Index d = 0; d < width; d += kLanes<S>) {
+          store_partial(out + first + d, load(panel + d), plan.D - first - d);
+        }
+      });
     }
   }
 
@@ -563,25 +574,23 @@ struct BackwardPass {
   int state_gradient(int gate) const { return plan.sizes.reset_after && gate == kN ? kQ : gate; }
 
   // dWx, dWh and db: all steps at once. The work is split over blocks of the results.
-  void multiply_dW(const Team& team) const {
-    const Index left_blocks = plan.input_blocks + plan.blocks + 1;  // of the rows of dWx and dWh, and db
-    const Range own = piece(kGates * plan.blocks * left_blocks, team.member(), team.size());
-    for (Index item = own.begin; item < own.end; ++item) {
-      const int gate = static_cast<int>(item / (plan.blocks * left_blocks));
-      const Index j = item / left_blocks % plan.blocks, left = item % left_blocks;
-      const Index column = plan.gate_column(gate) + j * kUnits;
-      if (left < plan.input_blocks) {
-        weight_block(x + left * plane_stride(), plan.D, left, plane(gate, 0, j * kUnits), j, args.dWx + column);
-      } else if (left < plan.input_blocks + plan.blocks) {
-        const Index i = left - plan.input_blocks;
-        const bool reset = gate == kN && !plan.sizes.reset_after;
-        const S* const a = reset ? plane(kQ, 0, i * kUnits) : state(0, i * kUnits);
-        weight_block(a, plan.H, i, plane(state_gradient(gate), 0, j * kUnits), j, args.dWh + column);
-      } else {
-        bias_block(plane(gate, 0, j * kUnits), j, args.db + column);
-        if (plan.sizes.reset_after) {
-          bias_block(plane(state_gradient(gate), 0, j * kUnits), j, args.db + plan.G + column);
-        }
+  Index left_blocks() const { return plan.input_blocks + plan.blocks + 1; }  // of the rows of dWx and dWh, and db
+  Index weight_items() const { return kGates * plan.blocks * left_blocks(); }
+  void multiply_dW(Index item) const {
+    const int gate = static_cast<int>(item / (plan.blocks * left_blocks()));
+    const Index j = item / left_blocks() % plan.blocks, left = item % left_blocks();
+    const Index column = plan.gate_column(gate) + j * kUnits;
+    if (left < plan.input_blocks) {
+      weight_block(x + left * plane_stride(), plan.D, left, plane(gate, 0, j * kUnits), j, args.dWx + column);
+    } else if (left < plan.input_blocks + plan.blocks) {
+      const Index i = left - plan.input_blocks;
+      const bool reset = gate == kN && !plan.sizes.reset_after;
+      const S* const a = reset ? plane(kQ, 0, i * kUnits) : state(0, i * kUnits);
+      weight_block(a, plan.H, i, plane(state_gradient(gate), 0, j * kUnits), j, args.dWh + column);
+    } else {
+      bias_block(plane(gate, 0, j * kUnits), j, args.db + column);
+      if (plan.sizes.reset_after) {
+        bias_block(plane(state_gradient(gate), 0, j * kUnits), j, args.db + plan.G + column);
       }
     }
   }

@@ -170,20 +170,15 @@ struct LinearLossPass {
     }
     for (Index first = 0; first < args.V; first += block) {
       multiply_logits(team, first);
-      team.wait();
       add_to_sums(rows, first);
-      if (block < args.V) team.wait();
     }
     for (Index first = 0; first < args.V; first += block) {
-      if (block < args.V) {
-        multiply_logits(team, first);
-        team.wait();
-      }
+      if (block < args.V) multiply_logits(team, first);
       differentiate(rows, first);
+      team.deal(dW_items(first));
       team.wait();
-      multiply_dW(team, first);
       multiply_dh(team, first);
-      team.wait();
+      multiply_dW(team, first);
     }
   }
 
@@ -194,16 +189,16 @@ struct LinearLossPass {
   }
   S* own_packed(const Team& team) const { return packed + team.member() * packed_size; }
 
-  // Calls body(column) for the panels of a block that this thread owns.
-  template <class Body>
-  void for_each_own_panel(const Team& team, Index first, const Body& body) const {
-    const Range own = piece(ceil_div(block_end(first) - first, kPanel), team.member(), team.size());
-    for (Index p = own.begin; p < own.end; ++p) body(first + p * kPanel);
-  }
+  Index panels(Index first) const { return ceil_div(block_end(first) - first, kPanel); }
 
-  void multiply_logits(const Team& team, Index first) const {
+  // Waits for the block of before to be done with, and for all logits of this one.
+  void multiply_logits(Team& team, Index first) const {
     S* const W = own_packed(team);
-    for_each_own_panel(team, first, [&](Index column) {
+    team.wait();
+    team.deal(panels(first));
+    team.wait();
+    for (Index panel; (panel = team.take()) >= 0;) {
+      const Index column = first + panel * kPanel;
       for (Index part = 0; part < kPanel; part += kTileColumns<S>) {
         const Index left = args.V - column - part;
         if (left <= 0) break;
@@ -220,7 +215,8 @@ struct LinearLossPass {
           m += count;
         }
       }
-    });
+    }
+    team.wait();
   }
 
   // The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel [depth][width],
@@ -297,42 +293,35 @@ struct LinearLossPass {
     }
   }
 
-  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand a few panels of them meet all of h; else, to hold
-  // less, a few columns of h are packed at a time and meet all panels of the block.
-  void multiply_dW(const Team& team, Index first) const {
+  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand an item is a group of kPanels panels of them, which
+  // meets all of h; else, to hold less, such a group and a group of kLaneBlocks blocks of h, which a thread packs when
+  // its item before was of another one.
+  Index panel_groups(Index first) const { return ceil_div(panels(first), kPanels); }
+  Index dW_items(Index first) const {
+    return panel_groups(first) * (one_block(args) ? 1 : max_of(ceil_div(args.H, kGroupLanes), 1));
+  }
+  void multiply_dW(Team& team, Index first) const {
     S* const results = dW_results + team.member() * kResultsSize;
-    if (one_block(args)) {
-      for_each_own_panels(team, first, [&](Range columns) {
-        for_each_lane_group([&](Index lane) {
+    S* const own_h = h_blocks + team.member() * kLaneBlocks * h_block_size(args);
+    Index packed_lane = -1;
+    for (Index item; (item = team.take()) >= 0;) {
+      const Index group = item % panel_groups(first);
+      const Range columns{first + group * kPanels * kPanel,
+                          min_of(first + (group + 1) * kPanels * kPanel, block_end(first))};
+      if (one_block(args)) {
+        for (Index lane = 0; lane < args.H; lane += kGroupLanes) {
           multiply_dW_blocks(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, columns, results);
-        });
-      });
-    } else {
-      S* const own_h = h_blocks + team.member() * kLaneBlocks * h_block_size(args);
-      for_each_lane_group([&](Index lane) {
-        for (Index i = 0; i < kLaneBlocks && lane + i * kLaneBlock < args.H; ++i) {
+        }
+      } else {
+        const Index lane = item / panel_groups(first) * kGroupLanes;
+        for (Index i = 0; lane != packed_lane && i < kLaneBlocks && lane + i * kLaneBlock < args.H; ++i) {
           pack_h(lane + i * kLaneBlock, own_h + i * h_block_size(args));
         }
-        for_each_own_panels(team, first,
-                            [&](Range columns) { multiply_dW_blocks(own_h, lane, first, columns, results); });
-      });
+        packed_lane = lane;
+        multiply_dW_blocks(own_h, lane, first, columns, results);
+      }
+      if (item == group) sum_db(first, columns);
     }
-    for_each_own_panel(team, first, [&](Index column) { sum_db(first, column); });
-  }
-
-  // Calls body(columns) for groups of kPanels of a thread's panels.
-  template <class Body>
-  void for_each_own_panels(const Team& team, Index first, const Body& body) const {
-    const Range own = piece(ceil_div(block_end(first) - first, kPanel), team.member(), team.size());
-    for (Index p = own.begin; p < own.end; p += kPanels) {
-      body(Range{first + p * kPanel, min_of(first + min_of(p + kPanels, own.end) * kPanel, block_end(first))});
-    }
-  }
-
-  // Calls body(lane) for the first columns of groups of kLaneBlocks blocks of h.
-  template <class Body>
-  void for_each_lane_group(const Body& body) const {
-    for (Index lane = 0; lane < args.H; lane += kGroupLanes) body(lane);
   }
 
   // Rows of dW from `lane` on, those of kLaneBlocks blocks, whose columns of h begin at `h`; and some panels' columns.
@@ -373,13 +362,12 @@ struct LinearLossPass {
     }
   }
 
-  void sum_db(Index first, Index column) const {
-    const S* const dlogits = logits_at(first, column, 0);
-    const Index width = min_of(kPanel, args.V - column);
-    for (Index v = 0; v < width; v += kLanes<S>) {
+  void sum_db(Index first, Range columns) const {
+    for (Index column = columns.begin; column < columns.end; column += kLanes<S>) {
+      const S* const dlogits = logits_at(first, column, 0) + (column - first) % kPanel;
       Vec<S> total{};
-      for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel + v);
-      store_partial(args.db + column + v, total, width - v);
+      for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel);
+      store_partial(args.db + column, total, columns.end - column);
     }
   }
 

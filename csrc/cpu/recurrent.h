@@ -438,9 +438,17 @@ struct BackwardPass {
     for_each_own_input_panel(team, [&](Index first, Index width) {
       pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_Wx + first * plan.G);
     });
+    const Index input_items = row_groups(team);
+    const WeightGroups groups(plan, team);
+    team.deal(input_items + groups.count());
     team.wait();
-    multiply_dx(team);
-    multiply_dW(team);
+    for (Index item; (item = team.take()) >= 0;) {
+      if (item < input_items) {
+        multiply_dx(team, item, input_items);
+      } else {
+        multiply_dW(team, groups, item - input_items);
+      }
+    }
   }
 
   template <class Body>
@@ -580,16 +588,20 @@ struct BackwardPass {
     return {args.gates + row * kWidth, kWidth, gate_stride(), kUnits, static_cast<int>(P::kGates), plan.H};
   }
 
-  // dx = dA Wx^T
-  void multiply_dx(const Team& team) const {
-    const Range rows = piece(plan.rows, team.member(), team.size());
+  // Groups of rows of dx: some for each thread, of kRowBlock rows at most.
+  Index row_groups(const Team& team) const {
+    constexpr Index kFewRows = 16;
+    return max_of(ceil_div(plan.rows, kRowBlock), min_of(2 * team.size(), ceil_div(plan.rows, kFewRows)));
+  }
+
+  // dx = dA Wx^T, of one group of rows.
+  void multiply_dx(const Team& team, Index group, Index groups) const {
+    const Range rows = piece(plan.rows, group, groups);
+    const Index count = rows.end - rows.begin;
+    const Index following = group + 1 < groups ? piece(plan.rows, group + 1, groups).end - rows.end : 0;
     S* const dx_panels = product + team.member() * plan.padded_inputs() * kRowBlock;
-    for (Index row = rows.begin; row < rows.end; row += kRowBlock) {
-      const Index count = min_of(kRowBlock, rows.end - row);
-      const Index following = min_of(kRowBlock, rows.end - row - count);
-      multiply_gate_gradients(row, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels, following);
-      for (Index r = row; r < row + count; ++r) store_dx(r, dx_panels, count, r - row);
-    }
+    multiply_gate_gradients(rows.begin, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels, following);
+    for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, dx_panels, count, r - rows.begin);
   }
 
   // Row m of panels of `count` rows to the input gradient of row r.
@@ -605,24 +617,25 @@ struct BackwardPass {
   // dWx = x^T dA, dWh = h_prev^T dA, db = sum of dA: all steps at once. The work is split over blocks of the results:
   // a group of blocks of rows of dWx and dWh (they share what is read of dA) and a group of gate blocks of columns
   // (their results are written together: single cache lines far from each other take longer than the sums).
-  void multiply_dW(const Team& team) const {
-    if (plan.blocks == 0) return;
-    const Index left_blocks = plan.input_blocks + plan.blocks;
-    const Index column_groups = ceil_div(plan.blocks, gate_blocks(plan));
-    // At least two items of work a thread.
-    const Index left_groups =
-        min_of(max_of(ceil_div(left_blocks, kLeftBlocks), ceil_div(2 * team.size(), column_groups)), left_blocks);
-    const Range own = piece(left_groups * column_groups, team.member(), team.size());
-    S* const results = weight_sums + team.member() * results_size(plan);
-    for (Index item = own.begin; item < own.end; ++item) {
-      const Range lefts = piece(left_blocks, item / column_groups, left_groups);
-      const Range columns = piece(plan.blocks, item % column_groups, column_groups);
-      for (Index j = columns.begin; j < columns.end; ++j) {
-        weight_blocks(lefts, j, results + (j - columns.begin) * kLeftBlocks * kUnits * kWidth);
-        if (item < column_groups) bias_block(j);
-      }
-      store_weight_blocks(lefts, columns, results);
+  struct WeightGroups {
+    Index left_blocks, left_groups, column_groups;
+    WeightGroups(const P& plan, const Team& team)
+        : left_blocks(plan.input_blocks + plan.blocks), column_groups(ceil_div(plan.blocks, gate_blocks(plan))) {
+      // At least two items of work a thread.
+      left_groups = min_of(
+          max_of(ceil_div(left_blocks, kLeftBlocks), ceil_div(2 * team.size(), max_of(column_groups, 1))), left_blocks);
     }
+    Index count() const { return left_groups * column_groups; }
+  };
+  void multiply_dW(const Team& team, const WeightGroups& groups, Index item) const {
+    const Range lefts = piece(groups.left_blocks, item / groups.column_groups, groups.left_groups);
+    const Range columns = piece(plan.blocks, item % groups.column_groups, groups.column_groups);
+    S* const results = weight_sums + team.member() * results_size(plan);
+    for (Index j = columns.begin; j < columns.end; ++j) {
+      weight_blocks(lefts, j, results + (j - columns.begin) * kLeftBlocks * kUnits * kWidth);
+      if (item < groups.column_groups) bias_block(j);
+    }
+    store_weight_blocks(lefts, columns, results);
   }
 
   // A block of rows of dWx or dWh: its left operand, its place, and how many rows of it there are.

@@ -48,9 +48,32 @@ bool worth_spinning(int threads) { return threads <= static_cast<int>(std::threa
 
 }  // namespace
 
-class Barrier {
+// Items of one member that nobody has taken: begin in the upper half, end in the lower.
+class Share {
  public:
-  explicit Barrier(int size) : size_(size), spin_(worth_spinning(size)) {}
+  void set(std::uint64_t begin, std::uint64_t end) { range_.store(begin << 32 | end, std::memory_order_relaxed); }
+
+  // The first item, or the last; -1 if none is left.
+  std::ptrdiff_t take(bool first) {
+    std::uint64_t range = range_.load(std::memory_order_relaxed);
+    for (;;) {
+      const std::uint64_t begin = range >> 32, end = range & 0xFFFFFFFF;
+      if (begin >= end) return -1;
+      const std::uint64_t rest = first ? range + (std::uint64_t{1} << 32) : range - 1;
+      if (range_.compare_exchange_weak(range, rest, std::memory_order_relaxed)) {
+        return static_cast<std::ptrdiff_t>(first ? begin : end - 1);
+      }
+    }
+  }
+
+ private:
+  alignas(64) std::atomic<std::uint64_t> range_{0};
+};
+
+// What the members of a team share: a barrier, and items to do.
+class TeamState {
+ public:
+  TeamState(int size, Share* shares) : size_(size), spin_(worth_spinning(size)), shares_(shares) {}
 
   void wait() {
     const std::uint32_t round = round_.load(std::memory_order_relaxed);
@@ -63,15 +86,41 @@ class Barrier {
     }
   }
 
+  void deal(int member, std::ptrdiff_t count) {
+    const auto begin_of = [&](int k) { return static_cast<std::uint64_t>(count * k / size_); };
+    shares_[member].set(begin_of(member), begin_of(member + 1));
+  }
+
+  // The owner takes from the front, where the next item is near the last one; others from the back.
+  std::ptrdiff_t take(int member) {
+    for (int k = 0; k < size_; ++k) {
+      const std::ptrdiff_t item = shares_[(member + k) % size_].take(k == 0);
+      if (item >= 0) return item;
+    }
+    return -1;
+  }
+
  private:
   const int size_;
   const bool spin_;
+  Share* const shares_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> round_{0};
 };
 
 void Team::wait() {
-  if (size_ > 1) barrier_->wait();
+  if (state_) state_->wait();
+}
+
+void Team::deal(std::ptrdiff_t count) {
+  next_ = 0;
+  end_ = count;
+  if (state_) state_->deal(member_, count);
+}
+
+std::ptrdiff_t Team::take() {
+  if (state_) return state_->take(member_);
+  return next_ < end_ ? next_++ : -1;
 }
 
 namespace {
@@ -98,9 +147,9 @@ class FlushDenormals {
 #endif
 };
 
-void run_member(Region region, void* context, int member, int size, Barrier* barrier) {
+void run_member(Region region, void* context, int member, int size, TeamState* state) {
   const FlushDenormals flush;
-  Team team(member, size, barrier);
+  Team team(member, size, state);
   region(context, team);
 }
 
@@ -112,15 +161,15 @@ class Pool {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     const int size = grow_to(threads);
-    Barrier barrier(size);
-    job_ = {region, context, size, &barrier};
+    TeamState state(size, shares_.data());
+    job_ = {region, context, size, &state};
     pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
     for (int member = 1; member < size; ++member) {
       std::atomic<std::uint32_t>& calls = workers_[static_cast<std::size_t>(member) - 1]->calls;
       calls.fetch_add(1, std::memory_order_release);
       calls.notify_one();
     }
-    run_member(region, context, 0, size, &barrier);
+    run_member(region, context, 0, size, &state);
     for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) {
       wait_while(pending_, left, worth_spinning(size));
     }
@@ -137,7 +186,7 @@ class Pool {
     Region region;
     void* context;
     int size;
-    Barrier* barrier;
+    TeamState* state;
   };
 
   int grow_to(int threads) {
@@ -151,6 +200,7 @@ class Pool {
       }
       workers_.push_back(std::move(worker));
     }
+    if (shares_.size() <= workers_.size()) shares_ = std::vector<Share>(workers_.size() + 1);
     const int available = static_cast<int>(workers_.size()) + 1;
     return available < threads ? available : threads;
   }
@@ -158,13 +208,14 @@ class Pool {
   [[noreturn]] void work(int member, const std::atomic<std::uint32_t>& calls) {
     for (std::uint32_t seen = 0;;) {
       seen = wait_while(calls, seen, worth_spinning(member + 1));
-      run_member(job_.region, job_.context, member, job_.size, job_.barrier);
+      run_member(job_.region, job_.context, member, job_.size, job_.state);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
 
   std::mutex busy_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<Share> shares_;  // of the caller and the workers
   Job job_{};
   alignas(64) std::atomic<std::uint32_t> pending_{0};
 };

@@ -5,22 +5,31 @@
 // another Python thread's region, a region runs on its caller alone.
 #pragma once
 
+#include <cstddef>
+
 namespace fastlstm {
 
-class Barrier;
+class TeamState;
 
 class Team {
  public:
-  Team(int member, int size, Barrier* barrier) : member_(member), size_(size), barrier_(barrier) {}
+  Team(int member, int size, TeamState* state) : member_(member), size_(size), state_(state) {}
   int member() const { return member_; }
   int size() const { return size_; }
   // Waits until every member has come here; what each wrote before is then seen by all.
   void wait();
 
+  // Items 0 .. count - 1 that any member may do, fewer than 2^32: every member deals them before a wait() and then
+  // takes one after the other until it gets -1, and deals again only behind another wait(). Whoever has done an equal
+  // share helps those who are slower, because their core is, or because another process has it.
+  void deal(std::ptrdiff_t count);
+  std::ptrdiff_t take();
+
  private:
   int member_;
   int size_;
-  Barrier* barrier_;
+  TeamState* state_;                   // null in a team of one
+  std::ptrdiff_t next_ = 0, end_ = 0;  // items of a team of one
 };
 
 using Region = void (*)(void* context, Team& team);

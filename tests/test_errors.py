@@ -309,6 +309,19 @@ def _wrong() -> Iterator[Wrong]:
     one = floats(V, E)
     overlap = {"ids": np.arange(V), "dout": one, "out": one}
     yield Wrong("embedding_backward", overlap, ValueError, "out overlaps dout")
+    # Ids that are overwritten would be read as places outside of the array.
+    buffer = np.zeros((V, E))
+    ids = buffer.reshape(-1).view(np.int64)[:3]
+    overlap = {"ids": ids, "dout": np.zeros((3, E)), "out": buffer}
+    yield Wrong("embedding_backward", overlap, ValueError, "out overlaps ids")
+    yield Wrong(
+        "embedding_backward",
+        {"ids": np.arange(3), "dout": np.zeros((3, E)), "out": buffer, "touched": ids},
+        ValueError,
+        "out overlaps touched",
+    )
+    overlap = {"target": buffer, "ids": ids, "rows": np.zeros((3, E))}
+    yield Wrong("scatter_add", overlap, ValueError, "target overlaps ids")
     yield Wrong(
         "scatter_add", {"target": read_only(floats(V, E))}, ValueError, r"target is read-only .*target\.copy\(\)"
     )

@@ -148,6 +148,7 @@ class RNNLM(Model):
             raise ValueError(
                 f"tie_weights needs equal widths, but wordvec_size is {wordvec_size} and hidden_size {hidden_size}"
             )
+        dropout = scalars.below_one("dropout", dropout)
         if init_scale is not None:
             init_scale = scalars.positive("init_scale", init_scale)
         switches = {"cell": cell, "dropout": dropout, "tie_weights": tie_weights, "init_scale": init_scale}

@@ -362,6 +362,11 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("matrix_product", {"bias": floats(V + 1)}, ValueError, "bias has shape")
     yield Wrong("matrix_product", {"out": floats(3, V + 1)}, ValueError, "out has shape")
     yield Wrong("matrix_product", {"out": read_only(floats(3, V))}, ValueError, "out is read-only")
+    square = floats(4, 4)
+    for name in ("a", "b"):
+        apart = {"a": floats(4, 4), "b": floats(4, 4), "bias": floats(4)}
+        yield Wrong("matrix_product", {**apart, name: square, "out": square}, ValueError, f"out overlaps {name}")
+    yield Wrong("matrix_product", {**apart, "bias": square[1], "out": square}, ValueError, "out overlaps bias")
     for op in ("softmax_cross_entropy", "linear_cross_entropy"):
         yield Wrong(
             op, {"targets": np.array([0, V, 1])}, IndexError, r"targets holds 7, expected 0 to 6 .*ignore_index = -1"

@@ -313,6 +313,14 @@ def require_writeable(name: str, array: Array) -> None:
         raise ValueError(f"{name} is not aligned to its items and would be changed in place; pass {name}.copy()")
 
 
+def expect_apart(name: str, written: Array, read_name: str, read: Array) -> None:
+    """Raise if an array shares memory with one that is read while it is written; both are contiguous."""
+    if array_module(written).may_share_memory(written, read):  # exact for contiguous arrays
+        raise ValueError(
+            f"{name} overlaps {read_name}, which is read while {name} is written; pass an array of its own"
+        )
+
+
 def same_device(names: str, *arrays: Any) -> None:
     """Raise unless all arrays live on the host, or all on one GPU as CuPy arrays. Absent arrays (None) are skipped.
 

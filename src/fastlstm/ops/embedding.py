@@ -95,13 +95,13 @@ def embedding_backward(
             )
     if out is not None:
         out = _gradient_buffer(out, (V, E), dout)
-        _expect_apart("out", out, "dout", dout)
-        _expect_apart("out", out, "ids", flat)
+        checks.expect_apart("out", out, "dout", dout)
+        checks.expect_apart("out", out, "ids", flat)
     if touched is not None:
         if out is None:
             raise ValueError("touched is given without out: it says which rows of out may hold something; give both")
         touched = checks.int_ids("touched", touched, V, "num_embeddings = {}")
-        _expect_apart("out", out, "touched", touched)
+        checks.expect_apart("out", out, "touched", touched)
         if touched.size >= V:  # then clearing all rows is less work
             touched = None
     dW: FloatArray = family_for(dout, "embedding").embedding_backward(
@@ -175,7 +175,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     flat = checks.int_ids("ids", ids, V, "target has V = {} rows")
     if rows.size == 0:
         return
-    _expect_apart("target", target, "ids", flat)
+    checks.expect_apart("target", target, "ids", flat)
     if array_module(target).may_share_memory(target, rows):
         rows = rows.copy()
     family_for(target, "embedding").scatter_add(target.reshape(V, E), flat, rows.reshape(flat.size, E))
@@ -201,11 +201,3 @@ def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> Floa
     checks.expect_shape("out", out, shape, "= (V, E)", "V is num_embeddings, E the last axis of dout")
     buffer: FloatArray = out
     return buffer
-
-
-def _expect_apart(name: str, written: FloatArray, read_name: str, read: Array) -> None:
-    """Raise if an array shares memory with one that is read while it is written; both are contiguous."""
-    if array_module(written).may_share_memory(written, read):  # exact for contiguous arrays
-        raise ValueError(
-            f"{name} overlaps {read_name}, which is read while {name} is written; pass an array of its own"
-        )

@@ -83,8 +83,8 @@ class Trainer:
             split = len(xs) - int(len(xs) * validation_split)
             if len(xs) and split == len(xs):
                 raise ValueError(
-                    f"validation_split is {validation_split}, which holds out none of {len(xs)} rows; use a larger one, "
-                    "or 0 to train without validation"
+                    f"validation_split is {validation_split}, which holds out none of {len(xs)} rows; use a larger "
+                    "one, or 0 to train without validation"
                 )
             self.validation_data = xs[split:], ts[split:]
             xs, ts = xs[:split], ts[:split]

@@ -374,6 +374,7 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(op, {"targets": np.array([0, -2, 1])}, IndexError, "targets holds -2, expected 0 to 6")
         yield Wrong(op, {"targets": np.array([0, 1])}, ValueError, r"targets has shape \(2,\), expected \(3,\)")
         yield Wrong(op, {"targets": np.eye(3, V, dtype=int)}, ValueError, r"One-hot targets are not taken; .*argmax")
+        yield Wrong(op, {"targets": np.array([1, -1, 2], np.int32), "ignore_index": 2**32 - 1}, IndexError, "holds -1")
         yield Wrong(op, {"ignore_index": 0.0}, TypeError, r"ignore_index is float 0\.0, expected a whole number")
     yield Wrong(
         "softmax_cross_entropy",

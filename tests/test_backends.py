@@ -118,3 +118,16 @@ def test_linear_cross_entropy_of_any_shape(
     inputs = {"h": rng.standard_normal((M, H)), "W": rng.standard_normal((H, V)), "b": rng.standard_normal(V)}
     case = Case("searched", "linear_cross_entropy", {**inputs, "targets": targets, "memory": memory})
     check_backend(compiled_backend, case, "float64")
+
+
+@pytest.mark.parametrize("ignore_index", [2**32, -(2**32), 2**64])
+def test_an_ignore_index_that_the_targets_cannot_hold_ignores_nothing(backend: str, ignore_index: int) -> None:
+    logits, targets = np.eye(3), np.array([0, 2], np.int32)
+    h, W, b = np.eye(2), np.ones((2, 3)), np.zeros(3)
+    with use_backend(backend):
+        want = ops.softmax_cross_entropy(logits[:2], targets)
+        got = ops.softmax_cross_entropy(logits[:2], targets, ignore_index=ignore_index)
+        fused = ops.linear_cross_entropy(h, W, b, targets)
+        got_fused = ops.linear_cross_entropy(h, W, b, targets, ignore_index=ignore_index)
+    for one, other in zip((*want, *fused), (*got, *got_fused), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -309,6 +309,19 @@ def _wrong() -> Iterator[Wrong]:
     one = floats(V, E)
     overlap = {"ids": np.arange(V), "dout": one, "out": one}
     yield Wrong("embedding_backward", overlap, ValueError, "out overlaps dout")
+    # Ids that are overwritten would be read as places outside of the array.
+    buffer = np.zeros((V, E))
+    ids = buffer.reshape(-1).view(np.int64)[:3]
+    overlap = {"ids": ids, "dout": np.zeros((3, E)), "out": buffer}
+    yield Wrong("embedding_backward", overlap, ValueError, "out overlaps ids")
+    yield Wrong(
+        "embedding_backward",
+        {"ids": np.arange(3), "dout": np.zeros((3, E)), "out": buffer, "touched": ids},
+        ValueError,
+        "out overlaps touched",
+    )
+    overlap = {"target": buffer, "ids": ids, "rows": np.zeros((3, E))}
+    yield Wrong("scatter_add", overlap, ValueError, "target overlaps ids")
     yield Wrong(
         "scatter_add", {"target": read_only(floats(V, E))}, ValueError, r"target is read-only .*target\.copy\(\)"
     )
@@ -349,6 +362,11 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("matrix_product", {"bias": floats(V + 1)}, ValueError, "bias has shape")
     yield Wrong("matrix_product", {"out": floats(3, V + 1)}, ValueError, "out has shape")
     yield Wrong("matrix_product", {"out": read_only(floats(3, V))}, ValueError, "out is read-only")
+    square = floats(4, 4)
+    for name in ("a", "b"):
+        apart = {"a": floats(4, 4), "b": floats(4, 4), "bias": floats(4)}
+        yield Wrong("matrix_product", {**apart, name: square, "out": square}, ValueError, f"out overlaps {name}")
+    yield Wrong("matrix_product", {**apart, "bias": square[1], "out": square}, ValueError, "out overlaps bias")
     for op in ("softmax_cross_entropy", "linear_cross_entropy"):
         yield Wrong(
             op, {"targets": np.array([0, V, 1])}, IndexError, r"targets holds 7, expected 0 to 6 .*ignore_index = -1"
@@ -356,6 +374,7 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(op, {"targets": np.array([0, -2, 1])}, IndexError, "targets holds -2, expected 0 to 6")
         yield Wrong(op, {"targets": np.array([0, 1])}, ValueError, r"targets has shape \(2,\), expected \(3,\)")
         yield Wrong(op, {"targets": np.eye(3, V, dtype=int)}, ValueError, r"One-hot targets are not taken; .*argmax")
+        yield Wrong(op, {"targets": np.array([1, -1, 2], np.int32), "ignore_index": 2**32 - 1}, IndexError, "holds -1")
         yield Wrong(op, {"ignore_index": 0.0}, TypeError, r"ignore_index is float 0\.0, expected a whole number")
     yield Wrong(
         "softmax_cross_entropy",

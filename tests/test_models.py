@@ -174,11 +174,12 @@ def test_generate_of_no_source_is_empty() -> None:
         ((XS, 2, 0), {}, "max_len is 0, expected at least 1"),
         ((XS, 2, 3), {"beam": 0}, "beam is 0, expected at least 1"),
         ((XS, 2, 3), {"end_id": V}, "end_id is 9, expected 0 to 8"),
-        ((XS + V, 2, 3), {}, "ids"),
+        ((XS, 2.0, 3), {}, "start_id is float 2.0, expected a whole number"),
+        ((XS + V, 2, 3), {}, "xs holds .*, expected 0 to 8"),
     ],
 )
 def test_bad_arguments_of_generate(arguments: Any, options: Any, message: str) -> None:
-    with pytest.raises((ValueError, IndexError), match=message):
+    with pytest.raises((TypeError, ValueError, IndexError), match=message):
         make().generate(*arguments, **options)
 
 
@@ -246,13 +247,15 @@ def test_summary_lists_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ((0, D, H), {}, "vocab_size is 0, expected at least 1"),
         ((V, D, H), {"num_layers": 0}, "num_layers is 0, expected at least 1"),
+        ((V, D, 2.5), {}, "hidden_size is float 2.5, expected a whole number"),
+        ((V, D, H), {"seed": -1}, "seed is -1, expected at least 0"),
         ((V, D, H), {"dtype": "float16"}, "dtype is float16, expected float32 or float64"),
         ((V, D, H), {"dropout": 1.0}, "expected at least 0 and below 1"),
         ((V, D, H), {"share_embedding": True, "target_vocab_size": 5}, "share_embedding needs one vocabulary"),
     ],
 )
 def test_bad_options(arguments: Any, options: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         Seq2seq(*arguments, **options)
 
 
@@ -263,13 +266,22 @@ def test_bad_options(arguments: Any, options: Any, message: str) -> None:
         (XS.astype(float), TS, "xs has dtype float64, expected integer ids"),
         (XS[1:], TS, "xs has 4 rows and ts 5"),
         (XS, TS[:, :1], "expected at least 2 steps"),
-        (XS + V, TS, "ids"),
-        (XS, TS + V, "ids|targets"),
+        (XS + V, TS, r"xs holds .*, expected 0 to 8 \(vocab_size = 9\)"),
+        (XS, TS + V, r"ts holds .*, expected 0 to .* or -1 to ignore it"),
     ],
 )
 def test_bad_data(xs: Any, ts: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError, IndexError), match=message):
         make().evaluate(xs, ts)
+
+
+@pytest.mark.parametrize("use", [Seq2seq.evaluate, Seq2seq.predict])
+def test_bad_batches(use: Any) -> None:
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is {batch_size}, expected at least 1"):
+            use(make(), XS, TS, batch_size=batch_size)
+    with pytest.raises(ValueError, match="xs has 4 rows and ts 5"):
+        use(make(), XS[1:], TS)
 
 
 def test_unknown_metric() -> None:
@@ -302,6 +314,13 @@ def test_backends_agree(kind: str, compiled_backend: str) -> None:
 # --------------------------------------------------------------------------------------------
 # Files
 # --------------------------------------------------------------------------------------------
+
+
+def test_options_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    model = Seq2seq(np.int64(V), np.int32(D), H, dropout=np.float32(0.5), seed=np.uint8(1))  # type: ignore[arg-type]
+    model.save(tmp_path / "model.safetensors")
+    options = Seq2seq.load(tmp_path / "model.safetensors").options
+    assert options == Seq2seq(V, D, H, dropout=0.5, seed=1).options
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import lzma
 import math
 import os
+import pickle
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +85,15 @@ def test_gradients(kind: str, dropout: float) -> None:
     loss(**at)
     model.backward()
     check_gradient(loss, at, dict(zip(at, [grad.copy() for grad in model.grads], strict=True)))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_with_tied_weights_learns_the_same(copied: Any) -> None:
+    model = make("tied", dropout=0.2)
+    other = copied(model)
+    for one in (model, other):
+        fit(one)
+    assert weights(model) == weights(other)
 
 
 def test_tied_weights_are_one_array() -> None:
@@ -444,6 +455,8 @@ def test_streams_and_what_follows_them_have_one_shape() -> None:
     with pytest.raises(ValueError, match=r"ts has shape \(5, 5\), expected \(5, 6\)"):
         make().evaluate(XS, TS[:, 1:])
     assert make().evaluate(XS, np.eye(V)[TS]) == make().evaluate(XS, TS)
+    with pytest.raises(ValueError, match=r"ts has shape \(5, 6, 10\), expected one-hot rows of V = 9"):
+        make().evaluate(XS, np.eye(V + 1)[TS])
 
 
 # --------------------------------------------------------------------------------------------

@@ -163,13 +163,24 @@ def test_one_hot_targets_are_accepted() -> None:
         ({"validation_split": 1.0}, "validation_split is 1.0"),
         ({"metrics": ("speed",)}, "unknown metric 'speed'"),
         ({"verbose": 3}, "verbose is 3"),
+        ({"validation_split": 0.001}, "validation_split is 0.001, which holds out none of"),
+        ({"validation_data": (XS[:0], TS[:0])}, "validation_data has no rows"),
+        ({"validation_data": (XS,)}, r"validation_data has 1 entries, expected \(xs, ts\)"),
+        ({"validation_data": XS}, r"validation_data is an array .*expected \(xs, ts\)"),
+        ({"callbacks": callbacks.TerminateOnNaN()}, "callbacks is TerminateOnNaN .*expected a sequence"),
+        (
+            {"callbacks": [callbacks.TerminateOnNaN]},
+            r"callbacks\[0\] is type .*expected an object of",
+        ),
+        ({"xs": np.vstack([XS[:-1], np.full_like(XS[:1], 99)])}, "xs holds 99, expected 0 to"),
+        ({"ts": np.vstack([TS[:-1], np.full_like(TS[:1], -2)])}, "ts holds -2, expected 0 to .*or -1 to ignore it"),
         ({"xs": XS[:0], "ts": TS[:0]}, "there are no rows to train on"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
     model = make()
     before = weights(model)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError, IndexError), match=message):
         model.fit(**{"xs": XS, "ts": TS, "epochs": 1, "batch_size": 16, "verbose": 0, **options})
     assert weights(model) == before
 
@@ -523,6 +534,8 @@ def test_terminate_on_nan(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_monitor_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="EarlyStopping watches 'val_loss', but the training has only loss"):
         fit(make(), callbacks=[callbacks.EarlyStopping()])
+    with pytest.raises(ValueError, match=r"'\{val_loss\}', but the training has only epoch, loss: no 'val_loss'"):
+        fit(make(), callbacks=[callbacks.ModelCheckpoint("{val_loss}")])
 
 
 @pytest.mark.parametrize(

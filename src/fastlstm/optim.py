@@ -5,13 +5,13 @@ Names and default values are those of "Deep Learning from Scratch 2", AdamW's th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from fastlstm import ops
 from fastlstm.backends import array_module
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
+from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device
 
 Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
@@ -41,9 +41,7 @@ class Optimizer:
     slot_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, lr: float) -> None:
-        if not (math.isfinite(lr) and lr >= 0):
-            raise ValueError(f"lr is {lr}, expected a finite number, at least 0")
-        self.lr = lr
+        self.lr = scalars.finite("lr", lr, 0)
         self.step = 0
         self.step_on_device: Any = None
         self.lr_on_device: Any = None

@@ -316,6 +316,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     add(
         "questions",
         nargs="*",
+        default=(),
         metavar="TEXT",
         help="sums such as 16+75, dates, sentences or reviews, without any stdin is read; for a language model the "
         "beginning of a text",

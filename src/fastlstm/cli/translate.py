@@ -155,6 +155,11 @@ def _data(options: Options) -> tuple[ParallelText, list[Part]]:
         options.data, options.target, unit=options.unit, min_count=options.min_count, limit=options.limit
     )
     held_out = int(len(pairs.xs) * options.validation_split)
+    if options.validation_split and not held_out:
+        raise ValueError(
+            f"--validation-split {options.validation_split:g} holds out none of {len(pairs.xs)} pairs; give a larger "
+            "one, or 0 to train without validation"
+        )
     end = len(pairs.xs) - held_out
     parts = [Part(TRAINING, pairs.sources[:end], pairs.xs[:end], pairs.targets[:end])]
     if held_out:

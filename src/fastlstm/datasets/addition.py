@@ -12,6 +12,7 @@ import numpy as np
 
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.pairs import SequencePairs, encode, read_padded_pairs
+from fastlstm.ops import scalars
 
 VOCABULARY = list("0123456789+ _")
 START = "_"
@@ -41,6 +42,7 @@ def addition(n: int = 50_000, seed: int | None = None) -> SequencePairs:
     SequencePairs
         xs (n, 7), ts (n, 5) and the 13 symbols.
     """
+    n = scalars.integer("n", n)
     if not 1 <= n <= MAX_QUESTIONS:
         raise ValueError(f"n is {n}, expected 1 to {MAX_QUESTIONS}, the number of different sums")
     rng = np.random.default_rng(seed)

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.pairs import SequencePairs, encode, read_padded_pairs
+from fastlstm.ops import scalars
 
 START = "_"
 WRITTEN_LENGTH = 29  # "Wednesday, September 27, 1994"
@@ -65,8 +66,7 @@ def dates(n: int = 50_000, seed: int | None = None) -> SequencePairs:
     SequencePairs
         xs (n, 29), ts (n, 11) and the 67 symbols.
     """
-    if n < 1:
-        raise ValueError(f"n is {n}, expected at least 1")
+    n = scalars.integer("n", n, 1)
     rng = np.random.default_rng(seed)
     days = rng.integers(DAYS, size=n)
     formats = rng.integers(len(_FORMATS), size=n)

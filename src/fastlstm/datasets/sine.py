@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.contract import FloatArray
+from fastlstm.ops import scalars
 
 
 class SeriesPieces(NamedTuple):
@@ -39,9 +40,7 @@ def sine(
     SeriesPieces
         xs (n, length, 1) and ts (n, 1), float32.
     """
-    for name, value in (("n", n), ("length", length)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+    n, length = scalars.integer("n", n, 1), scalars.integer("length", length, 1)
     if not period > 0:
         raise ValueError(f"period is {period}, expected a positive number")
     if not noise >= 0:

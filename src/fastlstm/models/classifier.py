@@ -86,6 +86,7 @@ class SequenceClassifier(Model):
             raise ValueError(f"pooling is {pooling!r}, expected 'mean' or 'last'")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype is {dtype}, expected float32 or float64")
+        dropout = scalars.below_one("dropout", dropout)
         checks.check_gate_order(gate_order)
         options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
         super().__init__({**sizes, **options}, seed)
@@ -264,11 +265,13 @@ class SequenceClassifier(Model):
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
         from fastlstm.training.buckets import BucketTrainer
-        from fastlstm.training.loop import Trainer
+        from fastlstm.training.loop import Trainer, check_validation_data
 
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
         xs, ts = self.check_batch(xs, ts, lengths)
+        if validation_data is not None:
+            validation_data = self.check_batch(*check_validation_data(validation_data))
         return (BucketTrainer if bucket_by_length else Trainer)(
             self,
             xs,
@@ -278,7 +281,7 @@ class SequenceClassifier(Model):
             optimizer=optimizer,
             max_grad=max_grad,
             validation_split=validation_split,
-            validation_data=None if validation_data is None else self.check_batch(*validation_data),
+            validation_data=validation_data,
             metrics=metrics,
             callbacks=callbacks,
             shuffle=shuffle,

@@ -16,6 +16,7 @@ from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, copier_to, device_of, read, to_device
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ class Model(abc.ABC):
     kept_names: ClassVar[tuple[str, ...]] = ("_targets", "_features", "_scores")
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
-        self.options = dict(options)
+        if seed is not None:
+            seed = scalars.integer("seed", seed, 0)
+        # JSON holds Python's numbers only; a size may be ids.max() + 1, which is numpy's.
+        self.options = {
+            name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()
+        }
         self.rng = np.random.default_rng(seed)
         self.layers: dict[str, Layer] = {}
         self.params: list[FloatArray] = []
@@ -272,6 +278,7 @@ class Model(abc.ABC):
     ) -> dict[str, float]:
         """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
         xs, ts = self.check_batch(xs, ts)
+        batch_size = scalars.integer("batch_size", batch_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}
         rows = self.rows(xs, ts)

@@ -71,7 +71,15 @@ class TiedOutput(Layer):
 
     def move(self, copy: Callable[[Array], Array]) -> None:
         super().move(copy)
-        # It has views, of which no copies are made.
+        self._share()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, or what was pickled: the projection uses the embedding's array again."""
+        vars(self).update(state)
+        self._share()
+
+    def _share(self) -> None:
+        # The projection has views, of which no copies are made.
         (W, b), (dW, db) = self.params, self.grads
         self._affine.params[:], self._affine.grads[:] = [W.T, b], [dW.T, db]
 
@@ -148,6 +156,7 @@ class RNNLM(Model):
             raise ValueError(
                 f"tie_weights needs equal widths, but wordvec_size is {wordvec_size} and hidden_size {hidden_size}"
             )
+        dropout = scalars.below_one("dropout", dropout)
         if init_scale is not None:
             init_scale = scalars.positive("init_scale", init_scale)
         switches = {"cell": cell, "dropout": dropout, "tie_weights": tie_weights, "init_scale": init_scale}
@@ -226,6 +235,9 @@ class RNNLM(Model):
         """Ids xs (N, T) and the ids that follow, ts (N, T), of any array-likes; ts may be one-hot (N, T, V)."""
         ts = to_host(ts)
         if ts.ndim == 3:
+            V = self.options["vocab_size"]
+            if ts.shape[-1] != V:
+                raise ValueError(f"ts has shape {ts.shape}, expected one-hot rows of V = {V}, or ids (N, T)")
             ts = ts.argmax(axis=-1)
         xs, ts = _as_ids("xs", xs, 2), _as_ids("ts", ts, 2)
         if xs.shape != ts.shape:

@@ -231,15 +231,13 @@ class Seq2seq(Model):
         dtype = np.dtype(dtype).name
         target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
         sizes = {
-            "vocab_size": vocab_size,
-            "wordvec_size": wordvec_size,
-            "hidden_size": hidden_size,
-            "target_vocab_size": target_vocab_size,
-            "num_layers": num_layers,
+            "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
+            "wordvec_size": scalars.integer("wordvec_size", wordvec_size, 1),
+            "hidden_size": scalars.integer("hidden_size", hidden_size, 1),
+            "target_vocab_size": scalars.integer("target_vocab_size", target_vocab_size, 1),
+            "num_layers": scalars.integer("num_layers", num_layers, 1),
         }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, expected at least 1")
+        dropout = scalars.below_one("dropout", dropout)
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         if share_embedding and target_vocab_size != vocab_size:
@@ -398,10 +396,16 @@ class Seq2seq(Model):
         return _steps_before_padding(xs, pad_id, min(1, xs.shape[1])), _steps_before_padding(ts, pad_id, 2)
 
     def _source_ids(self, xs: Any) -> IntArray:
-        return _as_ids("xs", to_host(xs), self.options["vocab_size"], self._pad_id)
+        V = self.options["vocab_size"]
+        ids = _as_ids("xs", to_host(xs), V, self._pad_id)
+        _check_range("xs", ids, 0, V, f"(vocab_size = {V})")
+        return ids
 
     def _target_ids(self, ts: Any) -> IntArray:
-        return _as_ids("ts", to_host(ts), self.options["target_vocab_size"], IGNORED)
+        V = self.options["target_vocab_size"]
+        ids = _as_ids("ts", to_host(ts), V, IGNORED)
+        _check_range("ts", ids, IGNORED, V, f"(target_vocab_size = {V}), or {IGNORED} to ignore it")
+        return ids
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
@@ -474,6 +478,9 @@ class Seq2seq(Model):
             [:, t] are the probabilities of what follows ``ts[:, t]``.
         """
         xs, ts = self._source_ids(xs), np.maximum(self._target_ids(ts), 0)
+        if len(xs) != len(ts):
+            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        batch_size = scalars.integer("batch_size", batch_size, 1)
         parts = []
         for start in range(0, len(xs), batch_size):
             batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
@@ -506,13 +513,13 @@ class Seq2seq(Model):
             raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
         xs = self._source_ids(xs)
         V = self.options["target_vocab_size"]
+        start_id = scalars.integer("start_id", start_id)
+        end_id = None if end_id is None else scalars.integer("end_id", end_id)
         if not 0 <= start_id < V:
             raise IndexError(f"start_id is {start_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
         if end_id is not None and not 0 <= end_id < V:
             raise IndexError(f"end_id is {end_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
-        for name, value in (("max_len", max_len), ("beam", beam)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
+        max_len, beam = scalars.integer("max_len", max_len, 1), scalars.integer("beam", beam, 1)
         self._set_dropout(False)
         encoded = self._encoder.forward(to_device(xs, self.device), training=False)
         if beam > 1:
@@ -594,6 +601,13 @@ def _as_ids(name: str, ids: Array, V: int, zeros: int | None) -> IntArray:
         raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
     as_signed = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
     return np.ascontiguousarray(as_signed)
+
+
+def _check_range(name: str, ids: IntArray, low: int, V: int, why: str) -> None:
+    """Raise unless all ids are from low to V - 1."""
+    if ids.size and (ids.min() < low or ids.max() >= V):
+        wrong = ids[(ids < low) | (ids >= V)][0]
+        raise IndexError(f"{name} holds {wrong}, expected 0 to {V - 1} {why}")
 
 
 def _from_one_hot(name: str, rows: Array, V: int, zeros: int | None) -> IntArray:

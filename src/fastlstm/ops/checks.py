@@ -53,7 +53,7 @@ def in_order(array: Array) -> Array:
 def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None) -> FloatArray:
     """A float array with ndim axes, of ``dtype`` if that is given, C-contiguous."""
     if (
-        isinstance(value, ndarray)
+        type(value) is ndarray  # the product of two numpy.matrix is not that of its elements
         and value.ndim == ndim
         and (value.dtype is dtype or (dtype is None and value.dtype in FLOATS))
         and value.flags.carray
@@ -208,8 +208,8 @@ def check_gate_order(gate_order: Any) -> None:
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(map(repr, choices))}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r:.60}, expected one of {', '.join(map(repr, choices))}")
 
 
 def check_tape(tape: Any, op: str) -> Tape:
@@ -226,7 +226,7 @@ def check_tape(tape: Any, op: str) -> Tape:
 def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
     """Integer ids in [0, upper), flattened to (M,); ``bound`` says in the error where upper, its {}, comes from."""
     flat: IntArray = ids
-    if not (isinstance(ids, ndarray) and ids.ndim == 1 and ids.dtype in INTS and ids.flags.carray):
+    if not (type(ids) is ndarray and ids.ndim == 1 and ids.dtype in INTS and ids.flags.carray):
         require_array(name, ids)
         if ids.dtype not in INTS:
             raise TypeError(
@@ -311,6 +311,14 @@ def require_writeable(name: str, array: Array) -> None:
         raise ValueError(f"{name} is read-only and would be changed in place; pass a copy: {name}.copy()")
     if isinstance(array, ndarray):
         raise ValueError(f"{name} is not aligned to its items and would be changed in place; pass {name}.copy()")
+
+
+def expect_apart(name: str, written: Array, read_name: str, read: Array) -> None:
+    """Raise if an array shares memory with one that is read while it is written; both are contiguous."""
+    if array_module(written).may_share_memory(written, read):  # exact for contiguous arrays
+        raise ValueError(
+            f"{name} overlaps {read_name}, which is read while {name} is written; pass an array of its own"
+        )
 
 
 def same_device(names: str, *arrays: Any) -> None:

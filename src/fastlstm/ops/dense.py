@@ -35,7 +35,8 @@ def matrix_product(
     Raises
     ------
     TypeError, ValueError
-        A dtype, a shape or the precision does not fit, or out is read-only. Nothing is changed then.
+        A dtype, a shape or the precision does not fit, or out is read-only or overlaps another array. Nothing is
+        changed then.
     """
     checks.same_device("a b bias out", a, b, bias, out)
     a = checks.matrix_or_transpose("a", a)
@@ -51,6 +52,10 @@ def matrix_product(
         checks.require_writeable("out", out)
         out = checks.float_array("out", out, 2, a.dtype)
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
+        checks.expect_apart("out", out, "a", a)
+        checks.expect_apart("out", out, "b", b)
+        if bias is not None:
+            checks.expect_apart("out", out, "bias", bias)
     options = checks.precision_option(precision, a)
     product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, **options)
     return product

@@ -79,8 +79,8 @@ def embedding_backward(
     IndexError
         An id, a touched row or padding_idx lies outside 0 to V - 1.
     TypeError, ValueError
-        A dtype or a shape does not fit, out is read-only or overlaps dout, or touched is given without out. Nothing is
-        changed then.
+        A dtype or a shape does not fit, out is read-only or overlaps another array, or touched is given without out.
+        Nothing is changed then.
     """
     checks.same_device("dout ids out touched", dout, ids, out, touched)
     V = scalars.integer("num_embeddings", num_embeddings, 1)
@@ -95,10 +95,13 @@ def embedding_backward(
             )
     if out is not None:
         out = _gradient_buffer(out, (V, E), dout)
+        checks.expect_apart("out", out, "dout", dout)
+        checks.expect_apart("out", out, "ids", flat)
     if touched is not None:
         if out is None:
             raise ValueError("touched is given without out: it says which rows of out may hold something; give both")
         touched = checks.int_ids("touched", touched, V, "num_embeddings = {}")
+        checks.expect_apart("out", out, "touched", touched)
         if touched.size >= V:  # then clearing all rows is less work
             touched = None
     dW: FloatArray = family_for(dout, "embedding").embedding_backward(
@@ -156,7 +159,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     IndexError
         An id lies outside 0 to V - 1.
     TypeError, ValueError
-        A dtype or a shape does not fit, or target is read-only. Nothing is changed then.
+        A dtype or a shape does not fit, or target is read-only or overlaps ids. Nothing is changed then.
     """
     checks.same_device("target ids rows", target, ids, rows)
     checks.require_array("target", target)
@@ -172,6 +175,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     flat = checks.int_ids("ids", ids, V, "target has V = {} rows")
     if rows.size == 0:
         return
+    checks.expect_apart("target", target, "ids", flat)
     if array_module(target).may_share_memory(target, rows):
         rows = rows.copy()
     family_for(target, "embedding").scatter_add(target.reshape(V, E), flat, rows.reshape(flat.size, E))
@@ -195,7 +199,5 @@ def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> Floa
     checks.require_writeable("out", out)
     checks.float_array("out", out, out.ndim, dout.dtype)
     checks.expect_shape("out", out, shape, "= (V, E)", "V is num_embeddings, E the last axis of dout")
-    if array_module(out).may_share_memory(out, dout):  # exact here: both are contiguous
-        raise ValueError("out overlaps dout, which is read while out is written; pass an array of its own")
     buffer: FloatArray = out
     return buffer

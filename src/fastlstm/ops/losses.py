@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from fastlstm.backends import family_for, is_device_array
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 from fastlstm.ops import checks, scalars
@@ -128,14 +130,25 @@ def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: 
             f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
         )
     flat = checks.in_order(targets).reshape(-1)
+    ignored: int | None = ignore_index
+    if not -(2**31) <= ignore_index < 2**31 and not _fits(ignore_index, flat):
+        # No target is that, nor -1 then; a kernel would take the lower bits, which may be those of a class.
+        ignored, ignore_index = None, -1
     if flat.size:
-        bounds = checks.IdBounds("targets", V, "the logits have V = {} columns", ignore_index)
+        bounds = checks.IdBounds("targets", V, "the logits have V = {} columns", ignored)
         if is_device_array(flat):
             return checks.device_ids(flat, bounds), ignore_index
         low, high = checks.smallest(flat), checks.largest(flat)
         # Below 0 there may be what is ignored. Which target is wrong is worked out only where one may be.
-        if high >= V or (low < 0 and not low == -1 == ignore_index):
-            wrong = flat[((flat < 0) | (flat >= V)) & (flat != ignore_index)]
+        if high >= V or (low < 0 and not low == -1 == ignored):
+            outside = (flat < 0) | (flat >= V)
+            wrong = flat[outside if ignored is None else outside & (flat != ignored)]
             if wrong.size:
                 raise bounds.error(int(wrong[0]))
     return flat, ignore_index
+
+
+def _fits(number: int, ids: IntArray) -> bool:
+    """Whether the dtype of ids can hold the number."""
+    limits = np.iinfo(ids.dtype)
+    return int(limits.min) <= number <= int(limits.max)

@@ -384,7 +384,13 @@ class ModelCheckpoint(_Monitor):
             if not self.better(value, self.best):
                 return
             self.best = value
-        path = self.filepath.format(epoch=epoch + 1, **logs)
+        try:
+            path = self.filepath.format(epoch=epoch + 1, **logs)
+        except LookupError as error:
+            raise ValueError(
+                f"ModelCheckpoint's filepath is {self.filepath!r}, but the training has only epoch, {', '.join(logs)}: "
+                f"no {error}"
+            ) from None
         self.model.save(path)
         if self.verbose:
             print(f"epoch {epoch + 1}: saved {path}")

@@ -14,6 +14,7 @@ from fastlstm.layers import TimeDropout
 from fastlstm.models.model import Model, RunningMean, add_batch
 from fastlstm.models.rows import Rows
 from fastlstm.ops import scalars
+from fastlstm.ops.checks import describe
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.callbacks import BackupAndRestore, Callback
 from fastlstm.training.device_steps import DeviceSteps, Means
@@ -70,14 +71,21 @@ class Trainer:
         self.max_grad = None if max_grad is None else scalars.positive("max_grad", max_grad)
         self.metrics = model.check_metrics(metrics)
         self.shuffle = shuffle
-        if not 0 <= validation_split < 1:
-            raise ValueError(f"validation_split is {validation_split}, expected at least 0 and below 1")
+        validation_split = scalars.below_one("validation_split", validation_split)
+        callbacks = check_callbacks(callbacks)
         xs, ts = self._checked(xs, ts)
         self.validation_data = None
         if validation_data is not None:
-            self.validation_data = model.check_batch(*validation_data)
+            self.validation_data = model.check_batch(*check_validation_data(validation_data))
+            if not len(self.validation_data[0]):
+                raise ValueError("validation_data has no rows; leave it out to train without validation")
         elif validation_split:
             split = len(xs) - int(len(xs) * validation_split)
+            if len(xs) and split == len(xs):
+                raise ValueError(
+                    f"validation_split is {validation_split}, which holds out none of {len(xs)} rows; use a larger "
+                    "one, or 0 to train without validation"
+                )
             self.validation_data = xs[split:], ts[split:]
             xs, ts = xs[:split], ts[:split]
         if not len(xs):
@@ -251,6 +259,29 @@ class Trainer:
             for callback in self._all_callbacks:
                 callback.on_interrupt()
             raise KeyboardInterrupt
+
+
+def check_callbacks(callbacks: Any) -> Sequence[Callback]:
+    """The callbacks as a sequence; raises if something among them is none."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {describe(callbacks)}, expected a sequence of callbacks, () for none")
+    listed = tuple(callbacks)
+    for i, callback in enumerate(listed):
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{i}] is {describe(callback)}, expected an object of fastlstm.callbacks, or of a class "
+                "derived from its Callback"
+            )
+    return listed
+
+
+def check_validation_data(validation_data: Any) -> Sequence[Any]:
+    """The arguments of ``Model.check_batch``; raises unless there are at least two."""
+    if not isinstance(validation_data, (tuple, list)):
+        raise TypeError(f"validation_data is {describe(validation_data)}, expected (xs, ts)")
+    if len(validation_data) < 2:
+        raise ValueError(f"validation_data has {len(validation_data)} entries, expected (xs, ts)")
+    return validation_data
 
 
 class BatchLogs(Mapping[str, float]):

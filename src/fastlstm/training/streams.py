@@ -9,7 +9,7 @@ from fastlstm.models.model import RunningMean
 from fastlstm.models.rnnlm import IGNORED, RNNLM, parallel_streams, windows, with_perplexity
 from fastlstm.ops import scalars
 from fastlstm.training.callbacks import Callback
-from fastlstm.training.loop import Trainer
+from fastlstm.training.loop import Trainer, check_callbacks
 
 
 class CarriedState(Callback):
@@ -67,7 +67,7 @@ class StreamTrainer(Trainer):
             windows(ts, self.time_size, IGNORED),
             batch_size=streams,
             validation_data=None if validation_data is None else parallel_streams(validation_data, streams),
-            callbacks=[CarriedState(model), *callbacks],
+            callbacks=[CarriedState(model), *check_callbacks(callbacks)],
             shuffle=False,
             **options,
         )

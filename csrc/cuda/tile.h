@@ -108,11 +108,18 @@ __device__ void multiply_tile(const TilePart& part, const typename P::Operand* e
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
       if (chunk < part.chunks) {
-        const Quad* const weights = (chunk < part.resident ? resident : packed) + chunk * (M * 64);
+        const auto multiply = [&](const Quad* weights) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) {
+          for (int m = 0; m < M; ++m) {
 #pragma unroll
-          for (int j = 0; j < J; ++j) P::multiply(total[m][j], weights + m * 64, x[ahead][j], lane);
+            for (int j = 0; j < J; ++j) P::multiply(total[m][j], weights + m * 64, x[ahead][j], lane);
+          }
+        };
+        // Apart, so that each loads from a kind of memory that the compiler knows.
+        if (chunk < part.resident) {
+          multiply(resident + chunk * (M * 64));
+        } else {
+          multiply(packed + chunk * (M * 64));
         }
       }
     }

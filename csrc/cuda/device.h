@@ -34,13 +34,22 @@ __device__ inline T* shared_memory() {
   return reinterpret_cast<T*>(memory);
 }
 
-// What another multiprocessor wrote: from L2, past L1, which is not coherent.
-__device__ inline Quad load_l2(const Quad* p) { return __ldcg(p); }
+// What another multiprocessor wrote: from L2, past L1, which is not coherent. Not __ldcg, which in the headers of some
+// versions of CUDA may be moved across a barrier.
+__device__ inline Quad load_l2(const Quad* p) {
+  Quad quad;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(quad.x), "=r"(quad.y), "=r"(quad.z), "=r"(quad.w)
+               : "l"(p)
+               : "memory");
+  return quad;
+}
 
 // The two halves of a barrier between blocks. All that was written before add_release, by other threads of the block
 // too if a __syncthreads stands between, is seen after a load_acquire that returns the sum.
 __device__ inline void add_release(unsigned* counter) {
-  asm volatile("fence.acq_rel.gpu;\n\tred.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+  // No fence before it: ptxas makes one of the release, and each takes hundreds of cycles of every step.
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
 }
 __device__ inline unsigned load_acquire(const unsigned* counter) {
   unsigned value;

@@ -75,6 +75,8 @@ inline constexpr int kWarps = kTileThreads / 32;
 inline constexpr Index kChunkBytes = 64;
 inline constexpr Index kTileChunkBytes = 16 * kChunkBytes;
 inline constexpr Index kAlignment = 256;
+// From counter to counter of a barrier between blocks: a line of L2 each, so that rows do not wait for other rows'.
+inline constexpr Index kCounterBytes = 128, kCounterStride = kCounterBytes / static_cast<Index>(sizeof(unsigned));
 
 // Compiled tiles. Accumulators of exact products take four times the registers of those of the tensor cores, and
 // float64 twice as many again.
@@ -236,7 +238,7 @@ inline void place_workspace(const Problem& p, Plan& plan) {
   }
   plan.exchange_at = place(tiles ? 2 * rows * plan.exchange_chunks * kChunkBytes : 0);
   plan.state_at = place(tiles ? 2 * p.N * p.H * state_bytes(p.precision) : 0);
-  plan.counters_at = place(tiles ? plan.row_blocks * static_cast<Index>(sizeof(unsigned)) : 0);
+  plan.counters_at = place(tiles ? plan.row_blocks * kCounterBytes : 0);
   plan.workspace_bytes = at;
 }
 

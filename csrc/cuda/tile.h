@@ -30,7 +30,7 @@ struct TileArguments {
   int packed_part;                // which pack_weights packs
   typename P::Operand* exchange;  // [2][rows][exchange_chunks * elements of a chunk]
   S* state;                       // [2][N][H]: the carried h and c
-  unsigned* counters;             // [row block]: arrivals at the barrier
+  unsigned* counters;             // [row block * kCounterStride]: arrivals at the barrier
 
   FASTLSTM_HOST_DEVICE static constexpr int chunk_elements() { return kChunkBytes / sizeof(typename P::Operand); }
   FASTLSTM_HOST_DEVICE Index exchange_stride() const { return exchange_chunks * chunk_elements(); }
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kTileThreads) prepare(TileArguments<P> a) {
     a.state[i] = state.h;
     a.state[s.N * s.H + i] = state.c;
   }
-  for (Index i = first; i < a.row_blocks; i += threads) a.counters[i] = 0;
+  for (Index i = first; i < a.row_blocks; i += threads) a.counters[i * kCounterStride] = 0;
 }
 
 // The sums of this block's tile: partial[warp][row][column]. The first chunks of the weights are in `resident`, the
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   const Index unit_block = blockIdx.x, row_block = a.first_row_block + blockIdx.y;
   const Index first_unit = unit_block * a.units, first_row = row_block * kRows;
   const bool forward = s.direction == Direction::kForward;
-  unsigned* const counter = a.counters + row_block;
+  unsigned* const counter = a.counters + row_block * kCounterStride;
 
   S* const partial = shared_memory<S>();
   Quad* const resident = reinterpret_cast<Quad*>(partial + kWarps * kRows * (16 * M + 4));

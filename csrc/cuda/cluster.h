@@ -285,6 +285,10 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
       const auto [row, unit, there] = owned[k];
       if (there) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
     }
+#pragma unroll
+    for (int k = 0; k < kMostOwned; ++k) {
+      if (owned[k].there) add_bias(s, block.first_unit + owned[k].unit, inputs[k]);
+    }
     if (phase > 0) block.receive(phase, bytes);
 
     // Nobody reads the sums of the phase before any more: what was received has come from all threads that did.

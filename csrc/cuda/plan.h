@@ -300,8 +300,8 @@ inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
       plan.unit_blocks = 1;
       plan.row_blocks = plan.pass_blocks = divide_up(p.N, rows);
       const int in_registers = width <= kMostRowRegisters ? width : kRowRegistersBeyond;
-      // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates.
-      plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width);
+      // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates; the bias.
+      plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width + 4 * width);
       if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
       place_workspace(p, plan);
       return plan;

@@ -24,6 +24,8 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
   float* const operand =
       reinterpret_cast<float*>(weights + kInShared / 4 * kThreads);  // [R][4 width]: h, or dz by gates
   float* const sums = operand + R * kThreads;                        // [R][4][width]
+  // [4][width]. Added after the product: before it, that would wait for the inputs.
+  float* const bias = sums + R * kThreads;
 
   const float* const Wh = s.Wh + s.gate_position[gate] * s.H;
   const auto weight = [&](int k) {
@@ -52,6 +54,7 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
   const Index n = first_row + gate;
   const bool owner = gate < R && n < s.N && unit < H;
   Carried<float> carried{};
+  bias[thread] = forward && unit < H ? s.b[s.gate_position[gate] * s.H + unit] : 0.0f;
   for (int i = thread; i < R * kThreads; i += kThreads) operand[i] = 0.0f;
   __syncthreads();
   if (owner) {
@@ -93,6 +96,8 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
       const float product[4] = {of_row[0], of_row[width], of_row[2 * width], of_row[3 * width]};
       float* const out = operand + gate * kThreads + unit;
       if (forward) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) inputs.gates[q] += bias[q * width + unit];
         finish_forward(s, phase, n, unit, inputs, product, carried);
         out[0] = carried.h;
       } else {

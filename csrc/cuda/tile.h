@@ -185,6 +185,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
       Index row, unit;
       if (owned(k, row, unit)) inputs[k] = C::load(s, phase, first_row + row, first_unit + unit);
     }
+    if (forward) {
+#pragma unroll
+      for (int k = 0; k < kOwned; ++k) {
+        Index row, unit;
+        if (owned(k, row, unit)) C::add_bias(s, first_unit + unit, inputs[k]);
+      }
+    }
 
     if (phase > a.first_phase && a.unit_blocks > 1) {
       // All blocks of these rows have written what this product reads. They have read, too, what this phase overwrites:

@@ -19,6 +19,7 @@ import importlib.machinery
 import itertools
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -59,7 +60,7 @@ class _Chunk:
     """An array's memory: what numpy's views of it keep alive."""
 
     def __init__(self, pool: MemoryPool, buffer: np.ndarray[Any, Any], size: int) -> None:
-        self.pool, self.buffer = pool, buffer
+        self._pool, self.buffer = weakref.ref(pool), buffer
         self.address = buffer.ctypes.data + MARGIN
         self.__array_interface__ = {
             "data": (self.address, False), "shape": (size,), "typestr": "|u1", "version": 3,
@@ -69,11 +70,16 @@ class _Chunk:
         _chunks[self.address] = size
 
     def __del__(self) -> None:
-        self.pool._free(self.address, self.buffer)
+        pool = self._pool()
+        if pool is not None:
+            pool._free(self.address, self.buffer)
 
 
 class MemoryPool:
-    """CuPy's: memory of arrays that are gone goes to the next array of its size, and belongs to the pool for good."""
+    """CuPy's: memory of arrays that are gone goes to the next array of its size, and belongs to the pool for good.
+
+    With the pool goes its memory, even where there are arrays in it, as in CuPy 13.
+    """
 
     keeps = True
 
@@ -97,6 +103,27 @@ class MemoryPool:
 
     def total_bytes(self) -> int:
         return sum(buffer.size for buffer in self._all)
+
+    def used_bytes(self) -> int:
+        return self.total_bytes() - sum(buffer.size for buffers in self._free_buffers.values() for buffer in buffers)
+
+    def free_all_blocks(self) -> None:
+        unused = {id(buffer) for buffers in self._free_buffers.values() for buffer in buffers}
+        self._give_back([buffer for buffer in self._all if id(buffer) in unused])
+        self._all = [buffer for buffer in self._all if id(buffer) not in unused]
+        self._free_buffers = {}
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self._give_back(self._all)
+
+    @staticmethod
+    def _give_back(buffers: list[np.ndarray[Any, Any]]) -> None:
+        for buffer in buffers:
+            buffer[MARGIN:-MARGIN] = _FILL
+            address = buffer.ctypes.data + MARGIN
+            if _chunks.pop(address, None) is not None:
+                _addresses.remove(address)
 
 
 class _DefaultPool(MemoryPool):
@@ -123,8 +150,8 @@ _pools: list[MemoryPool] = [_DefaultPool()]
 
 
 @contextlib.contextmanager
-def using_allocator(allocator: Any) -> Iterator[None]:
-    _pools.append(allocator.__self__)
+def using_allocator(allocator: Any = None) -> Iterator[None]:
+    _pools.append(_pools[0] if allocator is None else allocator.__self__)
     try:
         yield
     finally:

@@ -206,6 +206,17 @@ def test_a_state_that_is_reset_or_put_back_between_two_steps(cupy: Any, switch: 
         same_with_and_without(switch, rnnlm(cell=cell, num_layers=2), callbacks=lambda: [Changes(**changes)], epochs=3)
 
 
+def test_what_a_training_leaves_behind_stays_when_the_memory_of_its_graphs_goes(cupy: Any, switch: Any) -> None:
+    """The last step is one of those that run operator by operator in the memory of a graph: its state is there."""
+    history = same_with_and_without(switch, MAKERS["rnnlm"], N=9, epochs=1)
+    assert history.device_steps == {"graph": 0, "eager": 3}
+    graph: Any = importlib.import_module("fastlstm.backends.cuda.graph")
+    assert graph._kept
+    gc.collect()
+    graph.Capture()
+    assert not graph._kept
+
+
 def test_a_shape_that_comes_rarely_runs_operator_by_operator(cupy: Any, switch: Any) -> None:
     """Batches of 4, and one of 1 at the end of an epoch."""
     history = same_with_and_without(switch, seq2seq(), N=21, epochs=2)

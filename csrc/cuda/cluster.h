@@ -108,24 +108,40 @@ struct ClusterBlock {
     const int gates = gates_of(s.cell), columns = gates * own;
     Operand* const out = reinterpret_cast<Operand*>(weights);
     constexpr int kAhead = 8;  // loads on their way
-    const int count = units.H * columns;
-    for (int first = static_cast<int>(threadIdx.x); first < count; first += kAhead * kTileThreads) {
+    // Weight after weight, kTileThreads apart; divided once, because a division for each takes longer than some steps.
+    const int rows_apart = kTileThreads / columns, columns_apart = kTileThreads % columns;
+    int row = static_cast<int>(threadIdx.x) / columns, column = static_cast<int>(threadIdx.x) % columns;
+    const auto gate_of = [&](int at) {
+      return (at >= own ? 1 : 0) + (at >= 2 * own ? 1 : 0) + (at >= 3 * own ? 1 : 0);
+    };
+    while (row < units.H) {
       S values[kAhead];
+      int rows_of[kAhead], columns_of[kAhead];
 #pragma unroll
       for (int ahead = 0; ahead < kAhead; ++ahead) {
-        const int i = first + ahead * kTileThreads, row = i / columns, gate = i % columns / own, unit = i % own;
-        if (i < count) {
+        rows_of[ahead] = row;
+        columns_of[ahead] = column;
+        if (row < units.H) {
+          const int gate = gate_of(column), unit = column - gate * own;
           values[ahead] = s.Wh[static_cast<Index>(row) * gates * s.H + s.gate_position[gate] * s.H + first_unit + unit];
+        }
+        row += rows_apart;
+        column += columns_apart;
+        if (column >= columns) {
+          column -= columns;
+          ++row;
         }
       }
 #pragma unroll
       for (int ahead = 0; ahead < kAhead; ++ahead) {
-        const int i = first + ahead * kTileThreads, row = i / columns, gate = i % columns / own, unit = i % own;
-        const int of_block = gates * unit + gate, column = forward ? of_block : row, k = forward ? row : of_block;
-        const int tile = k / kChunkElements * a.tiles + column / 16;
-        if (i < count) {
-          out[tile * kTileElements + P::element_of(column % 16, k % kChunkElements)] = P::operand(values[ahead]);
-        }
+        if (rows_of[ahead] >= units.H) continue;
+        const int gate = gate_of(columns_of[ahead]), unit = columns_of[ahead] - gate * own;
+        const int of_block = gates * unit + gate;
+        const auto m = static_cast<unsigned>(forward ? of_block : rows_of[ahead]);
+        const auto k = static_cast<unsigned>(forward ? rows_of[ahead] : of_block);
+        const unsigned tile = k / kChunkElements * static_cast<unsigned>(a.tiles) + m / 16;
+        const int element = P::element_of(static_cast<int>(m % 16), static_cast<int>(k % kChunkElements));
+        out[tile * kTileElements + static_cast<unsigned>(element)] = P::operand(values[ahead]);
       }
     }
   }
@@ -268,6 +284,10 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
     for (int k = 0; k < kMostOwned; ++k) {
       const auto [row, unit, there] = owned[k];
       if (there) inputs[k] = load_inputs(s, phase, block.first_row + row, block.first_unit + unit);
+    }
+#pragma unroll
+    for (int k = 0; k < kMostOwned; ++k) {
+      if (owned[k].there) add_bias(s, block.first_unit + owned[k].unit, inputs[k]);
     }
     if (phase > 0) block.receive(phase, bytes);
 

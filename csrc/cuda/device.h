@@ -34,13 +34,22 @@ __device__ inline T* shared_memory() {
   return reinterpret_cast<T*>(memory);
 }
 
-// What another multiprocessor wrote: from L2, past L1, which is not coherent.
-__device__ inline Quad load_l2(const Quad* p) { return __ldcg(p); }
+// What another multiprocessor wrote: from L2, past L1, which is not coherent. Not __ldcg, which in the headers of some
+// versions of CUDA may be moved across a barrier.
+__device__ inline Quad load_l2(const Quad* p) {
+  Quad quad;
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(quad.x), "=r"(quad.y), "=r"(quad.z), "=r"(quad.w)
+               : "l"(p)
+               : "memory");
+  return quad;
+}
 
 // The two halves of a barrier between blocks. All that was written before add_release, by other threads of the block
 // too if a __syncthreads stands between, is seen after a load_acquire that returns the sum.
 __device__ inline void add_release(unsigned* counter) {
-  asm volatile("fence.acq_rel.gpu;\n\tred.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
+  // No fence before it: ptxas makes one of the release, and each takes hundreds of cycles of every step.
+  asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
 }
 __device__ inline unsigned load_acquire(const unsigned* counter) {
   unsigned value;
@@ -174,11 +183,15 @@ __device__ inline void trap() { asm volatile("trap;"); }
 
 // ---- Launches -------------------------------------------------------------------------------------------------------
 
-// A kernel has one limit of shared memory, which each launch of more than 48 KB sets: no other thread may set it before
-// the launch.
-inline std::unique_lock<std::mutex> hold_limits() {
-  static std::mutex mutex;
-  return std::unique_lock<std::mutex>(mutex);
+// A kernel has one limit of shared memory, which launches of more than 48 KB need. It is the device's, whatever a
+// launch takes: other threads launch the same kernel, and a launch that is captured needs its limit once more, when its
+// graph is made, which may be after a smaller launch.
+inline cudaError_t allow_shared_memory(const void* function) {
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
 // A launch of blocks in clusters of `size`; the attribute has to live as long as the configuration.
@@ -197,10 +210,9 @@ inline cudaLaunchConfig_t cluster_launch(unsigned blocks, int size, int threads,
   return config;
 }
 
-inline cudaError_t allow_cluster(const void* function, int size, std::int64_t shared_bytes) {
+inline cudaError_t allow_cluster(const void* function, int size) {
   constexpr int kPortable = 8;
-  const cudaError_t error =
-      cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  const cudaError_t error = allow_shared_memory(function);
   if (error != cudaSuccess || size <= kPortable) return error;
   return cudaFuncSetAttribute(function, cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
 }
@@ -224,7 +236,7 @@ int largest_cluster(void (*kernel)(Arguments), int threads, std::int64_t shared_
     const cudaLaunchConfig_t config =
         cluster_launch(static_cast<unsigned>(size), size, threads, shared_bytes, nullptr, attribute);
     int clusters = 0;
-    const bool answered = allow_cluster(function, size, shared_bytes) == cudaSuccess &&
+    const bool answered = allow_cluster(function, size) == cudaSuccess &&
                           cudaOccupancyMaxActiveClusters(&clusters, function, &config) == cudaSuccess;
     if (!answered) static_cast<void>(cudaGetLastError());  // or the next launch would be blamed
     if (answered && clusters > 0) largest = size;
@@ -237,8 +249,7 @@ template <class Arguments>
 void launch_clusters(void (*kernel)(Arguments), unsigned clusters, int size, int threads, std::int64_t shared_bytes,
                      cudaStream_t stream, Arguments arguments) {
   const void* const function = reinterpret_cast<const void*>(kernel);
-  const std::unique_lock<std::mutex> limits = hold_limits();
-  check(allow_cluster(function, size, shared_bytes), "cannot get shared memory or large clusters");
+  check(allow_cluster(function, size), "cannot get shared memory or large clusters");
   cudaLaunchAttribute attribute{};
   const cudaLaunchConfig_t config =
       cluster_launch(clusters * static_cast<unsigned>(size), size, threads, shared_bytes, stream, attribute);
@@ -253,12 +264,7 @@ void launch(void (*kernel)(Arguments), dim3 grid, int threads, std::int64_t shar
             bool together, Arguments arguments) {
   const void* const function = reinterpret_cast<const void*>(kernel);
   constexpr std::int64_t kWithoutAsking = 48 * 1024;
-  std::unique_lock<std::mutex> limits;
-  if (shared_bytes > kWithoutAsking) {
-    limits = hold_limits();
-    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-          "cannot get shared memory");
-  }
+  if (shared_bytes > kWithoutAsking) check(allow_shared_memory(function), "cannot get shared memory");
   void* parameters[] = {&arguments};
   const dim3 block(static_cast<unsigned>(threads));
   const auto bytes = static_cast<std::size_t>(shared_bytes);

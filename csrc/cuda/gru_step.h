@@ -18,12 +18,12 @@ struct Gru {
 
   template <class S>
   struct Inputs {
-    S gates[3];         // z, r, n; forward before activation, of x and the biases
-    S q;                // with the reset gate after the product: forward the bias of h Whn, backward as in gru_cell.h
-    S h_prev;           // backward
-    S dh;               // backward: of hs
-    bool counts;        // this step
-    bool after_counts;  // backward: the step that follows in time; its product is part of the gradient of h
+    S gates[3];  // z, r, n; forward before activation, of x and the biases
+    S q;         // with the reset gate after the product: forward the bias of h Whn, backward as in gru_cell.h
+    S h_prev;    // backward
+    S dh;        // backward: of hs
+    unsigned char counts;        // this step
+    unsigned char after_counts;  // backward: the step that follows in time; its product is part of the gradient of h
   };
 
   template <class S>
@@ -31,17 +31,27 @@ struct Gru {
     Inputs<S> in{};
     const bool forward = a.direction == Direction::kForward, reset_after = a.cell == Cell::kGruResetAfter;
     const Index step = phase / parts_of(a.cell), s = forward ? step : a.T - 1 - step;
-    in.after_counts = !forward && step > 0 && a.counts(n, a.time_of_step(s + 1));
+    if (!forward && step > 0) in.after_counts = a.counts(n, a.time_of_step(s + 1));
     if (s < 0) return in;
     const Index row = n * a.T + a.time_of_step(s);
     in.counts = a.counts(n, a.time_of_step(s));
 #pragma unroll
+    for (int q = 0; q < 3; ++q) in.gates[q] = a.gates[row * 3 * a.H + a.gate_position[q] * a.H + unit];
+    if (!forward) {
+      in.h_prev = a.h_prev[row * a.H + unit];
+      if (reset_after) in.q = a.q[row * a.H + unit];
+      if (a.dhs) in.dh = a.dhs[row * a.H + unit];
+    }
+    return in;
+  }
+
+  template <class S>
+  __device__ static void add_bias(const Sequence<S>& a, Index unit, Inputs<S>& in) {
+#pragma unroll
     for (int q = 0; q < 3; ++q) {
       const Index column = a.gate_position[q] * a.H + unit;
-      in.gates[q] = a.gates[row * 3 * a.H + column];
-      if (!forward) continue;
       in.gates[q] += a.b[column];
-      if (!reset_after) continue;
+      if (a.cell != Cell::kGruResetAfter) continue;
       const S of_state = a.b[3 * a.H + column];
       if (q < 2) {
         in.gates[q] += of_state;
@@ -49,12 +59,6 @@ struct Gru {
         in.q = of_state;
       }
     }
-    if (!forward) {
-      in.h_prev = a.h_prev[row * a.H + unit];
-      if (reset_after) in.q = a.q[row * a.H + unit];
-      if (a.dhs) in.dh = a.dhs[row * a.H + unit];
-    }
-    return in;
   }
 
   template <class S>

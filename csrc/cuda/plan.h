@@ -75,6 +75,8 @@ inline constexpr int kWarps = kTileThreads / 32;
 inline constexpr Index kChunkBytes = 64;
 inline constexpr Index kTileChunkBytes = 16 * kChunkBytes;
 inline constexpr Index kAlignment = 256;
+// From counter to counter of a barrier between blocks: a line of L2 each, so that rows do not wait for other rows'.
+inline constexpr Index kCounterBytes = 128, kCounterStride = kCounterBytes / static_cast<Index>(sizeof(unsigned));
 
 // Compiled tiles. Accumulators of exact products take four times the registers of those of the tensor cores, and
 // float64 twice as many again.
@@ -236,7 +238,7 @@ inline void place_workspace(const Problem& p, Plan& plan) {
   }
   plan.exchange_at = place(tiles ? 2 * rows * plan.exchange_chunks * kChunkBytes : 0);
   plan.state_at = place(tiles ? 2 * p.N * p.H * state_bytes(p.precision) : 0);
-  plan.counters_at = place(tiles ? plan.row_blocks * static_cast<Index>(sizeof(unsigned)) : 0);
+  plan.counters_at = place(tiles ? plan.row_blocks * kCounterBytes : 0);
   plan.workspace_bytes = at;
 }
 
@@ -298,8 +300,8 @@ inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
       plan.unit_blocks = 1;
       plan.row_blocks = plan.pass_blocks = divide_up(p.N, rows);
       const int in_registers = width <= kMostRowRegisters ? width : kRowRegistersBeyond;
-      // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates.
-      plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width);
+      // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates; the bias.
+      plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width + 4 * width);
       if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
       place_workspace(p, plan);
       return plan;

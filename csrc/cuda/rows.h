@@ -24,24 +24,37 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
   float* const operand =
       reinterpret_cast<float*>(weights + kInShared / 4 * kThreads);  // [R][4 width]: h, or dz by gates
   float* const sums = operand + R * kThreads;                        // [R][4][width]
+  // [4][width]. Added after the product: before it, that would wait for the inputs.
+  float* const bias = sums + R * kThreads;
 
   const float* const Wh = s.Wh + s.gate_position[gate] * s.H;
   const auto weight = [&](int k) {
     if (unit >= H || k >= H) return 0.0f;
     return forward ? Wh[static_cast<Index>(k) * 4 * H + unit] : Wh[static_cast<Index>(unit) * 4 * H + k];
   };
+  // Backward the threads of a warp read from rows of the weights that are far apart: four numbers at a time, but with
+  // four rows, which leave no registers for it.
+  const bool quads = R < 4 && !forward && H % 4 == 0 && reinterpret_cast<std::uintptr_t>(Wh) % sizeof(float4) == 0;
+  const auto four_weights = [&](int k) -> float4 {
+    if (!quads || unit >= H || k >= H) return {weight(k), weight(k + 1), weight(k + 2), weight(k + 3)};
+    return *reinterpret_cast<const float4*>(Wh + static_cast<Index>(unit) * 4 * H + k);
+  };
   float mine[kInRegisters];
 #pragma unroll
-  for (int k = 0; k < kInRegisters; ++k) mine[k] = weight(k);
-  for (int k = 0; k < kInShared; k += 4) {
-    const int at = kInRegisters + k;
-    weights[k / 4 * kThreads + thread] = {weight(at), weight(at + 1), weight(at + 2), weight(at + 3)};
+  for (int k = 0; k < kInRegisters; k += 4) {
+    const float4 four = four_weights(k);
+    mine[k] = four.x;
+    mine[k + 1] = four.y;
+    mine[k + 2] = four.z;
+    mine[k + 3] = four.w;
   }
+  for (int k = 0; k < kInShared; k += 4) weights[k / 4 * kThreads + thread] = four_weights(kInRegisters + k);
 
   // The unit of a row that this thread finishes: thread number `unit` of the gate's threads, the gate counts rows.
   const Index n = first_row + gate;
   const bool owner = gate < R && n < s.N && unit < H;
   Carried<float> carried{};
+  bias[thread] = forward && unit < H ? s.b[s.gate_position[gate] * s.H + unit] : 0.0f;
   for (int i = thread; i < R * kThreads; i += kThreads) operand[i] = 0.0f;
   __syncthreads();
   if (owner) {
@@ -83,6 +96,8 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
       const float product[4] = {of_row[0], of_row[width], of_row[2 * width], of_row[3 * width]};
       float* const out = operand + gate * kThreads + unit;
       if (forward) {
+#pragma unroll
+        for (int q = 0; q < 4; ++q) inputs.gates[q] += bias[q * width + unit];
         finish_forward(s, phase, n, unit, inputs, product, carried);
         out[0] = carried.h;
       } else {

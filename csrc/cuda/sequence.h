@@ -45,7 +45,10 @@ struct Sequence {
   // The first phase with a product.
   FASTLSTM_HOST_DEVICE Index first_product() const { return direction == Direction::kForward ? 0 : 1; }
   FASTLSTM_HOST_DEVICE Index time_of_step(Index s) const { return reverse ? T - 1 - s : s; }
-  FASTLSTM_HOST_DEVICE bool counts(Index n, Index t) const { return mask == nullptr || mask[n * T + t]; }
+  // Whether a step counts, 0 if it does not. The byte of the mask: a bool would be made of it at once, and wait for it.
+  FASTLSTM_HOST_DEVICE unsigned char counts(Index n, Index t) const {
+    return mask == nullptr ? 1 : reinterpret_cast<const unsigned char*>(mask)[n * T + t];
+  }
 
   // The weight between row k of the product's operand and unit j's gate q of the part. k is a unit forward; backward it
   // is gates * unit + gate, and q is 0.

@@ -26,30 +26,28 @@ __device__ Carried<S> initial_state(const Sequence<S>& a, Index n, Index unit) {
 template <class S>
 struct Inputs {
   S gates[4];
-  S c_prev, c;        // backward, LSTM
-  S h;                // backward, RNN
-  S dh;               // backward: of hs
-  bool counts;        // this step
-  bool after_counts;  // backward: the step that follows in time; its product is the gradient of h
+  S c_prev, c;                 // backward, LSTM
+  S h;                         // backward, RNN
+  S dh;                        // backward: of hs
+  unsigned char counts;        // this step
+  unsigned char after_counts;  // backward: the step that follows in time; its product is the gradient of h
 };
 
+// Forward without the bias: nothing is done here with what is loaded, or the next load would wait for it.
 template <class S>
 __device__ Inputs<S> load_inputs(const Sequence<S>& a, Index phase, Index n, Index unit) {
   Inputs<S> in{};
   const bool forward = a.direction == Direction::kForward;
   const Index s = forward ? phase : a.T - 1 - phase;
-  in.after_counts = !forward && phase > 0 && a.counts(n, a.time_of_step(s + 1));
+  if (!forward && phase > 0) in.after_counts = a.counts(n, a.time_of_step(s + 1));
   if (s < 0) return in;
   const Index t = a.time_of_step(s), row = n * a.T + t;
   in.counts = a.counts(n, t);
   if (a.cell == Cell::kLstm) {
 #pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      const Index column = a.gate_position[q] * a.H + unit;
-      in.gates[q] = a.gates[row * 4 * a.H + column] + (forward ? a.b[column] : S(0));
-    }
+    for (int q = 0; q < 4; ++q) in.gates[q] = a.gates[row * 4 * a.H + a.gate_position[q] * a.H + unit];
   } else if (forward) {
-    in.gates[0] = a.gates[row * a.H + unit] + a.b[unit];
+    in.gates[0] = a.gates[row * a.H + unit];
   } else {
     in.h = a.hs[row * a.H + unit];
   }
@@ -65,6 +63,15 @@ __device__ Inputs<S> load_inputs(const Sequence<S>& a, Index phase, Index n, Ind
     }
   }
   return in;
+}
+
+// Forward, after the inputs of all units of the thread have been asked for.
+template <class S>
+__device__ void add_bias(const Sequence<S>& a, Index unit, Inputs<S>& in) {
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    if (q < gates_of(a.cell)) in.gates[q] += a.b[a.gate_position[q] * a.H + unit];
+  }
 }
 
 template <class S>
@@ -162,6 +169,10 @@ struct LstmOrRnn {
   template <class S>
   __device__ static Inputs<S> load(const Sequence<S>& a, Index phase, Index n, Index unit) {
     return load_inputs(a, phase, n, unit);
+  }
+  template <class S>
+  __device__ static void add_bias(const Sequence<S>& a, Index unit, Inputs<S>& in) {
+    cuda::add_bias(a, unit, in);
   }
 
   template <class S>

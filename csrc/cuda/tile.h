@@ -30,7 +30,7 @@ struct TileArguments {
   int packed_part;                // which pack_weights packs
   typename P::Operand* exchange;  // [2][rows][exchange_chunks * elements of a chunk]
   S* state;                       // [2][N][H]: the carried h and c
-  unsigned* counters;             // [row block]: arrivals at the barrier
+  unsigned* counters;             // [row block * kCounterStride]: arrivals at the barrier
 
   FASTLSTM_HOST_DEVICE static constexpr int chunk_elements() { return kChunkBytes / sizeof(typename P::Operand); }
   FASTLSTM_HOST_DEVICE Index exchange_stride() const { return exchange_chunks * chunk_elements(); }
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kTileThreads) prepare(TileArguments<P> a) {
     a.state[i] = state.h;
     a.state[s.N * s.H + i] = state.c;
   }
-  for (Index i = first; i < a.row_blocks; i += threads) a.counters[i] = 0;
+  for (Index i = first; i < a.row_blocks; i += threads) a.counters[i * kCounterStride] = 0;
 }
 
 // The sums of this block's tile: partial[warp][row][column]. The first chunks of the weights are in `resident`, the
@@ -108,11 +108,18 @@ __device__ void multiply_tile(const TilePart& part, const typename P::Operand* e
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
       if (chunk < part.chunks) {
-        const Quad* const weights = (chunk < part.resident ? resident : packed) + chunk * (M * 64);
+        const auto multiply = [&](const Quad* weights) {
 #pragma unroll
-        for (int m = 0; m < M; ++m) {
+          for (int m = 0; m < M; ++m) {
 #pragma unroll
-          for (int j = 0; j < J; ++j) P::multiply(total[m][j], weights + m * 64, x[ahead][j], lane);
+            for (int j = 0; j < J; ++j) P::multiply(total[m][j], weights + m * 64, x[ahead][j], lane);
+          }
+        };
+        // Apart, so that each loads from a kind of memory that the compiler knows.
+        if (chunk < part.resident) {
+          multiply(resident + chunk * (M * 64));
+        } else {
+          multiply(packed + chunk * (M * 64));
         }
       }
     }
@@ -137,7 +144,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   const Index unit_block = blockIdx.x, row_block = a.first_row_block + blockIdx.y;
   const Index first_unit = unit_block * a.units, first_row = row_block * kRows;
   const bool forward = s.direction == Direction::kForward;
-  unsigned* const counter = a.counters + row_block;
+  unsigned* const counter = a.counters + row_block * kCounterStride;
 
   S* const partial = shared_memory<S>();
   Quad* const resident = reinterpret_cast<Quad*>(partial + kWarps * kRows * (16 * M + 4));
@@ -177,6 +184,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
     for (int k = 0; k < kOwned; ++k) {
       Index row, unit;
       if (owned(k, row, unit)) inputs[k] = C::load(s, phase, first_row + row, first_unit + unit);
+    }
+    if (forward) {
+#pragma unroll
+      for (int k = 0; k < kOwned; ++k) {
+        Index row, unit;
+        if (owned(k, row, unit)) C::add_bias(s, first_unit + unit, inputs[k]);
+      }
     }
 
     if (phase > a.first_phase && a.unit_blocks > 1) {

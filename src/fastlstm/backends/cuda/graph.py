@@ -8,6 +8,7 @@ cuBLAS its workspace. The pool belongs to the graph: nothing else takes memory f
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
-from fastlstm.backends.cuda import cublas
+from fastlstm.backends.cuda import cublas, ids
 from fastlstm.backends.cuda.calls import address, call_on
 
 
@@ -31,6 +32,9 @@ class Capture:
         self._pool = cupy.cuda.MemoryPool()
         self._workspace = None if cublas.why_not() else cublas.new_workspace()
         self._graph: Any = None
+        weakref.finalize(self, _give_back, self._device, self._pool).atexit = False
+        with self._device, self._stream:
+            ids.prepare()
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
@@ -73,6 +77,25 @@ class Capture:
             if self._workspace is not None:
                 stack.enter_context(cublas.workspace_of(self._device.id, self._workspace))
             yield
+
+
+# Devices and pools of captures that are gone, in whose memory something still lives.
+_kept: list[tuple[Any, Any]] = []
+
+
+def _give_back(device: Any, pool: Any) -> None:
+    """Free a pool's memory, but for what is in use, such as a carried state: CuPy 13 would free that with the pool."""
+    kept = [*_kept, (device, pool)]
+    for one in kept:
+        with one[0]:
+            one[1].free_all_blocks()
+    _kept[:] = [one for one in kept if _is_used(*one)]
+
+
+def _is_used(device: Any, pool: Any) -> bool:
+    with device:
+        used: int = pool.used_bytes()
+    return used > 0
 
 
 def _event() -> Any:

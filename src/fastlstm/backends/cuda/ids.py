@@ -56,10 +56,17 @@ _sources: list[Source] = []
 
 @functools.cache
 def _shared(device: int, stream: int) -> Any:  # noqa: ARG001, one for each: two streams run at the same time
-    made = cupy.empty(len(_SHARED), np.int64)
+    with cupy.cuda.using_allocator(None):  # of no pool: a graph's is gone one day
+        made = cupy.empty(len(_SHARED), np.int64)
     for k, value in enumerate(_SHARED):
         made[k : k + 1].fill(value)
     return made
+
+
+def prepare() -> None:
+    """Set up what checks on the current stream need, which has to be there before the stream is captured."""
+    _record()
+    _shared(cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr)
 
 
 def check(ids: Any, *, upper: int | None, ignored: int | None, source: Source) -> IntArray:

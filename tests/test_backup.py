@@ -145,6 +145,30 @@ def test_an_error_while_writing_leaves_the_old_file(step: str, tmp_path: Path, m
     assert path.read_bytes() == b"old"
 
 
+def test_a_link_leads_to_the_file_that_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    link = tmp_path / "latest"
+    link.symlink_to(Path("run", "file"))
+    for content in (b"first", b"second"):
+        write_atomically(link, content)
+        assert (folder / "file").read_bytes() == content
+    assert link.is_symlink()
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_only_files_are_overwritten(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match=r"not a regular file: '.*/fifo'"):
+        write_atomically(fifo, b"")
+    with pytest.raises(IsADirectoryError, match=f"'{tmp_path}'"):
+        write_atomically(tmp_path, b"")
+    with pytest.raises(FileNotFoundError, match=r"'.*/nowhere/file'$"):
+        write_atomically(tmp_path / "nowhere" / "file", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
 # --------------------------------------------------------------------------------------------
 # Checkpoints by batches
 # --------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def test_validation_split_takes_the_last_rows() -> None:
     ).history
     assert by_split == by_data
     assert by_split["val_loss"][-1] == split.evaluate(XS[40:], TS[40:])["loss"]
+    with pytest.raises(ValueError, match="there are no rows to evaluate"):
+        split.evaluate(XS[:0], TS[:0])
 
 
 def test_callbacks_are_called_as_in_keras() -> None:

@@ -131,6 +131,9 @@ def test_texts_that_cannot_be_learned() -> None:
         with pytest.raises(error, match=message):
             model.fit(corpus, epochs=1, verbose=0)
         assert weights(model) == before
+    with pytest.raises(ValueError, match="subsampling left 0 of 2 words and no pair .* larger subsample than 1e-12"):
+        model.fit(np.array([0, 1]), epochs=1, subsample=1e-12, verbose=0)
+    assert weights(model) == before
     with pytest.raises(ValueError, match=r"ts has shape \(1,\), expected \(2,\)"):
         model.check_batch([1, 2], [1])
     with pytest.raises(IndexError, match="xs holds -1, expected 0 to 11"):

@@ -278,6 +278,8 @@ class Model(abc.ABC):
     ) -> dict[str, float]:
         """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
         xs, ts = self.check_batch(xs, ts)
+        if not len(xs):
+            raise ValueError("there are no rows to evaluate")
         batch_size = scalars.integer("batch_size", batch_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}

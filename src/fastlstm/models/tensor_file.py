@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -37,12 +38,17 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file beside its place, then move it: an error, a full disk for instance, leaves the old file as it is.
 
+    Where the path is a symbolic link, the file that it leads to is written.
+
     Raises
     ------
     OSError
-        It cannot be written; the message names the file.
+        It cannot be written, or the path leads to something else than a file; the message names the file.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(code, "it is there, but not a regular file", str(path))
     _remove_leftovers(path)  # first: a write that was cut short is made up for by this one or by a later one
     beside = path.with_name(f".{path.name}.{os.getpid()}{_BESIDE}")
     try:
@@ -53,8 +59,8 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         os.replace(beside, path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

@@ -111,6 +111,11 @@ class SkipgramTrainer(Trainer):
         self._first_batches = [0, *accumulate(-(-count // self.batch_size) for count in pairs)]
         self._at_hand: tuple[int, SkipgramPairs] | None = None
         self.batches = self._first_batches[-1]
+        if self.batches == 0 and self.epoch == 0:
+            raise ValueError(
+                f"subsampling left {len(text)} of {len(self.xs)} words and no pair to learn from; give a longer text, "
+                f"or a larger subsample than {self.subsample:g}, None to keep all words"
+            )
 
     def _keep(self) -> FloatArray:
         """With what probability each word stays, (V,)."""

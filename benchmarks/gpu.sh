@@ -4,8 +4,13 @@
 # PyTorch, nvcc and compute-sanitizer, and no package index. A short table comes last; everything measured goes to JSON
 # files, beside the one that is named.
 #
-#   benchmarks/gpu.sh [JSON file]
+#   benchmarks/gpu.sh [JSON file [tests|times]]
+#
+# With "tests" or "times" only those: tests and sanitizers then have more time, as they need where CuPy has yet to compile
+# its kernels.
 set -uo pipefail
+
+only=${2:-}
 
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -30,28 +35,41 @@ if [ ${#failed[@]} -gt 0 ]; then
   exit 1
 fi
 part "what runs here" 15 python3 -c 'import fastlstm; fastlstm.show_config()'
-part "tests" 100 python3 -m pytest -q tests/test_gpu.py
 
-# Without CuPy's memory pool, so that every array ends where its memory ends.
-check=(compute-sanitizer --error-exitcode 9)
-part "memcheck" 35 "${check[@]}" --tool memcheck python3 -m benchmarks.gpu_short
-part "racecheck" 35 "${check[@]}" --tool racecheck python3 -m benchmarks.gpu_short
+check() {
+  local tests=100 sanitizer=35
+  if [ "$only" = tests ]; then
+    tests=250 sanitizer=110
+  fi
+  part "tests" $tests python3 -m pytest -q tests/test_gpu.py
+  # Without CuPy's memory pool, so that every array ends where its memory ends.
+  local tool
+  for tool in memcheck racecheck; do
+    part "$tool" $sanitizer compute-sanitizer --error-exitcode 9 --tool "$tool" python3 -m benchmarks.gpu_short
+  done
+}
 
 latencies() {
   nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80 \
     -o "$scratch/latencies" benchmarks/gpu_latencies.cu && timeout 20 "$scratch/latencies" | tee "$scratch/latencies.json"
 }
-printf '\n== latencies\n'
-latencies || failed+=("latencies")
 
-part "embedding gradients" 30 python3 -m benchmarks.gpu_embedding --seconds 10 ${1:+--out "${1%.json}-embedding.json"}
-part "linear cross entropy" 20 python3 -m benchmarks.gpu_losses --seconds 5 ${1:+--out "${1%.json}-losses.json"}
-part "NCE step against torch with sparse gradients" 25 python3 -m benchmarks.gpu_sampling --seconds 8 ${1:+--out "${1%.json}-sampling.json"}
-part "optimisers against torch's fused ones" 20 python3 -m benchmarks.gpu_optim --seconds 6 ${1:+--out "${1%.json}-optim.json"}
-part "GRU against torch.nn.GRU" 35 python3 -m benchmarks.gpu_gru --seconds 14 ${1:+--out "${1%.json}-gru.json"}
-part "whole training steps against torch, eager and in a graph" 70 python3 -m benchmarks.gpu_steps --seconds 20 ${1:+--out "${1%.json}-steps.json"}
-part "LSTM against torch.nn.LSTM" 90 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
-  --seconds 70 ${1:+--out "$1"}
+measure() {
+  local out=$1
+  printf '\n== latencies\n'
+  latencies || failed+=("latencies")
+  part "embedding gradients" 30 python3 -m benchmarks.gpu_embedding --seconds 10 ${out:+--out "${out%.json}-embedding.json"}
+  part "linear cross entropy" 20 python3 -m benchmarks.gpu_losses --seconds 5 ${out:+--out "${out%.json}-losses.json"}
+  part "NCE step against torch with sparse gradients" 25 python3 -m benchmarks.gpu_sampling --seconds 8 ${out:+--out "${out%.json}-sampling.json"}
+  part "optimisers against torch's fused ones" 20 python3 -m benchmarks.gpu_optim --seconds 6 ${out:+--out "${out%.json}-optim.json"}
+  part "GRU against torch.nn.GRU" 35 python3 -m benchmarks.gpu_gru --seconds 14 ${out:+--out "${out%.json}-gru.json"}
+  part "whole training steps against torch, eager and in a graph" 70 python3 -m benchmarks.gpu_steps --seconds 20 ${out:+--out "${out%.json}-steps.json"}
+  part "LSTM against torch.nn.LSTM" 90 python3 -m benchmarks.gpu_lstm --latencies "$scratch/latencies.json" \
+    --seconds 70 ${out:+--out "$out"}
+}
+
+[ "$only" = times ] || check
+[ "$only" = tests ] || measure "${1:-}"
 
 if [ ${#failed[@]} -gt 0 ]; then
   printf 'failed: %s\n' "${failed[@]}"

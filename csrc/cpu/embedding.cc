@@ -38,6 +38,22 @@ void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
   });
 }
 
+template <class S>
+void clear_in_caches(S* begin, S* end) {
+  __builtin_memset(begin, 0, static_cast<std::size_t>(end - begin) * sizeof(S));
+}
+
+// Bytes of a gradient of which little would be left in the caches when it is needed.
+constexpr Index kPastCaches = 16 << 20;
+
+template <class S>
+void clear_past_caches(S* begin, S* end) {
+  for (; begin < end && reinterpret_cast<std::uintptr_t>(begin) % FASTLSTM_VECTOR_BYTES != 0; ++begin) *begin = 0;
+  for (; begin + kLanes<S> <= end; begin += kLanes<S>) store_past_caches(begin, Vec<S>{});
+  clear_in_caches(begin, end);
+  stores_are_done();
+}
+
 // body(m, row of ids[m]) in the order of m, but for the id `skip`; the threads share the ids, so that no two write the
 // same row. Ids that follow one another are often equally frequent: a hash deals them out.
 template <class S, class Id, class Body>
@@ -79,8 +95,9 @@ template <class S, class Id>
 void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip) {
   constexpr Index kGrain = 64 / sizeof(S);  // a cache line
   if (clear) {
-    parallel_pieces(V * E, kGrain, V * E, [=](Range all) {
-      __builtin_memset(target + all.begin, 0, static_cast<std::size_t>(all.end - all.begin) * sizeof(S));
+    const bool past_caches = V * E * static_cast<Index>(sizeof(S)) >= kPastCaches;
+    parallel_pieces(V * E, kGrain, V * E, [=](Range own) {
+      (past_caches ? clear_past_caches<S> : clear_in_caches<S>)(target + own.begin, target + own.end);
     });
   }
   over_rows(target, ids, M, E, skip, [=](Index m, S* row) { add_row(rows + m * E, row, E); });

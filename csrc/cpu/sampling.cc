@@ -138,8 +138,9 @@ struct SampledPass {
   void multiply_true(Range rows) const {
     for (Index m = rows.begin * K; m < rows.end * K; ++m) {
       Vec<S> sum{};
-      for (Index e = 0; e < panels * kPanel; e += kLanes<S>)
+      for (Index e = 0; e < panels * kPanel; e += kLanes<S>) {
         sum += at(inputs, B, m / K, e) * at(true_rows, B * K, m, e);
+      }
       true_part[m] =
           sum_lanes<S>(sum) + class_offset(args.labels[m], args.true_expected ? args.true_expected + m : nullptr);
     }

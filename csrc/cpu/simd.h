@@ -60,6 +60,26 @@ FASTLSTM_INLINE void store(S* p, const Vec<S>& v) {
   *reinterpret_cast<typename VectorOf<S>::Unaligned*>(p) = v;
 }
 
+// To p, aligned to a vector, past the caches: for more than they hold, which would be fetched for nothing. Other
+// threads may read it after stores_are_done.
+template <class S>
+FASTLSTM_INLINE void store_past_caches(S* p, const Vec<S>& v) {
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#elif defined(__x86_64__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#else
+  store(p, v);
+#endif
+}
+FASTLSTM_INLINE void stores_are_done() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // Holds a value in a register. Compilers rather load it again for each use, and then wait for the cache each time.
 template <class V>
 FASTLSTM_INLINE void keep_in_register(V& v) {

@@ -5,8 +5,6 @@
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
-constexpr Index kRowsAhead = 6;  // rows of the weights lie anywhere: they are fetched before their turn
-
 template <class S>
 FASTLSTM_INLINE void copy_row(const S* from, S* to, Index count) {
   Index e = 0;
@@ -32,7 +30,7 @@ template <class S, class Id>
 void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
   parallel_pieces(M, 1, M * E, [=](Range rows) {
     for (Index m = rows.begin; m < rows.end; ++m) {
-      if (m + kRowsAhead < rows.end) fetch_row(W + static_cast<Index>(ids[m + kRowsAhead]) * E, E);
+      if (m + kFetchedAhead < rows.end) fetch_row(W + static_cast<Index>(ids[m + kFetchedAhead]) * E, E);
       copy_row(W + static_cast<Index>(ids[m]) * E, out + m * E, E);
     }
   });
@@ -81,9 +79,9 @@ void over_rows(S* target, const Id* ids, Index M, Index E, Index skip, const Bod
             own[count] = m;
             count += owner == team.member() && static_cast<Index>(id) != call.skip;
           }
-          for (Index k = 0; k < min_of(kRowsAhead, count); ++k) fetch_row<S, true>(row(own[k]), call.E);
+          for (Index k = 0; k < min_of(kFetchedAhead, count); ++k) fetch_row<S, true>(row(own[k]), call.E);
           for (Index k = 0; k < count; ++k) {
-            if (k + kRowsAhead < count) fetch_row<S, true>(row(own[k + kRowsAhead]), call.E);
+            if (k + kFetchedAhead < count) fetch_row<S, true>(row(own[k + kFetchedAhead]), call.E);
             call.body(own[k], row(own[k]));
           }
         }
@@ -143,7 +141,7 @@ void sum_segments(const S* rows, const Index* order, const Index* starts, Index 
         const Index end = starts[own.end];
         for (Index u = own.begin; u < own.end; ++u) {
           for (Index k = starts[u]; k < starts[u + 1]; ++k) {
-            if (k + kRowsAhead < end) fetch_row(rows + order[k + kRowsAhead] * E, E);
+            if (k + kFetchedAhead < end) fetch_row(rows + order[k + kFetchedAhead] * E, E);
             k == starts[u] ? copy_row(rows + order[k] * E, out + u * E, E)
                            : add_row(rows + order[k] * E, out + u * E, E);
           }

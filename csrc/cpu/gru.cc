@@ -385,7 +385,7 @@ struct BackwardPass {
     }
 
     pack_Wx(team);
-    const Index input_items = row_groups(team);
+    const Index input_items = row_groups(plan.rows, kRowBlock, team.size());
     team.deal(input_items + weight_items());
     team.wait();
     for (Index item; (item = team.take()) >= 0;) {
@@ -544,12 +544,6 @@ struct BackwardPass {
         });
       });
     }
-  }
-
-  // Groups of rows of dx: some for each thread, of kRowBlock rows at most.
-  Index row_groups(const Team& team) const {
-    constexpr Index kFewRows = 16;
-    return max_of(ceil_div(plan.rows, kRowBlock), min_of(2 * team.size(), ceil_div(plan.rows, kFewRows)));
   }
 
   // dx = sum of the gates' gradients times Wx^T, of one group of rows.

@@ -438,7 +438,7 @@ struct BackwardPass {
     for_each_own_input_panel(team, [&](Index first, Index width) {
       pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_Wx + first * plan.G);
     });
-    const Index input_items = row_groups(team);
+    const Index input_items = row_groups(plan.rows, kRowBlock, team.size());
     const WeightGroups groups(plan, team);
     team.deal(input_items + groups.count());
     team.wait();
@@ -586,12 +586,6 @@ struct BackwardPass {
 
   Operand<S> gate_gradients(Index row) const {
     return {args.gates + row * kWidth, kWidth, gate_stride(), kUnits, static_cast<int>(P::kGates), plan.H};
-  }
-
-  // Groups of rows of dx: some for each thread, of kRowBlock rows at most.
-  Index row_groups(const Team& team) const {
-    constexpr Index kFewRows = 16;
-    return max_of(ceil_div(plan.rows, kRowBlock), min_of(2 * team.size(), ceil_div(plan.rows, kFewRows)));
   }
 
   // dx = dA Wx^T, of one group of rows.

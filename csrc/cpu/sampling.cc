@@ -10,8 +10,6 @@ namespace {
 // What TensorFlow adds to a logit that is to vanish: minus the largest float32, for float64 too.
 constexpr double kRemoved = -3.4028234663852886e38;
 
-constexpr Index kRowsAhead = 6;  // rows of the weights lie anywhere: they are fetched before their turn
-
 template <class S>
 struct SampledPass {
   static constexpr Index kPanel = kTileColumns<S>;
@@ -89,13 +87,13 @@ struct SampledPass {
     const Range rows = piece(B, team.member(), team.size());
     const Range samples = piece(S_, team.member(), team.size());
     for (Index s = samples.begin; s < samples.end; ++s) {
-      if (s + kRowsAhead < samples.end) fetch_class(args.sampled[s + kRowsAhead]);
+      if (s + kFetchedAhead < samples.end) fetch_class(args.sampled[s + kFetchedAhead]);
       to_panels(args.weights + args.sampled[s] * E, s, S_, sampled_rows);
       offset[s] = class_offset(args.sampled[s], args.sampled_expected ? args.sampled_expected + s : nullptr);
     }
     for (Index b = rows.begin; b < rows.end; ++b) to_panels(args.inputs + b * E, b, B, inputs);
     for (Index m = rows.begin * K; m < rows.end * K; ++m) {
-      if (m + kRowsAhead < rows.end * K) fetch_class(args.labels[m + kRowsAhead]);
+      if (m + kFetchedAhead < rows.end * K) fetch_class(args.labels[m + kFetchedAhead]);
       to_panels(args.weights + args.labels[m] * E, m, B * K, true_rows);
     }
     team.wait();

@@ -93,7 +93,8 @@ FASTLSTM_INLINE void keep_in_register(V& v) {
 template <class S>
 inline constexpr Index kCacheLine = 64 / static_cast<Index>(sizeof(S));
 
-// Asks for a row that is needed soon.
+// Asks for a row that is needed soon, by whoever takes rows that lie anywhere kFetchedAhead before its turn.
+inline constexpr Index kFetchedAhead = 6;
 template <class S, bool to_be_changed = false>
 FASTLSTM_INLINE void fetch_row(const S* row, Index count) {
   for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(row + k, to_be_changed);

@@ -203,6 +203,12 @@ FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   return ceil_div(left, ceil_div(left, most));
 }
 
+// Into how many groups rows are dealt out: some for each thread, of at most `most` rows.
+FASTLSTM_INLINE Index row_groups(Index rows, Index most, Index threads) {
+  constexpr Index kFewRows = 16;
+  return max_of(ceil_div(rows, most), min_of(2 * threads, ceil_div(rows, kFewRows)));
+}
+
 // Into the second cache level.
 template <class S>
 FASTLSTM_INLINE void fetch(const S* p, Index count) {

@@ -302,7 +302,7 @@ def test_wrong_ids_are_reported_by_the_next_call(cupy: Any) -> None:
 
 
 def test_fit_and_evaluate_report_wrong_ids(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlstm.models.seq2seq._check_range", lambda *_: None)  # the host's, before training
+    monkeypatch.setattr("fastlstm.models.seq2seq.check_range", lambda *_: None)  # the host's, before training
     make, data, arguments = MAKERS["seq2seq"]
     xs, ts = data(6)
     xs[2, 1] = V + 3

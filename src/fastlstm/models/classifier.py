@@ -16,7 +16,7 @@ from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.models.model import Model, RunningMean, add_batch, check_range
 from fastlstm.models.rows import StepsThatCount
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
@@ -136,9 +136,7 @@ class SequenceClassifier(Model):
             assert valid is not None
             ids = np.where(valid, ids, ids.dtype.type(PADDING))
         V = self.options["vocab_size"]
-        if ids.size and (ids.min() < PADDING or ids.max() >= V):
-            wrong = ids[(ids < PADDING) | (ids >= V)][0]
-            raise IndexError(f"xs holds {wrong}, expected 0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding")
+        check_range("xs", ids, PADDING, V, f"0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding")
         return np.ascontiguousarray(ids)
 
     def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
@@ -153,9 +151,7 @@ class SequenceClassifier(Model):
             raise TypeError(f"ts has dtype {ts.dtype}, expected integer classes")
         if len(xs) != len(ts):
             raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
-        if ts.size and (ts.min() < IGNORED or ts.max() >= C):
-            wrong = ts[(ts < IGNORED) | (ts >= C)][0]
-            raise IndexError(f"ts holds {wrong}, expected 0 to {C - 1} (num_classes = {C}), or {IGNORED} to ignore it")
+        check_range("ts", ts, IGNORED, C, f"0 to {C - 1} (num_classes = {C}), or {IGNORED} to ignore it")
         return xs, np.ascontiguousarray(ts, np.int64)
 
     # ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 
 from fastlstm.backends import check_can_run, is_device_array
-from fastlstm.contract import Array, FloatArray, Precision
+from fastlstm.contract import Array, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
@@ -434,6 +434,13 @@ def _counted(layer: Layer) -> str:
     """How a layer's number of parameters comes about."""
     formula = layer.count_formula
     return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
+
+
+def check_range(name: str, ids: IntArray, low: int, upper: int, expected: str) -> None:
+    """Raise unless all ids of an array of the host, of any shape, are from low to upper - 1."""
+    if ids.size and (ids.min() < low or ids.max() >= upper):
+        wrong = ids[(ids < low) | (ids >= upper)][0]
+        raise IndexError(f"{name} holds {wrong}, expected {expected}")
 
 
 class Addable(Protocol):

@@ -21,7 +21,7 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, RunningMean, add_batch
+from fastlstm.models.model import Model, RunningMean, add_batch, check_range
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 
@@ -494,9 +494,7 @@ class RNNLM(Model):
     def _check_ids(self, name: str, ids: Any) -> IntArray:
         checked = _as_ids(name, ids, 1)
         V = self.options["vocab_size"]
-        if len(checked) and (checked.min() < 0 or checked.max() >= V):
-            wrong = checked[(checked < 0) | (checked >= V)][0]
-            raise IndexError(f"{name} holds {wrong}, expected 0 to {V - 1} (vocab_size = {V})")
+        check_range(name, checked, 0, V, f"0 to {V - 1} (vocab_size = {V})")
         return checked
 
 

@@ -18,7 +18,7 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, 
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model
+from fastlstm.models.model import Model, check_range
 from fastlstm.models.rows import ALL_STEPS, StepsThatCount
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
@@ -398,13 +398,13 @@ class Seq2seq(Model):
     def _source_ids(self, xs: Any) -> IntArray:
         V = self.options["vocab_size"]
         ids = _as_ids("xs", to_host(xs), V, self._pad_id)
-        _check_range("xs", ids, 0, V, f"(vocab_size = {V})")
+        check_range("xs", ids, 0, V, f"0 to {V - 1} (vocab_size = {V})")
         return ids
 
     def _target_ids(self, ts: Any) -> IntArray:
         V = self.options["target_vocab_size"]
         ids = _as_ids("ts", to_host(ts), V, IGNORED)
-        _check_range("ts", ids, IGNORED, V, f"(target_vocab_size = {V}), or {IGNORED} to ignore it")
+        check_range("ts", ids, IGNORED, V, f"0 to {V - 1} (target_vocab_size = {V}), or {IGNORED} to ignore it")
         return ids
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
@@ -601,13 +601,6 @@ def _as_ids(name: str, ids: Array, V: int, zeros: int | None) -> IntArray:
         raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
     as_signed = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
     return np.ascontiguousarray(as_signed)
-
-
-def _check_range(name: str, ids: IntArray, low: int, V: int, why: str) -> None:
-    """Raise unless all ids are from low to V - 1."""
-    if ids.size and (ids.min() < low or ids.max() >= V):
-        wrong = ids[(ids < low) | (ids >= V)][0]
-        raise IndexError(f"{name} holds {wrong}, expected 0 to {V - 1} {why}")
 
 
 def _from_one_hot(name: str, rows: Array, V: int, zeros: int | None) -> IntArray:

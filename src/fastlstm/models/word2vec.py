@@ -24,7 +24,7 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.models.model import Model, RunningMean
+from fastlstm.models.model import Model, RunningMean, check_range
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
@@ -177,9 +177,7 @@ class Word2Vec(Model):
         if ids.dtype.kind not in "iu":
             raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
         V = self.options["vocab_size"]
-        if len(ids) and (ids.min() < low or ids.max() >= V):
-            wrong = ids[(ids < low) | (ids >= V)][0]
-            raise IndexError(f"{name} holds {wrong}, expected {low} to {V - 1} (vocab_size = {V})")
+        check_range(name, ids, low, V, f"{low} to {V - 1} (vocab_size = {V})")
         return np.ascontiguousarray(ids, np.int64)
 
     def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:  # noqa: ARG002, nothing differs

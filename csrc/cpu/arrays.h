@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "../without_gil.h"
 #include "kernels.h"
 #include "workspace.h"
 

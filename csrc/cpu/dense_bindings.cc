@@ -21,7 +21,7 @@ void product(const py::array& a, const py::array& b, const OptionalArray& bias, 
                     .out = writable<S>(out),
                     .threads = num_threads(),
                     .workspace = nullptr};
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     const Array<S> workspace(kernels<S>().product->workspace(args));
     args.workspace = workspace.data();
     kernels<S>().product->run(args);

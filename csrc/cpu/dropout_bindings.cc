@@ -11,7 +11,7 @@ py::array dropout_mask(const py::array& xs, double ratio, std::uint64_t seed) {
     S* const data = writable<S>(mask);
     const Index count = mask.size();
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       kernels<S>().dropout->mask(data, count, ratio, 1 / (1 - ratio), seed);
     }
     return mask;

@@ -20,7 +20,7 @@ py::array embedding_forward(const py::array& W, const py::array& ids) {
     py::array out = new_array<S>({M, E});
     S* const out_data = writable<S>(out);
     with_id_type(ids, [&]<class Id>() {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       embedding_kernels<S, Id>().gather(pointer<S>(W), pointer<Id>(ids), M, E, out_data);
     });
     return out;
@@ -33,7 +33,7 @@ void scatter_add(py::array target, const py::array& ids, const py::array& rows, 
   with_float_type(target, [&]<class S>() {
     S* const data = writable<S>(target);
     with_id_type(ids, [&]<class Id>() {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       embedding_kernels<S, Id>().scatter_add(data, V, pointer<Id>(ids), pointer<S>(rows), M, E, clear, skip);
     });
   });
@@ -44,7 +44,7 @@ void clear_rows(py::array target, const py::array& ids) {
   with_float_type(target, [&]<class S>() {
     S* const data = writable<S>(target);
     with_id_type(ids, [&]<class Id>() {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       embedding_kernels<S, Id>().clear_rows(data, pointer<Id>(ids), M, E);
     });
   });
@@ -59,7 +59,7 @@ py::tuple embedding_backward_rows(const py::array& ids, const py::array& dout) {
       py::array values = new_array<S>({groups.count(), E});
       S* const out = writable<S>(values);
       {
-        const py::gil_scoped_release release;
+        const WithoutGil released;
         embedding_kernels<S, Id>().sum_segments(pointer<S>(dout), groups.order(), groups.starts(), groups.count(), E,
                                                 out);
       }

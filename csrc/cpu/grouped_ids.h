@@ -12,7 +12,7 @@ class RowGroups {
  public:
   RowGroups(const Id* ids, Index M) : order_(M), starts_(M + 1) {
     const Array<Index> work(M);
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     count_ = group_rows(ids, M, order_.data(), starts_.data(), work.data());
   }
 

@@ -68,7 +68,7 @@ class GruTape {
                         .dh0 = writable<S>(dh0),
                         .workspace = nullptr};
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       const std::lock_guard lock(mutex_);
       // The gradients take the activations' place; a second call computes those again.
       if (consumed_) forward(nullptr, nullptr);
@@ -110,7 +110,7 @@ py::tuple gru_forward(const py::array& xs, const py::array& Wx, const py::array&
     S* const h_n_data = writable<S>(h_n);
     auto tape = std::make_unique<GruTape<S>>(std::move(inputs), training);
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       tape->forward(hs_data, h_n_data);
     }
     return py::make_tuple(hs, h_n, training ? py::cast(std::move(tape)) : py::none());

@@ -42,7 +42,7 @@ py::tuple softmax_cross_entropy(const py::array& logits, const py::array& target
     py::array dlogits = new_array<S>({M, V});
     S* const out = writable<S>(dlogits);
     const double loss = with_id_type(targets, [&]<class Id>() {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       const Id* const ids = pointer<Id>(targets);
       const Id ignored = static_cast<Id>(ignore_index);
       const Index counted = count_targets(ids, M, ignored);
@@ -125,7 +125,7 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
                        .workspace = nullptr};
     double loss = 0;
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       const CountedRows<S> rows(pointer<S>(h), pointer<std::int64_t>(targets), M, H, ignore_index);
       args.M = rows.count();
       args.h = rows.h();

@@ -27,14 +27,14 @@ void optim_update(OptimRule rule, py::array param, const py::array& grad, const 
                                 .beta2 = static_cast<S>(beta2),
                                 .eps = static_cast<S>(eps),
                                 .decay = static_cast<S>(decay)};
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     kernels<S>().optim->update(update);
   });
 }
 
 double squared_norm(const py::array& values) {
   return with_float_type(values, [&]<class S>() {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     return kernels<S>().optim->squared_norm(pointer<S>(values), values.size());
   });
 }
@@ -43,7 +43,7 @@ void scale(py::array values, double factor) {
   with_float_type(values, [&]<class S>() {
     S* const data = writable<S>(values);
     const Index count = values.size();
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     kernels<S>().optim->scale(data, count, static_cast<S>(factor));
   });
 }

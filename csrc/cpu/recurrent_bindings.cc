@@ -97,7 +97,7 @@ class Tape {
                               .dc0 = Layer::kHasCellState ? writable<S>(dc0) : nullptr,
                               .workspace = nullptr};
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       const std::lock_guard lock(mutex_);
       Array<S> gate_gradients;
       if constexpr (Layer::kKeepsGates) {
@@ -143,7 +143,7 @@ py::tuple recurrent_forward_of(RecurrentInputs inputs, bool training) {
   S* const c_n_data = Layer::kHasCellState ? writable<S>(c_n) : nullptr;
   auto tape = std::make_unique<Tape<S, Layer>>(std::move(inputs), training);
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     tape->forward(hs_data, h_n_data, c_n_data);
   }
   const py::object kept = training ? py::cast(std::move(tape)) : py::none();

@@ -27,7 +27,7 @@ py::array classes_of(const Sample& sample) {
 py::tuple log_uniform_candidates(std::int64_t num_sampled, std::int64_t range_max, const py::array& true_classes,
                                  bool unique, double log_range, std::uint64_t seed) {
   const Sample sample = [&] {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     return log_uniform_sample(num_sampled, range_max, unique, log_range, seed);
   }();
   const py::array sampled = classes_of(sample);
@@ -39,7 +39,7 @@ py::tuple log_uniform_candidates(std::int64_t num_sampled, std::int64_t range_ma
 py::tuple unigram_candidates(const py::array& probabilities, const py::array& threshold, const py::array& alias,
                              std::int64_t num_sampled, const py::array& true_classes, bool unique, std::uint64_t seed) {
   const Sample sample = [&] {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     return unigram_sample(pointer<double>(threshold), pointer<std::int64_t>(alias), threshold.shape(0), num_sampled,
                           unique, seed);
   }();
@@ -89,7 +89,7 @@ class SampledTape {
   py::array forward() {
     py::array logits = new_array<S>({args_.B, args_.K + args_.sampled_count});
     args_.logits = writable<S>(logits);
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     kernels<S>().sampled->forward(args_);
     return logits;
   }
@@ -97,7 +97,7 @@ class SampledTape {
   py::tuple backward(const py::array& dlogits) {
     return with_gradients([&](SampledLogits<S> args) {
       args.dlogits = pointer<S>(dlogits);
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       const std::lock_guard lock(mutex_);
       kernels<S>().sampled->backward(args);
     });
@@ -107,7 +107,7 @@ class SampledTape {
     py::array losses = new_array<S>({args_.B});
     S* const out = writable<S>(losses);
     const py::tuple grads = with_gradients([&](const SampledLogits<S>& args) {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       kernels<S>().sampled->loss(args, kind, out);
     });
     return py::make_tuple(losses) + grads;

@@ -13,7 +13,7 @@ py::array subsample_of(const py::array& ids, const py::array& keep, std::uint64_
   const Array<std::int64_t> room(ids.size());
   Index count = 0;
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     count = subsample(pointer<std::int64_t>(ids), ids.size(), pointer<double>(keep), seed, room.data());
   }
   py::array kept = new_array<std::int64_t>({count});
@@ -24,7 +24,7 @@ py::array subsample_of(const py::array& ids, const py::array& keep, std::uint64_
 py::array skipgram_counts_of(const py::array& ids, Index window, Index start, Index stop, std::uint64_t seed) {
   py::array counts = new_array<std::int64_t>({stop - start});
   std::int64_t* const out = writable<std::int64_t>(counts);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   skipgram_counts({pointer<std::int64_t>(ids), ids.size(), window, seed}, start, stop, out);
   return counts;
 }
@@ -33,7 +33,7 @@ py::tuple skipgram_pairs_of(const py::array& ids, Index window, Index start, Ind
   const Windows text{pointer<std::int64_t>(ids), ids.size(), window, seed};
   Index pairs = 0;
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     const Array<std::int64_t> counts(stop - start);
     pairs = skipgram_counts(text, start, stop, counts.data());
   }
@@ -41,7 +41,7 @@ py::tuple skipgram_pairs_of(const py::array& ids, Index window, Index start, Ind
   std::int64_t* const centers_out = writable<std::int64_t>(centers);
   std::int64_t* const contexts_out = writable<std::int64_t>(contexts);
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     skipgram_pairs(text, start, stop, centers_out, contexts_out);
   }
   return py::make_tuple(centers, contexts);
@@ -64,7 +64,7 @@ double negative_sampling_update(py::array vectors, py::array weights, const py::
                              .negatives = nullptr,
                              .lr = static_cast<S>(lr),
                              .workspace = nullptr};
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     const Array<S> workspace(kernels<S>().skipgram->workspace(update));
     const Array<std::int64_t> negatives(kBlock * num_sampled);
     update.workspace = workspace.data();

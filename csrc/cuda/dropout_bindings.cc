@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "current_device.h"
 #include "dropout.h"
@@ -13,7 +14,7 @@ namespace {
 
 void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, double ratio, double factor,
                      std::uint64_t seed, std::uintptr_t seed_at, int device, std::uintptr_t stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   dropout_mask({.mask = reinterpret_cast<void*>(mask),
                 .float64 = float64,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "current_device.h"
 #include "host_numbers.h"
@@ -18,7 +19,7 @@ namespace {
 
 void store_numbers_at(std::uintptr_t target, const std::vector<std::uint64_t>& numbers, int device,
                       std::uintptr_t stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   for (std::size_t first = 0; first < numbers.size(); first += kMostNumbers) {
     HostNumbers arguments{};

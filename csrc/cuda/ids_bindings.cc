@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "current_device.h"
 #include "ids.h"
@@ -17,7 +18,7 @@ namespace {
 void check_at(std::uintptr_t ids, std::uintptr_t checked, bool wide, std::int64_t count,
               std::optional<std::int64_t> upper, std::optional<std::int64_t> ignored, std::int64_t source,
               std::uintptr_t shared, std::uintptr_t fault, int device, std::uintptr_t stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   check_ids({.ids = reinterpret_cast<const void*>(ids),
              .checked = reinterpret_cast<void*>(checked),

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "current_device.h"
 #include "optim.h"
@@ -99,7 +100,7 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
                     eps,
                     weight_decay,
                     pointer<const std::int64_t>(step_at)};
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   if (float64) return update<double>(chosen, tensors, hyper, stream_at(stream));
   update<float>(chosen, tensors, hyper, stream_at(stream));
@@ -117,7 +118,7 @@ void scale(const std::vector<Flat>& tensors, Scalar factor, cudaStream_t stream)
 
 void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, Address factor_at, int device,
                  Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   const Scalar scalar{factor, pointer<const double>(factor_at)};
   if (float64) return scale<double>(tensors, scalar, stream_at(stream));
@@ -146,7 +147,7 @@ void squares(const std::vector<Squared>& tensors, double*& partials, cudaStream_
 
 void optim_norm(const std::vector<Squared>& float32, const std::vector<Squared>& float64, Address partials, bool root,
                 Address norm, int device, Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   double* const first = pointer<double>(partials);
   double* end = first;
@@ -156,7 +157,7 @@ void optim_norm(const std::vector<Squared>& float32, const std::vector<Squared>&
 }
 
 void optim_clip_scale(Address norm, double max_norm, Address scale, int device, Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   launch_clip_scale(pointer<const double>(norm), max_norm, pointer<double>(scale), stream_at(stream));
 }

@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "current_device.h"
 #include "run.h"
@@ -165,7 +166,7 @@ class SequencePass {
   void run(const std::map<std::string, std::uintptr_t>& arrays, std::uintptr_t workspace, std::uintptr_t stream) const {
     char* const memory = reinterpret_cast<char*>(workspace);
     auto* const on = reinterpret_cast<cudaStream_t>(stream);
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     const CurrentDevice current(number_);
     const bool gru = is_gru(problem_.cell);
     if (plan_.kernel == Kernel::kCluster) return run_clusters(arrays, on);

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "../without_gil.h"
 #include "bindings.h"
 #include "candidates.h"
 #include "current_device.h"
@@ -45,7 +46,7 @@ void log_uniform_candidates(Index num_sampled, Index range_max, Address true_cla
                             Address workspace, int device, Address stream) {
   const CandidateArrays arrays(num_sampled, unique, true_classes, M, sampled, true_expected_count,
                                sampled_expected_count, num_tries, workspace);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   log_uniform_sample(arrays.sample, range_max, log_range, {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
   log_uniform_expected_counts(arrays.counts, log_range, stream_at(stream));
@@ -57,7 +58,7 @@ void unigram_candidates(Address probabilities, Address threshold, Address alias,
                         Address workspace, int device, Address stream) {
   const CandidateArrays arrays(num_sampled, unique, true_classes, M, sampled, true_expected_count,
                                sampled_expected_count, num_tries, workspace);
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   unigram_sample(arrays.sample, at<const double>(threshold), at<const Index>(alias), V,
                  {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
@@ -124,7 +125,7 @@ void logits_forward(int float_bytes, Index B, Index K, Index S, Index E, Address
                     Address labels, Address inputs, Address sampled, Address true_expected_count,
                     Address sampled_expected_count, bool remove_accidental_hits, Address logits, Address is_true,
                     int device, Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   with_float_of(float_bytes, [&](auto zero) {
     using Float = decltype(zero);
@@ -140,7 +141,7 @@ void logits_backward(int float_bytes, Index B, Index K, Index S, Index E, Addres
                      Address inputs, Address sampled, Address dlogits, Address dinputs, Address indices,
                      Address dweights, Address dbiases, Address num_rows, Address workspace, int device,
                      Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   with_float_of(float_bytes, [&](auto zero) {
     using Float = decltype(zero);
@@ -156,7 +157,7 @@ void loss_and_gradients(int float_bytes, Index B, Index K, Index S, Index E, Add
                         Address sampled_expected_count, bool remove_accidental_hits, bool softmax, Address losses,
                         Address dinputs, Address indices, Address dweights, Address dbiases, Address num_rows,
                         Address workspace, int device, Address stream) {
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   const CurrentDevice current(device);
   with_float_of(float_bytes, [&](auto zero) {
     using Float = decltype(zero);

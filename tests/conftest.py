@@ -20,6 +20,11 @@ for variable in ("FASTLSTM_BACKEND", "FASTLSTM_NUM_THREADS"):
     os.environ.pop(variable, None)
 
 
+if "cpp" in HOST_BACKENDS:
+    # Splits of work among more threads than there are cores, and on a busy machine, are tested too.
+    importlib.import_module("fastlstm._cpu").set_teams_always(True)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `backend` runs on all that work here; one that takes `compiled_backend` on all but numpy."""
     if "backend" in metafunc.fixturenames:

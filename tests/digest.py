@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import multiprocessing
 import os
 import sys
@@ -58,6 +59,8 @@ def _compute_until(stop: threading.Event) -> None:
 
 
 def main(way: str) -> None:
+    if fastlstm.get_backend() == "cpp":
+        importlib.import_module("fastlstm._cpu").set_teams_always(True)
     fastlstm.set_num_threads(2)
     print(of_all())
     if way == "fork":

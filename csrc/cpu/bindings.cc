@@ -16,6 +16,8 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("isa", [] { return std::string(instruction_set().name); });
   module.def("set_num_threads", &set_num_threads, py::arg("threads"));
   module.def("get_num_threads", &num_threads);
+  module.def("team_size", &team_size, py::arg("threads"));
+  module.def("set_teams_always", &set_teams_always, py::arg("always"));
   module.def("free_unused_buffers", &free_unused_buffers);
   module.def("buffer_bytes_in_use", &buffer_bytes_in_use);
   bind_dense(module);

@@ -1,10 +1,15 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <system_error>
@@ -26,25 +31,63 @@ inline void pause_cpu() {
 #endif
 }
 
+using Clock = std::chrono::steady_clock;
+using Time = Clock::time_point;
+using Duration = std::chrono::nanoseconds;
+
 // About 0.2 ms: longer than Python's part between two regions of a training step, shorter than anyone notices. Waking a
 // sleeping thread takes as long as a small region.
 constexpr int kSpins = 16000;
+constexpr int kSpinsOfShortWait = 256;  // too short to be worth a look at the clock
 
-// Waits until value differs from old: spins briefly, then sleeps in the kernel. With more threads than cores spinning
-// only keeps the others from running.
-std::uint32_t wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old, bool spin) {
-  if (spin) {
-    for (int k = 0; k < kSpins; ++k) {
-      const std::uint32_t now = value.load(std::memory_order_acquire);
-      if (now != old) return now;
-      pause_cpu();
-    }
+// How long this thread has waited in the region at hand, short waits apart.
+thread_local Duration waited{};
+
+std::uint32_t spin_while(const std::atomic<std::uint32_t>& value, std::uint32_t old, int spins) {
+  for (int k = 0; k < spins; ++k) {
+    const std::uint32_t now = value.load(std::memory_order_acquire);
+    if (now != old) return now;
+    pause_cpu();
   }
-  value.wait(old, std::memory_order_acquire);
-  return value.load(std::memory_order_acquire);
+  return old;
 }
 
-bool worth_spinning(int threads) { return threads <= static_cast<int>(std::thread::hardware_concurrency()); }
+// Waits until value differs from old: spins briefly, then sleeps in the kernel.
+std::uint32_t wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  std::uint32_t now = spin_while(value, old, kSpinsOfShortWait);
+  if (now != old) return now;
+  const Time begin = Clock::now();
+  now = spin_while(value, old, kSpins);
+  if (now == old) {
+    value.wait(old, std::memory_order_acquire);
+    now = value.load(std::memory_order_acquire);
+  }
+  waited += Clock::now() - begin;
+  return now;
+}
+
+#if defined(__linux__)
+// Cores the process may run on, as they were when the module was loaded. A thread inherits those of the thread that
+// makes it, and OpenMP's binding (OMP_PROC_BIND, GOMP_CPU_AFFINITY) leaves the main thread a single one.
+struct ProcessCores {
+  cpu_set_t set;
+  bool known = sched_getaffinity(getpid(), sizeof set, &set) == 0;
+};
+const ProcessCores process_cores{};
+
+void run_on_process_cores() {
+  if (process_cores.known) sched_setaffinity(0, sizeof process_cores.set, &process_cores.set);
+}
+
+// How many cores the calling thread may run on.
+int own_cores() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : std::numeric_limits<int>::max();
+}
+#else
+void run_on_process_cores() {}
+int own_cores() { return std::numeric_limits<int>::max(); }
+#endif
 
 }  // namespace
 
@@ -73,7 +116,7 @@ class Share {
 // What the members of a team share: a barrier, and items to do.
 class TeamState {
  public:
-  TeamState(int size, Share* shares) : size_(size), spin_(worth_spinning(size)), shares_(shares) {}
+  TeamState(int size, Share* shares) : size_(size), shares_(shares) {}
 
   void wait() {
     const std::uint32_t round = round_.load(std::memory_order_relaxed);
@@ -82,7 +125,7 @@ class TeamState {
       round_.store(round + 1, std::memory_order_release);
       round_.notify_all();
     } else {
-      wait_while(round_, round, spin_);
+      wait_while(round_, round);
     }
   }
 
@@ -102,7 +145,6 @@ class TeamState {
 
  private:
   const int size_;
-  const bool spin_;
   Share* const shares_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> round_{0};
@@ -147,32 +189,73 @@ class FlushDenormals {
 #endif
 };
 
-void run_member(Region region, void* context, int member, int size, TeamState* state) {
+// How long the member worked, what it waited apart.
+Duration run_member(Region region, void* context, int member, int size, TeamState* state) {
   const FlushDenormals flush;
   Team team(member, size, state);
+  waited = {};
+  const Time begin = Clock::now();
   region(context, team);
+  return Clock::now() - begin - waited;
 }
+
+// Whether teams pay: not where other processes keep the cores so busy that members wait for each other more than they
+// work. What a team did in less time than its caller alone would have taken is credited, what it wasted is charged. In
+// debt regions run on their callers alone, and a small part of that time pays for another attempt, the smaller the more
+// attempts have failed. So a team never costs much more than no team, and a hiccup of a quiet machine is paid from what
+// teams have gained.
+class Credit {
+ public:
+  bool suffices(Time now) {
+    if (credit_ < Duration::zero()) {
+      credit_ += (now - last_) / time_per_attempt_;
+      last_ = now;
+    }
+    return credit_ >= Duration::zero();
+  }
+
+  void settle(Duration worked, Duration taken, Time now) {
+    credit_ = std::clamp<Duration>(credit_ + worked - taken, -kMost, kMost);
+    last_ = now;
+    if (credit_ < Duration::zero()) time_per_attempt_ = std::min(2 * time_per_attempt_, kLongest);
+    if (credit_ > kEarned) time_per_attempt_ = kShortest;
+  }
+
+ private:
+  static constexpr int kShortest = 8, kLongest = 64;  // in multiples of what the last attempt wasted
+  static constexpr Duration kEarned = std::chrono::milliseconds(20), kMost = std::chrono::milliseconds(200);
+  Duration credit_ = kEarned;
+  int time_per_attempt_ = kShortest;
+  Time last_{};
+};
+
+std::atomic<bool> always_teams{false};
+
+bool teams_always() { return always_teams.load(std::memory_order_relaxed); }
 
 // Workers 1 .. n - 1 of teams. One region at a time.
 class Pool {
  public:
-  // Runs the region if no other one is running; false if one is.
+  // Runs the region on a team; false if another one is running, or a team would not pay now.
   bool try_run(int threads, Region region, void* context) {
     const std::unique_lock lock(busy_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
+    const Time begin = Clock::now();
+    if (!credit_.suffices(begin) && !teams_always()) return false;
     const int size = grow_to(threads);
     TeamState state(size, shares_.data());
     job_ = {region, context, size, &state};
+    worked_.store(0, std::memory_order_relaxed);
     pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
     for (int member = 1; member < size; ++member) {
       std::atomic<std::uint32_t>& calls = workers_[static_cast<std::size_t>(member) - 1]->calls;
       calls.fetch_add(1, std::memory_order_release);
       calls.notify_one();
     }
-    run_member(region, context, 0, size, &state);
-    for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) {
-      wait_while(pending_, left, worth_spinning(size));
-    }
+    const Duration own = run_member(region, context, 0, size, &state);
+    for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
+    const Time end = Clock::now();
+    credit_.settle(own + Duration(worked_.load(std::memory_order_relaxed)), end - begin, end);
     return true;
   }
 
@@ -206,9 +289,11 @@ class Pool {
   }
 
   [[noreturn]] void work(int member, const std::atomic<std::uint32_t>& calls) {
+    run_on_process_cores();
     for (std::uint32_t seen = 0;;) {
-      seen = wait_while(calls, seen, worth_spinning(member + 1));
-      run_member(job_.region, job_.context, member, job_.size, job_.state);
+      seen = wait_while(calls, seen);
+      const Duration worked = run_member(job_.region, job_.context, member, job_.size, job_.state);
+      worked_.fetch_add(worked.count(), std::memory_order_relaxed);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
@@ -217,6 +302,8 @@ class Pool {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<Share> shares_;  // of the caller and the workers
   Job job_{};
+  Credit credit_;
+  std::atomic<Duration::rep> worked_{0};  // by the workers, in the region at hand
   alignas(64) std::atomic<std::uint32_t> pending_{0};
 };
 
@@ -242,10 +329,23 @@ void set_num_threads(int threads) { configured_threads.store(threads, std::memor
 
 int num_threads() { return configured_threads.load(std::memory_order_relaxed); }
 
+void set_teams_always(bool always) { always_teams.store(always, std::memory_order_relaxed); }
+
 void run_team(int threads, Region region, void* context) {
-  const int limit = num_threads();
-  const int wanted = threads < limit ? threads : limit;
+  int wanted = std::min(threads, num_threads());
+  if (wanted > 1 && !teams_always()) wanted = std::min(wanted, own_cores());
   if (wanted <= 1 || !pool().try_run(wanted, region, context)) run_member(region, context, 0, 1, nullptr);
+}
+
+int team_size(int threads) {
+  int size = 0;
+  run_team(
+      threads,
+      [](void* result, Team& team) {
+        if (team.member() == 0) *static_cast<int*>(result) = team.size();
+      },
+      &size);
+  return size;
 }
 
 }  // namespace fastlstm

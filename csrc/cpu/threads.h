@@ -34,11 +34,18 @@ class Team {
 
 using Region = void (*)(void* context, Team& team);
 
-// Runs region on at most `threads` threads, and no more than set_num_threads allows. Does not throw if threads cannot
-// be made: the team is then smaller.
+// Runs region on at most `threads` threads, no more than set_num_threads allows and the caller has cores, and on the
+// caller alone while other processes keep the cores busy. Does not throw if threads cannot be made: the team is then
+// smaller.
 void run_team(int threads, Region region, void* context);
 
 void set_num_threads(int threads);
 int num_threads();
+
+// How many threads a region of the caller gets now that could use `threads`: runs an empty one.
+int team_size(int threads);
+
+// Teams of any size, whatever cores there are and however busy they are: for tests.
+void set_teams_always(bool always);
 
 }  // namespace fastlstm

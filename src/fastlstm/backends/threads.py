@@ -6,23 +6,31 @@ ask at every call; the C++ extension takes the number when it loads, and later c
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import operator
 import os
 import sys
 from typing import Any
 
+from fastlstm.backends.cpu_quota import cpu_quota
+
 # Far above any use; a slip such as 10**9 would exhaust the machine while starting threads.
 MAX_THREADS = 1024
+
+# As they were at import: a thread inherits the processors of the thread that makes it, and OpenMP's binding
+# (OMP_PROC_BIND, GOMP_CPU_AFFINITY) leaves the main thread a single one.
+_PROCESSORS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 _asked: int | None = None
 
 
 def available_cores() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors that this process may keep busy: those it may run on, or fewer by a quota, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 @functools.cache
@@ -40,6 +48,13 @@ def _default_threads() -> int:
             f"expected a whole number from 1 to {MAX_THREADS}"
         )
     return n
+
+
+def run_on_all_processors() -> None:
+    """Let the calling thread run on the processors that the process had when the package was imported."""
+    if _PROCESSORS is not None:
+        with contextlib.suppress(OSError):  # none of them is the process's any more
+            os.sched_setaffinity(0, _PROCESSORS)
 
 
 def get_num_threads() -> int:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from fastlstm.backends.threads import get_num_threads
+from fastlstm.backends.threads import get_num_threads, run_on_all_processors
 
 # Multiply-adds, or as much other arithmetic, below which handing work to a thread costs more than it saves.
 _WORTH_A_THREAD = 4_000_000
@@ -49,6 +49,7 @@ class _Workers:
                     self._started += 1
 
     def _serve(self) -> None:
+        run_on_all_processors()
         while True:
             task, done = self._queue.get()
             try:

@@ -1,0 +1,199 @@
+"""Where threads run and when they do not: bound callers, busy cores, quotas, programs that end while others compute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import fastlstm
+from fastlstm.backends.cpu_quota import cpu_quota
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+needs_cpp = pytest.mark.skipif("cpp" not in fastlstm.available_backends(), reason="the extension _cpu is not built")
+needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores, and a system that binds threads to them")
+
+START = '''
+import os, sys, threading, time
+import numpy as np
+import fastlstm
+from fastlstm import ops
+
+CORES = sorted(os.sched_getaffinity(0))
+rng = np.random.default_rng(0)
+
+def numbers(*shape):
+    return rng.standard_normal(shape, np.float32)
+
+def team_comes():
+    """Whether a region gets two threads again: a while after somebody kept the cores busy."""
+    from fastlstm import _cpu
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if _cpu.team_size(2) == 2:
+            return True
+        time.sleep(0.01)
+    return False
+
+def threads():
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+'''
+
+
+def run(program: str, **environment: str) -> str:
+    """What a program prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", START + textwrap.dedent(program)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@needs_cpp
+@needs_two_cores
+def test_a_team_has_no_more_threads_than_its_caller_has_cores() -> None:
+    program = """
+        from fastlstm import _cpu
+        fastlstm.set_num_threads(2)
+        print(_cpu.team_size(2))
+        os.sched_setaffinity(0, CORES[:1])
+        print(_cpu.team_size(2))
+        os.sched_setaffinity(0, CORES[:2])
+        print(team_comes())
+    """
+    assert run(program).split() == ["2", "1", "True"]
+
+
+@needs_two_cores
+def test_threads_run_on_the_cores_of_the_process_not_of_their_caller(compiled_backend: str) -> None:
+    program = """
+        fastlstm.set_num_threads(2)
+        if fastlstm.get_backend() == "cpp":
+            from fastlstm import _cpu
+            _cpu.set_teams_always(True)
+        before = threads()
+        os.sched_setaffinity(0, CORES[:1])
+        ops.matrix_product(numbers(300, 300), numbers(300, 300))
+        ops.lstm_forward(numbers(64, 20, 64), numbers(64, 512), numbers(128, 512), numbers(512))
+        made = threads() - before
+        print(len(made) > 0, all(os.sched_getaffinity(thread) == set(CORES) for thread in made))
+    """
+    assert run(program, FASTLSTM_BACKEND=compiled_backend, OPENBLAS_NUM_THREADS="1") == "True True"
+
+
+@needs_cpp
+@needs_two_cores
+def test_regions_run_alone_while_another_process_keeps_a_worker_from_its_core() -> None:
+    program = """
+        from fastlstm import _cpu
+        fastlstm.set_num_threads(2)
+        before = threads()
+        assert _cpu.team_size(2) == 2
+        (worker,) = threads() - before
+
+        # A worker of the lowest priority, beside a process that never waits.
+        busy = os.fork()
+        if busy == 0:
+            os.sched_setaffinity(0, CORES[1:2])
+            while os.getppid() != 1:
+                pass
+            os._exit(0)
+        os.sched_setaffinity(worker, CORES[1:2])
+        os.sched_setscheduler(worker, os.SCHED_IDLE, os.sched_param(0))
+        try:
+            end = time.monotonic() + 60
+            while _cpu.team_size(2) == 2 and time.monotonic() < end:
+                pass
+            sizes = [_cpu.team_size(2) for _ in range(100)]
+        finally:
+            os.kill(busy, 9)
+            os.waitpid(busy, 0)
+        print(sizes.count(1) > 90)
+
+        os.sched_setscheduler(worker, os.SCHED_OTHER, os.sched_param(0))
+        print(team_comes())
+    """
+    assert run(program).split() == ["True", "True"]
+
+
+def test_a_program_ends_while_its_daemon_threads_compute(compiled_backend: str) -> None:
+    program = """
+        inputs = numbers(20, 35, 64), numbers(64, 256), numbers(64, 256), numbers(256)
+        dhs = numbers(20, 35, 64)
+
+        def compute():
+            while True:
+                ops.lstm_backward(dhs, ops.lstm_forward(*inputs).tape)
+
+        ops.lstm_backward(dhs, ops.lstm_forward(*inputs).tape)
+        for _ in range(3):
+            threading.Thread(target=compute, daemon=True).start()
+        time.sleep(0.1)
+        print("done")
+    """
+    for _ in range(3):
+        assert run(program, FASTLSTM_BACKEND=compiled_backend) == "done"
+
+
+VERSION_1 = "31 30 0:29 {root} /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct"
+VERSION_2 = "31 30 0:29 {root} /sys/fs/cgroup rw,relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate"
+
+
+def system(root: Path, groups: str, mount: str, files: dict[str, str]) -> Path:
+    """A tree with the files of /proc and of control groups."""
+    for name, text in {"proc/self/cgroup": groups, "proc/self/mountinfo": mount, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "mount", "files", "quota"),
+    [
+        ("0::/", VERSION_2.format(root="/"), {}, None),
+        ("0::/", VERSION_2.format(root="/"), {"sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        ("0::/", VERSION_2.format(root="/"), {"sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
+        # A group around the process's has less.
+        (
+            "0::/a/b",
+            VERSION_2.format(root="/"),
+            {"sys/fs/cgroup/a/cpu.max": "50000 100000", "sys/fs/cgroup/a/b/cpu.max": "200000 100000"},
+            0.5,
+        ),
+        (
+            "3:memory:/m\n2:cpu,cpuacct:/job\n0::/",
+            VERSION_1.format(root="/"),
+            {"sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "300000", "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000"},
+            3.0,
+        ),
+        ("2:cpu,cpuacct:/", VERSION_1.format(root="/"), {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1"}, None),
+        # A container that sees its own group only, under the name it has outside.
+        (
+            "2:cpu,cpuacct:/docker/1a2b",
+            VERSION_1.format(root="/docker/1a2b"),
+            {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+            2.0,
+        ),
+        ("0::/", VERSION_2.format(root="/"), {"sys/fs/cgroup/cpu.max": "nonsense"}, None),
+    ],
+)
+def test_quotas_of_control_groups(
+    tmp_path: Path, groups: str, mount: str, files: dict[str, str], quota: float | None
+) -> None:
+    assert cpu_quota(system(tmp_path, groups, mount, files)) == quota
+
+
+def test_a_system_without_control_groups_has_no_quota(tmp_path: Path) -> None:
+    assert cpu_quota(tmp_path) is None

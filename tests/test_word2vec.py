@@ -483,6 +483,15 @@ def test_judgements_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(FileNotFoundError, match="gensim/test/test_data"):
             read()
     path = tmp_path / "pairs.tsv"
+@pytest.mark.parametrize("letters", [3, 1 << 22])
+def test_no_word_ends_a_sentence(letters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words_module, "_LETTERS_AT_ONCE", letters)
+    path = tmp_path / "text.txt"
+    path.write_text("a \0 b \0\n\0 a\n")
+    ids, vocabulary, counts = datasets.read_words(path)
+    assert (vocabulary, counts.tolist(), ids.tolist()) == (["\0", "a", "b"], [3, 2, 1], [1, 0, 2, 0, -1, 0, 1])
+
+
     path.write_text("# a comment\nTiger\tcat\t7.35\n\nlove\tsex\t6.77\n")
     assert datasets.wordsim353(path) == [("tiger", "cat", 7.35), ("love", "sex", 6.77)]
     path.write_text("tiger\tcat\n")
@@ -507,6 +516,12 @@ def test_the_beginning_of_text8_has_the_size_it_should() -> None:
     path = words_module.text8_path()
     if "text8_slice" not in str(path):
         pytest.skip("the whole text8 is there, not its beginning")
+    path.write_text("# a comment\n")
+    with pytest.raises(ValueError, match="has comments only"):
+        datasets.wordsim353(path)
+    path.write_text(": capitals\n")
+    with pytest.raises(ValueError, match="has names of sections only"):
+        datasets.questions_words(path)
     kept = datasets.read_words(path, min_count=5)
     assert len(kept.vocabulary) == 15_440
     assert kept.vocabulary[:3] == ["the", "of", "one"]

@@ -102,7 +102,7 @@ def _add_addition(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     defaults = addition.Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="read the sums from a file, plain or .xz, instead of generating 50,000")
+    add("--data", metavar="FILE", help="read the sums from a file, plain or packed, instead of generating 50,000")
     add("--epochs", type=_count, help=f"default {defaults.epochs}")
     add("--batch-size", type=_count, help=f"default {defaults.batch_size}")
     add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
@@ -120,7 +120,7 @@ def _add_rnnlm(parser: argparse.ArgumentParser) -> None:
     # No option has a default here: that way it can be told which ones were given.
     defaults = rnnlm.Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text, plain or .xz; default ptb, the Penn Treebank")
+    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed; default ptb, the Penn Treebank")
     add("--unit", choices=("word", "char"), help=f"default {defaults.unit}")
     add("--cell", choices=CELLS, help=f"default {defaults.cell}")
     add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
@@ -164,7 +164,7 @@ def _add_word2vec(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     defaults = word2vec.Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text, plain or .xz, a sentence a line; default text8")
+    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed, a sentence a line; default text8")
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
     add("--vocab-size", type=_count, help=f"the most frequent words, default {defaults.vocab_size:,}")
     add("--min-count", type=_count, help="leave rarer words out; default 1, for negative_sampling 5")
@@ -189,7 +189,7 @@ def _add_sentiment(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="DATA",
-        help="aclimdb (default), rt_polarity, a folder like them, or a file with lines LABEL TAB TEXT, plain or .xz",
+        help="aclimdb (default), rt_polarity, a folder like them, or a file with lines LABEL TAB TEXT, plain or packed",
     )
     add("--vocab-size", type=_count, help=f"most frequent words that are told apart, default {defaults.vocab_size}")
     add("--maxlen", type=_count, help=f"words of a text that are read, default {defaults.maxlen}")
@@ -242,7 +242,7 @@ def _add_dates(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     defaults = dates.Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="read the dates from a file, plain or .xz, instead of generating 50,000")
+    add("--data", metavar="FILE", help="read the dates from a file, plain or packed, instead of generating 50,000")
     add("--epochs", type=_count, help=f"default {defaults.epochs}")
     add("--batch-size", type=_count, help=f"default {defaults.batch_size}")
     add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
@@ -268,7 +268,7 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="DATA",
         help="jpn_eng (default), small_parallel_enja, a file with lines SOURCE TAB TARGET, or with --target one of "
-        "sources, plain or .xz",
+        "sources, plain or packed",
     )
     add("--target", metavar="FILE", help="the translations, line by line")
     add("--unit", choices=("char", "word"), help="default char; small_parallel_enja: word")

@@ -61,7 +61,7 @@ def addition(n: int = 50_000, seed: int | None = None) -> SequencePairs:
 
 
 def read_addition(path: str | os.PathLike[str]) -> SequencePairs:
-    """Read questions and answers from a file in the book's format, plain or .xz.
+    """Read questions and answers from a file in the book's format, plain or packed (.xz, .gz, .bz2).
 
     A line is a question padded with blanks, and "_" with the answer padded with blanks: ``16+75  _91  ``. All lines
     have the lengths of the first.

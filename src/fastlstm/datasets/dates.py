@@ -81,7 +81,7 @@ def dates(n: int = 50_000, seed: int | None = None) -> SequencePairs:
 
 
 def read_dates(path: str | os.PathLike[str]) -> SequencePairs:
-    """Read dates from a file in the book's format, plain or .xz.
+    """Read dates from a file in the book's format, plain or packed (.xz, .gz, .bz2).
 
     A line is a date padded with blanks, and "_" with the same in ISO 8601. All lines have the lengths of the first.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from fastlstm.contract import IntArray
-from fastlstm.datasets.files import find_file, read_lines
+from fastlstm.datasets.files import find_file, read_lines, without_packing
 
 Longer = Literal["first", "last", "drop"]
 LONGER: tuple[Longer, ...] = ("first", "last", "drop")
@@ -49,7 +50,7 @@ def labelled_text(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> LabelledText:
-    """Read texts with their labels, UTF-8, plain or .xz.
+    """Read texts with their labels, UTF-8, plain or packed (.xz, .gz, .bz2).
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def _count_and_encode(texts: Iterable[str], vocab_size: int | None) -> tuple[lis
 def _labelled_lines(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
     """Label and text, one after the other."""
     if not path.is_dir():
-        for number, line in enumerate(read_lines(path)[:limit], 1):
+        for number, line in enumerate(islice(read_lines(path), limit), 1):
             label, tab, rest = line.partition("\t")
             text = rest.rpartition("\t")[2]
             if not (tab and label.strip() and text.strip()):
@@ -166,12 +167,12 @@ def _labelled_lines(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
             for file in sorted((path / label).glob("*.txt"))[:limit]:
                 yield label, "\n".join(read_lines(file))
             continue
-        files = sorted(file for file in path.iterdir() if file.name.removesuffix(".xz").endswith(f".{label}"))
+        files = sorted(file for file in path.iterdir() if without_packing(file.name).endswith(f".{label}"))
         if len(files) != 1:
             raise FileNotFoundError(
                 f"{path} is a folder without one file NAME.{label} or a folder {label}. {WHERE_TO_GET_IT}"
             )
-        for number, line in enumerate(read_lines(files[0])[:limit], 1):
+        for number, line in enumerate(islice(read_lines(files[0]), limit), 1):
             if not line.strip():
                 raise ValueError(f"{files[0]}, line {number}: there is no text")
             yield label, line

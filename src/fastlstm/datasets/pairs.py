@@ -41,7 +41,7 @@ def read_padded_pairs(path: Path, vocabulary: Sequence[str], start: str) -> Sequ
     ValueError
         It is empty, no UTF-8, or a line is malformed; the message says which.
     """
-    lines = read_lines(path)
+    lines = list(read_lines(path))
     width, split = len(lines[0]), lines[0].find(start)
     known = set(vocabulary)
     for number, line in enumerate(lines, 1):

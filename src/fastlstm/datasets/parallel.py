@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +91,7 @@ def parallel_text(
     target_vocabulary: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> ParallelText:
-    """Read pairs of sentences, UTF-8, plain or .xz.
+    """Read pairs of sentences, UTF-8, plain or packed (.xz, .gz, .bz2).
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def read_pairs(files: Sequence[Path], limit: int | None = None) -> tuple[list[st
     if len(files) == 1:
         (path,) = files
         sources, targets = [], []
-        for number, line in enumerate(read_lines(path)[:limit], 1):
+        for number, line in enumerate(islice(read_lines(path), limit), 1):
             source, tab, rest = line.partition("\t")
             target = rest.partition("\t")[0]
             if not (tab and source.strip() and target.strip()):
@@ -188,10 +188,11 @@ def read_pairs(files: Sequence[Path], limit: int | None = None) -> tuple[list[st
             sources.append(source)
             targets.append(target)
         return sources, targets
-    sources, targets = (read_lines(path) for path in files)
+    sources, targets = (list(islice(read_lines(path), limit)) for path in files)
     if len(sources) != len(targets):
         raise ValueError(
             f"{files[0]} has {len(sources):,} lines, {files[1]} has {len(targets):,}; line i of one belongs to line i "
+        read = "" if limit is None else f" of the first {limit:,}"
             "of the other"
         )
     for path, lines, others in ((files[0], sources, targets), (files[1], targets, sources)):
@@ -200,7 +201,7 @@ def read_pairs(files: Sequence[Path], limit: int | None = None) -> tuple[list[st
                 raise ValueError(f"{path}, line {number}: empty, its partner is {other[:60]!r}")
             if "\t" in line:
                 raise ValueError(f"{path}, line {number}: {line[:60]!r} has a tab; two files have a sentence a line")
-    return sources[:limit], targets[:limit]
+    return sources, targets
 
 
 def encode_sources(

@@ -7,7 +7,7 @@ import os
 from fastlstm.datasets.files import find_file, read_lines
 
 _WHERE = (
-    "It is in gensim/test/test_data of github.com/RaRe-Technologies/gensim; put it, plain or as .xz, into a folder "
+    "It is in gensim/test/test_data of github.com/RaRe-Technologies/gensim; put it, plain or packed, into a folder "
     "word_eval and set FASTLSTM_DATA_DIR to the folder above"
 )
 
@@ -32,6 +32,8 @@ def wordsim353(path: str | os.PathLike[str] = "word_eval/wordsim353.tsv") -> lis
             judged.append((a.lower(), b.lower(), float(score)))
         except ValueError:
             raise ValueError(f"{path}, line {number}: {line!r:.60} is no word, word and score, with tabs") from None
+    if not judged:
+        raise ValueError(f"{path} has comments only, expected lines WORD TAB WORD TAB SCORE")
     return judged
 
 
@@ -57,4 +59,6 @@ def questions_words(
             raise ValueError(f"{path}, line {number}: {line!r:.60} has {len(words)} words, expected 4")
         a, b, c, d = words
         questions.append((a, b, c, d))
+    if not questions:
+        raise ValueError(f"{path} has names of sections only, expected lines of four words")
     return questions

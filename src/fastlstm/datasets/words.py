@@ -6,14 +6,14 @@ import contextlib
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastlstm.contract import IntArray
-from fastlstm.datasets.files import find_file, read_text
+from fastlstm.datasets.files import find_file, read_lines
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 
 UNKNOWN = "UNK"  # the word that stands for all words outside the vocabulary
@@ -26,7 +26,6 @@ WHERE_TO_GET_TEXT8 = (
 )
 
 _LETTERS_AT_ONCE = 1 << 22
-_END = "\0"  # stands for a line's end while words are counted
 
 
 class Words(NamedTuple):
@@ -47,7 +46,7 @@ def read_words(
     min_count: int = 1,
     unknown: bool = False,
 ) -> Words:
-    """Read a UTF-8 file, plain or .xz, whose words are separated by blanks; a line is a sentence.
+    """Read a UTF-8 file, plain or packed (.xz, .gz, .bz2), whose words are separated by blanks; a line is a sentence.
 
     Parameters
     ----------
@@ -71,12 +70,10 @@ def read_words(
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
     path = find_file(path, WHERE_TO_GET_TEXT)
-    # Ids in the order of first appearance; a line's end is 0.
-    id_of: defaultdict[str, int] = defaultdict(itertools.count().__next__)
-    _ = id_of[_END]
-    pieces = [np.fromiter(map(id_of.__getitem__, words), np.int64) for words in _words(read_text(path))]
-    ids = np.concatenate(pieces)
-    words = list(id_of)
+    # Ids from 1 in the order of first appearance; 0 ends a line, whatever stands in it, but the last.
+    id_of: defaultdict[str, int] = defaultdict(itertools.count(1).__next__)
+    ids = np.fromiter(itertools.chain.from_iterable(_ids(read_lines(path), id_of)), np.int64)[:-1]
+    words = ["", *id_of]
     counts = np.bincount(ids, minlength=len(words))
     order = np.argsort(-counts[1:], kind="stable") + 1
     order = order[counts[order] >= min_count]
@@ -119,15 +116,16 @@ def text8_path() -> Path:
     raise FileNotFoundError(f"text8 is not there. {WHERE_TO_GET_TEXT8}")
 
 
-def _words(text: str) -> Iterator[list[str]]:
-    """The words piece by piece, with line ends between them: a list of all would take gigabytes."""
-    start = 0
-    while start < len(text):
-        end = start + _LETTERS_AT_ONCE
-        if end < len(text):
-            blank = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
-            # A piece may end at a blank only; a word longer than a piece is a piece of its own.
-            end = blank + 1 if blank >= start else len(text)
-        piece = text[start:end]
-        yield (piece.replace("\n", f" {_END} ") if "\n" in piece else piece).split()
-        start = end
+def _ids(lines: Iterable[str], id_of: Mapping[str, int]) -> Iterator[Iterable[int]]:
+    """The words' ids piece by piece, and 0 after each line: a list of all words would take gigabytes."""
+    for line in lines:
+        start = 0
+        while start < len(line):
+            end = start + _LETTERS_AT_ONCE
+            if end < len(line):
+                blank = line.rfind(" ", start, end)
+                # A piece may end at a blank only; a word longer than a piece is a piece of its own.
+                end = blank + 1 if blank >= start else len(line)
+            yield map(id_of.__getitem__, line[start:end].split())
+            start = end
+        yield (0,)

@@ -38,7 +38,7 @@ def load_sequences(file_name: str = "addition.txt", seed: int | None = 1984) -> 
         The file is no such table.
     """
     path = _find(file_name)
-    lines = read_lines(path)
+    lines = list(read_lines(path))
     width, start = len(lines[0]), lines[0].find("_")
     for number, line in enumerate(lines, 1):
         if len(line) != width or line.find("_") != start or start < 1:

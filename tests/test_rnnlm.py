@@ -21,6 +21,7 @@ import fastlstm
 from fastlstm import callbacks, datasets, optim
 from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
+from fastlstm.datasets.text import join_symbols, split_symbols
 from fastlstm.models import RNNLM, Seq2seq
 from fastlstm.models.rnnlm import parallel_streams, windows
 from fastlstm.testing import check_gradient
@@ -500,6 +501,16 @@ def test_plain_text_by_characters_and_words(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("FASTLSTM_DATA_DIR", str(tmp_path))
     monkeypatch.chdir("/")
     assert len(datasets.plain_text("text.txt").ids) == 13
+
+
+def test_a_word_that_is_written_like_a_line_s_end_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("a <eos> b\n\\<eos> <eos>\n")
+    ids, vocabulary = datasets.plain_text(path, "word")
+    assert vocabulary == ["a", r"\<eos>", "b", "<eos>", r"\\<eos>"]
+    assert ids.tolist() == [0, 1, 2, 3, 4, 1, 3]
+    assert join_symbols([vocabulary[i] for i in ids], "word") == path.read_text()
+    assert split_symbols(path.read_text(), "word")[:-1] == [vocabulary[i] for i in ids[:-1]]
 
 
 def test_texts_that_cannot_be_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fastlstm.cli import main
 from fastlstm.contract import IntArray
 from fastlstm.datasets.dates import DAYS, WRITTEN_LENGTH
 from fastlstm.datasets.pairs import decode
-from fastlstm.datasets.parallel import decode_target, find_pair_files
+from fastlstm.datasets.parallel import decode_target, encode_sources, find_pair_files
 from fastlstm.layers import TimeAttention
 from fastlstm.models import RNNLM, Model, Seq2seq
 from fastlstm.optim import Adam
@@ -103,6 +103,30 @@ def test_words_have_four_special_symbols(tmp_path: Path) -> None:
     )
     assert dev.xs.tolist() == [[2, 7, 1, 6, 3]]
     assert datasets.parallel_text(tmp_path / "en", tmp_path / "ja", unit="word", limit=1).xs.shape == (1, 5)
+
+
+def test_words_that_are_written_like_marks_are_words(tmp_path: Path) -> None:
+    lines = ["<pad> a </s> b", "<s> a <unk>", r"\<s> a \\</s>"]
+    for name in ("en", "ja"):
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    pairs = datasets.parallel_text(tmp_path / "en", tmp_path / "ja", unit="word")
+    words = [r"\<pad>", r"\</s>", "b", r"\<s>", r"\\<s>", r"\\\</s>"]
+    assert pairs.vocabulary == pairs.target_vocabulary == ["<pad>", "<unk>", "<s>", "</s>", "a", *words]
+    for ids in (pairs.xs, pairs.ts):
+        assert ids.tolist() == [[2, 5, 4, 6, 7, 3], [2, 8, 4, 1, 3, 0], [2, 9, 4, 10, 3, 0]]
+    assert [decode_target(row, pairs.target_vocabulary, "word") for row in pairs.ts] == lines
+    # A vocabulary that has none of them, as those of older models.
+    assert encode_sources(["<pad> a </s>"], pairs.vocabulary[:5], "word").tolist() == [[2, 1, 4, 1, 3]]
+    with pytest.raises(TypeError, match="sentences is the string 'a b', expected a sequence of texts"):
+        encode_sources("a b", pairs.vocabulary, "word")
+
+
+def test_a_limit_compares_the_beginnings_of_two_files(tmp_path: Path) -> None:
+    (tmp_path / "en").write_text("a\nb\nc\n")
+    (tmp_path / "ja").write_text("x\ny\n")
+    assert len(datasets.parallel_text(tmp_path / "en", tmp_path / "ja", limit=2).xs) == 2
+    with pytest.raises(ValueError, match="en has 3 lines, .*ja has 2 of the first 3; line i"):
+        datasets.parallel_text(tmp_path / "en", tmp_path / "ja", limit=3)
 
 
 def test_further_columns_are_not_read(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines
-from fastlstm.datasets.text import UNITS, Unit
+from fastlstm.datasets.text import UNITS, Unit, reject_string, split_words_beside, unescape
 
 PAD = "<pad>"  # fills up shorter rows; its id is 0
 UNKNOWN = "<unk>"  # stands for the words that a vocabulary lacks; characters have none
@@ -33,6 +33,7 @@ class Symbols(NamedTuple):
 
 
 SYMBOLS: dict[Unit, Symbols] = {"char": Symbols("\t", "\n"), "word": Symbols("<s>", "</s>")}
+_MARKS = (PAD, *SYMBOLS["word"])  # words that are written like these are others: "\\<s>"
 
 # Data sets known by name: the files of each, the first that is there.
 NAMED: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -102,7 +103,8 @@ def parallel_text(
     target_path : path, optional
         The translations, one a line.
     unit : "char" or "word"
-        Characters, or what stands between blanks.
+        Characters, or what stands between blanks. Of the special symbols, a sentence itself can hold "<unk>" only; a
+        word that is written like another is a word of its own, with a backslash in the vocabulary.
     min_count : int
         Rarer words become "<unk>".
     vocabulary, target_vocabulary : sequences of str, optional
@@ -190,10 +192,10 @@ def read_pairs(files: Sequence[Path], limit: int | None = None) -> tuple[list[st
         return sources, targets
     sources, targets = (list(islice(read_lines(path), limit)) for path in files)
     if len(sources) != len(targets):
-        raise ValueError(
-            f"{files[0]} has {len(sources):,} lines, {files[1]} has {len(targets):,}; line i of one belongs to line i "
         read = "" if limit is None else f" of the first {limit:,}"
-            "of the other"
+        raise ValueError(
+            f"{files[0]} has {len(sources):,} lines, {files[1]} has {len(targets):,}{read}; line i of one belongs to "
+            "line i of the other"
         )
     for path, lines, others in ((files[0], sources, targets), (files[1], targets, sources)):
         for number, (line, other) in enumerate(zip(lines, others, strict=True), 1):
@@ -216,6 +218,7 @@ def encode_sources(
     ValueError
         A symbol is not in the vocabulary; the message begins with ``source``.
     """
+    reject_string("sentences", sentences)
     symbols = SYMBOLS[unit]
     around = ([], []) if unit == "char" else ([symbols.start], [symbols.end])
     return _encode(sentences, vocabulary, unit, *around, source)
@@ -229,13 +232,13 @@ def decode_target(ids: Iterable[int], target_vocabulary: Sequence[str], unit: Un
         if target_vocabulary[i] == symbols.end:
             break
         if i != PAD_ID and target_vocabulary[i] != symbols.start:
-            said.append(target_vocabulary[i])
+            said.append(unescape(target_vocabulary[i], _MARKS))
     return ("" if unit == "char" else " ").join(said)
 
 
 def split_sentence(sentence: str, unit: Unit) -> list[str]:
-    """Its characters or its words."""
-    return list(sentence) if unit == "char" else sentence.split()
+    """Its characters or its words, as they stand in a vocabulary."""
+    return list(sentence) if unit == "char" else split_words_beside(_MARKS, sentence)
 
 
 def _encode_targets(sentences: Sequence[str], vocabulary: Sequence[str], unit: Unit, source: str) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -23,7 +23,7 @@ WHERE_TO_GET_PTB = (
     "data of github.com/tomsercu/lstm; put the files, plain or as .xz, into a folder ptb and set FASTLSTM_DATA_DIR to "
     "the folder above"
 )
-WHERE_TO_GET_TEXT = "Any UTF-8 text will do, plain or .xz"
+WHERE_TO_GET_TEXT = "Any UTF-8 text will do, plain or packed (.xz, .gz, .bz2)"
 
 
 class Text(NamedTuple):
@@ -40,7 +40,7 @@ def plain_text(
     vocabulary: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> Text:
-    """Read a UTF-8 file, plain or .xz.
+    r"""Read a UTF-8 file, plain or packed (.xz, .gz, .bz2).
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def plain_text(
         Looked for as it stands and below FASTLSTM_DATA_DIR.
     unit : "char" or "word"
         Characters, line ends included (but for the file's last); or what stands between blanks, and "<eos>" at the end
-        of every line.
+        of every line. Where the text itself has the word "<eos>", that is another word, "\<eos>".
     vocabulary : sequence of str, optional
         That of another text. Without it the words get ids in the order in which they appear.
     limit : int, optional
@@ -66,8 +66,7 @@ def plain_text(
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, expected at least 1")
     path = find_file(path, WHERE_TO_GET_TEXT)
-    lines = read_lines(path)
-    symbols = iter("\n".join(lines)) if unit == "char" else _words(lines)
+    symbols = (_characters if unit == "char" else _words)(read_lines(path))
     return encode_symbols(islice(symbols, limit), vocabulary, str(path))
 
 
@@ -114,7 +113,7 @@ def join_symbols(symbols: Sequence[str], unit: Unit) -> str:
     if unit == "char":
         return "".join(symbols)
     return (
-        " ".join("\n" if symbol == END_OF_LINE else symbol for symbol in symbols)
+        " ".join("\n" if symbol == END_OF_LINE else unescape(symbol, (END_OF_LINE,)) for symbol in symbols)
         .replace(" \n", "\n")
         .replace("\n ", "\n")
     )
@@ -133,7 +132,33 @@ def encode_symbols(symbols: Iterator[str] | Sequence[str], vocabulary: Sequence[
         raise ValueError(f"{source}: {unknown} is not in the vocabulary of {len(id_of):,} symbols") from None
 
 
-def _words(lines: Sequence[str]) -> Iterator[str]:
+def split_words_beside(marks: Collection[str], line: str) -> list[str]:
+    """What stands between blanks; a word that is written like a mark gets a backslash, so that it is none."""
+    words = line.split()
+    if any(mark in line for mark in marks):
+        words = [f"\\{word}" if word.lstrip("\\") in marks else word for word in words]
+    return words
+
+
+def unescape(word: str, marks: Collection[str]) -> str:
+    """A word of `split_words_beside` as it was written."""
+    return word[1:] if word.startswith("\\") and word.lstrip("\\") in marks else word
+
+
+def reject_string(name: str, texts: object) -> None:
+    """Raises if one text was given where several are read: each of its characters would be a text."""
+    if isinstance(texts, str):
+        raise TypeError(f"{name} is the string {texts[:60]!r}, expected a sequence of texts such as [{texts[:60]!r}]")
+
+
+def _characters(lines: Iterator[str]) -> Iterator[str]:
+    yield from next(lines)
     for line in lines:
-        yield from line.split()
+        yield "\n"
+        yield from line
+
+
+def _words(lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        yield from split_words_beside((END_OF_LINE,), line)
         yield END_OF_LINE

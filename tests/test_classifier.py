@@ -412,6 +412,32 @@ def test_words() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".tsv.xz"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("e\u0301te\u0301 été", ["été", "été"]),
+        ("İSTANBUL'da I\u0307 istanbul", ["istanbul'da", "i", "istanbul"]),
+        ("Ḱ\u0323o", ["ḳ\u0301o"]),  # without a sign of its own
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("\u2764\ufe0f good 1\ufe0f\u20e3!", ["\u2764\ufe0f", "good", "1\ufe0f\u20e3", "!"]),
+        ("葛\U000e0100城 \u0301a", ["葛\U000e0100城", "\u0301", "a"]),
+        ("a_b c-d", ["a_b", "c", "-", "d"]),
+    ],
+)
+def test_marks_belong_to_what_they_stand_on(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+def test_an_unknown_word_is_no_other_word() -> None:
+    with pytest.raises(ValueError, match="'zebra' in 'good zebra' is not in the vocabulary of 2 words.*no '<unk>'"):
+        datasets.encode_texts(["good zebra"], ["good", "bad"])
+    (ids,) = datasets.encode_texts(["zebra <unk> bad"], ["good", "bad", "<unk>"])
+    assert ids.tolist() == [2, 2, 2, 2, 1]  # what is written <unk> is three unknown signs
+    with pytest.raises(TypeError, match=r"texts is the string 'a good film', expected a sequence of texts such as \["):
+        datasets.encode_texts("a good film", ["<unk>", "good"])
+
+
 def test_a_file_with_labels(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = LINES.replace("\n", "\r\n").encode()
     (tmp_path / f"texts{suffix}").write_bytes(lzma.compress(content) if suffix.endswith("xz") else content)
@@ -467,9 +493,23 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "b" / "x.pos.xz").write_bytes(lzma.compress(b"good\n"))
     assert datasets.labelled_text(tmp_path / "b").ts.tolist() == [0, 0, 1]
     (tmp_path / "b" / "x.neg").write_text("bad film\n\n")
+    (tmp_path / "b" / "x.neg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x\.neg is empty"):
+        datasets.labelled_text(tmp_path / "b")
     with pytest.raises(ValueError, match=r"x\.neg, line 2: there is no text"):
         datasets.labelled_text(tmp_path / "b")
 
+
+    for label in ("neg", "pos"):
+        (tmp_path / "c" / label).mkdir(parents=True)
+    for label in ("neg", "pos"):
+        with pytest.raises(FileNotFoundError, match=rf"c/{label} holds no file NAME\.txt, expected one for each text"):
+            datasets.labelled_text(tmp_path / "c")
+        (tmp_path / "c" / label / "1.txt").write_text("film")
+    assert datasets.labelled_text(tmp_path / "c").ts.tolist() == [0, 1]
+    (tmp_path / "c" / "pos" / "2.txt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"2\.txt is empty"):
+        datasets.labelled_text(tmp_path / "c")
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),

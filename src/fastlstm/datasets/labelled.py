@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,6 +16,7 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines, without_packing
+from fastlstm.datasets.text import reject_string
 
 Longer = Literal["first", "last", "drop"]
 LONGER: tuple[Longer, ...] = ("first", "last", "drop")
@@ -24,8 +28,6 @@ WHERE_TO_GET_IT = (
     "ai.stanford.edu/~amaas/data/sentiment, the sentences of Pang and Lee (2005), rt-polarity.pos and rt-polarity.neg, "
     "at www.cs.cornell.edu/people/pabo/movie-review-data; set FASTLSTM_DATA_DIR to the folder above them"
 )
-
-_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 class LabelledText(NamedTuple):
@@ -117,7 +119,16 @@ def labelled_text(
 
 
 def encode_texts(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
-    """The ids of each text's words, by the vocabulary of `labelled_text`."""
+    """The ids of each text's words, by the vocabulary of `labelled_text`.
+
+    Raises
+    ------
+    TypeError
+        texts is one string instead of several.
+    ValueError
+        A word is not in the vocabulary, nor is "<unk>".
+    """
+    reject_string("texts", texts)
     return _encode(texts, vocabulary)
 
 
@@ -129,15 +140,42 @@ def shorten(ids: IntArray, maxlen: int | None, longer: Longer) -> IntArray:
 
 
 def split_words(text: str) -> list[str]:
-    """Words in lower case, apostrophes included, and every other sign for itself; the markup <br /> is a blank."""
-    words: list[str] = _WORD.findall(text.lower().replace("<br />", " "))
+    """Words in lower case, apostrophes included, and every other sign for itself; the markup <br /> is a blank.
+
+    The same text in another form of Unicode has the same words (NFC); combining marks belong to what they stand on.
+    """
+    # The lower case of a capital I with a dot is an i with another dot on it, which no other word has.
+    text = unicodedata.normalize("NFC", text).replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i").lower()
+    words: list[str] = _word().findall(text.replace("<br />", " "))
     return words
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """A word or another sign, each with its combining marks, which Python's classes leave out."""
+    marks = "".join(filter(lambda sign: unicodedata.category(sign)[0] == "M", map(chr, range(sys.maxunicode + 1))))
+    # To look for a mark takes long; below U+0300, where nearly all signs of most texts are, there is none.
+    above = r"(?![\x00-\u02ff])"
+    # Joiners without a width stand within words of Persian and Hindi.
+    word = rf"\w+(?:{above}[{marks}\u200c\u200d]+\w*)*"
+    return re.compile(rf"{word}(?:['’]{word})*|[^\w\s](?:{above}[{marks}]+)?")
 
 
 def _encode(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
     id_of = {word: i for i, word in enumerate(vocabulary)}
-    unknown = id_of.get(UNKNOWN, 0)
-    return [np.array([id_of.get(word, unknown) for word in split_words(text)], np.int32) for text in texts]
+    unknown = id_of.get(UNKNOWN)
+
+    def encode(text: str) -> IntArray:
+        words = split_words(text)
+        ids = [id_of.get(word, unknown) for word in words]
+        if None in ids:
+            raise ValueError(
+                f"{words[ids.index(None)]!r} in {text[:60]!r} is not in the vocabulary of {len(id_of):,} words, which "
+                f"has no {UNKNOWN!r} for unknown ones"
+            )
+        return np.array(ids, np.int32)
+
+    return list(map(encode, texts))
 
 
 def _count_and_encode(texts: Iterable[str], vocab_size: int | None) -> tuple[list[IntArray], list[str]]:
@@ -164,7 +202,10 @@ def _labelled_lines(path: Path, limit: int | None) -> Iterator[tuple[str, str]]:
         return
     for label in POLARITIES:
         if (path / label).is_dir():
-            for file in sorted((path / label).glob("*.txt"))[:limit]:
+            texts = sorted((path / label).glob("*.txt"))
+            if not texts:
+                raise FileNotFoundError(f"{path / label} holds no file NAME.txt, expected one for each text")
+            for file in texts[:limit]:
                 yield label, "\n".join(read_lines(file))
             continue
         files = sorted(file for file in path.iterdir() if without_packing(file.name).endswith(f".{label}"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import math
 import os
 import signal
@@ -369,6 +371,21 @@ def test_files_of_word2vec_hold_every_bit(binary: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("binary", [False, True])
+def test_only_the_blanks_of_ascii_separate(binary: bool, tmp_path: Path) -> None:
+    vocabulary = ["10\u00a0000", "new\u3000york", "a\u2028b", "c\x85d", "e\x1cf", "\u00a0", "\0"]
+    words = WordVectors(vocabulary, np.arange(14, dtype=np.float32).reshape(7, 2))
+    words.save_word2vec_format(tmp_path / "one", binary)
+    again = WordVectors.load_word2vec_format(tmp_path / "one", binary)
+    assert again.vocabulary == vocabulary
+    again.save_word2vec_format(tmp_path / "two", binary)
+    content = (tmp_path / "one").read_bytes()
+    assert (tmp_path / "two").read_bytes() == content
+    for packed in (gzip.compress(content), lzma.compress(content), b"\xef\xbb\xbf" + content):
+        (tmp_path / "two").write_bytes(packed)
+        assert WordVectors.load_word2vec_format(tmp_path / "two", binary).vocabulary == vocabulary
+
+
+@pytest.mark.parametrize("binary", [False, True])
 def test_gensim_reads_and_writes_the_same_files(binary: bool, tmp_path: Path) -> None:
     models = pytest.importorskip("gensim.models", reason="gensim is not installed")
     rng = np.random.default_rng(1)
@@ -423,7 +440,7 @@ def test_files_of_word2vec_that_are_damaged(content: bytes, binary: bool, messag
 
 
 def test_words_that_the_format_cannot_hold(tmp_path: Path) -> None:
-    for word in ("new york", "", "line\nend"):
+    for word in ("new york", "", "line\nend", " ", "a\tb", "a\r", "\x0b", "a\x0cb"):
         with pytest.raises(ValueError, match="is empty or has a blank in it"):
             WordVectors([word], np.ones((1, 2))).save_word2vec_format(tmp_path / "vectors")
     with pytest.raises(IsADirectoryError, match="is a folder"):
@@ -466,6 +483,15 @@ def test_a_text_may_be_read_in_pieces_of_any_length(text: Path, letters: int, mo
     assert pieces.vocabulary == whole.vocabulary
 
 
+@pytest.mark.parametrize("letters", [3, 1 << 22])
+def test_no_word_ends_a_sentence(letters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words_module, "_LETTERS_AT_ONCE", letters)
+    path = tmp_path / "text.txt"
+    path.write_text("a \0 b \0\n\0 a\n")
+    ids, vocabulary, counts = datasets.read_words(path)
+    assert (vocabulary, counts.tolist(), ids.tolist()) == (["\0", "a", "b"], [3, 2, 1], [1, 0, 2, 0, -1, 0, 1])
+
+
 def test_texts_without_words_enough(text: Path) -> None:
     with pytest.raises(ValueError, match="no word occurs 4 times; a smaller min_count helps"):
         datasets.read_words(text, min_count=4)
@@ -483,15 +509,6 @@ def test_judgements_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(FileNotFoundError, match="gensim/test/test_data"):
             read()
     path = tmp_path / "pairs.tsv"
-@pytest.mark.parametrize("letters", [3, 1 << 22])
-def test_no_word_ends_a_sentence(letters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words_module, "_LETTERS_AT_ONCE", letters)
-    path = tmp_path / "text.txt"
-    path.write_text("a \0 b \0\n\0 a\n")
-    ids, vocabulary, counts = datasets.read_words(path)
-    assert (vocabulary, counts.tolist(), ids.tolist()) == (["\0", "a", "b"], [3, 2, 1], [1, 0, 2, 0, -1, 0, 1])
-
-
     path.write_text("# a comment\nTiger\tcat\t7.35\n\nlove\tsex\t6.77\n")
     assert datasets.wordsim353(path) == [("tiger", "cat", 7.35), ("love", "sex", 6.77)]
     path.write_text("tiger\tcat\n")
@@ -499,6 +516,12 @@ def test_no_word_ends_a_sentence(letters: int, tmp_path: Path, monkeypatch: pyte
         datasets.wordsim353(path)
     path.write_text(": capitals\nAthens Greece Oslo Norway\n")
     assert datasets.questions_words(path) == [("athens", "greece", "oslo", "norway")]
+    path.write_text("# a comment\n")
+    with pytest.raises(ValueError, match="has comments only"):
+        datasets.wordsim353(path)
+    path.write_text(": capitals\n")
+    with pytest.raises(ValueError, match="has names of sections only"):
+        datasets.questions_words(path)
     path.write_text(": capitals\nAthens Greece Oslo\n")
     with pytest.raises(ValueError, match="line 2: 'Athens Greece Oslo' has 3 words, expected 4"):
         datasets.questions_words(path)
@@ -516,12 +539,6 @@ def test_the_beginning_of_text8_has_the_size_it_should() -> None:
     path = words_module.text8_path()
     if "text8_slice" not in str(path):
         pytest.skip("the whole text8 is there, not its beginning")
-    path.write_text("# a comment\n")
-    with pytest.raises(ValueError, match="has comments only"):
-        datasets.wordsim353(path)
-    path.write_text(": capitals\n")
-    with pytest.raises(ValueError, match="has names of sections only"):
-        datasets.questions_words(path)
     kept = datasets.read_words(path, min_count=5)
     assert len(kept.vocabulary) == 15_440
     assert kept.vocabulary[:3] == ["the", "of", "one"]

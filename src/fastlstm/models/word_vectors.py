@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -199,20 +200,24 @@ class WordVectors:
             float32 as they are in memory, or as text with 9 digits, which is as exact.
         """
         V, E = self.vectors.shape
-        for word in self.vocabulary:
-            if not word or word.split() != [word]:
-                raise ValueError(f"the word {word!r} is empty or has a blank in it, which the format cannot hold")
+        words = [word.encode() for word in self.vocabulary]
+        for word in words:
+            # Of bytes: only the blanks of ASCII separate, others are part of a word.
+            if word.split() != [word]:
+                raise ValueError(
+                    f"the word {word.decode()!r} is empty or has a blank in it, which the format cannot hold"
+                )
         rows = np.ascontiguousarray(self.vectors, "<f4")
         if binary:
-            lines = (b"%s %s\n" % (w.encode(), row.tobytes()) for w, row in zip(self.vocabulary, rows, strict=True))
+            lines = (b"%s %s\n" % (word, row.tobytes()) for word, row in zip(words, rows, strict=True))
         else:
-            form = "%s" + " %.9g" * E + "\n"
-            lines = ((form % (w, *row.tolist())).encode() for w, row in zip(self.vocabulary, rows, strict=True))
+            form = b"%s" + b" %.9g" * E + b"\n"
+            lines = (form % (word, *row.tolist()) for word, row in zip(words, rows, strict=True))
         write_atomically(path, b"%d %d\n" % (V, E) + b"".join(lines))
 
     @classmethod
     def load_word2vec_format(cls, path: str | os.PathLike[str], binary: bool = False) -> WordVectors:
-        """Read a file of Mikolov's word2vec or of gensim.
+        """Read a file of Mikolov's word2vec or of gensim, plain or packed (.xz, .gz, .bz2).
 
         Parameters
         ----------
@@ -227,10 +232,11 @@ class WordVectors:
         ValueError
             It is something else, damaged or cut short; the message says where.
         """
+        from fastlstm.datasets.files import open_unpacked
+
         path = Path(path)
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, expected a file of word vectors")
-        content = path.read_bytes()
+        with open_unpacked(path) as file:
+            content = file.read().removeprefix(codecs.BOM_UTF8)
         end = content.find(b"\n", 0, 64)
         header = content[: max(end, 0)].split()
         if len(header) != 2 or not all(number.isdigit() for number in header):

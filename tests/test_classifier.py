@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -411,7 +412,6 @@ def test_words() -> None:
     ]
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".tsv.xz"])
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -438,6 +438,7 @@ def test_an_unknown_word_is_no_other_word() -> None:
         datasets.encode_texts("a good film", ["<unk>", "good"])
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".tsv.xz"])
 def test_a_file_with_labels(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = LINES.replace("\n", "\r\n").encode()
     (tmp_path / f"texts{suffix}").write_bytes(lzma.compress(content) if suffix.endswith("xz") else content)
@@ -492,13 +493,12 @@ def test_folders(tmp_path: Path) -> None:
         datasets.labelled_text(tmp_path / "b")
     (tmp_path / "b" / "x.pos.xz").write_bytes(lzma.compress(b"good\n"))
     assert datasets.labelled_text(tmp_path / "b").ts.tolist() == [0, 0, 1]
-    (tmp_path / "b" / "x.neg").write_text("bad film\n\n")
     (tmp_path / "b" / "x.neg").write_bytes(b"")
     with pytest.raises(ValueError, match=r"x\.neg is empty"):
         datasets.labelled_text(tmp_path / "b")
+    (tmp_path / "b" / "x.neg").write_text("bad film\n\n")
     with pytest.raises(ValueError, match=r"x\.neg, line 2: there is no text"):
         datasets.labelled_text(tmp_path / "b")
-
 
     for label in ("neg", "pos"):
         (tmp_path / "c" / label).mkdir(parents=True)
@@ -510,6 +510,7 @@ def test_folders(tmp_path: Path) -> None:
     (tmp_path / "c" / "pos" / "2.txt").write_bytes(b"")
     with pytest.raises(ValueError, match=r"2\.txt is empty"):
         datasets.labelled_text(tmp_path / "c")
+
 
 @pytest.mark.parametrize(
     ("content", "options", "message"),
@@ -570,7 +571,8 @@ def test_training_leaves_a_run_folder(
 ) -> None:
     assert train("--data", data, *SMALL, "--epochs", "12", "--seed", "1") == 0
     out = capsys.readouterr().out
-    assert "texts: 96 to learn from, 12 to validate on, 12 to test on; 8 words" in out
+    assert "texts: 96 to learn from, 12 to validate on, 12 to test on; 8 words\n" in out
+    assert "classes: 2: 0 (60 texts), 1 (60 texts)\n" in out
     assert "  epoch 12: error training " in out
     assert out.splitlines()[-1] == "run folder: runs/sentiment-1"
     run = Path("runs/sentiment-1")
@@ -598,6 +600,30 @@ def test_training_leaves_a_run_folder(
     assert capsys.readouterr().out == lines[0] + "\n"
     assert "' ' has no words" in error_of(capsys, main(["generate", str(run), " "]))
     assert "--length is for language models" in error_of(capsys, main(["generate", str(run), "x", "--length", "3"]))
+
+
+def test_generate_answers_line_by_line(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("--data", data, *SMALL, "--quiet", "--out", "r") == 0
+    capsys.readouterr()
+    lines = b"\xef\xbb\xbfdreadful\r\n \r\n<br />\ncaf\xe9\nA film\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert main(["generate", "r"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.partition(": ")[2] for line in out.splitlines()] == ["dreadful", "", "", "", "A film"]
+    assert err.splitlines() == [
+        "fastlstm: stdin, line 3: '<br />' has no words",
+        "fastlstm: stdin, line 4: no UTF-8 (unexpected end of data); convert the text, for instance with "
+        "iconv -f ITS_ENCODING -t UTF-8",
+    ]
+
+
+def test_many_classes_are_counted(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data.write_text("".join(f"{i % 12}\tword {i}\n" for i in range(120)))
+    assert train("--data", data, *SMALL) == 0
+    assert "classes: 12: 0 (10 texts), 1 (10 texts), " in (out := capsys.readouterr().out)
+    assert "9 (10 texts), ...\n" in out
 
 
 @pytest.mark.parametrize("longer", ["last", "first", "drop"])
@@ -639,6 +665,13 @@ def test_mistakes_leave_no_run_folder(data: Path, capsys: pytest.CaptureFixture[
         capsys, train("--data", data)
     )
     assert "leaves 0 to learn from and 3 to validate on" in error_of(capsys, train("--data", data, "--hold-out", "0.5"))
+    data.write_text("".join(f"{i}\ttext {i}\n" for i in range(40)))
+    different = "has 40 different labels for 40 texts, expected several texts of each; a line is LABEL TAB TEXT"
+    assert error_of(capsys, train("--data", data)).endswith(different)
+    data.write_text("".join(f"text {i}\t{'good' if i % 2 else 'bad'}\n" for i in range(40)))
+    assert error_of(capsys, train("--data", data)).endswith(f"{different}, and the columns look swapped")
+    data.write_text("".join(f"0\ttext {i}\n" for i in range(40)))
+    assert "all 40 texts have the label '0', expected at least two" in error_of(capsys, train("--data", data))
     data.write_text("bad\n")
     assert "line 1: 'bad' is no label, tab and text" in error_of(capsys, train("--data", data))
     with pytest.raises(SystemExit):

@@ -6,6 +6,8 @@ import itertools
 import json
 import lzma
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -218,6 +220,17 @@ def test_generate_answers_questions(
     monkeypatch.setattr("sys.stdin", iter(["16+75\n"]))
     assert main(["generate", "r"]) == 0
     assert capsys.readouterr().out == f"16+75 = {said}\n"
+    monkeypatch.setattr("sys.stdin", iter(["16+75\r\n", " \n", "a+1\n", "1000+1000\n", " 16+75"]))
+    assert main(["generate", "r"]) == 2
+    out, err = capsys.readouterr()
+    assert out == f"16+75 = {said}\n\n\n\n16+75 = {said}\n"
+    assert [line.partition(": the")[0].partition(" is longer")[0] for line in err.splitlines()] == [
+        "fastlstm: stdin, line 3: 'a+1'",
+        "fastlstm: stdin, line 4: '1000+1000'",
+    ]
+    assert "nothing is asked" in error_of(capsys, main(["generate", "r", ""]))
+    assert main(["generate", "r", "a+1", "16+75"]) == 2  # the rest are answered
+    assert capsys.readouterr().out == f"\n16+75 = {said}\n"
     assert "'a+1': the model does not know 'a'" in error_of(capsys, main(["generate", "r", "a+1"]))
     assert "'1000+1000' is longer than the 7 symbols" in error_of(capsys, main(["generate", "r", "1000+1000"]))
     Path("r/model.safetensors").write_bytes(b"no model")
@@ -302,6 +315,14 @@ def test_a_file_is_read_as_it_was_generated(suffix: str, tmp_path: Path) -> None
     read = datasets.read_addition(path)
     for got, want in zip(read, pairs, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_the_data_may_be_a_pipe(data: Path) -> None:
+    command = [sys.executable, "-m", "fastlstm.cli", "train", "addition", *SMALL, "--quiet", "--data", "/dev/stdin"]
+    with subprocess.Popen(["cat", data], stdout=subprocess.PIPE) as source:
+        subprocess.run([*command, "--out", "r"], stdin=source.stdout, check=True)
+    assert train("--data", data, *SMALL, "--quiet", "--out", "s") == 0
+    assert Path("r/history.csv").read_bytes() == Path("s/history.csv").read_bytes()
 
 
 def test_files_are_found_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

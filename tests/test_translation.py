@@ -590,6 +590,13 @@ def test_generate_translates_characters(
     monkeypatch.setattr("sys.stdin", iter(["助けて！\n"]))
     assert main(["generate", "r", "--beam", "3"]) == 0
     assert capsys.readouterr().out == "助けて！\tHelp!\n"
+    monkeypatch.setattr("sys.stdin", iter(["助けて！\r\n", "\n", "猫。\n", "行け。"]))
+    assert main(["generate", "r"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "助けて！\tHelp!\n\n\n行け。\tGo.\n"
+    assert err.startswith("fastlstm: stdin, line 3: the text, sentence 1: '猫' in '猫。' is not in the vocabulary")
+    assert len(err.splitlines()) == 1
+    assert "' ' is no sentence" in error_of(capsys, main(["generate", "r", " "]))
     assert "'猫' in '猫。' is not in the vocabulary" in error_of(capsys, main(["generate", "r", "猫。"]))
     Seq2seq(3, 2, 2, pad_id=0).save("r/model.safetensors")
     assert "no vocabularies with start and end" in error_of(capsys, main(["generate", "r", "行"]))

@@ -53,7 +53,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         given = {"peeky": False, **given, "reversed": False}
     if "data" in given:
         # As seen from anywhere: the run may be resumed from another folder.
-        given["data"] = str(find_file(given["data"], WHERE_TO_GET_IT).resolve())
+        given["data"] = str(find_file(given["data"], WHERE_TO_GET_IT).absolute())
     return Options(**given)
 
 

@@ -42,7 +42,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     options = Options(**given)
     if options.data is not None:
         # As seen from anywhere: the run may be resumed from another folder.
-        options = dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).resolve()))
+        options = dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).absolute()))
     return options
 
 

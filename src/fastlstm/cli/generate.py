@@ -1,14 +1,18 @@
-"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text."""
+"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text.
+
+Without a TEXT to answer, stdin is read: line k of the output belongs to line k. A blank line is answered by a blank
+line; so is one that cannot be answered, but stderr says why, and in the end the exit code is 2.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fastlstm.cli import run_folder, sentiment, translate
+from fastlstm.cli.answering import answer_each
 from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
@@ -19,7 +23,7 @@ from fastlstm.models import RNNLM, Seq2seq
 TEXT_OPTIONS = ("length", "temperature", "top_k", "skip", "seed")
 
 
-def generate(args: argparse.Namespace) -> None:
+def generate(args: argparse.Namespace) -> int:
     """``fastlstm generate``: print what the model of a run folder says to the texts given."""
     folder = Path(args.run)
     config = run_folder.read_config(folder, "addition", "dates", "rnnlm", sentiment.TASK, translate.TASK)
@@ -28,20 +32,23 @@ def generate(args: argparse.Namespace) -> None:
         raise ValueError(f"--beam is for translations, {folder} is none")
     if config["task"] == "rnnlm":
         print(continued(folder, config, " ".join(args.questions), **given))
-        return
+        return 0
     if given:
         raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for language models, {folder} is none")
     if config["task"] == sentiment.TASK:
-        sentiment.classify(_model_file(folder), args.questions)
-        return
+        return answer_each(args.questions, sentiment.classifier(_model_file(folder)))
     if config["task"] == translate.TASK:
-        translate.translate(_model_file(folder), config, args.questions, args.beam)
-        return
+        return answer_each(args.questions, translate.translator(_model_file(folder), config, args.beam))
     model = Seq2seq.load(_model_file(folder))
-    for question in args.questions or map(str.strip, sys.stdin):
-        xs = _encode(question, model, config["question_length"])
+    vocabulary = _vocabulary(model)
+
+    def answer(question: str) -> str:
+        question = question.strip()
+        xs = _encode(question, vocabulary, config["question_length"])
         (said,) = answers(model, xs, config["answer_length"] - 1)
-        print(f"{question.strip()} = {said}")
+        return f"{question} = {said}"
+
+    return answer_each(args.questions, answer)
 
 
 def _model_file(folder: Path) -> Path:
@@ -88,8 +95,9 @@ def answers(model: Seq2seq, xs: IntArray, length: int) -> list[str]:
     return [decode(ids, vocabulary).strip() for ids in model.generate(xs, vocabulary.index(START), length)]
 
 
-def _encode(question: str, model: Seq2seq, length: int) -> IntArray:
-    vocabulary = _vocabulary(model)
+def _encode(question: str, vocabulary: Sequence[str], length: int) -> IntArray:
+    if not question:
+        raise ValueError("nothing is asked, expected a question such as those of the training")
     if unknown := set(question) - set(vocabulary):
         raise ValueError(f"{question!r}: the model does not know {min(unknown)!r}, only {''.join(vocabulary)!r}")
     if len(question) > length:

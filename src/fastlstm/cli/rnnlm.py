@@ -102,7 +102,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     data = options.data
     if data != PTB:
         # As seen from anywhere: the run may be resumed from another folder.
-        data = str(find_file(data, WHERE_TO_GET_TEXT).resolve())
+        data = str(find_file(data, WHERE_TO_GET_TEXT).absolute())
     return dataclasses.replace(
         options,
         data=data,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from fastlstm.training.progress import say
 
 TASK = "sentiment"
 IMDB = "aclimdb"
+CLASSES_SHOWN = 10
 IMDB_CLASSES = {"0": "negative", "1": "positive"}
 
 
@@ -78,7 +78,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     # As seen from anywhere: the run may be resumed from another folder.
-    return dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).resolve()))
+    return dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).absolute()))
 
 
 def _prepare(options: Options) -> tuple[Data, SequenceClassifier]:
@@ -92,6 +92,7 @@ def _data(options: Options) -> Data:
     reading: dict[str, Any] = {"maxlen": options.maxlen, "limit": options.limit}
     train_part, test_part = _parts(path)
     text = labelled_text(train_part, vocab_size=options.vocab_size, longer=options.longer, **reading)
+    _check_labels(path, text)
     drawn_parts = 1 if test_part else 2
     hold_out = (0.05 if test_part else 0.1) if options.hold_out is None else options.hold_out
     held_out = int(len(text.xs) * hold_out)
@@ -113,6 +114,17 @@ def _data(options: Options) -> Data:
         test = _rows(text, order[held_out : 2 * held_out])
     classes = [IMDB_CLASSES[name] for name in text.classes] if _is_imdb(path, text) else text.classes
     return Data(text.vocabulary, classes, training, validation, test)
+
+
+def _check_labels(path: Path, text: LabelledText) -> None:
+    """Raises if there is nothing to learn from, since hardly a label comes twice."""
+    if 2 * len(text.classes) > len(text.xs):
+        swapped = len({ids.tobytes() for ids in text.xs}) < len(text.classes)
+        hint = ", and the columns look swapped" if swapped else ""
+        raise ValueError(
+            f"{path} has {len(text.classes):,} different labels for {len(text.xs):,} texts, expected several texts of "
+            f"each; a line is LABEL TAB TEXT{hint}"
+        )
 
 
 def _parts(path: Path) -> tuple[Path, Path | None]:
@@ -163,6 +175,15 @@ class TestError(Callback):
             say(f"  epoch {epoch + 1}: error " + ", ".join(f"{name} {value:.2%}" for name, value in rows))
 
 
+def _describe_classes(data: Data) -> str:
+    """How many there are, and which, with the number of their texts."""
+    ts = np.concatenate((data.training.ts, data.validation.ts, data.test.ts))
+    counts = np.bincount(ts, minlength=len(data.classes))
+    named = [f"{name} ({count:,} texts)" for name, count in zip(data.classes, counts, strict=True)]
+    shown = named if len(named) <= CLASSES_SHOWN else [*named[:CLASSES_SHOWN], "..."]
+    return f"{len(named):,}: {', '.join(shown)}"
+
+
 def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassifier], quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
     data, model = prepared
@@ -170,6 +191,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
         model.summary()
         sizes = f"{len(data.training.ts):,} to learn from, {len(data.validation.ts):,} to validate on"
         print(f"texts: {sizes}, {len(data.test.ts):,} to test on; {len(data.vocabulary):,} words")
+        print(f"classes: {_describe_classes(data)}")
     learned = training_run.learn(
         model,
         *data.training,
@@ -206,16 +228,20 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
     return 0
 
 
-def classify(path: Path, texts: Sequence[str]) -> None:
-    """Print class and probability of each text, without any of stdin's lines, by the model in a run folder's file."""
+def classifier(path: Path) -> Callable[[str], str]:
+    """What says class and probability of a text, by the model in a run folder's file."""
     model = SequenceClassifier.load(path)
     if model.vocabulary is None or model.classes is None:
         raise ValueError("the model has no vocabulary and classes; train it with: fastlstm train sentiment")
+    vocabulary, classes = model.vocabulary, model.classes
     options = run_folder.read_options(path.parent, TASK, Options)
-    for text in texts or map(str.strip, sys.stdin):
-        (ids,) = encode_texts([text], model.vocabulary)
+
+    def classify(text: str) -> str:
+        (ids,) = encode_texts([text], vocabulary)
         if not len(ids):
             raise ValueError(f"{text!r} has no words")
         (p,) = model.predict([shorten(ids, options.maxlen, options.longer)])
         best = int(p.argmax())
-        print(f"{model.classes[best]} {p[best]:.1%}: {text}")
+        return f"{classes[best]} {p[best]:.1%}: {text}"
+
+    return classify

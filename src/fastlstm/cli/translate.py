@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +141,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     paths = find_pair_files(options.data, options.target)
     if not known:
         # As seen from anywhere: the run may be resumed from another folder.
-        data, *target = (str(path.resolve()) for path in paths)
+        data, *target = (str(path.absolute()) for path in paths)
         options = dataclasses.replace(options, data=data, target=target[0] if target else None)
     usual = {name: value for name, value in BY_UNIT[unit].items() if getattr(options, name) is None}
     limit = 5_000 if options.limit is None and options.data == "jpn_eng" and known else options.limit
@@ -294,20 +294,25 @@ def translations(model: Seq2seq, xs: IntArray, decoding: Decoding, *, batch_size
     return said
 
 
-def translate(model_file: Path, config: Mapping[str, Any], sentences: Sequence[str], beam: int | None) -> None:
-    """Print the translation of each sentence, or of each line on stdin, by the model of a run."""
+def translator(model_file: Path, config: Mapping[str, Any], beam: int | None) -> Callable[[str], str]:
+    """What translates a sentence by the model of a run."""
     options = config["options"]
     unit: Unit = options["unit"]
     model = Seq2seq.load(model_file)
     vocabulary, _ = _vocabularies(model, unit)
     known = set(vocabulary)
     decoding = Decoding(unit, config["target_length"], beam or options["beam"])
-    for sentence in sentences or (line.strip("\n") for line in sys.stdin):
+
+    def translate(sentence: str) -> str:
+        if not sentence.strip():
+            raise ValueError(f"{sentence!r} is no sentence")
         xs = encode_sources([sentence], vocabulary, unit)
         if unknown := [word for word in split_sentence(sentence, unit) if word not in known]:
             print(f"not in the vocabulary, read as {UNKNOWN}: {', '.join(unknown)}", file=sys.stderr)
         (said,) = translations(model, xs, decoding)
-        print(f"{sentence}\t{said}")
+        return f"{sentence}\t{said}"
+
+    return translate
 
 
 def _vocabularies(model: Seq2seq, unit: Unit) -> tuple[list[str], list[str]]:

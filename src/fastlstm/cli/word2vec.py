@@ -68,7 +68,7 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         else {"min_count": 1, "unknown": True, "num_sampled": 64, "batch_size": 128, "lr": 1.0}
     )
     unset = {name: value for name, value in usual.items() if getattr(options, name) is None}
-    return dataclasses.replace(options, data=str(path.resolve()), **unset)
+    return dataclasses.replace(options, data=str(path.absolute()), **unset)
 
 
 def _begin(options: Options) -> tuple[Words, Word2Vec]:

@@ -600,6 +600,7 @@ def _weight_rows(
 class _Tape(NamedTuple):
     """true_rows (B K, E), sampled_rows (S, E): what the weights were; all arrays are flat but labels (B, K)."""
 
+    E: int
     labels: IntArray
     inputs: FloatArray
     sampled: IntArray
@@ -668,14 +669,13 @@ def sampled_logits_forward(
     is_true[:, :K] = 1 / K
     true_rows, sampled_rows = weights[true_ids], weights[sampled_ids]
     return SampledLogits(
-        logits, is_true, _Tape(labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
+        logits, is_true, _Tape(E, labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
     )
 
 
 def sampled_logits_backward(saved: _Tape, *, dlogits: FloatArray) -> SampledLogitsGrads:
-    labels, inputs, sampled, true_rows, sampled_rows = saved
+    E, labels, inputs, sampled, true_rows, sampled_rows = saved
     (B, K), S = labels.shape, len(sampled)
-    E = inputs.size // B if B else sampled_rows.size // S if S else 0
     places, dz = np.arange(B * K), flat(dlogits)
     dinputs = np.empty((B, E), inputs.dtype)
     over_blocks(

@@ -404,7 +404,19 @@ def _updates(op: str) -> list[Case]:
     ]
     if op != "sgd_update":
         cases.append(_update(op, "rows-exact", (20, 17), rows=7, lazy=False))
-    return cases
+        cases.append(_turned(_update(op, "rows-exact-turned", (20, 17), rows=7, lazy=False)))
+    turned = _turned(_update(op, "turned", (17, 3)))
+    straight = {**turned.inputs, "grads": np.ascontiguousarray(turned.inputs["grads"])}
+    return [*cases, turned, Case("turned-but-the-gradient", op, straight)]
+
+
+def _turned(case: Case) -> Case:
+    """The same case with matrices that are transposes of C-contiguous ones."""
+    inputs = {
+        name: np.asfortranarray(value) if isinstance(value, np.ndarray) else value
+        for name, value in case.inputs.items()
+    }
+    return Case(case.name, case.op, inputs)
 
 
 def _list_of_params() -> Case:
@@ -420,7 +432,7 @@ def _list_of_params() -> Case:
 def _clip(name: str, max_norm: float) -> Case:
     draw = Draw("clip" + name)
     rows = RowGrad(np.array([1, 4, 5]), draw.floats(3, 17))
-    grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001)]
+    grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001), draw.floats(7, 5).T]
     return Case(name, "clip_grad_norm", {"grads": grads, "max_norm": max_norm})
 
 
@@ -472,6 +484,8 @@ SAMPLING = [
     *_sampled("batch", 33, 64, 1000, 17),
     *_sampled("word2vec", 128, 100, 5000, 64),
     *_sampled("empty", 0, 16, 20, 5),
+    *_sampled("no-samples", 5, 16, 20, 0, num_true=2),
+    *_sampled("nothing", 0, 16, 20, 0),
 ]
 
 

@@ -123,6 +123,9 @@ def _wrong() -> Iterator[Wrong]:
         for name, value in arguments.items():
             if not isinstance(value, np.ndarray):
                 continue
+            masked = np.ma.masked_array(value, value == value.flat[0])
+            says = rf"{name} is a masked array, whose mask .* pass {name}\.data .* mask="
+            yield Wrong(op, {name: masked}, TypeError, says)
             if value.dtype.kind == "f":
                 sequence = name in {"params", "grads", "velocities", "accumulators", "m", "v"}
                 expected = "a sequence of arrays" if sequence else "a numpy or CuPy array"
@@ -144,28 +147,74 @@ def _wrong() -> Iterator[Wrong]:
                 yield Wrong(
                     op, {name: value.astype(float)}, TypeError, f"{name} has dtype float64, expected int32 or int64"
                 )
-    mixed = "has dtype float64, but the first array has float32"
-    for op, name in (
-        ("lstm_forward", "Wx"),
-        ("lstm_forward", "h0"),
-        ("lstm_backward", "dhs"),
-        ("gru_forward", "Wh"),
-        ("gru_backward", "dhs"),
-        ("rnn_forward", "b"),
-        ("lstm_cell_forward", "c_prev"),
-        ("lstm_cell_backward", "dc"),
-        ("scatter_add", "rows"),
-        ("embedding_backward", "out"),
-        ("linear_cross_entropy", "W"),
-        ("sgd_update", "grads"),
-        ("adam_update", "v"),
+    # What is read is converted; a copy of what is changed would take the change with it.
+    mixed = "has dtype float64, but {} has float32; .*: "
+    for op, name, other in (
+        ("lstm_forward", "Wx", "xs"),
+        ("lstm_forward", "h0", "xs"),
+        ("lstm_backward", "dhs", "the tape"),
+        ("lstm_backward", "dc_n", "the tape"),
+        ("gru_forward", "Wh", "xs"),
+        ("gru_backward", "dhs", "the tape"),
+        ("rnn_forward", "b", "xs"),
+        ("lstm_cell_forward", "c_prev", "x"),
+        ("lstm_cell_backward", "dc", "the tape"),
+        ("scatter_add", "rows", "target"),
+        ("matrix_product", "bias", "a"),
+        ("linear_cross_entropy", "W", "h"),
+        ("linear_cross_entropy", "b", "h"),
+        ("sgd_update", "grads", "params"),
     ):
-        yield Wrong(op, {name: _right()[op][name].astype(np.float64)}, TypeError, f"{name} {mixed}")
+        array = {**_right()[op], "dc_n": floats(N, H)}[name]
+        says = f"{name} {mixed.format(other)}convert it with {name}.astype"
+        yield Wrong(op, {name: array.astype(np.float64)}, TypeError, says)
+    for op, name, other in (
+        ("embedding_backward", "out", "dout"),
+        ("matrix_product", "out", "a"),
+        ("adam_update", "v", "params"),
+        ("negative_sampling_update", "weights", "vectors"),
+    ):
+        says = f"{name} {mixed.format(other)}it is changed in place, so create it as numpy.float32$"
+        yield Wrong(op, {name: _right()[op][name].astype(np.float64)}, TypeError, says)
+    for op, name in (("scatter_add", "target"), ("clip_grad_norm", "grads"), ("adam_update", "params")):
+        says = f"{name} has dtype float16, .*in place, so create it as numpy.float32$"
+        yield Wrong(op, {name: _right()[op][name].astype(np.float16)}, TypeError, says)
+    for op, name in (("scatter_add", "target"), ("matrix_product", "out")):
+        says = f"{name} is list .*array, which is changed in place$"
+        yield Wrong(op, {name: _right()[op][name].tolist()}, TypeError, says)
+
+    # Lists of arrays: of time steps, or of rows.
+    for op, name in (("lstm_forward", "xs"), ("gru_backward", "dhs"), ("rnn_forward", "xs")):
+        steps = [*_right()[op][name].swapaxes(0, 1)]
+        says = (
+            rf"{name} is list of 3, the first an array of shape \(2, \d\), float32; .*stack\({name}, axis=1\) of time"
+        )
+        yield Wrong(op, {name: steps}, TypeError, says)
+
+    # Ids that a conversion would change.
+    for op, name in (("embedding_forward", "ids"), ("softmax_cross_entropy", "targets"), ("subsample", "ids")):
+        array = _right()[op][name]
+        for dtype, value in ((np.uint64, 2**64 - 1), (np.float64, 1.5), (np.float32, np.nan)):
+            wrong: Any = np.zeros_like(array, dtype)
+            wrong.flat[1] = value
+            says = rf"{name} has dtype {wrong.dtype}, expected int32 or int64; it holds {re.escape(str(value))}, which"
+            yield Wrong(op, {name: wrong}, TypeError, says)
+        says = rf"{name} has dtype uint64, expected int32 or int64; convert it with {name}\.astype"
+        yield Wrong(op, {name: np.zeros_like(array, np.uint64)}, TypeError, says)
 
     # Word vectors.
     op = "negative_sampling_update"
     yield Wrong(op, {"weights": floats(V, E + 1)}, ValueError, r"weights has shape \(7, 7\), expected \(7, 6\)")
-    yield Wrong(op, {"weights": floats(V, E).astype(float)}, TypeError, f"weights {mixed}")
+    yield Wrong(op, {"vectors": floats(V)}, ValueError, r"vectors has shape \(7,\), expected 2 axes")
+    buffer = np.zeros((V, E))
+    ids = buffer.reshape(-1).view(np.int64)[:2]
+    for name in ("centers", "contexts"):
+        overlap = {"vectors": np.ones((V, E)), "weights": np.ones((V, E)), name: ids}
+        yield Wrong(op, {**overlap, "vectors": buffer}, ValueError, f"vectors overlaps {name}")
+        yield Wrong(op, {**overlap, "weights": buffer}, ValueError, f"weights overlaps {name}")
+    rows = floats(V + 1, E)
+    halves = {"vectors": rows[:V], "weights": rows[1:]}
+    yield Wrong(op, halves, ValueError, "vectors and weights share memory")
     shared = floats(V, E)
     yield Wrong(op, {"vectors": shared, "weights": shared}, ValueError, "vectors and weights share memory")
     yield Wrong(op, {"vectors": read_only(floats(V, E))}, ValueError, "vectors is read-only")
@@ -201,7 +250,15 @@ def _wrong() -> Iterator[Wrong]:
         for shape in ((2 * G,), (2, G)):
             message = rf"b has shape {re.escape(str(shape))}, expected \({G},\) .*{hint}"
             yield Wrong(op, {"b": floats(*shape)}, ValueError, message)
-        yield Wrong(op, {"h0": floats(H, N)}, ValueError, r"h0 has shape \(5, 2\), expected \(2, 5\) for N = 2, H = 5")
+        for shape in ((G, 1), (1, G)):
+            message = rf"b has shape {re.escape(str(shape))}, expected \({G},\) .*Use b\.reshape\(-1\)$"
+            yield Wrong(op, {"b": floats(*shape)}, ValueError, message)
+        yield Wrong(
+            op,
+            {"h0": floats(H, N)},
+            ValueError,
+            r"h0 has shape \(5, 2\), expected \(2, 5\) for N = 2, H = 5\. .*use h0\.T",
+        )
         yield Wrong(op, {"h0": floats(1, N, H)}, ValueError, r"h0 has shape \(1, 2, 5\), expected 2 axes")
         yield Wrong(op, {"mask": np.ones((N, T + 1))}, ValueError, r"mask has shape \(2, 4\), expected \(2, 3\)")
         yield Wrong(op, {"mask": np.ones((T, N))}, ValueError, r"Theano's masks are \(T, N\): use \.T")
@@ -246,6 +303,8 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "lstm_cell_forward", {"c_prev": floats(N, 1)}, ValueError, r"c_prev has shape \(2, 1\), expected \(2, 5\)"
     )
+    columns = r"Wx has shape \(4, 20\), expected \(2, 20\) .*D is the last axis of x: inputs in columns need \.T"
+    yield Wrong("lstm_cell_forward", {"x": floats(D, N)}, ValueError, columns)
     yield Wrong("lstm_cell_backward", {"dh": floats(N, 1)}, ValueError, r"dh has shape \(2, 1\), expected \(2, 5\)")
 
     # Tapes and upstream gradients.
@@ -294,8 +353,11 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "embedding_backward", {"out": floats(V, E + 1)}, ValueError, r"out has shape \(7, 7\), expected \(7, 6\)"
     )
-    yield Wrong("embedding_backward", {"out": read_only(floats(V, E))}, ValueError, "out is read-only .*out.copy")
-    yield Wrong("embedding_backward", {"out": floats(E, V).T}, ValueError, "out is not C-contiguous")
+    yield Wrong(
+        "embedding_backward", {"out": read_only(floats(V, E))}, ValueError, "out is read-only, but is changed in place"
+    )
+    no_copy = "out is not C-contiguous, but is changed in place; .* a change of a copy would be lost$"
+    yield Wrong("embedding_backward", {"out": floats(E, V).T}, ValueError, no_copy)
     for touched, error, message in (
         (np.array([0, V]), IndexError, r"touched holds 7, expected ids from 0 to 6 \(num_embeddings = 7\)"),
         (np.array([[-1]]), IndexError, "touched holds -1, .*negative ids do not count from the end"),
@@ -323,11 +385,13 @@ def _wrong() -> Iterator[Wrong]:
     overlap = {"target": buffer, "ids": ids, "rows": np.zeros((3, E))}
     yield Wrong("scatter_add", overlap, ValueError, "target overlaps ids")
     yield Wrong(
-        "scatter_add", {"target": read_only(floats(V, E))}, ValueError, r"target is read-only .*target\.copy\(\)"
+        "scatter_add", {"target": read_only(floats(V, E))}, ValueError, "target is read-only, but is changed in place"
     )
     yield Wrong("scatter_add", {"target": floats(V, 2 * E)[:, ::2]}, ValueError, "target is not C-contiguous")
     unaligned: Any = np.ndarray((V, E), np.float32, bytearray(4 * V * E + 1), offset=1)
-    yield Wrong("scatter_add", {"target": unaligned}, ValueError, r"target is not aligned .*target\.copy\(\)")
+    yield Wrong(
+        "scatter_add", {"target": unaligned}, ValueError, "target is not aligned to its items, but is changed in"
+    )
     yield Wrong(
         "scatter_add", {"target": np.array(1.0)}, ValueError, r"target has shape \(\), expected at least one axis"
     )
@@ -374,6 +438,9 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(op, {"targets": np.array([0, -2, 1])}, IndexError, "targets holds -2, expected 0 to 6")
         yield Wrong(op, {"targets": np.array([0, 1])}, ValueError, r"targets has shape \(2,\), expected \(3,\)")
         yield Wrong(op, {"targets": np.eye(3, V, dtype=int)}, ValueError, r"One-hot targets are not taken; .*argmax")
+        yield Wrong(
+            op, {"targets": np.array([[1], [0], [2]])}, ValueError, r"A column of targets needs .*\[\.\.\., 0\]"
+        )
         yield Wrong(op, {"targets": np.array([1, -1, 2], np.int32), "ignore_index": 2**32 - 1}, IndexError, "holds -1")
         yield Wrong(op, {"ignore_index": 0.0}, TypeError, r"ignore_index is float 0\.0, expected a whole number")
     yield Wrong(
@@ -388,7 +455,12 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "linear_cross_entropy", {"W": floats(V, H)}, ValueError, r"W has shape \(7, 5\), expected \(5, 7\) .*needs \.T"
     )
-    yield Wrong("linear_cross_entropy", {"b": floats(1, V)}, ValueError, r"b has shape \(1, 7\), expected 1 axes")
+    yield Wrong(
+        "linear_cross_entropy",
+        {"b": floats(1, V)},
+        ValueError,
+        r"b has shape \(1, 7\), expected 1 axes; .*reshape\(-1\)",
+    )
     yield Wrong("linear_cross_entropy", {"b": floats(0)}, ValueError, r"b has shape \(0,\): V must be at least 1")
     yield Wrong(
         "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
@@ -410,7 +482,13 @@ def _wrong() -> Iterator[Wrong]:
     lists = {"params": [floats(2), [1.0]], "grads": [floats(2), floats(1)]}
     yield Wrong("sgd_update", lists, TypeError, r"params\[1\] is list .*expected a numpy or CuPy array")
     yield Wrong("sgd_update", {"params": read_only(floats(V, E))}, ValueError, "params is read-only")
-    yield Wrong("sgd_update", {"params": floats(E, V).T}, ValueError, "params is not C-contiguous")
+    yield Wrong("sgd_update", {"params": floats(V, 2 * E)[:, ::2]}, ValueError, "params is not C-contiguous")
+    turned = {"params": floats(E, V).T, "grads": _rows([1], floats(1, E))}
+    yield Wrong("sgd_update", turned, ValueError, "params is not C-contiguous")
+    yield Wrong("adam_update", {"m": floats(E, V).T}, ValueError, "m does not lie .* order of params; .*zeros_like")
+    yield Wrong(
+        "adam_update", {"params": floats(E, V).T}, ValueError, "m does not lie in memory in the order of params"
+    )
     yield Wrong(
         "sgd_update", {"grads": floats(E, V)}, ValueError, r"grads has shape \(6, 7\), expected \(7, 6\) as params"
     )
@@ -428,7 +506,7 @@ def _wrong() -> Iterator[Wrong]:
         ([[1]], floats(1, E), ValueError, r"grads.indices has shape \(1, 1\), expected one axis"),
         ([1.0], floats(1, E), TypeError, "grads.indices has dtype float64, expected int32 or int64"),
         ([1, 2], floats(2, E + 1), ValueError, r"grads.values has shape \(2, 7\), expected \(2, 6\)"),
-        ([1], floats(1, E).astype(np.float64), TypeError, "grads.values " + mixed),
+        ([1], floats(1, E).astype(np.float64), TypeError, "grads.values has dtype float64, but params has float32"),
         ([1], [[1.0]], TypeError, "grads.values is list"),
     )
     for indices, values, kind, says in wrong_rows:
@@ -450,6 +528,27 @@ def _wrong() -> Iterator[Wrong]:
         "adam_update", {"m": same, "v": same}, ValueError, "v and m are one array; each needs memory of its own"
     )
     yield Wrong("adam_update", {"params": same, "v": same}, ValueError, "v and params are one array")
+    # Arrays that share memory though they are not one object.
+    yield Wrong("adam_update", {"m": same, "v": same[:]}, ValueError, "v overlaps m, which is changed")
+    yield Wrong("momentum_update", {"params": same, "velocities": same[:]}, ValueError, "velocities overlaps params")
+    for op in ("sgd_update", "rmsprop_update", "adamw_update"):
+        yield Wrong(op, {"params": same, "grads": same}, ValueError, "grads overlaps params, which is changed")
+        inside = {"params": same, "grads": _rows([0, 1], same[1:3])}
+        yield Wrong(op, inside, ValueError, "grads overlaps params, which is changed")
+    turned = {"params": floats(E, V).T, "grads": floats(V, E)}
+    turned["velocities"] = turned["params"][:]
+    yield Wrong("momentum_update", turned, ValueError, "velocities overlaps params")
+    one = floats(2 * V)
+    lists = {"params": [one[:V], one[V - 1 : -1]], "grads": [floats(V), floats(V)]}
+    yield Wrong("sgd_update", lists, ValueError, r"params\[1\] overlaps params\[0\]")
+    lists = {"params": [one[:V], one[V:]], "grads": [floats(V), one[1 : V + 1]]}
+    yield Wrong("sgd_update", lists, ValueError, r"(grads\[1\] overlaps params\[0\]|params\[1\] overlaps grads\[1\])")
+    shared = {"params": [floats(V), floats(V)], "grads": [floats(V), floats(V)], "velocities": [one[:V], one[:V]]}
+    yield Wrong("momentum_update", shared, ValueError, r"velocities\[1\] overlaps velocities\[0\]")
+    ids = np.zeros((V, E)).view(np.int64)
+    inside = {"params": ids.view(np.float64), "grads": _rows(ids[0, :1], np.ones((1, E)))}
+    yield Wrong("sgd_update", inside, ValueError, "grads overlaps params")
+    yield Wrong("clip_grad_norm", {"grads": [one[:V], one[3:]]}, ValueError, r"grads\[0\] overlaps grads\[1\]; .*twice")
     yield Wrong("adam_update", {"m": read_only(floats(V, E))}, ValueError, "m is read-only")
     yield Wrong("adam_update", {"step": 0}, ValueError, "step is 0, expected at least 1")
     yield Wrong("adam_update", {"step": 1.0}, TypeError, r"step is float 1\.0, expected a whole number")

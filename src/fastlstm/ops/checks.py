@@ -10,8 +10,10 @@ when there is an error.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -33,12 +35,30 @@ def describe(value: Any) -> str:
     """What a caller passed, in a few words."""
     if is_array(value):
         return f"an array of shape {value.shape}, {value.dtype}"
+    if _holds_arrays(value):
+        return f"{type(value).__name__} of {len(value)}, the first {describe(value[0])}"
     return f"{type(value).__name__} {value!r:.60}"
 
 
-def require_array(name: str, value: Any) -> None:
+def _holds_arrays(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0 and is_array(value[0])
+
+
+def require_array(name: str, value: Any, *, in_place: bool = False) -> None:
+    """Raise unless value is an array of which every element counts; ``in_place`` says that it is to be changed."""
     if not is_array(value):
-        raise TypeError(f"{name} is {describe(value)}; expected a numpy or CuPy array, for instance numpy.asarray(...)")
+        hint = "for instance numpy.asarray(...)"
+        if _holds_arrays(value):
+            hint = f"numpy.stack({name}, axis=1) of time steps, for the batch comes first, numpy.stack({name}) of rows"
+        if in_place:
+            hint = "which is changed in place"
+        raise TypeError(f"{name} is {describe(value)}; expected a numpy or CuPy array, {hint}")
+    if type(value) is not ndarray and isinstance(value, np.ma.MaskedArray):
+        hint = "" if in_place else f", or pass {name}.filled(...) with a value that is to count in the masked places"
+        raise TypeError(
+            f"{name} is a masked array, whose mask no operator reads; pass {name}.data and what is masked by the "
+            f"operator's own argument, such as mask= or ignore_index={hint}"
+        )
 
 
 def in_order(array: Array) -> Array:
@@ -50,8 +70,8 @@ def in_order(array: Array) -> Array:
     return np.array(array, order="C")
 
 
-def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None) -> FloatArray:
-    """A float array with ndim axes, of ``dtype`` if that is given, C-contiguous."""
+def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
+    """A float array with ndim axes, C-contiguous; of ``dtype`` if that is given, which is that ``of`` another array."""
     if (
         type(value) is ndarray  # the product of two numpy.matrix is not that of its elements
         and value.ndim == ndim
@@ -60,25 +80,44 @@ def float_array(name: str, value: Any, ndim: int, dtype: np.dtype[Any] | None = 
     ):
         return value
     require_array(name, value)
-    if value.dtype not in FLOATS:
-        raise TypeError(
-            f"{name} has dtype {value.dtype}, expected float32 or float64; convert it with {name}.astype(numpy.float32)"
-        )
-    if dtype is not None and value.dtype != dtype:
-        raise TypeError(
-            f"{name} has dtype {value.dtype}, but the first array has {dtype}; all floats of one call have one dtype: "
-            f"convert with {name}.astype(numpy.{dtype})"
-        )
+    _expect_floats(name, value, dtype, of, f"convert it with {name}.astype(numpy.{{}})")
     if value.ndim != ndim:
-        raise ValueError(f"{name} has shape {value.shape}, expected {ndim} axes")
+        hint = ""
+        if ndim == 1 and value.size == max(value.shape, default=0):
+            hint = f"; use {name}.reshape(-1)"
+        raise ValueError(f"{name} has shape {value.shape}, expected {ndim} axes{hint}")
     return in_order(value)
 
 
-def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None) -> FloatArray:
+def changed_array(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
+    """A float array that is changed in place, as it is: C-contiguous, aligned and writeable; dtype as `float_array`.
+
+    No hint says how to copy it: the change would be lost with the copy.
+    """
+    require_array(name, value, in_place=True)
+    _expect_floats(name, value, dtype, of, "it is changed in place, so create it as numpy.{}")
+    require_writeable(name, value)
+    changed: FloatArray = value
+    return changed
+
+
+def _expect_floats(name: str, array: Array, dtype: np.dtype[Any] | None, of: str, hint: str) -> None:
+    """Raise unless ``array`` holds floats, of ``dtype`` if that is given; ``hint`` has a place for the right dtype."""
+    if array.dtype not in FLOATS:
+        right = dtype or FLOATS[0]
+        raise TypeError(f"{name} has dtype {array.dtype}, expected float32 or float64; {hint.format(right)}")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, but {of} has {dtype}; all floats of one call have one dtype: "
+            f"{hint.format(dtype)}"
+        )
+
+
+def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
     if is_array(value) and value.ndim == 2 and value.flags.f_contiguous:
-        return float_array(name, value.T, 2, dtype).T
-    return float_array(name, value, 2, dtype)
+        return float_array(name, value.T, 2, dtype, of).T
+    return float_array(name, value, 2, dtype, of)
 
 
 def expect_shape(name: str, array: Array, expected: tuple[int, ...], why: str, hint: str = "") -> None:
@@ -87,21 +126,25 @@ def expect_shape(name: str, array: Array, expected: tuple[int, ...], why: str, h
         raise ValueError(f"{name} has shape {array.shape}, expected {expected} {why}{'. ' if hint else ''}{hint}")
 
 
-def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any]) -> FloatArray:
+def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any], of: str) -> FloatArray:
     """A recurrent state or its gradient, (N, H)."""
-    array = float_array(name, value, 2, dtype)
+    array = float_array(name, value, 2, dtype, of)
     if array.shape != (N, H):
-        raise ValueError(f"{name} has shape {array.shape}, expected {(N, H)} for N = {N}, H = {H}")
+        hint = f". States lie in rows: use {name}.T" if array.shape == (H, N) else ""
+        raise ValueError(f"{name} has shape {array.shape}, expected {(N, H)} for N = {N}, H = {H}{hint}")
     return array
 
 
 def recurrent_weights(
-    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any], *, two_biases: bool = False
+    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any], of: str, *, two_biases: bool = False
 ) -> tuple[FloatArray, FloatArray, FloatArray, int]:
-    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,) or, with two biases, (2, gates * H), and H."""
-    Wx = float_array("Wx", Wx, 2, dtype)
-    Wh = float_array("Wh", Wh, 2, dtype)
-    b = float_array("b", b, b.ndim if is_array(b) else 1, dtype)
+    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,) or, with two biases, (2, gates * H), and H.
+
+    D and the dtype are those ``of`` the inputs.
+    """
+    Wx = float_array("Wx", Wx, 2, dtype, of)
+    Wh = float_array("Wh", Wh, 2, dtype, of)
+    b = float_array("b", b, b.ndim if is_array(b) else 1, dtype, of)
     H = Wh.shape[0]
     G = gates * H
     if D and H and Wh.shape == (H, G) and Wx.shape == (D, G) and b.shape == ((2, G) if two_biases else (G,)):
@@ -118,10 +161,10 @@ def recurrent_weights(
             f"Wh has shape {Wh.shape}, expected {(H, G)} = (H, {letters}) for H = {H}. {lie} weight_hh needs .T"
         )
     if Wx.shape != (D, G):
-        raise ValueError(
-            f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. "
-            f"{lie} weight_ih needs .T"
-        )
+        hint = f"{lie} weight_ih needs .T"
+        if Wx.shape[1] == G:
+            hint = f"D is the last axis of {of}: inputs in columns need .T"
+        raise ValueError(f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. {hint}")
     if two_biases:
         raise ValueError(
             f"b has shape {b.shape}, expected {(2, G)} = (2, {letters}) for H = {H}: the bias of the inputs and that "
@@ -130,6 +173,8 @@ def recurrent_weights(
     hint = "PyTorch's two biases are added: bias_ih + bias_hh"
     if gates == 3:
         hint = "Two biases need convention='pytorch' or 'keras'"
+    if b.size == G:
+        hint = "Use b.reshape(-1)"
     raise ValueError(f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. {hint}")
 
 
@@ -147,19 +192,19 @@ def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
         # On a GPU nobody looks at values, which would wait for the device: lengths count as if cut off at 0 and T.
         if N and isinstance(lengths, ndarray) and (lengths.min() < 0 or lengths.max() > T):
             raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
-        steps = array_module(lengths).arange(T)
+        steps = array_module(lengths).arange(T if N else 0)
         before_end: BoolArray = steps[None, :] < lengths[:, None]
-        return before_end
+        return before_end if N else before_end.reshape(N, T)
     require_array("mask", mask)
     if mask.shape != (N, T):
         hint = ". Theano's masks are (T, N): use .T" if mask.shape == (T, N) else ""
         raise ValueError(f"mask has shape {mask.shape}, expected {(N, T)} for N = {N}, T = {T}{hint}")
-    if mask.dtype != np.bool_:
-        valid = mask != 0
-        if isinstance(mask, ndarray) and not ((mask == 0) | (mask == 1)).all():
-            raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
-        mask = valid
-    return in_order(mask)
+    if mask.dtype == np.bool_:
+        # The bytes of bools are 0 and 1 only where numpy has computed them, and kernels rely on that.
+        mask = mask.view(np.uint8)
+    elif isinstance(mask, ndarray) and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
+    return in_order(mask != 0)
 
 
 def on_host(array: Array) -> Array:
@@ -223,15 +268,25 @@ def check_tape(tape: Any, op: str) -> Tape:
     raise TypeError(f"tape is {describe(tape)}; expected the tape that {op}_forward returned")
 
 
+def require_integers(name: str, ids: Any) -> None:
+    """Raise unless ids are an array of int32 or int64; the error names an id that a conversion would change."""
+    require_array(name, ids)
+    if ids.dtype in INTS:
+        return
+    hint = f"convert it with {name}.astype(numpy.int64)"
+    if isinstance(ids, ndarray) and ids.dtype.kind in "uf":
+        with np.errstate(invalid="ignore"):
+            changed = ids[ids.astype(np.int64) != ids]
+        if changed.size:
+            hint = f"it holds {changed.flat[0]}, which is no id"
+    raise TypeError(f"{name} has dtype {ids.dtype}, expected int32 or int64; {hint}")
+
+
 def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
     """Integer ids in [0, upper), flattened to (M,); ``bound`` says in the error where upper, its {}, comes from."""
     flat: IntArray = ids
     if not (type(ids) is ndarray and ids.ndim == 1 and ids.dtype in INTS and ids.flags.carray):
-        require_array(name, ids)
-        if ids.dtype not in INTS:
-            raise TypeError(
-                f"{name} has dtype {ids.dtype}, expected int32 or int64; convert it with {name}.astype(numpy.int64)"
-            )
+        require_integers(name, ids)
         flat = in_order(ids).reshape(-1)
     if flat.size == 0:
         return flat
@@ -303,22 +358,72 @@ def require_writeable(name: str, array: Array) -> None:
     """An array that is changed in place: contiguous, aligned and writeable."""
     if isinstance(array, ndarray) and array.flags.carray:
         return
+    wrong = None
     if not array.flags.c_contiguous:
+        wrong = "not C-contiguous"
+    elif isinstance(array, ndarray):
+        wrong = "not aligned to its items" if array.flags.writeable else "read-only"
+    if wrong is not None:
         raise ValueError(
-            f"{name} is not C-contiguous and would be changed in place; pass numpy.ascontiguousarray({name})"
+            f"{name} is {wrong}, but is changed in place; it has to be right where it is created, for a change of a "
+            "copy would be lost"
         )
-    if isinstance(array, ndarray) and not array.flags.writeable:
-        raise ValueError(f"{name} is read-only and would be changed in place; pass a copy: {name}.copy()")
-    if isinstance(array, ndarray):
-        raise ValueError(f"{name} is not aligned to its items and would be changed in place; pass {name}.copy()")
 
 
-def expect_apart(name: str, written: Array, read_name: str, read: Array) -> None:
-    """Raise if an array shares memory with one that is read while it is written; both are contiguous."""
-    if array_module(written).may_share_memory(written, read):  # exact for contiguous arrays
-        raise ValueError(
-            f"{name} overlaps {read_name}, which is read while {name} is written; pass an array of its own"
-        )
+def expect_apart(name: str, written: Array, read_names: str, *read: Array | None) -> None:
+    """Raise if an array shares memory with one that is read while it is written. Absent ones (None) are skipped.
+
+    ``read_names`` are the names of the arrays that are read, with spaces between them.
+    """
+    present = [(other, array) for other, array in zip(read_names.split(), read, strict=True) if array is not None]
+    pair = overlapping([written], [array for _, array in present])
+    if pair is not None:
+        other = present[max(pair) - 1][0]
+        raise ValueError(f"{name} overlaps {other}, which is read while {name} is written; pass an array of its own")
+
+
+def overlapping(written: Sequence[Array], read: Sequence[Array]) -> tuple[int, int] | None:
+    """Two arrays that share memory though one of them is written, by their places in [*written, *read]; None: no two.
+
+    All are contiguous, in C's or Fortran's order, so that their memory is all from its first byte to its last.
+    """
+    arrays = [*written, *read]
+    # Nearly always each is an array that owns its memory, or a view of one, and no two of them have one owner.
+    owners = set()
+    for array in arrays:
+        if type(array) is not ndarray:
+            break
+        owner = array.base
+        if owner is None:
+            owner = array
+        elif type(owner) is not ndarray or owner.base is not None:
+            break
+        owners.add(id(owner))
+    else:
+        if len(owners) == len(arrays):
+            return None
+    spans = sorted((*span(array), k) for k, array in enumerate(arrays) if array.size)
+    ends = {True: (0, 0), False: (0, 0)}  # of the written ones so far, and of the others: the farthest, and whose it is
+    for start, stop, k in spans:
+        is_written = k < len(written)
+        for end, other in (ends[True], ends[False]) if is_written else (ends[True],):
+            if start < end:
+                return other, k
+        ends[is_written] = max(ends[is_written], (stop, k))
+    return None
+
+
+def span(array: Array) -> tuple[int, int]:
+    """The addresses of a contiguous array's first byte, and of that behind its last."""
+    of_any_kind: Any = array
+    start: int
+    if not isinstance(array, ndarray):
+        start = of_any_kind.data.ptr
+    elif array.flags.carray and array.size:  # a fifth of the time that numpy takes
+        start = ctypes.addressof(ctypes.c_char.from_buffer(of_any_kind))
+    else:
+        start = array.__array_interface__["data"][0]
+    return start, start + array.nbytes
 
 
 def same_device(names: str, *arrays: Any) -> None:
@@ -369,11 +474,11 @@ def upstream_of_sequence(
     same_device_as_tape(" ".join(("dhs", *dstates)), tape, dhs, *dstates.values())
     N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
     if dhs is not None:
-        dhs = float_array("dhs", dhs, 3, tape.dtype)
+        dhs = float_array("dhs", dhs, 3, tape.dtype, "the tape")
         expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
     for name, array in dstates.items():
         if array is not None:
-            dstates[name] = state(name, array, N, H, tape.dtype)
+            dstates[name] = state(name, array, N, H, tape.dtype, "the tape")
     return tape, dhs, dstates
 
 

@@ -40,22 +40,17 @@ def matrix_product(
     """
     checks.same_device("a b bias out", a, b, bias, out)
     a = checks.matrix_or_transpose("a", a)
-    b = checks.matrix_or_transpose("b", b, a.dtype)
+    b = checks.matrix_or_transpose("b", b, a.dtype, "a")
     (M, K), L = a.shape, b.shape[1]
     if b.shape[0] != K:
         raise ValueError(f"b has shape {b.shape}, expected ({K}, L) for a with shape {a.shape}")
     if bias is not None:
-        bias = checks.float_array("bias", bias, 1, a.dtype)
+        bias = checks.float_array("bias", bias, 1, a.dtype, "a")
         checks.expect_shape("bias", bias, (L,), f"for b with shape {b.shape}")
     if out is not None:
-        checks.require_array("out", out)
-        checks.require_writeable("out", out)
-        out = checks.float_array("out", out, 2, a.dtype)
+        out = checks.changed_array("out", out, a.dtype, "a")
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
-        checks.expect_apart("out", out, "a", a)
-        checks.expect_apart("out", out, "b", b)
-        if bias is not None:
-            checks.expect_apart("out", out, "bias", bias)
+        checks.expect_apart("out", out, "a b bias", a, b, bias)
     options = checks.precision_option(precision, a)
     product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, **options)
     return product

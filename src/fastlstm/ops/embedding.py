@@ -94,16 +94,16 @@ def embedding_backward(
                 "negative ids do not count from the end"
             )
     if out is not None:
-        out = _gradient_buffer(out, (V, E), dout)
-        checks.expect_apart("out", out, "dout", dout)
-        checks.expect_apart("out", out, "ids", flat)
+        out = checks.changed_array("out", out, dout.dtype, "dout")
+        checks.expect_shape("out", out, (V, E), "= (V, E)", "V is num_embeddings, E the last axis of dout")
     if touched is not None:
         if out is None:
             raise ValueError("touched is given without out: it says which rows of out may hold something; give both")
         touched = checks.int_ids("touched", touched, V, "num_embeddings = {}")
-        checks.expect_apart("out", out, "touched", touched)
-        if touched.size >= V:  # then clearing all rows is less work
-            touched = None
+    if out is not None:
+        checks.expect_apart("out", out, "dout ids touched", dout, flat, touched)
+    if touched is not None and touched.size >= V:  # then clearing all rows is less work
+        touched = None
     dW: FloatArray = family_for(dout, "embedding").embedding_backward(
         flat, dout, V, padding_idx=padding_idx, out=out, touched=touched
     )
@@ -162,14 +162,12 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
         A dtype or a shape does not fit, or target is read-only or overlaps ids. Nothing is changed then.
     """
     checks.same_device("target ids rows", target, ids, rows)
-    checks.require_array("target", target)
+    target = checks.changed_array("target", target)
     checks.require_array("ids", ids)
     checks.require_array("rows", rows)
     if target.ndim == 0:
         raise ValueError("target has shape (), expected at least one axis: (V,) or (V, E)")
-    checks.require_writeable("target", target)
-    checks.float_array("target", target, target.ndim)
-    rows = checks.float_array("rows", rows, rows.ndim, target.dtype)
+    rows = checks.float_array("rows", rows, rows.ndim, target.dtype, "target")
     checks.expect_shape("rows", rows, ids.shape + target.shape[1:], "= ids.shape + target.shape[1:]")
     V, E = target.shape[0], math.prod(target.shape[1:])
     flat = checks.int_ids("ids", ids, V, "target has V = {} rows")
@@ -192,12 +190,3 @@ def _rows_of(dout: Any, ids: Array) -> tuple[FloatArray, int]:
         raise ValueError(f"dout has shape {dout.shape}: E must be at least 1")
     rows = checks.float_array("dout", dout, dout.ndim)
     return (rows if rows.ndim == 2 else rows.reshape(ids.size, E)), E
-
-
-def _gradient_buffer(out: Any, shape: tuple[int, int], dout: FloatArray) -> FloatArray:
-    checks.require_array("out", out)
-    checks.require_writeable("out", out)
-    checks.float_array("out", out, out.ndim, dout.dtype)
-    checks.expect_shape("out", out, shape, "= (V, E)", "V is num_embeddings, E the last axis of dout")
-    buffer: FloatArray = out
-    return buffer

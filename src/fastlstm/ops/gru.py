@@ -85,9 +85,9 @@ def gru_forward(
     N, T, D = xs.shape
     checks.check_choice("convention", convention, tuple(GRU_CONVENTIONS))
     chosen = GRU_CONVENTIONS[convention]
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 3, xs.dtype, two_biases=chosen.reset_after)
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype)
+        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
     options = checks.precision_option(precision, xs)
     family = family_for(xs, "gru")

@@ -89,8 +89,8 @@ def linear_cross_entropy(
     checks.same_device("h W b targets", h, W, b, targets)
     rows = _rows("h", h, "H")
     H = rows.shape[1]
-    W = checks.matrix_or_transpose("W", W, rows.dtype)
-    b = checks.float_array("b", b, 1, rows.dtype)
+    W = checks.matrix_or_transpose("W", W, rows.dtype, "h")
+    b = checks.float_array("b", b, 1, rows.dtype, "h")
     V = b.shape[0]
     if V == 0:
         raise ValueError("b has shape (0,): V must be at least 1")
@@ -123,12 +123,13 @@ def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: 
     checks.require_array("targets", targets)
     ignore_index = scalars.integer("ignore_index", ignore_index)
     if targets.shape != logits_shape[:-1]:
-        hint = "One-hot targets are not taken; pass targets.argmax(-1)" if targets.shape == logits_shape else ""
+        hint = ""
+        if targets.shape == logits_shape:
+            hint = "One-hot targets are not taken; pass targets.argmax(-1), with ignore_index for rows of zeros"
+        elif targets.shape == (*logits_shape[:-1], 1):
+            hint = "A column of targets needs targets[..., 0]"
         checks.expect_shape("targets", targets, logits_shape[:-1], "= the leading axes of the logits", hint)
-    if targets.dtype not in checks.INTS:
-        raise TypeError(
-            f"targets has dtype {targets.dtype}, expected int32 or int64; convert it with targets.astype(numpy.int64)"
-        )
+    checks.require_integers("targets", targets)
     flat = checks.in_order(targets).reshape(-1)
     ignored: int | None = ignore_index
     if not -(2**31) <= ignore_index < 2**31 and not _fits(ignore_index, flat):

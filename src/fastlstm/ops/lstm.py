@@ -70,9 +70,9 @@ def lstm_cell_forward(
     checks.same_device("x h_prev c_prev Wx Wh b", x, h_prev, c_prev, Wx, Wh, b)
     x = checks.float_array("x", x, 2)
     N, D = x.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, x.dtype)
-    h_prev = checks.state("h_prev", h_prev, N, H, x.dtype)
-    c_prev = checks.state("c_prev", c_prev, N, H, x.dtype)
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, x.dtype, "x")
+    h_prev = checks.state("h_prev", h_prev, N, H, x.dtype, "x")
+    c_prev = checks.state("c_prev", c_prev, N, H, x.dtype, "x")
     checks.check_gate_order(gate_order)
     options = checks.precision_option(precision, x)
     family = family_for(x, "lstm")
@@ -104,8 +104,8 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGra
     tape = checks.check_tape(tape, "lstm_cell")
     checks.same_device_as_tape("dh dc", tape, dh, dc)
     N, H = tape.sizes["N"], tape.sizes["H"]
-    dh = checks.state("dh", dh, N, H, tape.dtype)
-    dc = checks.state("dc", dc, N, H, tape.dtype)
+    dh = checks.state("dh", dh, N, H, tape.dtype, "the tape")
+    dc = checks.state("dc", dc, N, H, tape.dtype, "the tape")
     grads: LSTMCellGrads = tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
     return grads
 
@@ -175,11 +175,11 @@ def lstm_forward(
     checks.same_device("xs Wx Wh b h0 c0 mask lengths", xs, Wx, Wh, b, h0, c0, mask, lengths)
     xs = checks.float_array("xs", xs, 3)
     N, T, D = xs.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, xs.dtype)
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype)
+        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     if c0 is not None:
-        c0 = checks.state("c0", c0, N, H, xs.dtype)
+        c0 = checks.state("c0", c0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
     checks.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from fastlstm.backends import family_for, is_device_array
-from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad, RowGrad
+from fastlstm.contract import Array, FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 
 Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
@@ -38,7 +38,8 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     Parameters
     ----------
     params : array or sequence of arrays, float32 or float64
-        Changed in place; C-contiguous.
+        Changed in place; C-contiguous, or for gradients that are arrays the transpose of a C-contiguous array. No array
+        that is changed shares memory with another of the call.
     grads : array or RowGrad, or a sequence of them
         Of their parameters' shapes and dtypes. A RowGrad changes only its rows.
     lr : float
@@ -358,7 +359,8 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     Parameters
     ----------
     grads : array or RowGrad, or a sequence of them
-        Changed in place; C-contiguous. An array that stands in the sequence twice is scaled once.
+        Changed in place; C-contiguous or the transpose of a C-contiguous array. An array that stands in the sequence
+        twice is scaled once; others do not overlap.
     max_norm : float, positive
 
     Returns
@@ -420,26 +422,42 @@ def _norm(arrays: list[Any]) -> float:
 
 
 def _values_of(grads: Grads, *, in_place: bool) -> list[FloatArray]:
-    """Each gradient's array, checked; one that stands there twice comes once."""
-    values: dict[int, FloatArray] = {}
+    """Each gradient's array, checked, a transpose of a C-contiguous one as that; what stands there twice comes once."""
+    values: dict[int, tuple[int, FloatArray]] = {}  # with its place among the gradients
     anywhere = False  # on a GPU too
     for k, grad in enumerate(_listed("grads", grads)):
         by_rows = isinstance(grad, (RowGrad, PaddedRowGrad))
         array = grad.values if by_rows else grad
         if id(array) in values:
             continue
+        key = id(array)
         if not (type(array) is ndarray and array.dtype in checks.FLOATS and array.flags.carray):
             name = _name("grads", grads, k)
-            checks.require_array(name, array)
-            if in_place:
-                checks.require_writeable(name, array)
-            array = checks.float_array(name, array, array.ndim)
+            checks.require_array(name, array, in_place=in_place)
+            array = array.T if _is_transpose(array) else array
+            array = checks.changed_array(name, array) if in_place else checks.float_array(name, array, array.ndim)
             anywhere = anywhere or is_device_array(array)
-        values[id(array)] = array
-    arrays = list(values.values())
+        values[key] = k, array
     if anywhere:
-        checks.same_device(" ".join(_name("grads", grads, k) for k in range(len(arrays))), *arrays)
-    return arrays
+        names = " ".join(_name("grads", grads, k) for k, _ in values.values())
+        checks.same_device(names, *(array for _, array in values.values()))
+    pair = checks.overlapping([array for _, array in values.values()], ())
+    if pair is not None:
+        return _without_repeats(grads, list(values.values()), in_place)
+    return [array for _, array in values.values()]
+
+
+def _without_repeats(grads: Grads, values: list[tuple[int, FloatArray]], in_place: bool) -> list[FloatArray]:
+    """The arrays of ``values``, once each; those that overlap only in part must not be changed in place."""
+    once: dict[tuple[int, int], tuple[int, FloatArray]] = {}
+    for k, array in values:
+        once.setdefault(checks.span(array), (k, array))
+    places, arrays = zip(*once.values(), strict=True)
+    pair = checks.overlapping(arrays, ()) if in_place else None
+    if pair is not None:
+        one, other = (_name("grads", grads, places[place]) for place in pair)
+        raise ValueError(f"{one} overlaps {other}; what both hold would be scaled twice")
+    return list(arrays)
 
 
 def _with_row_counts(grads: Grads, arrays: list[FloatArray]) -> list[Any]:
@@ -514,7 +532,46 @@ def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy:
         names = [_name(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
         updates.append(_checked_one(names, param, grad, state, lazy))
         anywhere = anywhere or is_device_array(param)
+    _expect_apart((("params", params), *states, ("grads", grads)), updates)
     return _together(params, updates) if anywhere else updates
+
+
+def _expect_apart(called: tuple[tuple[str, Any], ...], updates: list[_Update]) -> None:
+    """Raise if two arrays of one call share memory and one of them is changed.
+
+    A parameter may stand in the list again, with the same state or with another: one update then follows the other.
+    ``called`` are the names and the arguments: parameters, states, gradients.
+    """
+    written: list[Any] = []
+    read: list[Any] = []
+    state_of: dict[int, Sequence[Any]] = {}
+    for _, param, grad, rows, state in updates:
+        read.append(grad)
+        if rows is not None:
+            read.append(rows.indices if isinstance(rows, PaddedRowGrad) else rows)
+        if id(param) not in state_of:
+            written.append(param)
+            written += state
+            state_of[id(param)] = state
+        elif [*map(id, state)] != [*map(id, state_of[id(param)])]:
+            written += state
+    pair = checks.overlapping(written, read)
+    if pair is None:
+        return
+    place, other = (_argument(called, updates, [*written, *read][k], k < len(written)) for k in sorted(pair))
+    raise ValueError(f"{other} overlaps {place}, which is changed; each needs memory of its own")
+
+
+def _argument(called: tuple[tuple[str, Any], ...], updates: list[_Update], array: Any, written: bool) -> str:
+    """What errors call an array of ``updates``; see `_expect_apart`."""
+    *of_written, of_grads = called
+    named: list[tuple[Any, str]] = []
+    for k, (_, param, grad, rows, state) in enumerate(updates):
+        if written:
+            named += ((own, _name(*of, k)) for of, own in zip(of_written, (param, *state), strict=True))
+        else:
+            named += ((own, _name(*of_grads, k)) for own in (grad, rows, getattr(rows, "indices", None)))
+    return next(name for own, name in named if own is array)
 
 
 def _together(params: Params, updates: list[_Update]) -> list[_Update]:
@@ -560,21 +617,35 @@ def _ascend(rows: IntArray) -> bool:
     return len(rows) < 2 or is_device_array(rows) or bool(checks.smallest(rows[1:] > rows[:-1]))
 
 
+def _is_transpose(array: Array) -> bool:
+    """Whether an array lies in memory in Fortran's order only, as the transpose of a C-contiguous one does."""
+    return bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+
+
 def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy: bool) -> _Update:
-    """Check one parameter; ``names`` are those of the parameter, its gradient and its state."""
+    """Check one parameter; ``names`` are those of the parameter, its gradient and its state.
+
+    If all of a transposed parameter is updated, its transpose is: every element for itself.
+    """
     name, grad_name, *state_names = names
-    checks.require_array(name, param)
-    checks.require_writeable(name, param)
-    checks.float_array(name, param, param.ndim)
+    checks.require_array(name, param, in_place=True)
+    rows: Any = None
+    by_rows = isinstance(grad, (RowGrad, PaddedRowGrad))
+    transposed = _is_transpose(param) and not (by_rows and lazy)
+    checks.changed_array(name, param.T if transposed else param)
     changed = {id(param): name}
     for state_name, array in zip(state_names, state, strict=True):
+        checks.require_array(state_name, array, in_place=True)
         checks.same_device(f"{name} {state_name}", param, array)
-        _same_kind(state_name, array, name, param)
-        checks.require_writeable(state_name, array)
+        checks.expect_shape(state_name, array, param.shape, f"as {name}")
+        if _is_transpose(array) != _is_transpose(param):
+            raise ValueError(
+                f"{state_name} does not lie in memory in the order of {name}; create it with numpy.zeros_like({name})"
+            )
+        checks.changed_array(state_name, array.T if transposed else array, param.dtype, name)
         if id(array) in changed:
             raise ValueError(f"{state_name} and {changed[id(array)]} are one array; each needs memory of its own")
         changed[id(array)] = state_name
-    rows: Any = None
     if isinstance(grad, PaddedRowGrad):
         return _padded(grad_name, grad, name, param, state, lazy)
     if isinstance(grad, RowGrad):
@@ -584,8 +655,13 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
             dense[rows] = grad
             rows, grad = None, dense
     else:
+        checks.require_array(grad_name, grad)
         checks.same_device(f"{name} {grad_name}", param, grad)
-        grad = _same_kind(grad_name, grad, name, param)
+        checks.expect_shape(grad_name, grad, param.shape, f"as {name}")
+    if transposed:
+        param, grad, state = param.T, grad.T, [array.T for array in state]
+    if rows is None:
+        grad = checks.float_array(grad_name, grad, param.ndim, param.dtype, name)
     return family_for(param, "optim"), param, grad, rows, state
 
 
@@ -601,18 +677,11 @@ def _padded(
         )
     M = len(grad.indices)
     checks.expect_shape(parts[1], grad.values, (M, *param.shape[1:]), f"= (M,) + {param_name}.shape[1:]")
-    values = checks.float_array(parts[1], grad.values, param.ndim, param.dtype)
+    values = checks.float_array(parts[1], grad.values, param.ndim, param.dtype, param_name)
     checks.expect_shape(parts[2], grad.num_rows, (1,), "for one number of rows")
     if not is_device_array(param):
         raise TypeError(f"{name} is a PaddedRowGrad on the host, where a RowGrad is expected")
     return family_for(param, "optim"), param, values, grad, state
-
-
-def _same_kind(name: str, array: Any, param_name: str, param: FloatArray) -> FloatArray:
-    """array with param's shape and dtype, C-contiguous."""
-    checks.require_array(name, array)
-    checks.expect_shape(name, array, param.shape, f"as {param_name}")
-    return checks.float_array(name, array, param.ndim, param.dtype)
 
 
 def _checked_rows(name: str, grad: RowGrad, param_name: str, param: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -630,4 +699,4 @@ def _checked_rows(name: str, grad: RowGrad, param_name: str, param: FloatArray) 
     checks.require_array(f"{name}.values", grad.values)
     expected = (len(rows), *param.shape[1:])
     checks.expect_shape(f"{name}.values", grad.values, expected, f"= (U,) + {param_name}.shape[1:]")
-    return rows, checks.float_array(f"{name}.values", grad.values, param.ndim, param.dtype)
+    return rows, checks.float_array(f"{name}.values", grad.values, param.ndim, param.dtype, param_name)

@@ -66,9 +66,9 @@ def rnn_forward(
     checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
     xs = checks.float_array("xs", xs, 3)
     N, T, D = xs.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 1, xs.dtype)
+    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype)
+        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
     options = checks.precision_option(precision, xs)
     family = family_for(xs, "rnn")

@@ -356,7 +356,7 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrad
     """
     tape = checks.check_tape(tape, "sampled_logits")
     checks.same_device_as_tape("dlogits", tape, dlogits)
-    dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype)
+    dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype, "the tape")
     expected = (tape.sizes["B"], tape.sizes["num_true"] + tape.sizes["S"])
     checks.expect_shape("dlogits", dlogits, expected, "= (B, num_true + S) of the forward call")
     grads: SampledLogitsGrads = tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
@@ -510,7 +510,7 @@ def _checked(
     if V == 0 or E == 0:
         raise ValueError(f"weights has shape {weights.shape} = (V, E): both must be at least 1")
     if with_biases:
-        biases = checks.float_array("biases", biases, 1, weights.dtype)
+        biases = checks.float_array("biases", biases, 1, weights.dtype, "weights")
         checks.expect_shape("biases", biases, (V,), "= (V,) for weights (V, E)")
     checks.require_array("labels", labels)
     if labels.ndim == 1:
@@ -521,7 +521,7 @@ def _checked(
                 f"labels has shape {labels.shape}, expected (B,) or (B, num_true) with num_true at least 1"
             )
         B, num_true = labels.shape
-    inputs = checks.float_array("inputs", inputs, 2, weights.dtype)
+    inputs = checks.float_array("inputs", inputs, 2, weights.dtype, "weights")
     if inputs.shape != (B, E):
         raise ValueError(
             f"inputs has shape {inputs.shape}, expected {(B, E)} = (B, E) for labels with B = {B} and weights (V, E)"

@@ -155,22 +155,23 @@ def negative_sampling_update(
     Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
     """
     checks.same_device("vectors weights centers contexts", vectors, weights, centers, contexts)
-    for name, array in (("vectors", vectors), ("weights", weights)):
-        checks.require_array(name, array)
-        checks.require_writeable(name, array)
-    vectors = checks.float_array("vectors", vectors, 2)
-    weights = checks.float_array("weights", weights, 2, vectors.dtype)
+    vectors = checks.changed_array("vectors", vectors)
+    weights = checks.changed_array("weights", weights, vectors.dtype, "vectors")
+    if vectors.ndim != 2:
+        raise ValueError(f"vectors has shape {vectors.shape}, expected 2 axes")
     checks.expect_shape("weights", weights, vectors.shape, "= (V, E), as vectors")
     V = len(vectors)
     if not isinstance(table, UnigramTable):
         raise TypeError(f"table is {checks.describe(table)}; expected a UnigramTable of the words' counts")
     if len(table) != V:
         raise ValueError(f"table has {len(table)} classes, expected {V} = V for vectors (V, E)")
-    if np.may_share_memory(vectors, weights):
+    if checks.overlapping((vectors, weights), ()):
         raise ValueError("vectors and weights share memory; both are changed, so they have to be two arrays")
     centers = checks.int_ids("centers", centers, V, "vectors has V = {} rows")
     contexts = checks.int_ids("contexts", contexts, V, "weights has V = {} rows")
     checks.expect_shape("contexts", contexts, centers.shape, "= (M,), as centers")
+    for name, array in (("vectors", vectors), ("weights", weights)):
+        checks.expect_apart(name, array, "centers contexts", centers, contexts)
     total: float = family_for(vectors, "skipgram").negative_sampling_update(
         vectors,
         weights,
@@ -187,11 +188,9 @@ def negative_sampling_update(
 
 def _text(ids: Any) -> IntArray:
     """A text as (L,) int64."""
-    checks.require_array("ids", ids)
+    checks.require_integers("ids", ids)
     if ids.ndim != 1:
         raise ValueError(f"ids has shape {ids.shape}, expected (L,): one text")
-    if ids.dtype not in checks.INTS:
-        raise TypeError(f"ids has dtype {ids.dtype}, expected int32 or int64")
     return checks.in_order(ids).astype(_INT64, copy=False)
 
 

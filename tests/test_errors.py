@@ -551,6 +551,18 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("clip_grad_norm", {"grads": [one[:V], one[3:]]}, ValueError, r"grads\[0\] overlaps grads\[1\]; .*twice")
     yield Wrong("adam_update", {"m": read_only(floats(V, E))}, ValueError, "m is read-only")
     yield Wrong("adam_update", {"step": 0}, ValueError, "step is 0, expected at least 1")
+    # Whole numbers that no kernel takes.
+    for op, name, most in (
+        ("adam_update", "step", 2**63 - 1),
+        ("skipgram_pairs", "window", 2**63 - 1),
+        ("softmax_cross_entropy", "ignore_index", 2**63 - 1),
+        ("negative_sampling_update", "num_sampled", 2**40),
+        ("embedding_backward", "num_embeddings", 2**40),
+    ):
+        for number in (most + 1, 2**100):
+            yield Wrong(op, {name: number}, ValueError, f"{name} is {number}, expected at most {most}$")
+    yield Wrong("linear_cross_entropy", {"ignore_index": -(2**64)}, ValueError, f"expected at least -{2**63}$")
+    yield Wrong("sgd_update", {"lr": 10**400}, ValueError, "lr is a whole number too large for a float")
     yield Wrong("adam_update", {"step": 1.0}, TypeError, r"step is float 1\.0, expected a whole number")
     yield Wrong("adam_update", {"beta1": 1.0}, ValueError, r"beta1 is 1\.0, expected at least 0 and below 1")
     yield Wrong("adam_update", {"beta2": -0.1}, ValueError, r"beta2 is -0\.1, expected at least 0 and below 1")
@@ -672,6 +684,19 @@ def test_arrays_on_a_gpu_without_a_gpu_backend() -> None:
 
     with pytest.raises((BackendNotAvailable, TypeError)):
         ops.embedding_forward(Gpu(), np.array([0]))  # type: ignore[arg-type]
+    on_gpu: Any = OnGpu(floats(2, 3))
+    with pytest.raises(BackendNotAvailable, match=r"backend 'cuda' cannot run here: .*to the host with cupy\.asnumpy"):
+        ops.dropout_mask(on_gpu, 0.5, seed=1)
+
+
+def test_without_a_gpu_nobody_hears_of_arrays_that_they_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
+    if why_not("cuda") is None:
+        pytest.skip("a GPU answers here")
+    fastlstm.show_config()
+    assert "asnumpy" not in capsys.readouterr().out
+    with pytest.raises(BackendNotAvailable) as refused:
+        fastlstm.set_backend("cuda")
+    assert "asnumpy" not in str(refused.value)
 
 
 @pytest.mark.parametrize("n", [0, -1, 10**9])

@@ -33,7 +33,7 @@ struct Plan {
   explicit Plan(const RecurrentSizes& s)
       : sizes(s),
         N(s.N),
-        T(s.T),
+        T(s.N == 0 ? 0 : s.T),  // no rows, no steps
         D(s.D),
         H(s.H),
         G(kGates * s.H),

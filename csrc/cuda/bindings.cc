@@ -22,7 +22,7 @@ std::optional<std::string> why_not() {
   cudaRuntimeGetVersion(&runtime);
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
     return "no NVIDIA driver is installed (libcuda is missing); install one for CUDA " + version_name(runtime) +
-           " or later, or copy the arrays to the host with cupy.asnumpy()";
+           " or later";
   }
   if (driver / 1000 < runtime / 1000) {
     return "the NVIDIA driver is too old: it supports CUDA " + version_name(driver) +

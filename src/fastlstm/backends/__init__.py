@@ -54,8 +54,7 @@ def _why_no_gpu() -> str | None:
     except ImportError as error:
         return (
             f"the compiled extension fastlstm._cuda cannot be imported ({error}); install nvcc (CUDA 12.4 or later) "
-            "and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build, or copy the "
-            "arrays to the host with cupy.asnumpy()"
+            "and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build"
         )
     reason: str | None = _cuda.why_not()
     if reason is None and importlib.util.find_spec("cupy") is None:
@@ -158,8 +157,17 @@ def family_for(array: Any, family: str) -> ModuleType:
     return load_family(_chosen_here.get() or _chosen or _default_backend(), family)
 
 
+def check_gpu() -> None:
+    """Raise `BackendNotAvailable` if nothing can compute on the arrays on a GPU that an operator was given."""
+    reason = why_not("cuda")
+    if reason is not None:
+        raise BackendNotAvailable(
+            f"backend 'cuda' cannot run here: {reason}; or copy the arrays to the host with cupy.asnumpy()"
+        )
+
+
 def _cuda_family(family: str) -> ModuleType:
-    check_can_run("cuda")
+    check_gpu()
     families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
     if family not in families:
         raise BackendNotAvailable(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import array_module, check_can_run, is_device_array, load_family
+from fastlstm.backends import array_module, check_gpu, is_device_array, load_family
 from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -327,7 +327,7 @@ def device_ids(ids: IntArray, bounds: IdBounds) -> IntArray:
 
     Nobody waits for the check: `raise_if_ids_were_wrong` says later what it found.
     """
-    check_can_run("cuda")
+    check_gpu()
     raise_if_ids_were_wrong()
     checked: IntArray = load_family("cuda", "ids").check(ids, upper=bounds.upper, ignored=bounds.ignored, source=bounds)
     return checked

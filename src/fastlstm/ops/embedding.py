@@ -83,7 +83,7 @@ def embedding_backward(
         Nothing is changed then.
     """
     checks.same_device("dout ids out touched", dout, ids, out, touched)
-    V = scalars.integer("num_embeddings", num_embeddings, 1)
+    V = scalars.size("num_embeddings", num_embeddings)
     dout, E = _rows_of(dout, ids)
     flat = checks.int_ids("ids", ids, V, "num_embeddings = {}")
     if padding_idx is not None:

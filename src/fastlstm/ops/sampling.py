@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from fastlstm.ops import checks, scalars
 from fastlstm.ops.device_steps import draw_seed, rows_are_padded
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
+
+_Table = TypeVar("_Table", FloatArray, IntArray)
 
 # Different classes are found by drawing again and again; a sample whose last class takes longer than this on average
 # is refused instead of seeming to hang.
@@ -71,7 +73,7 @@ def log_uniform_candidates(
     ----------
     tf.random.log_uniform_candidate_sampler.
     """
-    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    num_sampled = scalars.size("num_sampled", num_sampled)
     range_max = scalars.integer("range_max", range_max, 1)
     flat = checks.int_ids("true_classes", true_classes, range_max, "range_max = {}")
     log_range = math.log1p(range_max)
@@ -123,7 +125,7 @@ def log_uniform_expected_count(
     ExpectedCountHelper in TensorFlow's range_sampler.cc.
     """
     range_max = scalars.integer("range_max", range_max, 1)
-    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    num_sampled = scalars.size("num_sampled", num_sampled)
     flat = checks.int_ids("classes", classes, range_max, "range_max = {}")
     if not unique:
         num_tries = num_sampled
@@ -141,6 +143,8 @@ def log_uniform_expected_count(
 class UnigramTable:
     """Counts made ready for `unigram_candidates`: build it once, draw from it in every step, on the host or a GPU.
 
+    It does not change: kernels look into it without a check.
+
     Parameters
     ----------
     counts : (V,) integers or floats
@@ -152,7 +156,7 @@ class UnigramTable:
     Attributes
     ----------
     probabilities : (V,) float64
-        A numpy array, as the two others.
+        A numpy array that is read-only, as the two others.
     threshold, alias : (V,) float64 and int64
         The alias method's table: column v stands for class v up to threshold[v] and for class alias[v] above.
 
@@ -176,27 +180,56 @@ class UnigramTable:
         if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
             raise ValueError("counts holds negative numbers, NaN or infinity, or nothing but zeros")
         weights = (counts / counts.max()) ** power
-        self.probabilities: FloatArray = weights / weights.sum()
-        self.threshold: FloatArray
-        self.alias: IntArray
-        self.threshold, self.alias = family_for(counts, "sampling").alias_table(self.probabilities * len(counts))
+        probabilities = weights / weights.sum()
+        self._keep(probabilities, *family_for(counts, "sampling").alias_table(probabilities * len(counts)))
+
+    def _keep(self, probabilities: FloatArray, threshold: FloatArray, alias: IntArray) -> None:
+        self._host = probabilities, threshold, alias
         self._on_device: dict[int, tuple[Array, Array, Array]] = {}
+
+    @property
+    def probabilities(self) -> FloatArray:
+        return _read_only(self._host[0])
+
+    @property
+    def threshold(self) -> FloatArray:
+        return _read_only(self._host[1])
+
+    @property
+    def alias(self) -> IntArray:
+        return _read_only(self._host[2])
+
+    def __getstate__(self) -> tuple[FloatArray, FloatArray, IntArray]:
+        """For copies and pickles."""
+        return self._host
+
+    def __setstate__(self, state: tuple[Any, Any, Any]) -> None:
+        probabilities, threshold, alias = (np.array(array) for array in state)
+        shape = (max(len(probabilities.reshape(-1)), 1),)
+        for name, array, dtype in (
+            ("probabilities", probabilities, _FLOAT64),
+            ("threshold", threshold, _FLOAT64),
+            ("alias", alias, _INT64),
+        ):
+            if array.dtype != dtype or array.shape != shape:
+                raise ValueError(f"{name} is {checks.describe(array)}, expected {dtype} of shape {shape} = (V,)")
+        checks.int_ids("alias", alias, shape[0], "V = {} classes")
+        self._keep(probabilities, threshold, alias)
 
     def __len__(self) -> int:
         """V, the number of classes."""
-        return len(self.probabilities)
+        return len(self._host[0])
 
     def __repr__(self) -> str:
         return f"UnigramTable of {len(self)} classes"
 
     def beside(self, array: Array) -> tuple[FloatArray, FloatArray, IntArray]:
         """Probabilities, threshold and alias where ``array`` lives; the first call copies them to its GPU."""
-        host = self.probabilities, self.threshold, self.alias
         device = checks.gpu_of("true_classes", array)
         if device is None:
-            return host
+            return self._host
         if device not in self._on_device:
-            first, second, third = (checks.on_device_of(table, array) for table in host)
+            first, second, third = (checks.on_device_of(table, array) for table in self._host)
             self._on_device[device] = first, second, third
         return self._on_device[device]
 
@@ -250,7 +283,7 @@ def unigram_candidates(
     Mikolov et al. (2013), "Distributed representations of words and phrases";
     tf.random.fixed_unigram_candidate_sampler.
     """
-    num_sampled = scalars.integer("num_sampled", num_sampled, 1)
+    num_sampled = scalars.size("num_sampled", num_sampled)
     if not isinstance(counts, UnigramTable):
         checks.same_device("true_classes counts", true_classes, counts)
         counts = UnigramTable(counts, power=power)
@@ -574,6 +607,13 @@ def _shaped(candidates: Candidates, true_classes: IntArray) -> Candidates:
     if true_classes.ndim == 1:
         return candidates
     return candidates._replace(true_expected_count=candidates.true_expected_count.reshape(true_classes.shape))
+
+
+def _read_only(array: _Table) -> _Table:
+    """A view that cannot be made writeable again."""
+    memory: Any = memoryview(cast(Any, array))
+    view: _Table = np.asarray(memory.toreadonly())
+    return view
 
 
 def _seed(rng: Any) -> Any:

@@ -8,17 +8,27 @@ from typing import Any
 
 from fastlstm.ops.checks import describe
 
+# Sizes of what has memory, or work, for each: more than any machine holds, and products with others fit 64 bits.
+_MOST = 2**40
 
-def integer(name: str, value: Any, low: int | None = None) -> int:
-    """A whole number, not below ``low``."""
+
+def integer(name: str, value: Any, low: int = -(2**63), high: int | None = 2**63 - 1) -> int:
+    """A whole number from ``low`` to ``high``; what kernels take, if nothing else is said."""
     number: int = value
     if type(value) is not int:
         if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
             raise TypeError(f"{name} is {describe(value)}, expected a whole number")
         number = operator.index(value)
-    if low is not None and number < low:
+    if number < low:
         raise ValueError(f"{name} is {number}, expected at least {low}")
+    if high is not None and number > high:
+        raise ValueError(f"{name} is {number}, expected at most {high}")
     return number
+
+
+def size(name: str, value: Any, low: int = 1) -> int:
+    """How many of something there are, each of which takes memory."""
+    return integer(name, value, low, _MOST)
 
 
 def real(name: str, value: Any) -> float:
@@ -27,7 +37,10 @@ def real(name: str, value: Any) -> float:
         return value
     if isinstance(value, str) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
         raise TypeError(f"{name} is {describe(value)}, expected a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is a whole number too large for a float, expected a number") from None
 
 
 def finite(name: str, value: Any, low: float | None = None, high: float | None = None) -> float:
@@ -61,7 +74,7 @@ def positive(name: str, value: Any) -> float:
 
 def seed(name: str, value: Any) -> int:
     """A seed of the counter-based generator, from 0 to 2^64 - 1."""
-    number = integer(name, value, 0)
+    number = integer(name, value, 0, None)
     if number >= 2**64:
         raise ValueError(f"{name} is {number}, expected less than 2^64")
     return number

@@ -172,14 +172,15 @@ def negative_sampling_update(
     checks.expect_shape("contexts", contexts, centers.shape, "= (M,), as centers")
     for name, array in (("vectors", vectors), ("weights", weights)):
         checks.expect_apart(name, array, "centers contexts", centers, contexts)
+    _, threshold, alias = table.beside(vectors)
     total: float = family_for(vectors, "skipgram").negative_sampling_update(
         vectors,
         weights,
         centers.astype(_INT64, copy=False),
         contexts.astype(_INT64, copy=False),
-        table.threshold,
-        table.alias,
-        num_sampled=scalars.integer("num_sampled", num_sampled, 1),
+        threshold,
+        alias,
+        num_sampled=scalars.size("num_sampled", num_sampled),
         lr=scalars.finite("lr", lr),
         seed=scalars.seed("seed", seed),
     )

@@ -38,9 +38,9 @@ def _neighbours(ids: IntArray, window: int, i: int, seed: np.uint64) -> tuple[in
         return i, i + 1
     reach = 1 + np.int64(_draw(seed, i) * window)
     begin, end = i, i + 1
-    while begin > 0 and begin > i - reach and ids[begin - 1] >= 0:
+    while begin > 0 and i - begin < reach and ids[begin - 1] >= 0:
         begin -= 1
-    while end < ids.size and end <= i + reach and ids[end] >= 0:
+    while end < ids.size and end - i <= reach and ids[end] >= 0:
         end += 1
     return begin, end
 

@@ -75,7 +75,8 @@ def gru_forward(
         xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
     hs = np.empty((N, T, H), xs.dtype)
     steps = []
-    for t in range(T - 1, -1, -1) if reverse else range(T):
+    order = range(T - 1, -1, -1) if reverse else range(T)
+    for t in order if N else ():
         x, h_prev = xs[:, t], h
         z = sigmoid(x @ W["z"] + bx["z"] + h_prev @ U["z"] + bh["z"])
         r = sigmoid(x @ W["r"] + bx["r"] + h_prev @ U["r"] + bh["r"])

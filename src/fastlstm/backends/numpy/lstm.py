@@ -123,6 +123,8 @@ def lstm_forward(
     if mask is not None:
         xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
     steps = range(T - 1, -1, -1) if reverse else range(T)
+    if N == 0:
+        steps = range(0)
     hs = np.empty((N, T, H), xs.dtype)
     cells = []
     for t in steps:

@@ -48,7 +48,8 @@ def rnn_forward(
         xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
     hs = np.empty((N, T, H), xs.dtype)
     steps = []
-    for t in range(T - 1, -1, -1) if reverse else range(T):
+    order = range(T - 1, -1, -1) if reverse else range(T)
+    for t in order if N else ():
         h_prev = h
         h_new = np.tanh(xs[:, t] @ Wx + h_prev @ Wh + b)
         h = h_new if mask is None else np.where(mask[:, t, None], h_new, h_prev)

@@ -19,10 +19,11 @@ def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
 
 
 def _neighbours(ids: IntArray, window: int, start: int, stop: int, seed: int) -> tuple[IntArray, BoolArray]:
-    """Positions (stop - start, 2 window) left to right, and which of them are neighbours."""
+    """Positions left to right, 2 window or 2 L of them for each center, and which of them are neighbours."""
     center = np.arange(start, stop)[:, None]
     reach = 1 + (uniforms(seed, start, stop - start) * window).astype(np.int64)[:, None]
-    offset = np.array([o for o in range(-window, window + 1) if o])
+    farthest = min(window, len(ids))
+    offset = np.array([o for o in range(-farthest, farthest + 1) if o], np.int64)
     place = center + offset
     inside = (np.abs(offset) <= reach) & (place >= 0) & (place < len(ids))
     place = place.clip(0, max(len(ids) - 1, 0))

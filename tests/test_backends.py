@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from typing import Any
+
 import cases
 import numpy as np
 import pytest
@@ -131,3 +135,100 @@ def test_an_ignore_index_that_the_targets_cannot_hold_ignores_nothing(backend: s
         got_fused = ops.linear_cross_entropy(h, W, b, targets, ignore_index=ignore_index)
     for one, other in zip((*want, *fused), (*got, *got_fused), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# --------------------------------------------------------------------------------------------
+# What a tape keeps
+# --------------------------------------------------------------------------------------------
+
+
+def _kept(op: str) -> set[str]:
+    """The arguments and results that the docstring says a tape refers to."""
+    text = " ".join(inspect.getdoc(getattr(ops, op)).split())  # type: ignore[union-attr]
+    found = re.search(r"The tape refers to ([\w, ]+): change none of these before the last backward call", text)
+    assert found, f"{op} does not say what its tape refers to"
+    return set(re.split(r", | and ", found[1]))
+
+
+def _overwrite(value: Any) -> None:
+    for array in value if isinstance(value, tuple) else (value,):
+        if isinstance(array, np.ndarray):
+            array[...] = 0 if array.dtype.kind in "bi" else np.nan
+
+
+def _forward_and_twice_back(case: Case, *, overwrite: bool) -> Any:
+    """The gradients, in between everything changed that the tape does not refer to."""
+    arguments = case.map_arrays(np.copy).inputs
+    out = getattr(ops, case.op)(**arguments)
+    if overwrite:
+        kept = _kept(case.op)
+        assert kept <= {*inspect.signature(getattr(ops, case.op)).parameters, *out._fields}
+        for name, value in {**arguments, **out._asdict()}.items():
+            if name not in kept | {"tape"}:
+                _overwrite(value)
+    for _ in range(2):
+        grads = getattr(ops, case.op.replace("forward", "backward"))(tape=out.tape, **case.upstream)
+    return grads
+
+
+TAPED = {
+    "lstm_cell_forward": cases.LSTM_CELL,
+    "lstm_forward": cases.LSTM,
+    "gru_forward": cases.GRU,
+    "rnn_forward": cases.RNN,
+    "sampled_logits_forward": cases.SAMPLING,
+}
+
+
+@pytest.mark.parametrize("name", ["H17", "H17-pytorch", "holes", "holes-reverse", "lengths", "one-row", "E17"])
+def test_gradients_depend_on_no_array_that_the_tape_does_not_refer_to(backend: str, name: str) -> None:
+    some = [case for op, all_of_op in TAPED.items() for case in all_of_op if (case.op, case.name) == (op, name)]
+    assert some
+    with use_backend(backend):
+        for case in some:
+            want, got = (_forward_and_twice_back(case, overwrite=overwrite) for overwrite in (False, True))
+            for array, right in zip(_leaves(got), _leaves(want), strict=True):
+                np.testing.assert_array_equal(array, right)
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for entry in value for leaf in _leaves(entry)] if isinstance(value, tuple) else [value]
+
+
+# --------------------------------------------------------------------------------------------
+# Masks and sizes at the edge
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["lstm_forward", "gru_forward", "rnn_forward"])
+def test_every_byte_of_a_mask_but_zero_counts(backend: str, op: str) -> None:
+    case = next(case for case in cases.ALL if (case.op, case.name) == (op, "holes"))
+    mask = case.inputs["mask"]
+    odd = np.where(mask, np.arange(mask.size).reshape(mask.shape) % 254 + 2, 0).astype(np.uint8).view(bool)
+    assert not np.isin(odd.view(np.uint8), [0, 1]).all()
+    with use_backend(backend):
+        want, got = (getattr(ops, op)(**{**case.inputs, "mask": each}) for each in (mask, odd))
+    np.testing.assert_array_equal(got.hs, want.hs)
+    np.testing.assert_array_equal(got.h_n, want.h_n)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("op", "gates"), [("lstm", 4), ("gru", 3), ("rnn", 1)])
+def test_any_number_of_steps_without_rows_is_no_work(backend: str, op: str, gates: int, reverse: bool) -> None:
+    T, H = 2**40, 2
+    weights = np.ones((1, gates * H)), np.ones((H, gates * H)), np.ones(gates * H)
+    forward, backward = getattr(ops, f"{op}_forward"), getattr(ops, f"{op}_backward")
+    with use_backend(backend):
+        for valid in ({}, {"mask": np.ones((0, T), bool)}, {"lengths": np.zeros(0, np.int64)}):
+            out = forward(np.zeros((0, T, 1)), *weights, reverse=reverse, **valid)
+            grads = backward(out.hs, out.tape)
+            assert out.hs.shape == (0, T, H)
+            assert grads.dxs.shape == (0, T, 1)
+            assert not grads.dWh.any()
+
+
+@pytest.mark.parametrize("window", [2**62, 2**63 - 1])
+def test_a_window_is_as_wide_as_the_text_at_most(backend: str, window: int) -> None:
+    with use_backend(backend):
+        pairs = ops.skipgram_pairs(np.arange(4), window, seed=1)
+    assert len(pairs.centers) == 12

@@ -574,6 +574,29 @@ def test_emulated_numbers_on_the_device(small: Any) -> None:
     np.testing.assert_array_equal(cupy.asnumpy(memory), np.repeat([1, 0.75, 1], [1, 7, 14]))
 
 
+def test_emulated_arrays_that_overlap_are_refused(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    memory = cupy.asarray(np.ones(21, np.float32))
+    param, first, second = memory[:7], memory[7:14], memory[14:]
+    with pytest.raises(ValueError, match="v overlaps m, which is changed"):
+        ops.adam_update(param, cupy.asarray(np.ones(7, np.float32)), second, memory[14:], 0.1, step=1)
+    with pytest.raises(ValueError, match="grads overlaps params, which is changed"):
+        ops.sgd_update(param, memory[1:8], 0.1)
+    with pytest.raises(ValueError, match=r"grads\[0\] overlaps grads\[1\]"):
+        ops.clip_grad_norm([first, memory[8:15]], 1.0)
+    np.testing.assert_array_equal(cupy.asnumpy(memory), 1)
+
+
+def test_emulated_transposes_are_updated_in_place(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    param, grad = np.arange(6.0).reshape(2, 3), np.linspace(1, 2, 6).reshape(3, 2)
+    on_gpu, transposed = cupy.asarray(param), cupy.asarray(np.ascontiguousarray(grad.T))
+    ops.sgd_update([on_gpu.T, on_gpu], [cupy.asarray(grad), transposed], 0.5)
+    np.testing.assert_allclose(cupy.asnumpy(on_gpu), param - grad.T)
+    ops.clip_grad_norm(transposed.T, 1.0)
+    np.testing.assert_allclose(np.linalg.norm(cupy.asnumpy(transposed)), 1, rtol=1e-5)
+
+
 def test_emulated_norms_are_the_same_bits_again(emulation: Any) -> None:
     cupy = sys.modules["cupy"]
     grads = [cupy.asarray(grad) for grad in _many(60)[0]] + [cupy.asarray(np.linspace(0, 1, 40_000))]

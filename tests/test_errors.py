@@ -19,6 +19,7 @@ import fastlstm
 from fastlstm import BackendNotAvailable, ops, use_backend
 from fastlstm.backends import why_not
 from fastlstm.contract import PaddedRowGrad, RowGrad
+from fastlstm.ops.device import to_device, to_host
 
 N, T, D, H, V, E = 2, 3, 4, 5, 7, 6
 
@@ -685,8 +686,14 @@ def test_arrays_on_a_gpu_without_a_gpu_backend() -> None:
     with pytest.raises((BackendNotAvailable, TypeError)):
         ops.embedding_forward(Gpu(), np.array([0]))  # type: ignore[arg-type]
     on_gpu: Any = OnGpu(floats(2, 3))
-    with pytest.raises(BackendNotAvailable, match=r"backend 'cuda' cannot run here: .*to the host with cupy\.asnumpy"):
+    with pytest.raises(BackendNotAvailable, match=r"backend 'cuda' cannot run here: .*on the host, .*cupy\.asnumpy"):
         ops.dropout_mask(on_gpu, 0.5, seed=1)
+
+
+def test_a_masked_array_is_not_taken_to_a_device_without_its_mask() -> None:
+    for copy in (to_host, lambda array: to_device(array, "cpu")):
+        with pytest.raises(TypeError, match="the array is a masked array, whose mask no operator reads"):
+            copy(np.ma.masked_array([1, 2], [True, False]))
 
 
 def test_without_a_gpu_nobody_hears_of_arrays_that_they_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -316,6 +318,46 @@ def logits_by_loops(
             row.append(x)
         rows.append(row)
     return rows
+
+
+def test_a_table_does_not_change() -> None:
+    """Kernels look into it without a check."""
+    table = ops.UnigramTable(np.arange(5) + 1)
+    for name in ("probabilities", "threshold", "alias"):
+        array = getattr(table, name)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 7
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.setflags(write=True)
+        with pytest.raises(AttributeError):
+            setattr(table, name, array.copy())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))])
+def test_a_copy_of_a_table_is_that_table(copied: Any) -> None:
+    table = ops.UnigramTable(np.arange(5) + 1)
+    of_table = copied(table)
+    for name in ("probabilities", "threshold", "alias"):
+        np.testing.assert_array_equal(getattr(of_table, name), getattr(table, name))
+        assert not getattr(of_table, name).flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("place", "forged", "error", "message"),
+    [
+        (2, np.full(5, 2**60), IndexError, "alias holds 1152921504606846976, expected ids from 0 to 4"),
+        (2, np.arange(4), ValueError, r"alias is an array of shape \(4,\), int64, expected int64 of shape \(5,\)"),
+        (1, np.ones(3), ValueError, "threshold is an array of shape"),
+        (0, np.ones((0,)), ValueError, "probabilities is an array of shape"),
+        (2, np.arange(5.0), ValueError, "alias is an array of shape .*float64, expected int64"),
+    ],
+)
+def test_a_forged_table_is_refused(place: int, forged: Any, error: type[Exception], message: str) -> None:
+    table = ops.UnigramTable(np.arange(5) + 1)
+    state: Any = [*table.__getstate__()]
+    state[place] = forged
+    with pytest.raises(error, match=message):
+        ops.UnigramTable.__new__(ops.UnigramTable).__setstate__(tuple(state))
 
 
 @pytest.mark.parametrize("num_true", [1, 2, 3])

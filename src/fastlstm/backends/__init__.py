@@ -162,7 +162,7 @@ def check_gpu() -> None:
     reason = why_not("cuda")
     if reason is not None:
         raise BackendNotAvailable(
-            f"backend 'cuda' cannot run here: {reason}; or copy the arrays to the host with cupy.asnumpy()"
+            f"backend 'cuda' cannot run here: {reason}; or keep all arrays on the host, where cupy.asnumpy() puts them"
         )
 
 
@@ -171,7 +171,7 @@ def _cuda_family(family: str) -> ModuleType:
     families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
     if family not in families:
         raise BackendNotAvailable(
-            f"backend 'cuda' has no {family} operators yet, only those of {', '.join(families)}; copy the arrays to "
-            "the host with cupy.asnumpy()"
+            f"backend 'cuda' has no {family} operators yet, only those of {', '.join(families)}; keep all arrays "
+            "on the host, to where cupy.asnumpy() copies them"
         )
     return load_family("cuda", family)

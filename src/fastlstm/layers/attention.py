@@ -33,7 +33,7 @@ class TimeAttention(Layer):
         return [] if self._weights is None else list(self._weights.swapaxes(0, 1))
 
     def forward(self, hs_enc: FloatArray, hs_dec: FloatArray, mask: BoolArray | None = None) -> FloatArray:
-        """hs_enc (N, S, H), hs_dec (N, T, H) -> context vectors (N, T, H).
+        """hs_enc (N, S, H), hs_dec (N, T, H) -> context vectors (N, T, H). Keeps both, and the attention weights.
 
         Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
         """

@@ -25,7 +25,7 @@ class MatMul(Layer):
         self.x: FloatArray | None = None
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """(N, D) -> (N, K)."""
+        """(N, D) -> (N, K). Keeps x."""
         self.x = x
         return product(x, self.params[0], precision=self.precision)
 
@@ -51,7 +51,7 @@ class Affine(Layer):
         self.x: FloatArray | None = None
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """(N, D) -> (N, K)."""
+        """(N, D) -> (N, K). Keeps x."""
         W, b = self.params
         self.x = x
         return product(x, W, bias=b, precision=self.precision)
@@ -74,7 +74,7 @@ class TimeAffine(Affine):
     """
 
     def forward(self, x: FloatArray) -> FloatArray:
-        """(N, T, D) -> (N, T, K)."""
+        """(N, T, D) -> (N, T, K). Keeps x."""
         N, T, D = x.shape
         return super().forward(x.reshape(N * T, D)).reshape(N, T, self.params[0].shape[1])
 

@@ -35,7 +35,7 @@ class Embedding(Layer):
         self._written: tuple[FloatArray, IntArray] | None = None
 
     def forward(self, idx: IntArray) -> FloatArray:
-        """Ids (...), int32 or int64, -> (..., E)."""
+        """Ids (...), int32 or int64, -> (..., E). Keeps the ids."""
         self.idx = idx
         return ops.embedding_forward(self.params[0], idx)
 

@@ -15,6 +15,9 @@ Saved = TypeVar("Saved")
 class Layer:
     """Base of all layers.
 
+    What a layer needs for ``backward`` is not copied: until then the parameters, and the arrays that its ``forward``
+    says it keeps, must not change.
+
     Attributes
     ----------
     params, grads : list of arrays

@@ -27,7 +27,7 @@ class RNN(Layer):
         self._tape: Any = None
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
-        """x (N, D), h_prev (N, H) -> h_next (N, H)."""
+        """x (N, D), h_prev (N, H) -> h_next (N, H). Keeps all three."""
         _, h_next, self._tape = ops.rnn_forward(x[:, None], *self.params, h0=h_prev, precision=self.precision)
         return h_next
 
@@ -58,7 +58,7 @@ class LSTM(Layer):
         self._tape: Any = None
 
     def forward(self, x: FloatArray, h_prev: FloatArray, c_prev: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """x (N, D), h_prev and c_prev (N, H) -> h_next, c_next (N, H)."""
+        """x (N, D), h_prev and c_prev (N, H) -> h_next, c_next (N, H). Keeps x, h_prev and c_prev."""
         h, c, self._tape = ops.lstm_cell_forward(
             x, h_prev, c_prev, *self.params, gate_order=self.gate_order, precision=self.precision
         )
@@ -93,7 +93,7 @@ class GRU(Layer):
         self._tape: Any = None
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
-        """x (N, D), h_prev (N, H) -> h_next (N, H)."""
+        """x (N, D), h_prev (N, H) -> h_next (N, H). Keeps x and h_prev."""
         _, h_next, self._tape = ops.gru_forward(
             x[:, None], *self.params, h0=h_prev, convention=self.convention, precision=self.precision
         )
@@ -141,7 +141,7 @@ class TimeRNN(Layer):
         return f"{H} x ({D} + {H}) + {H}"
 
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
+        """xs (N, T, D) -> hs (N, T, H). Keeps both and the states before and after; nothing with training=False."""
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.rnn_forward(xs, *self.params, h0=h0, training=training, precision=self.precision)
         return hs
@@ -211,7 +211,7 @@ class TimeLSTM(Layer):
         return f"4 gates x ({H} x ({D} + {H}) + {H})"
 
     def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``.
+        """xs (N, T, D) -> hs (N, T, H). Keeps xs and the state it starts from; nothing with training=False.
 
         Where mask (N, T) is False a step carries the state over unchanged.
         """
@@ -296,7 +296,7 @@ class TimeBiLSTM(Layer):
         return _side_by_side(self.forward_lstm.c, self.backward_lstm.c)
 
     def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, 2H). With training=False nothing is kept for ``backward``.
+        """xs (N, T, D) -> hs (N, T, 2H). Keeps xs and the states it starts from; nothing with training=False.
 
         Where mask (N, T) is False a step carries both states over unchanged.
         """
@@ -372,7 +372,7 @@ class TimeGRU(Layer):
         return f"3 gates x ({H} x ({D} + {H}) + {biases})"
 
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). With training=False nothing is kept for ``backward``."""
+        """xs (N, T, D) -> hs (N, T, H). Keeps both and the state it starts from; nothing with training=False."""
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.gru_forward(
             xs,

@@ -32,7 +32,7 @@ class EmbeddingDot(Layer):
         self.cache: tuple[FloatArray, FloatArray] | None = None
 
     def forward(self, h: FloatArray, idx: IntArray) -> FloatArray:
-        """h (N, E), ids idx (N,) -> (N,)."""
+        """h (N, E), ids idx (N,) -> (N,). Keeps both."""
         target_W = self.embed.forward(idx)
         self.cache = (h, target_W)
         out: FloatArray = array_module(h).einsum("ne,ne->n", target_W, h)
@@ -173,7 +173,7 @@ class NegativeSamplingLoss(Layer):
         self._saved: tuple[FloatArray, IntArray, FloatArray] | None = None
 
     def forward(self, h: FloatArray, target: IntArray) -> float:
-        """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch."""
+        """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch. Keeps h."""
         xp = array_module(h)
         target = xp.asarray(target)
         classes = xp.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)

@@ -53,7 +53,12 @@ def require_array(name: str, value: Any, *, in_place: bool = False) -> None:
         if in_place:
             hint = "which is changed in place"
         raise TypeError(f"{name} is {describe(value)}; expected a numpy or CuPy array, {hint}")
-    if type(value) is not ndarray and isinstance(value, np.ma.MaskedArray):
+    refuse_masked(name, value, in_place=in_place)
+
+
+def refuse_masked(name: str, value: Any, *, in_place: bool = False) -> None:
+    """Raise if value is one of numpy's masked arrays: whoever takes it for an array loses the mask."""
+    if type(value) is not ndarray and isinstance(value, ndarray) and isinstance(value, np.ma.MaskedArray):
         hint = "" if in_place else f", or pass {name}.filled(...) with a value that is to count in the masked places"
         raise TypeError(
             f"{name} is a masked array, whose mask no operator reads; pass {name}.data and what is masked by the "

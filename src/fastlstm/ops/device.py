@@ -28,6 +28,7 @@ def to_device(array: Any, device: Device) -> Array:
     if device == "cuda":
         import cupy
 
+        checks.refuse_masked("the array", array)
         on_gpu: Array = cupy.asarray(array)
         return on_gpu
     return to_host(array)
@@ -41,6 +42,7 @@ def to_host(array: Any) -> Array:
     IndexError
         By now it is known that ids of an earlier call on the GPU were out of range.
     """
+    checks.refuse_masked("the array", array)
     if not is_device_array(array):
         return np.asarray(array)
     import cupy

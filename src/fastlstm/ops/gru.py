@@ -65,8 +65,8 @@ def gru_forward(
     Returns
     -------
     GRUOutput
-        hs (N, T, H), h_n (N, H), and the tape for `gru_backward`. The tape refers to the arrays passed here and to
-        the results: change none of them before the backward call.
+        hs (N, T, H), h_n (N, H), and the tape for `gru_backward`. The tape refers to xs, Wx, Wh, b, h0 and hs: change
+        none of these before the last backward call (no ``h0[:] = h_n``).
 
     Raises
     ------

@@ -53,8 +53,8 @@ def lstm_cell_forward(
     Returns
     -------
     LSTMCellOutput
-        ``h`` and ``c`` (N, H) after the step, and the tape for `lstm_cell_backward`. The tape refers to the arrays
-        passed here: change none of them before the backward call.
+        ``h`` and ``c`` (N, H) after the step, and the tape for `lstm_cell_backward`. The tape refers to x, h_prev,
+        c_prev, Wx, Wh and b: change none of these before the last backward call (no ``h_prev[:] = h``).
 
     Raises
     ------
@@ -157,8 +157,8 @@ def lstm_forward(
     Returns
     -------
     LSTMOutput
-        hs (N, T, H), h_n and c_n (N, H), and the tape for `lstm_backward`. The tape refers to the arrays passed
-        here: change none of them before the backward call.
+        hs (N, T, H), h_n and c_n (N, H), and the tape for `lstm_backward`. The tape refers to xs, Wx, Wh, b, h0
+        and c0: change none of these before the last backward call (no ``h0[:] = h_n``).
 
     Raises
     ------

@@ -335,7 +335,8 @@ def sampled_logits_forward(
     -------
     SampledLogits
         logits and labels (B, num_true + S), the true columns first; a true column's label is 1 / num_true, a sampled
-        one's 0; and the tape for `sampled_logits_backward`.
+        one's 0; and the tape for `sampled_logits_backward`. The tape refers to weights, labels, inputs and candidates:
+        change none of these before the last backward call.
 
     Raises
     ------

@@ -127,7 +127,7 @@ def negative_sampling_update(
     Parameters
     ----------
     vectors, weights : (V, E) float32 or float64
-        What the words are, and what predicts their neighbours. Changed in place; C-contiguous, not one array.
+        What the words are, and what predicts their neighbours. Changed in place; C-contiguous, sharing no memory.
     centers, contexts : (M,) int32 or int64
         The pairs, in the order in which they are learned.
     table : UnigramTable

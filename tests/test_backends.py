@@ -232,3 +232,34 @@ def test_a_window_is_as_wide_as_the_text_at_most(backend: str, window: int) -> N
     with use_backend(backend):
         pairs = ops.skipgram_pairs(np.arange(4), window, seed=1)
     assert len(pairs.centers) == 12
+
+
+# --------------------------------------------------------------------------------------------
+# Arrays that stand in a list twice
+# --------------------------------------------------------------------------------------------
+
+
+def test_a_parameter_that_comes_twice_takes_both_gradients(backend: str) -> None:
+    param, velocity, grads = np.zeros(5), np.zeros(5), [np.ones(5), np.full(5, 2.0)]
+    with use_backend(backend):
+        ops.sgd_update([param, param], grads, 1.0)
+        np.testing.assert_array_equal(param, -3)
+        ops.momentum_update([param, param], [grads[0]] * 2, [velocity, velocity], 1.0, momentum=0.5)
+    np.testing.assert_array_equal(velocity, -1.5)
+    np.testing.assert_array_equal(param, -5.5)
+
+
+def test_a_gradient_that_comes_again_as_a_view_counts_once(backend: str) -> None:
+    grad = np.full((3, 4), 10.0)
+    with use_backend(backend):
+        again = [grad, grad[:], grad.T]
+        assert ops.global_norm(again) == ops.global_norm(grad)
+        assert ops.clip_grad_norm(again, 1.0) == pytest.approx(10 * 12**0.5)
+        assert ops.global_norm(grad) == pytest.approx(1, rel=1e-5)
+
+
+def test_clipping_a_transpose_clips_its_array(backend: str) -> None:
+    grad = np.full((3, 4), 10.0)
+    with use_backend(backend):
+        assert ops.clip_grad_norm([grad.T], 1.0) == pytest.approx(10 * 12**0.5)
+    assert np.linalg.norm(grad) == pytest.approx(1, rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -58,7 +59,7 @@ class Model(abc.ABC):
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
         if seed is not None:
-            seed = scalars.integer("seed", seed, 0, None)
+            seed = scalars.integer("seed", seed, 0, math.inf)
         # JSON holds Python's numbers only; a size may be ids.max() + 1, which is numpy's.
         self.options = {
             name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()

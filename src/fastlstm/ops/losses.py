@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -121,7 +122,7 @@ def _rows(name: str, array: Any, last: str) -> FloatArray:
 def _targets(targets: Any, logits_shape: tuple[int, ...], V: int, ignore_index: Any) -> tuple[IntArray, int]:
     """targets flattened, each checked to be in [0, V) or ignore_index."""
     checks.require_array("targets", targets)
-    ignore_index = scalars.integer("ignore_index", ignore_index)
+    ignore_index = scalars.integer("ignore_index", ignore_index, -math.inf, math.inf)
     if targets.shape != logits_shape[:-1]:
         hint = ""
         if targets.shape == logits_shape:

@@ -12,7 +12,7 @@ from fastlstm.ops.checks import describe
 _MOST = 2**40
 
 
-def integer(name: str, value: Any, low: int = -(2**63), high: int | None = 2**63 - 1) -> int:
+def integer(name: str, value: Any, low: float = -(2**63), high: float = 2**63 - 1) -> int:
     """A whole number from ``low`` to ``high``; what kernels take, if nothing else is said."""
     number: int = value
     if type(value) is not int:
@@ -21,7 +21,7 @@ def integer(name: str, value: Any, low: int = -(2**63), high: int | None = 2**63
         number = operator.index(value)
     if number < low:
         raise ValueError(f"{name} is {number}, expected at least {low}")
-    if high is not None and number > high:
+    if number > high:
         raise ValueError(f"{name} is {number}, expected at most {high}")
     return number
 
@@ -74,7 +74,7 @@ def positive(name: str, value: Any) -> float:
 
 def seed(name: str, value: Any) -> int:
     """A seed of the counter-based generator, from 0 to 2^64 - 1."""
-    number = integer(name, value, 0, None)
+    number = integer(name, value, 0, math.inf)
     if number >= 2**64:
         raise ValueError(f"{name} is {number}, expected less than 2^64")
     return number

@@ -103,7 +103,7 @@ def _forward_in_parts(
     """Without a tape: in parts of the sequence that need little memory, mostly one."""
     N, T, _ = xs.shape
     steps = max(1, INFERENCE_BYTES // max(1, N * Wh.size // len(Wh) * xs.itemsize))
-    if steps >= T:
+    if steps >= T or N == 0:
         hs, states, _ = _forward(options, xs, Wx, Wh, b, states, mask, training=False)
         return hs, states
     hs = cupy.empty((N, T, len(Wh)), xs.dtype)

@@ -45,6 +45,10 @@ class Layer:
         self.params: list[FloatArray] = list(params)
         self.grads: list[FloatArray] = [array_module(param).zeros_like(param) for param in params]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy, or what is pickled, has: all but tapes, which belong to the backend that made them."""
+        return {name: None if isinstance(value, Tape) else value for name, value in vars(self).items()}
+
     def move(self, copy: Callable[[Array], Array]) -> None:
         """Put the copies of all parameters, gradients and states in their places; ``Model.to`` calls it.
 

@@ -332,6 +332,31 @@ def test_ignored_targets_and_one_hot_targets() -> None:
     )
 
 
+def test_columns_of_labels_and_rows_that_are_not_one_hot() -> None:
+    x, t = floats(3, 5), np.array([1, 2, 4])
+    loss = layers.SoftmaxWithLoss().forward(x, t)
+    assert layers.SoftmaxWithLoss().forward(x, t[:, None].astype(np.uint8)) == loss
+    assert layers.TimeSoftmaxWithLoss().forward(x[None], t[None, :, None].astype(np.uint8)) == pytest.approx(loss)
+    rows = np.eye(5)[t]
+    rows[0] = 0.0
+    assert layers.SoftmaxWithLoss().forward(x, rows) == layers.SoftmaxWithLoss().forward(x, np.array([-1, 2, 4]))
+    y = functions.softmax(x)
+    assert functions.cross_entropy_error(y, rows) == pytest.approx(functions.cross_entropy_error(y[1:], t[1:]))
+    with pytest.raises(ValueError, match="its rows are not one-hot"):
+        layers.SoftmaxWithLoss().forward(x, y)
+    with pytest.raises(ValueError, match="its rows are not one-hot"):
+        layers.TimeSoftmaxWithLoss().forward(x[None], y[None])
+    with pytest.raises(ValueError, match="its rows are not one-hot"):
+        functions.cross_entropy_error(y, y)
+
+
+@pytest.mark.parametrize("wrong", [np.array([2**64 - 1], np.uint64), np.array([0.5]), np.array([np.nan])])
+def test_ids_that_a_conversion_would_change(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=f"ids hold {wrong[0]}, expected whole numbers"):
+        layers.Embedding(floats(3, 2)).forward(wrong)
+    assert layers.Embedding(floats(3, 2)).forward(np.array([2.0])).shape == (1, 2)
+
+
 def test_small_layers_and_functions() -> None:
     x = floats(4, 6)
     assert functions.sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist() == [0.0, 0.5, 1.0]

@@ -223,6 +223,43 @@ def test_one_hot_targets_are_accepted(name: str) -> None:
     assert layer.forward(x, np.eye(V)[ids]) == layer.forward(x, ids)
 
 
+@pytest.mark.parametrize("name", ["SoftmaxWithLoss", "TimeSoftmaxWithLoss", "TimeAffineWithLoss"])
+def test_targets_are_ids_a_column_of_ids_or_one_hot_rows(name: str) -> None:
+    make, x, t = LOSSES[name]
+    layer = make()
+    loss = layer.forward(x, t)
+    assert layer.forward(x, t[..., None]) == loss
+    rows = np.eye(V, dtype=np.uint8)[t]
+    rows[t == -1] = 0
+    assert layer.forward(x, rows) == loss
+    for wrong, message in (
+        (0.5 * rows, r"its rows are not one-hot: ts?\[.*\] holds 0.5 beside zeros, expected a single 1"),
+        (rows + rows[::-1], "its rows are not one-hot"),
+        (-1.0 * rows, "its rows are not one-hot: .* holds -1.0"),
+        (np.where(rows, np.nan, 0.0), "its rows are not one-hot: .* holds nan"),
+        (rows[..., :-1], r"expected one-hot rows of V = 8, ids of . ax.s, or a column of ids"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer.forward(x, wrong)
+
+
+def test_a_column_of_labels_is_labels() -> None:
+    scores = 9 * np.eye(3)
+    assert layers.SoftmaxWithLoss().forward(scores, np.array([[0], [1], [2]])) == pytest.approx(0.000246789)
+    one_class = layers.SoftmaxWithLoss()
+    assert one_class.forward(np.ones((2, 1)), np.array([[1], [0]])) == 0.0  # the second does not count
+
+
+def test_a_row_of_zeros_has_the_label_that_is_ignored() -> None:
+    layer = layers.SoftmaxWithLoss()
+    layer.ignore_label = -100
+    rows = np.eye(V)[[3, 5, 1]]
+    rows[1] = 0.0
+    x = floats(3, V)
+    assert layer.forward(x, rows) == layer.forward(x, np.array([3, -100, 1]))
+    assert not layer.backward()[1].any()
+
+
 def test_another_label_can_be_ignored() -> None:
     xs = floats(N, T, V)
     layer = layers.TimeSoftmaxWithLoss()

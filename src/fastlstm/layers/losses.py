@@ -8,16 +8,12 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.backends import array_module
-from fastlstm.contract import Array, FloatArray, IntArray
+from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
+from fastlstm.layers.targets import as_ids
+from fastlstm.ops import checks
 from fastlstm.ops.device import number
-
-
-def as_ids(targets: Array, ndim: int) -> IntArray:
-    """Target ids with ``ndim`` axes; one-hot targets have one axis more."""
-    ids: IntArray = targets.argmax(axis=-1) if targets.ndim == ndim + 1 else targets
-    return ids
 
 
 class SoftmaxWithLoss(Layer):
@@ -35,8 +31,11 @@ class SoftmaxWithLoss(Layer):
         self._dx: FloatArray | None = None
 
     def forward(self, x: FloatArray, t: Array) -> float:
-        """Scores x (N, V), targets t (N,) ids or (N, V) one-hot -> loss."""
-        targets = as_ids(t, x.ndim - 1)
+        """Scores x (N, V), targets t -> loss. t is ids (N,), a column of ids (N, 1), or one-hot (N, V).
+
+        A one-hot row of zeros does not count.
+        """
+        targets = as_ids("t", t, x.ndim - 1, x.shape[-1], self.ignore_label)
         loss, self._dx = ops.softmax_cross_entropy(x, targets, ignore_index=self.ignore_label)
         return loss
 
@@ -49,8 +48,8 @@ class SoftmaxWithLoss(Layer):
 class TimeSoftmaxWithLoss(SoftmaxWithLoss):
     """Softmax and cross entropy at every time step, the mean over all steps.
 
-    Scores xs (N, T, V), targets ts (N, T) ids or (N, T, V) one-hot. Steps whose target is ``ignore_label`` (-1) do not
-    count.
+    Scores xs (N, T, V), targets ts (N, T) ids, (N, T, 1) ids or (N, T, V) one-hot. Steps whose target is
+    ``ignore_label`` (-1), or a one-hot row of zeros, do not count.
     """
 
 
@@ -63,6 +62,8 @@ class SigmoidWithLoss(Layer):
 
     def forward(self, x: FloatArray, t: Array) -> float:
         """Scores x (N,), labels t (N,) 0 or 1 -> loss."""
+        checks.require_array("x", x)
+        checks.require_array("t", t)
         if x.shape != t.shape:
             raise ValueError(f"t has shape {t.shape}, expected {x.shape} = the shape of the scores")
         xp = array_module(x)
@@ -121,12 +122,13 @@ class TimeAffineWithLoss(Layer):
         return scores.reshape(*hs.shape[:-1], V)
 
     def forward(self, hs: FloatArray, ts: Array) -> float:
-        """hs (N, T, H), targets ts (N, T) ids, or (N, T, V) one-hot -> loss. All gradients are computed here.
+        """hs (N, T, H), targets ts (N, T) ids, (N, T, 1) ids, or (N, T, V) one-hot -> loss.
 
-        Steps whose target is -1 do not count.
+        All gradients are computed here. Steps whose target is -1, or a one-hot row of zeros, do not count.
         """
         W, b = self.params
-        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, as_ids(ts, hs.ndim - 1), precision=self.precision)
+        targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
+        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, targets, precision=self.precision)
         self.grads[0][...] = dW
         self.grads[1][...] = db
         return loss
@@ -150,6 +152,8 @@ class MeanSquaredError(Layer):
 
     def forward(self, y: FloatArray, t: FloatArray) -> float:
         """Outputs y and targets t of one shape -> loss."""
+        checks.require_array("y", y)
+        checks.require_array("t", t)
         if y.shape != t.shape:
             raise ValueError(f"t has shape {t.shape}, expected {y.shape} = the shape of the outputs")
         difference = y - t

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.ops.device import device_of, to_device, to_host
 
@@ -25,7 +25,11 @@ def ids_of(ids: Any) -> IntArray:
     if getattr(ids, "dtype", None) in _ID_DTYPES:
         as_they_are: IntArray = ids
         return as_they_are
-    converted: IntArray = array_module(ids).asarray(ids).astype(np.int64)
+    array = array_module(ids).asarray(ids)
+    with np.errstate(invalid="ignore"):
+        converted: IntArray = array.astype(np.int64)
+    if not is_device_array(array) and (wrong := converted != array).any():
+        raise ValueError(f"ids hold {array[wrong][0]}, expected whole numbers that int64 holds")
     return converted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastlstm.backends import array_module
 from fastlstm.contract import Array, FloatArray
+from fastlstm.layers.targets import as_ids
 from fastlstm.ops.device import number
 
 
@@ -28,9 +29,14 @@ def softmax(x: FloatArray) -> FloatArray:
 
 
 def cross_entropy_error(y: FloatArray, t: Array) -> float:
-    """Mean of -log(y + 1e-7) at the targets: probabilities y (N, V) or (V,), targets t of ids, or one-hot."""
+    """Mean of -log(y + 1e-7) at the targets: probabilities y (N, V) or (V,), targets t of ids, or one-hot.
+
+    Targets of -1 and one-hot rows of zeros do not count.
+    """
     y = y.reshape(-1, y.shape[-1])
-    ids = t.reshape(y.shape).argmax(axis=1) if t.size == y.size else t.reshape(-1)
+    ids = as_ids("t", t.reshape(y.shape), 1, y.shape[1], -1) if t.size == y.size else t.reshape(-1)
     xp = array_module(y)
-    loss: float = number(-xp.log(y[xp.arange(len(y)), ids] + 1e-7).sum() / len(y))
+    log_p = xp.log(y[xp.arange(len(y)), ids] + 1e-7)
+    counts = ids != -1
+    loss: float = number(-xp.where(counts, log_p, 0).sum() / xp.maximum(counts.sum(), 1))
     return loss

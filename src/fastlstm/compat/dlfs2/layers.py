@@ -15,6 +15,7 @@ from fastlstm.compat.dlfs2.arrays import FLOAT32, ids_of, of_dtype
 from fastlstm.compat.dlfs2.functions import sigmoid, softmax
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.layer import Layer, saved
+from fastlstm.layers.targets import as_ids
 from fastlstm.ops.device import device_of, to_device
 
 GRU = layers.GRU
@@ -180,17 +181,18 @@ class Dropout(Layer):
 
 
 class SoftmaxWithLoss(layers.SoftmaxWithLoss):
-    """Softmax and cross entropy, the mean over the batch; targets are ids (N,), or one-hot (N, V)."""
+    """Softmax and cross entropy, the mean over the batch; targets are ids (N,) or (N, 1), or one-hot (N, V)."""
 
     def forward(self, x: FloatArray, t: Array) -> float:
-        return super().forward(x, t.reshape(x.shape) if t.size == x.size else ids_of(t))
+        t = t.reshape(x.shape) if t.size == x.size else t
+        return super().forward(x, ids_of(as_ids("t", t, x.ndim - 1, x.shape[-1], self.ignore_label)))
 
 
 class TimeSoftmaxWithLoss(layers.TimeSoftmaxWithLoss):
     """Softmax and cross entropy at every time step; targets of ``ignore_label`` (-1) do not count."""
 
     def forward(self, xs: FloatArray, ts: Array) -> float:
-        return super().forward(xs, ts if ts.ndim == xs.ndim else ids_of(ts))
+        return super().forward(xs, ids_of(as_ids("ts", ts, xs.ndim - 1, xs.shape[-1], self.ignore_label)))
 
 
 SigmoidWithLoss = layers.SigmoidWithLoss

@@ -214,6 +214,11 @@ def test_metrics() -> None:
     assert got["loss"] == pytest.approx(-np.log(p[np.arange(5), TS[:5]]).mean())
     assert model.evaluate(XS, np.eye(C, dtype=int)[TS])["loss"] != got["loss"]  # there the last one counts
     assert model.evaluate(XS[:5], np.eye(C)[TS[:5]]) == pytest.approx(model.evaluate(XS[:5], TS[:5]))
+    assert model.evaluate(XS, TS[:, None]) == model.evaluate(XS, TS)
+    rows = np.eye(C)[TS]
+    rows[-1] = 0.0
+    assert model.evaluate(XS, rows) == model.evaluate(XS, TS)
+    assert model.forward(XS, rows) == model.forward(XS, TS[:, None]) == model.forward(XS, TS)
 
 
 # --------------------------------------------------------------------------------------------
@@ -379,7 +384,13 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ({"xs": [[1, -1]]}, IndexError, r"xs\[0\] holds -1; ids start at 0"),
         ({"xs": XS[1:]}, ValueError, "xs has 5 rows and ts 6; they belong together row by row"),
         ({"ts": TS.astype(float)}, TypeError, "ts has dtype float64, expected integer classes"),
-        ({"ts": TS[:, None]}, ValueError, r"ts has shape \(6, 1\), expected classes, \(examples,\), or one-hot"),
+        ({"ts": TS[:, None, None]}, ValueError, r"ts has shape \(6, 1, 1\), expected classes, \(examples,\), a column"),
+        ({"ts": np.zeros((6, 2), int)}, ValueError, r"ts has shape \(6, 2\), expected one-hot rows of V = 3, ids of 1"),
+        (
+            {"ts": np.full((6, 3), 1 / 3)},
+            ValueError,
+            r"ts\[0\] holds 0\.33.*, 0\.33.*, 0\.33.* beside zeros, expected a",
+        ),
         ({"ts": TS + 1}, IndexError, r"ts holds 3, expected 0 to 2 \(num_classes = 3\), or -1 to ignore it"),
         ({"lengths": LENGTHS + 1}, ValueError, "lengths has values from 1 to 8, expected 0 to T = 7"),
         ({"bucket_by_length": True, "shuffle": False}, ValueError, "it needs shuffle=True"),

@@ -16,7 +16,7 @@ from numpy_as_cupy import Traffic, numbers_may_be_read
 from tiny_models import MAKERS, V, ids, parameters
 
 import fastlstm
-from fastlstm import BackendNotAvailable, backends, callbacks, cli, ops, optim, use_backend
+from fastlstm import BackendNotAvailable, backends, callbacks, cli, layers, ops, optim, use_backend
 from fastlstm.compat import dlfs2
 from fastlstm.compat.dlfs2 import negative_sampling
 from fastlstm.contract import Precision
@@ -299,6 +299,32 @@ def test_wrong_ids_are_reported_by_the_next_call(cupy: Any) -> None:
         ops.softmax_cross_entropy(logits, cupy.asarray(np.array([1, -1, 3])))
     ops.softmax_cross_entropy(logits, cupy.asarray(np.array([1, -1, 3])))
     fastlstm.synchronize()
+
+
+def test_targets_in_columns_and_one_hot_rows_are_not_waited_for(cupy: Any) -> None:
+    scores, targets = rng.standard_normal((4, V)), np.array([3, -1, 0, V - 1])
+    rows = np.eye(V)[targets]
+    rows[1] = 0.0  # does not count
+    layer = layers.SoftmaxWithLoss()
+    want = layer.forward(scores, targets)
+    before = Traffic.to_host
+    got = [layer.forward(cupy.asarray(scores), cupy.asarray(ts)) for ts in (targets, targets[:, None], rows)]
+    assert Traffic.to_host == before
+    with numbers_may_be_read():
+        assert [float(loss) for loss in got] == [want] * 3
+    rows[2] = 0.5
+    layer.forward(cupy.asarray(scores), cupy.asarray(rows))
+    with pytest.raises(IndexError, match=f"targets holds {V}, expected 0 to {V - 1}"):
+        fastlstm.synchronize()
+
+
+def test_accuracy_of_nan_is_0_on_a_gpu(cupy: Any) -> None:
+    for name in ("rnnlm", "seq2seq", "classifier"):
+        make, data, _ = MAKERS[name]
+        model = make().to("cuda")
+        model.params[-1].fill(np.nan)
+        with numbers_may_be_read():
+            assert model.evaluate(*data(6))["accuracy"] == 0.0
 
 
 def test_fit_and_evaluate_report_wrong_ids(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -456,6 +456,8 @@ def test_streams_and_what_follows_them_have_one_shape() -> None:
     with pytest.raises(ValueError, match=r"ts has shape \(5, 5\), expected \(5, 6\)"):
         make().evaluate(XS, TS[:, 1:])
     assert make().evaluate(XS, np.eye(V)[TS]) == make().evaluate(XS, TS)
+    assert make().evaluate(XS, TS[..., None]) == make().evaluate(XS, TS)
+    assert make().forward(XS, TS[..., None]) == make().forward(XS, TS)
     with pytest.raises(ValueError, match=r"ts has shape \(5, 6, 10\), expected one-hot rows of V = 9"):
         make().evaluate(XS, np.eye(V + 1)[TS])
 

@@ -15,8 +15,10 @@ from fastlstm import ops
 from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
+from fastlstm.layers.targets import as_ids
+from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import Model, RunningMean, add_batch, check_range
+from fastlstm.models.model import Model, RunningMean, add_batch, right_answers
 from fastlstm.models.rows import StepsThatCount
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
@@ -54,9 +56,9 @@ class SequenceClassifier(Model):
     -----
     Sequences xs are ids (N, T) in which -1 is padding: there the state is carried over unchanged. Or a list of id
     sequences of different lengths. Or ids padded with whatever, together with ``lengths``. A batch is cut to its
-    longest sequence. The output layer sees zeros for a row without any valid step. Targets are classes (N,), one-hot
-    (N, C) is accepted; targets of -1 do not count. Metrics: "accuracy", the share of right answers; "error",
-    1 - accuracy.
+    longest sequence. The output layer sees zeros for a row without any valid step. Targets are classes (N,), (N, 1) and
+    one-hot (N, C) are accepted; targets of -1 and one-hot rows of zeros do not count. Metrics: "accuracy", the share of
+    right answers; "error", 1 - accuracy.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "error")
@@ -123,32 +125,28 @@ class SequenceClassifier(Model):
         lengths : (N,) integers from 0 to T, optional
             How many ids of each row of an array count; what stands behind them is not read.
         """
-        xs = to_host(xs) if is_device_array(xs) else xs
-        if not isinstance(xs, np.ndarray):
-            xs = pad_sequences(xs)
-        if xs.ndim != 2:
-            raise ValueError(f"xs has shape {xs.shape}, expected two axes, (examples, time steps)")
-        if xs.dtype.kind not in "iu":
-            raise TypeError(f"xs has dtype {xs.dtype}, expected integer ids")
-        ids: IntArray = xs if xs.dtype in (np.int32, np.int64) else xs.astype(np.int64)
-        if lengths is not None:
-            valid = checks.valid_steps(None, to_host(lengths), *ids.shape)
-            assert valid is not None
-            ids = np.where(valid, ids, ids.dtype.type(PADDING))
         V = self.options["vocab_size"]
-        check_range("xs", ids, PADDING, V, f"0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding")
-        return np.ascontiguousarray(ids)
+        xs = xs if checks.is_array(xs) else pad_sequences(xs)
+        ids = integers("xs", xs, 2, "two axes, (examples, time steps)")
+        limits = f"0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding"
+        if lengths is None:
+            check_range("xs", ids, PADDING, V, limits)
+            return signed(ids)
+        valid = checks.valid_steps(None, host_array("lengths", lengths), *ids.shape)
+        assert valid is not None
+        check_range("xs", ids[valid], PADDING, V, limits)
+        ids = signed(ids)
+        return np.where(valid, ids, ids.dtype.type(PADDING))
 
     def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
-        """Sequences xs (N, T), padded with -1, and their classes ts (N,); ts may be one-hot (N, C)."""
-        xs, ts = self.check_sequences(xs, lengths), to_host(ts)
+        """Sequences xs (N, T), padded with -1, and their classes ts (N,), which may also be (N, 1) or one-hot (N, C).
+
+        A one-hot row of zeros does not count.
+        """
         C = self.options["num_classes"]
-        if ts.ndim == 2 and ts.shape[1] == C:
-            ts = ts.argmax(axis=-1)
-        if ts.ndim != 1:
-            raise ValueError(f"ts has shape {ts.shape}, expected classes, (examples,), or one-hot, (examples, {C})")
-        if ts.dtype.kind not in "iu":
-            raise TypeError(f"ts has dtype {ts.dtype}, expected integer classes")
+        xs, ts = self.check_sequences(xs, lengths), as_ids("ts", host_array("ts", ts), 1, C, IGNORED)
+        axes = f"classes, (examples,), a column of them, (examples, 1), or one-hot, (examples, {C})"
+        ts = integers("ts", ts, 1, axes, "classes")
         if len(xs) != len(ts):
             raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
         check_range("ts", ts, IGNORED, C, f"0 to {C - 1} (num_classes = {C}), or {IGNORED} to ignore it")
@@ -162,7 +160,7 @@ class SequenceClassifier(Model):
         """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
         if lengths is not None or not checks.is_array(xs):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
-        targets: IntArray = ts.argmax(axis=-1) if ts.ndim == 2 else ts
+        targets = as_ids("ts", ts, 1, self.options["num_classes"], IGNORED)
         features = self._features_of(xs, training=training)
         self._targets = targets
         if training:
@@ -173,14 +171,14 @@ class SequenceClassifier(Model):
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, H)."""
-        mask: BoolArray = xs >= 0
+        mask: BoolArray = xs != PADDING
         some_masked = True
         if not is_device_array(xs):  # on a GPU nobody looks at them here; `Rows` has cut them
             T = longest(mask)
             xs, mask = xs[:, :T], np.ascontiguousarray(mask[:, :T])
             some_masked = not mask.all()
         # Where the mask is False the LSTM reads nothing, so any id will do.
-        ids = array_module(xs).maximum(xs, 0)
+        ids = array_module(xs).where(mask, xs, xs.dtype.type(0))
         hs = self._lstm.forward(self._embedding.forward(ids), mask=mask if some_masked else None, training=training)
         assert self._lstm.h is not None
         pooled = self._lstm.h if self._pooling is None else self._pooling.forward(hs, mask)
@@ -198,6 +196,9 @@ class SequenceClassifier(Model):
             dxs = self._lstm.backward(self._pooling.backward(dpooled))
         self._embedding.backward(dxs)
 
+    def count_targets(self, ts: Array) -> int:
+        return int(np.count_nonzero(ts != IGNORED))
+
     @property
     def loss_count(self) -> int:
         return 0 if self._targets is None else count_true(self._targets != IGNORED)
@@ -209,7 +210,7 @@ class SequenceClassifier(Model):
             assert self._features is not None
             self._scores = self._output.scores(self._features)
         count = self.loss_count
-        right = count_true(self._scores.argmax(axis=-1) == self._targets)
+        right = count_true(right_answers(self._scores, self._targets))
         values = {"accuracy": number(right), "error": number(count - right)}
         return {name: (values[name], count) for name in names}
 
@@ -240,7 +241,7 @@ class SequenceClassifier(Model):
         Parameters
         ----------
         xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
-        ts : (N,) classes, or one-hot (N, C)
+        ts : (N,) or (N, 1) classes, or one-hot (N, C)
         lengths : (N,) integers, optional
             How many ids of each row of an array xs count.
         bucket_by_length : bool
@@ -287,8 +288,15 @@ class SequenceClassifier(Model):
     def evaluate(
         self, xs: Any, ts: Any, *, lengths: Any = None, batch_size: int = 128, metrics: Sequence[str] | None = None
     ) -> dict[str, float]:
-        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
+        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
+
+        Raises
+        ------
+        ValueError
+            No target counts: there are no rows, or all targets are -1.
+        """
         xs, ts = self.check_batch(xs, ts, lengths)
+        self.require_targets(ts, "evaluate")
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}
         batch_size = scalars.integer("batch_size", batch_size, 1)
@@ -333,14 +341,13 @@ class SequenceClassifier(Model):
 
 def pad_sequences(sequences: Sequence[Any]) -> IntArray:
     """Id sequences of different lengths -> ids (N, T), T the longest, with -1 behind the end of the others."""
-    arrays = [np.asarray(sequence) for sequence in sequences]
-    for i, array in enumerate(arrays):
-        if array.ndim != 1:
-            raise ValueError(f"xs[{i}] has shape {array.shape}, expected one axis of ids, (time steps,)")
-        if array.size and array.dtype.kind not in "iu":
-            raise TypeError(f"xs[{i}] has dtype {array.dtype}, expected integer ids")
+    arrays = []
+    for i, sequence in enumerate(sequences):
+        array = integers(f"xs[{i}]", sequence, 1, "one axis of ids, (time steps,)")
         if array.size and array.min() < 0:
             raise IndexError(f"xs[{i}] holds {array.min()}; ids start at 0, and a list needs no padding")
+        check_range(f"xs[{i}]", array, 0, 2**63, f"0 to {2**63 - 1}")
+        arrays.append(array)
     narrow = all(array.dtype == np.int32 for array in arrays)
     padded = np.full(
         (len(arrays), max((len(array) for array in arrays), default=0)), PADDING, np.int32 if narrow else np.int64

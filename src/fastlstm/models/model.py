@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from fastlstm.backends import check_can_run, is_device_array
-from fastlstm.contract import Array, FloatArray, IntArray, Precision
+from fastlstm.backends import array_module, check_can_run, is_device_array
+from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
@@ -103,6 +103,17 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def loss_count(self) -> int:
         """Over how many targets the last forward call's loss is the mean."""
+
+    def count_targets(self, ts: Array) -> int:
+        """How many of checked targets count."""
+        return ts.size
+
+    def require_targets(self, ts: Array, use: str) -> None:
+        """Raise unless some of checked targets count: the mean of nothing is no number."""
+        if not len(ts):
+            raise ValueError(f"there are no rows to {use}")
+        if not self.count_targets(ts):
+            raise ValueError(f"there are no targets to {use}: none of ts, of shape {ts.shape}, counts")
 
     @abc.abstractmethod
     def check_batch(self, xs: Any, ts: Any) -> tuple[Array, Array]:
@@ -226,7 +237,7 @@ class Model(abc.ABC):
         Parameters
         ----------
         xs, ts : arrays with one row an example
-            Targets are ids; one-hot targets are accepted.
+            Targets are ids; a column of them, with a last axis of one, and one-hot targets are accepted.
         epochs, batch_size : int
             The last batch of an epoch may be smaller.
         optimizer : str or optimizer
@@ -277,10 +288,15 @@ class Model(abc.ABC):
     def evaluate(
         self, xs: Array, ts: Array, *, batch_size: int = 512, metrics: Sequence[str] | None = None
     ) -> dict[str, float]:
-        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning."""
+        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
+
+        Raises
+        ------
+        ValueError
+            No target counts: there are no rows, or all targets are ignored.
+        """
         xs, ts = self.check_batch(xs, ts)
-        if not len(xs):
-            raise ValueError("there are no rows to evaluate")
+        self.require_targets(ts, "evaluate")
         batch_size = scalars.integer("batch_size", batch_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: RunningMean() for name in ("loss", *names)}
@@ -437,13 +453,6 @@ def _counted(layer: Layer) -> str:
     return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
 
 
-def check_range(name: str, ids: IntArray, low: int, upper: int, expected: str) -> None:
-    """Raise unless all ids of an array of the host, of any shape, are from low to upper - 1."""
-    if ids.size and (ids.min() < low or ids.max() >= upper):
-        wrong = ids[(ids < low) | (ids >= upper)][0]
-        raise IndexError(f"{name} holds {wrong}, expected {expected}")
-
-
 class Addable(Protocol):
     """A mean, or what becomes one, that grows batch by batch."""
 
@@ -451,7 +460,7 @@ class Addable(Protocol):
 
 
 class RunningMean:
-    """A mean that grows batch by batch.
+    """A mean that grows batch by batch; of nothing it is NaN.
 
     What is added may be on a GPU: it is summed there, and the host waits for it when it reads ``total``, ``count`` or
     ``value``.
@@ -497,7 +506,16 @@ class RunningMean:
     @property
     def value(self) -> float:
         count = self.count
-        return self.total / count if count else 0.0
+        return self.total / count if count else math.nan
+
+
+def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:
+    """Where the likeliest class by scores (..., V) is the target (...): nowhere where there are no probabilities."""
+    xp = array_module(scores)
+    likeliest = scores.argmax(axis=-1)  # of a row with NaN, the first that is
+    best = xp.take_along_axis(scores, likeliest[..., None], axis=-1)[..., 0]
+    right: BoolArray = (likeliest == targets) & (xp.abs(best) < math.inf)
+    return right
 
 
 def add_batch(means: Mapping[str, Addable], model: Model, loss: float, names: Sequence[str]) -> None:

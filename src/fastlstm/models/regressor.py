@@ -10,6 +10,7 @@ import numpy as np
 from fastlstm.backends import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
+from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.model import Model
 from fastlstm.ops import scalars
@@ -86,7 +87,7 @@ class SequenceRegressor(Model):
         return xs, ts
 
     def _numbers(self, name: str, values: Any, axes: Sequence[str], width: int) -> FloatArray:
-        array = to_host(values)
+        array = host_array(name, values)
         if array.ndim != len(axes) + 1 or array.shape[-1] != width:
             hint = f". One number each is {name}[..., None]" if width == 1 and array.ndim == len(axes) else ""
             raise ValueError(f"{name} has shape {array.shape}, expected ({', '.join((*axes, str(width)))}){hint}")
@@ -145,7 +146,7 @@ class SequenceRegressor(Model):
         D, K = self.options["input_size"], self.options["output_size"]
         if D != K:
             raise ValueError(f"outputs of width {K} cannot be inputs of width {D}")
-        start = to_host(start)
+        start = host_array("start", start)
         one = start.ndim == 2
         begin = to_device(self.check_series(start[None] if one else start), self.device)
         xp = array_module(begin)

@@ -19,9 +19,11 @@ from fastlstm import ops
 from fastlstm.backends import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.layers.targets import as_ids
+from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, RunningMean, add_batch, check_range
+from fastlstm.models.model import Model, RunningMean, add_batch, right_answers
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 
@@ -232,21 +234,19 @@ class RNNLM(Model):
     # ----------------------------------------------------------------------------------------
 
     def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
-        """Ids xs (N, T) and the ids that follow, ts (N, T), of any array-likes; ts may be one-hot (N, T, V)."""
-        ts = to_host(ts)
-        if ts.ndim == 3:
-            V = self.options["vocab_size"]
-            if ts.shape[-1] != V:
-                raise ValueError(f"ts has shape {ts.shape}, expected one-hot rows of V = {V}, or ids (N, T)")
-            ts = ts.argmax(axis=-1)
-        xs, ts = _as_ids("xs", xs, 2), _as_ids("ts", ts, 2)
+        """Ids xs (N, T) and the ids that follow, ts (N, T), of any array-likes.
+
+        ts may also be (N, T, 1), or one-hot (N, T, V), where a row of zeros does not count.
+        """
+        ts = as_ids("ts", host_array("ts", ts), 2, self.options["vocab_size"], IGNORED)
+        xs, ts = self._check_streams("xs", xs, 0), self._check_streams("ts", ts, IGNORED)
         if xs.shape != ts.shape:
             raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
         return xs, ts
 
     def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, T), the ids that follow ts (N, T) -> loss. Goes on from the state of the call before."""
-        targets: IntArray = ts.argmax(axis=-1) if ts.ndim == 3 else ts
+        targets = as_ids("ts", ts, 2, self.options["vocab_size"], IGNORED)
         features = self._features_of(xs, training=training)
         self._targets = targets
         if training:
@@ -277,6 +277,9 @@ class RNNLM(Model):
             dout = dropout.backward(layer.backward(dout))
         self._embedding.backward(dout)
 
+    def count_targets(self, ts: Array) -> int:
+        return int(np.count_nonzero(ts != IGNORED))
+
     @property
     def loss_count(self) -> int:
         return 0 if self._targets is None else count_true(self._targets != IGNORED)
@@ -294,7 +297,7 @@ class RNNLM(Model):
                 if self._scores is None:
                     assert self._features is not None
                     self._scores = self._output.scores(self._features)
-                sums[name] = (number((self._scores.argmax(axis=-1) == self._targets).sum()), count)
+                sums[name] = (number(right_answers(self._scores, self._targets).sum()), count)
         return sums
 
     # ----------------------------------------------------------------------------------------
@@ -389,11 +392,17 @@ class RNNLM(Model):
             time_size changes memory and speed only.
         metrics : sequence of str, optional
             Some of "perplexity" and "accuracy", all unless named.
+
+        Raises
+        ------
+        ValueError
+            No target counts: there are no streams or no steps, or all targets are -1.
         """
         if ts is None:
             xs, ts = parallel_streams(self.check_corpus("xs", xs), scalars.integer("batch_size", batch_size, 1))
         else:
             xs, ts = self.check_batch(xs, ts)
+        self.require_targets(ts, "evaluate")
         time_size = scalars.integer("time_size", time_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = with_perplexity({name: RunningMean() for name in ("loss", *names)})
@@ -419,7 +428,7 @@ class RNNLM(Model):
             [:, t] are the probabilities of what follows ``xs[:, t]``.
         """
         with self._from_zero_state():
-            ids = to_device(_as_ids("xs", xs, 2), self.device)
+            ids = to_device(self._check_streams("xs", xs, 0), self.device)
             scores = self._output.scores(self._features_of(ids, training=False))
         scores -= scores.max(axis=-1, keepdims=True)
         array_module(scores).exp(scores, out=scores)
@@ -461,9 +470,8 @@ class RNNLM(Model):
         V = self.options["vocab_size"]
         if np.size(start_ids) == 0:
             raise ValueError("start_ids is empty, expected at least one id to go on from")
-        start = self._check_ids("start_ids", np.atleast_1d(start_ids))
-        skip = np.asarray(skip_ids)
-        skip = self._check_ids("skip_ids", skip) if skip.size else np.empty(0, np.int64)
+        start = self._check_ids("start_ids", start_ids if np.ndim(start_ids) else [start_ids])
+        skip = self._check_ids("skip_ids", skip_ids)
         length = scalars.integer("length", length, 0)
         temperature = scalars.finite("temperature", temperature, 0)
         allowed = V - len(np.unique(skip))
@@ -492,10 +500,16 @@ class RNNLM(Model):
         return ids
 
     def _check_ids(self, name: str, ids: Any) -> IntArray:
-        checked = _as_ids(name, ids, 1)
+        return self._in_range(name, integers(name, ids, 1, "one axis, (ids,)"), 0)
+
+    def _check_streams(self, name: str, ids: Any, low: int) -> IntArray:
+        return self._in_range(name, integers(name, ids, 2, "two axes, (streams, time steps)"), low)
+
+    def _in_range(self, name: str, ids: IntArray, low: int) -> IntArray:
         V = self.options["vocab_size"]
-        check_range(name, checked, 0, V, f"0 to {V - 1} (vocab_size = {V})")
-        return checked
+        ignored = f", or {IGNORED} to ignore it" if low == IGNORED else ""
+        check_range(name, ids, low, V, f"0 to {V - 1} (vocab_size = {V}){ignored}")
+        return signed(ids)
 
 
 def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:
@@ -543,15 +557,3 @@ def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray
     cumulated /= cumulated[-1:]
     chosen: IntArray = best[(cumulated <= drawn).sum().reshape(1)]
     return chosen
-
-
-def _as_ids(name: str, ids: Any, ndim: int) -> IntArray:
-    """Integer ids with ndim axes as int32 or int64, C-contiguous."""
-    ids = to_host(ids)
-    if ids.ndim != ndim:
-        axes = "one axis, (ids,)" if ndim == 1 else "two axes, (streams, time steps)"
-        raise ValueError(f"{name} has shape {ids.shape}, expected {axes}")
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
-    as_signed: IntArray = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
-    return np.ascontiguousarray(as_signed)

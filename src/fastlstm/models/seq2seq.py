@@ -16,14 +16,17 @@ from fastlstm import ops
 from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
+from fastlstm.layers.targets import as_ids
+from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, check_range
+from fastlstm.models.model import Model, right_answers
 from fastlstm.models.rows import ALL_STEPS, StepsThatCount
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 
 IGNORED = -1  # a target of this value does not count
+AXES = "two axes, (examples, time steps), or one-hot rows"
 STEPS_BETWEEN_LOOKS = 16  # on a GPU, whether all rows are finished is read so often
 
 
@@ -344,7 +347,7 @@ class Seq2seq(Model):
             raise ValueError("the model has no attention; make it with attention=True")
         xs, ts = self.check_batch(xs, ts)
         device = self.device
-        self._features_of(to_device(xs, device), to_device(np.maximum(ts[:, :-1], 0), device), training=False)
+        self._features_of(to_device(xs, device), to_device(_readable(ts[:, :-1]), device), training=False)
         weights = np.stack([to_host(step) for step in self.attention_weights], axis=1)
         return weights[..., ::-1] if self._encoder.reverse_source else weights
 
@@ -380,7 +383,8 @@ class Seq2seq(Model):
     def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
         """Ids xs (N, S) and ts (N, T), T at least 2, of any array-likes.
 
-        Both may be one-hot, (N, S, V) and (N, T, V), where a row of zeros is padding, as in Keras's examples.
+        Both may be one-hot, (N, S, V) and (N, T, V), where a row of zeros is padding, as in Keras's examples; or ids
+        with a last axis of one, (N, S, 1) and (N, T, 1).
         """
         xs, ts = self._source_ids(xs), self._target_ids(ts)
         if len(xs) != len(ts):
@@ -397,15 +401,15 @@ class Seq2seq(Model):
 
     def _source_ids(self, xs: Any) -> IntArray:
         V = self.options["vocab_size"]
-        ids = _as_ids("xs", to_host(xs), V, self._pad_id)
+        ids = integers("xs", as_ids("xs", host_array("xs", xs), 2, V, self._pad_id), 2, AXES)
         check_range("xs", ids, 0, V, f"0 to {V - 1} (vocab_size = {V})")
-        return ids
+        return signed(ids)
 
     def _target_ids(self, ts: Any) -> IntArray:
         V = self.options["target_vocab_size"]
-        ids = _as_ids("ts", to_host(ts), V, IGNORED)
+        ids = integers("ts", as_ids("ts", host_array("ts", ts), 2, V, IGNORED), 2, AXES)
         check_range("ts", ids, IGNORED, V, f"0 to {V - 1} (target_vocab_size = {V}), or {IGNORED} to ignore it")
-        return ids
+        return signed(ids)
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
@@ -416,11 +420,8 @@ class Seq2seq(Model):
         if self._pad_id is not None and not is_device_array(xs):
             # Steps that are padding in every row of the batch change nothing. On a GPU, nobody looks at them here.
             xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)
-        xp = array_module(ts)
-        targets = xp.ascontiguousarray(ts[:, 1:])
-        if self._pad_id is not None:
-            targets = xp.where(targets == self._pad_id, targets.dtype.type(IGNORED), targets)
-        previous = xp.maximum(ts[:, :-1], 0)  # after a target that does not count, what is read does not matter
+        targets = self._to_say(ts)
+        previous = _readable(ts[:, :-1])
         features = self._features_of(xs, previous, training=training)
         self._targets = targets
         if training:
@@ -428,6 +429,14 @@ class Seq2seq(Model):
             return self._output.forward(features, targets)
         self._features, self._scores = None, self._output.scores(features)
         return ops.softmax_cross_entropy(self._scores, targets).loss
+
+    def _to_say(self, ts: IntArray) -> IntArray:
+        """Targets with the start symbol first -> those behind it, -1 where they do not count."""
+        xp = array_module(ts)
+        targets: IntArray = xp.ascontiguousarray(ts[:, 1:])
+        if self._pad_id is not None:
+            targets = xp.where(targets == self._pad_id, targets.dtype.type(IGNORED), targets)
+        return targets
 
     def _backward(self) -> None:
         self._encoder.backward(*self._decoder.backward(self._output.backward()))
@@ -442,6 +451,9 @@ class Seq2seq(Model):
         for dropout in self._dropouts:
             dropout.train_flg = training and dropout.dropout_ratio > 0
 
+    def count_targets(self, ts: Array) -> int:
+        return int(np.count_nonzero(self._to_say(ts) != IGNORED))
+
     @property
     def loss_count(self) -> int:
         return 0 if self._targets is None else count_true(self._targets != IGNORED)
@@ -453,7 +465,7 @@ class Seq2seq(Model):
             assert self._features is not None
             self._scores = self._output.scores(self._features)
         counts: BoolArray = self._targets != IGNORED
-        right: BoolArray = self._scores.argmax(axis=-1) == self._targets
+        right = right_answers(self._scores, self._targets)
         # Greedy decoding writes the right row exactly if every step is right when all steps before are.
         answers = counts.any(axis=1)
         values = {
@@ -477,7 +489,7 @@ class Seq2seq(Model):
         (N, T, V) array
             [:, t] are the probabilities of what follows ``ts[:, t]``.
         """
-        xs, ts = self._source_ids(xs), np.maximum(self._target_ids(ts), 0)
+        xs, ts = self._source_ids(xs), _readable(self._target_ids(ts))
         if len(xs) != len(ts):
             raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
         batch_size = scalars.integer("batch_size", batch_size, 1)
@@ -508,7 +520,7 @@ class Seq2seq(Model):
         (N, max_len) int64
             Without the start symbol.
         """
-        xs = to_host(xs)
+        xs = host_array("xs", xs)
         if xs.ndim < 2:
             raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
         xs = self._source_ids(xs)
@@ -591,30 +603,10 @@ def _join(parts: Sequence[FloatArray]) -> FloatArray:
     return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
 
 
-def _as_ids(name: str, ids: Array, V: int, zeros: int | None) -> IntArray:
-    """Ids (N, T), int32 or int64, C-contiguous, of ids or one-hot rows (N, T, V), of which zeros become ``zeros``."""
-    if ids.ndim == 3:
-        ids = _from_one_hot(name, ids, V, zeros)
-    if ids.ndim != 2:
-        raise ValueError(f"{name} has shape {ids.shape}, expected two axes, (examples, time steps), or one-hot rows")
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
-    as_signed = ids if ids.dtype in (np.int32, np.int64) else ids.astype(np.int64)
-    return np.ascontiguousarray(as_signed)
-
-
-def _from_one_hot(name: str, rows: Array, V: int, zeros: int | None) -> IntArray:
-    if rows.shape[-1] != V:
-        raise ValueError(f"{name} has shape {rows.shape}, expected one-hot rows of V = {V}, or ids (N, T)")
-    nonzero = np.count_nonzero(rows, axis=-1)
-    ids: IntArray = rows.argmax(axis=-1)
-    if (nonzero > 1).any() or not np.array_equal(rows.max(axis=-1), nonzero):
-        raise ValueError(f"{name} has three axes, but its rows are not one-hot: each has at most one 1, and else zeros")
-    if not nonzero.all():
-        if zeros is None:
-            raise ValueError(f"{name} has one-hot rows of zeros, which are padding; make the model with pad_id=...")
-        ids[nonzero == 0] = zeros
-    return ids
+def _readable(ids: IntArray) -> IntArray:
+    """Targets as what the decoder reads: after one that does not count it does not matter what that is."""
+    readable: IntArray = array_module(ids).where(ids == IGNORED, ids.dtype.type(0), ids)
+    return readable
 
 
 def _steps_before_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray:

@@ -24,7 +24,8 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.models.model import Model, RunningMean, check_range
+from fastlstm.models.ids import check_range, host_array, integers
+from fastlstm.models.model import Model, RunningMean
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
@@ -133,12 +134,13 @@ class Word2Vec(Model):
             self._counts = None
             return
         V = self.options["vocab_size"]
-        counts = np.asarray(counts)
+        counts = host_array("counts", counts)
         if counts.shape != (V,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.any():
             raise ValueError(
                 f"counts is {counts.dtype} of shape {counts.shape}, expected (V,) = {(V,)} whole numbers, not negative "
                 "and not all zero"
             )
+        check_range("counts", counts, 0, 2**63, f"0 to {2**63 - 1}")
         self._counts = counts.astype(np.int64)
         if isinstance(self._output, SharedNegativeSamplingLoss):
             self._output.table = ops.UnigramTable(self._counts)
@@ -171,11 +173,7 @@ class Word2Vec(Model):
         return ids
 
     def _check_ids(self, name: str, ids: Any, low: int) -> IntArray:
-        ids = to_host(ids)
-        if ids.ndim != 1:
-            raise ValueError(f"{name} has shape {ids.shape}, expected one axis, (ids,)")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"{name} has dtype {ids.dtype}, expected integer ids")
+        ids = integers(name, ids, 1, "one axis, (ids,)")
         V = self.options["vocab_size"]
         check_range(name, ids, low, V, f"{low} to {V - 1} (vocab_size = {V})")
         return np.ascontiguousarray(ids, np.int64)
@@ -323,6 +321,11 @@ class Word2Vec(Model):
         metrics : sequence of str, optional
             There is none but "loss".
         seed : int
+
+        Raises
+        ------
+        ValueError
+            There are no pairs.
         """
         batch_size = scalars.integer("batch_size", batch_size, 1)
         self.check_metrics(() if metrics is None else metrics)
@@ -330,6 +333,7 @@ class Word2Vec(Model):
             xs, ts = ops.skipgram_pairs(self.check_corpus("xs", xs), self.options["window"], seed=seed)
         else:
             xs, ts = self.check_batch(xs, ts)
+        self.require_targets(ts, "evaluate")
         mean = RunningMean()
         before, self._output.rng = self._output.rng, np.random.default_rng(seed)
         try:

@@ -101,7 +101,8 @@ class TerminateOnNaN(Callback):
             self._look(batch, logs)
 
     def _look(self, batch: int, logs: Logs) -> None:
-        if not math.isfinite(logs["loss"]):
+        # The mean of an epoch of which nothing has counted yet is NaN too.
+        if not math.isfinite(logs["loss"]) and self.trainer.means["loss"].count:
             self.message = (
                 f"the loss became {logs['loss']} in epoch {self.trainer.epoch + 1}, batch {batch + 1}; training "
                 "stopped. A smaller learning rate or a smaller max_grad may help"

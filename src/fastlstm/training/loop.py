@@ -88,8 +88,9 @@ class Trainer:
                 )
             self.validation_data = xs[split:], ts[split:]
             xs, ts = xs[:split], ts[:split]
-        if not len(xs):
-            raise ValueError("there are no rows to train on")
+        model.require_targets(ts, "train on")
+        if self.validation_data is not None:
+            model.require_targets(self.validation_data[1], "validate on")
         self.xs, self.ts = xs, ts
         self.rows = self._placed(xs, ts)
         self.batches = -(-len(xs) // self.batch_size)

@@ -327,9 +327,10 @@ class RNNLM(Model):
         epochs : int
             How often the text is read. Every epoch starts from the zero state.
         time_size : int
-            Steps that ``backward`` goes back; the state is carried over from one such piece to the next.
+            Steps that ``backward`` goes back; the state is carried over from one such piece to the next. A stream that
+            is shorter is one piece.
         batch_size : int
-            Streams read side by side.
+            Streams read side by side; no more than there are ids to say.
         validation_split : float from 0 to below 1
             Hold out the end of the text.
         validation_data : (K,) ids, optional
@@ -389,7 +390,7 @@ class RNNLM(Model):
         ts : (N, L) ids, optional
             With it, xs (N, L) are streams and ts what follows each of their ids.
         batch_size, time_size : int
-            time_size changes memory and speed only.
+            time_size changes memory and speed only. There are no more streams than ids to say.
         metrics : sequence of str, optional
             Some of "perplexity" and "accuracy", all unless named.
 
@@ -399,7 +400,8 @@ class RNNLM(Model):
             No target counts: there are no streams or no steps, or all targets are -1.
         """
         if ts is None:
-            xs, ts = parallel_streams(self.check_corpus("xs", xs), scalars.integer("batch_size", batch_size, 1))
+            corpus = self.check_corpus("xs", xs)
+            xs, ts = parallel_streams(corpus, most_streams(corpus, batch_size))
         else:
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
@@ -510,6 +512,11 @@ class RNNLM(Model):
         ignored = f", or {IGNORED} to ignore it" if low == IGNORED else ""
         check_range(name, ids, low, V, f"0 to {V - 1} (vocab_size = {V}){ignored}")
         return signed(ids)
+
+
+def most_streams(corpus: IntArray, batch_size: int) -> int:
+    """How many of batch_size streams a text (L,) fills: each says at least one id."""
+    return min(scalars.integer("batch_size", batch_size, 1), len(corpus) - 1)
 
 
 def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:

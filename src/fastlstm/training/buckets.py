@@ -31,9 +31,10 @@ class BucketTrainer(Trainer):
             rows = order[start : start + pool]
             rows[:] = rows[np.argsort(self._lengths[rows], kind="stable")]
         # The last batch may be smaller than the others, so it keeps its place.
-        whole = len(order) // self.batch_size
-        batches = order[: whole * self.batch_size].reshape(whole, self.batch_size)
-        return np.concatenate((batches[rng.permutation(whole)].ravel(), order[whole * self.batch_size :]))
+        size = min(self.batch_size, len(order))
+        whole = len(order) // size
+        batches = order[: whole * size].reshape(whole, size)
+        return np.concatenate((batches[rng.permutation(whole)].ravel(), order[whole * size :]))
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "bucket_by_length": True}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.models.model import RunningMean
-from fastlstm.models.rnnlm import IGNORED, RNNLM, parallel_streams, windows, with_perplexity
+from fastlstm.models.rnnlm import IGNORED, RNNLM, most_streams, parallel_streams, windows, with_perplexity
 from fastlstm.ops import scalars
 from fastlstm.training.callbacks import Callback
 from fastlstm.training.loop import Trainer, check_callbacks
@@ -58,15 +58,18 @@ class StreamTrainer(Trainer):
         callbacks: Any,
         **options: Any,
     ) -> None:
-        self.time_size = scalars.integer("time_size", time_size, 1)
-        streams = scalars.integer("batch_size", batch_size, 1)
+        streams = most_streams(corpus, batch_size)
         xs, ts = parallel_streams(corpus, streams)
+        self.time_size = min(scalars.integer("time_size", time_size, 1), xs.shape[1])
+        validation = None
+        if validation_data is not None:
+            validation = parallel_streams(validation_data, most_streams(validation_data, batch_size))
         super().__init__(
             model,
             windows(xs, self.time_size, 0),
             windows(ts, self.time_size, IGNORED),
             batch_size=streams,
-            validation_data=None if validation_data is None else parallel_streams(validation_data, streams),
+            validation_data=validation,
             callbacks=[CarriedState(model), *check_callbacks(callbacks)],
             shuffle=False,
             **options,

@@ -19,6 +19,7 @@ from fastlstm.layers.targets import as_ids
 from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.model import Model, RunningMean, add_batch, right_answers
+from fastlstm.models.names import Names
 from fastlstm.models.rows import StepsThatCount
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
@@ -50,7 +51,8 @@ class SequenceClassifier(Model):
     Attributes
     ----------
     classes : list of str or None
-        What the classes are called; saved with the model.
+        What the classes are called, all of them; saved with the model. Another sequence of str becomes a list when it
+        is set.
 
     Notes
     -----
@@ -61,6 +63,7 @@ class SequenceClassifier(Model):
     right answers; "error", 1 - accuracy.
     """
 
+    classes = Names("num_classes", all_named=True)
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "error")
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "classes")
 
@@ -92,7 +95,7 @@ class SequenceClassifier(Model):
         checks.check_gate_order(gate_order)
         options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
         super().__init__({**sizes, **options}, seed)
-        self.classes: list[str] | None = None
+        self.classes = None
 
         weights = InitialWeights(self.rng, dtype)
         self._embedding = TimeEmbedding(weights.embedding(vocab_size, wordvec_size))

@@ -15,6 +15,7 @@ from fastlstm.backends import array_module, check_can_run, is_device_array
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
+from fastlstm.models.names import Names
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.ops import scalars
@@ -47,11 +48,13 @@ class Model(abc.ABC):
     rng : numpy Generator
         The source of everything random in the model and its training.
     vocabulary : list of str or None
-        What the ids mean; saved with the model.
+        What the ids mean, at most as many as there are; saved with the model. Another sequence of str becomes a list
+        when it is set.
     stop_training : bool
         A callback sets it to end ``fit`` after the batch or epoch at hand.
     """
 
+    vocabulary = Names("vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
     # Attributes that hold arrays of the last forward call.
@@ -68,7 +71,7 @@ class Model(abc.ABC):
         self.layers: dict[str, Layer] = {}
         self.params: list[FloatArray] = []
         self.grads: list[FloatArray] = []
-        self.vocabulary: list[str] | None = None
+        self.vocabulary = None
         self.stop_training = False
         self._names: list[str] = []
         self._shared: list[tuple[FloatArray, FloatArray]] = []

@@ -21,6 +21,7 @@ from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, right_answers
+from fastlstm.models.names import Names
 from fastlstm.models.rows import ALL_STEPS, StepsThatCount
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
@@ -209,6 +210,7 @@ class Seq2seq(Model):
     the order "ifgo".
     """
 
+    target_vocabulary = Names("target_vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "token_accuracy")
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "target_vocabulary")
 
@@ -265,7 +267,7 @@ class Seq2seq(Model):
                 )
         rest = {"dropout": dropout, "pad_id": pad_id, "seed": seed, "dtype": dtype}
         super().__init__({**sizes, **switches, **rest}, seed)
-        self.target_vocabulary: list[str] | None = None
+        self.target_vocabulary = None
 
         weights = InitialWeights(self.rng, dtype)
         D, H = wordvec_size, hidden_size * (2 if bidirectional else 1)

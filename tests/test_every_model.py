@@ -218,6 +218,26 @@ def test_ids_are_looked_at_before_they_are_converted(use: str, wrong: str) -> No
         USES[use](row)
 
 
+@pytest.mark.parametrize("use", USES)
+def test_a_mask_is_not_lost_in_silence(use: str) -> None:
+    with pytest.raises(TypeError, match="is a masked array"):
+        USES[use](np.ma.array([1, 2], mask=[False, True]))
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+@pytest.mark.parametrize("method", ["forward", "evaluate"])
+def test_no_batch_is_a_masked_array(kind: str, method: str) -> None:
+    make, data, _ = ONE_OF_EACH[kind]
+    whole = data(4) if len(data(4)) == 2 else (data(4)[0][:6], data(4)[0][1:7])
+    if kind == "rnnlm":
+        whole = (whole[0][None], whole[1][None])
+    for k in range(2):
+        batch = list(whole)
+        batch[k] = np.ma.array(batch[k], mask=np.arange(batch[k].size).reshape(batch[k].shape) == 1)
+        with pytest.raises(TypeError, match="is a masked array"):
+            getattr(make(), method)(*batch)
+
+
 def test_what_stands_behind_a_row_is_not_looked_at() -> None:
     model = SequenceClassifier(V, 3, 3, 2, seed=0)
     xs = np.array([[1, 2, 2**64 - 1], [3, 4, 5]], np.uint64)

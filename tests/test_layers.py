@@ -250,6 +250,13 @@ def test_a_column_of_labels_is_labels() -> None:
     assert one_class.forward(np.ones((2, 1)), np.array([[1], [0]])) == 0.0  # the second does not count
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_masked_targets_are_refused(name: str) -> None:
+    make, x, t = LOSSES[name]
+    with pytest.raises(TypeError, match="is a masked array"):
+        make().forward(x, np.ma.array(t, mask=np.arange(t.size).reshape(t.shape) == 1))
+
+
 def test_a_row_of_zeros_has_the_label_that_is_ignored() -> None:
     layer = layers.SoftmaxWithLoss()
     layer.ignore_label = -100

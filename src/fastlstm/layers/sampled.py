@@ -12,6 +12,7 @@ from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, Sampled
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
+from fastlstm.ops import checks
 from fastlstm.ops.device import number, to_device, to_host
 
 
@@ -76,6 +77,8 @@ class UnigramSampler:
 
     def word_counts(self, corpus: Any) -> IntArray:
         """How often each word of the vocabulary occurs, (vocab_size,)."""
+        if checks.is_array(corpus):
+            checks.require_array("corpus", corpus)
         counts = np.bincount(to_host(corpus))
         if not counts.all():
             raise ValueError(
@@ -175,6 +178,8 @@ class NegativeSamplingLoss(Layer):
     def forward(self, h: FloatArray, target: IntArray) -> float:
         """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch. Keeps h."""
         xp = array_module(h)
+        if checks.is_array(target):
+            checks.require_array("target", target)
         target = xp.asarray(target)
         classes = xp.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)
         rows = ops.embedding_forward(self.params[0], classes)

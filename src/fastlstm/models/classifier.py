@@ -163,6 +163,7 @@ class SequenceClassifier(Model):
         """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
         if lengths is not None or not checks.is_array(xs):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
+        checks.require_array("xs", xs)
         targets = as_ids("ts", ts, 1, self.options["num_classes"], IGNORED)
         features = self._features_of(xs, training=training)
         self._targets = targets

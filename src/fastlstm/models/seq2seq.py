@@ -23,7 +23,7 @@ from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, right_answers
 from fastlstm.models.names import Names
 from fastlstm.models.rows import ALL_STEPS, StepsThatCount
-from fastlstm.ops import scalars
+from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 
 IGNORED = -1  # a target of this value does not count
@@ -415,6 +415,8 @@ class Seq2seq(Model):
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
+        checks.require_array("xs", xs)
+        checks.require_array("ts", ts)
         if xs.ndim == 3:
             xs = to_device(self._source_ids(xs), self.device)
         if ts.ndim == 3:

@@ -9,6 +9,7 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import Array, FloatArray, IntArray
+from fastlstm.ops import checks
 from fastlstm.ops.device import device_of, to_device, to_host
 
 FLOAT32 = np.dtype(np.float32)
@@ -22,6 +23,8 @@ def of_dtype(array: Array, dtype: np.dtype[Any]) -> FloatArray:
 
 def ids_of(ids: Any) -> IntArray:
     """Ids as int32 or int64, the array itself where it is one."""
+    if checks.is_array(ids):
+        checks.require_array("ids", ids)
     if getattr(ids, "dtype", None) in _ID_DTYPES:
         as_they_are: IntArray = ids
         return as_they_are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import signal
@@ -19,9 +20,9 @@ import pytest
 
 from fastlstm import callbacks, datasets
 from fastlstm.models import SequenceRegressor
-from fastlstm.models.tensor_file import read_tensor_file, write_atomically
+from fastlstm.models.tensor_file import make_place, read_tensor_file, write_atomically
 from fastlstm.training import History
-from fastlstm.training.event_file import crc32c, masked_crc32c, record, scalar_event
+from fastlstm.training.event_file import EventWriter, crc32c, masked_crc32c, record, scalar_event
 
 # A training in a process of its own: FOLDER, how often to save, the largest file that may be written (0: any).
 SCRIPT = """
@@ -90,16 +91,127 @@ def test_a_killed_training_goes_on_with_the_same_bits(save_freq: str, tmp_path: 
     assert finish(folder, save_freq) == wanted
 
 
+# Writes PATH in a process of its own, which says when all is written but not yet in its place, and then waits for a line.
+SLOW_WRITER = """
+import os, sys
+from fastlstm.models.tensor_file import write_atomically
+
+fsync = os.fsync
+
+def wait(descriptor):
+    fsync(descriptor)
+    print(flush=True)
+    sys.stdin.readline()
+
+os.fsync = wait
+write_atomically(sys.argv[1], b"slow")
+"""
+
+
+def start_slow_writer(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW_WRITER, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     """Not what another process writes at this moment, and not what belongs to another file."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
     path = tmp_path / "history.csv"
-    names = [f".history.csv.{os.getppid()}.tmp", f".other.csv.{ended.pid}.tmp", ".history.csv.old.tmp"]
-    for name in [*names, f".history.csv.{ended.pid}.tmp", f".history.csv.{10**30}.tmp"]:
+    others = {".history.csv.old.tmp", f".history.csv.{os.getpid()}.tmp", f".other.csv.{'0' * 16}.tmp"}
+    for name in others:
         (tmp_path / name).write_bytes(b"half")
+    killed = start_slow_writer(path)
+    killed.kill()
+    killed.communicate()
+    left = names_in(tmp_path) - others
+    assert len(left) == 1
+    living = start_slow_writer(path)
+    being_written = names_in(tmp_path) - others
+    assert len(being_written) == 1
+    assert being_written != left
     write_atomically(path, b"whole")
-    assert {file.name for file in tmp_path.iterdir()} == {path.name, *names}
+    assert names_in(tmp_path) == {path.name, *others, *being_written}
+    assert path.read_bytes() == b"whole"
+    living.communicate("\n", timeout=60)
+    assert living.returncode == 0
+    assert names_in(tmp_path) == {path.name, *others}
+    assert path.read_bytes() == b"slow"
+
+
+# Saves PATH from four threads at once, COUNT times each; sizes differ, and so do the bytes.
+CROWD = """
+import sys, threading
+from fastlstm.models.tensor_file import write_atomically
+
+errors = []
+
+def save(number):
+    try:
+        for i in range(int(sys.argv[2])):
+            write_atomically(sys.argv[1], bytes([number]) * (1000 * number + i))
+    except BaseException as error:
+        errors.append(error)
+
+threads = [threading.Thread(target=save, args=(number,)) for number in range(1, 5)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+sys.exit(repr(errors) if errors else 0)
+"""
+
+
+def start_crowd(path: Path, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CROWD, str(path), str(count)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def test_threads_and_processes_write_one_path(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    write_atomically(path, b"\1" * 1000)
+    crowds = [start_crowd(path, 50) for _ in range(2)]
+    while any(crowd.poll() is None for crowd in crowds):
+        content = path.read_bytes()
+        assert content == content[:1] * len(content)
+        assert 0 <= len(content) - 1000 * content[0] < 50
+    assert [crowd.communicate()[1] for crowd in crowds] == ["", ""]
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_writers_killed_at_any_moment_leave_nothing_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    rng = random.Random(0)
+    for _ in range(5):
+        path.unlink(missing_ok=True)
+        crowd = start_crowd(path, 10**6)
+        while not path.exists():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        crowd.kill()
+        crowd.communicate()
+        write_atomically(path, b"whole")
+        assert names_in(tmp_path) == {"model"}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666])
+def test_permissions_are_kept(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    before = os.umask(0o027)
+    try:
+        write_atomically(path, b"first")
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(mode)
+        write_atomically(path, b"second")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == mode
 
 
 def test_a_full_disk_loses_no_checkpoint(tmp_path: Path) -> None:
@@ -128,7 +240,7 @@ def test_an_error_while_writing_leaves_the_old_file(step: str, tmp_path: Path, m
     if step == "write":
 
         class Full:
-            def __init__(self, *_: Any) -> None: ...
+            def __init__(self, *_: Any, **__: Any) -> None: ...
 
             def __enter__(self) -> Any:
                 return self
@@ -166,7 +278,22 @@ def test_only_files_are_overwritten(tmp_path: Path) -> None:
         write_atomically(tmp_path, b"")
     with pytest.raises(FileNotFoundError, match=r"'.*/nowhere/file'$"):
         write_atomically(tmp_path / "nowhere" / "file", b"")
-    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+    assert names_in(tmp_path) == {"fifo"}
+
+
+def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+    make_place(tmp_path / "new" / "folder" / "file")
+    assert names_in(tmp_path / "new") == {"folder"}
+    assert not names_in(tmp_path / "new" / "folder")
+    (tmp_path / "file").write_bytes(b"old")
+    make_place(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    with pytest.raises(OSError, match=f"'{tmp_path}/file"):
+        make_place(tmp_path / "file" / "below")
+    with pytest.raises(IsADirectoryError, match="not a regular file"):
+        make_place(tmp_path / "new")
+    with pytest.raises(OSError, match=r"File name too long: '.*x'"):
+        make_place(tmp_path / ("x" * 250))
 
 
 # --------------------------------------------------------------------------------------------
@@ -314,6 +441,15 @@ def test_two_trainings_write_two_files(tmp_path: Path) -> None:
         fit(callbacks.TensorBoard(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
     assert len(list((tmp_path / "train").iterdir())) == 2
+
+
+def test_no_event_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers may agree in the second, the host's name, the process's number and the count."""
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    for _ in range(2):
+        monkeypatch.setattr("fastlstm.training.event_file._count", itertools.count())
+        EventWriter(tmp_path).close()
+    assert len(names_in(tmp_path)) == 2
 
 
 def test_a_record_of_many_bytes() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import json
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,48 +41,101 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file beside its place, then move it: an error, a full disk for instance, leaves the old file as it is.
 
-    Where the path is a symbolic link, the file that it leads to is written.
+    Where the path is a symbolic link, the file that it leads to is written. An old file's permissions are kept. Any
+    number of threads, processes and hosts may write one path at the same time: the last one's file stays.
 
     Raises
     ------
     OSError
         It cannot be written, or the path leads to something else than a file; the message names the file.
     """
+    path = _place(path)
+    with _naming(path), _file_beside(path) as (descriptor, beside):
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+            file.flush()
+            _keep_mode(descriptor, path)
+            os.fsync(descriptor)
+        os.replace(beside, path)
+
+
+def make_place(path: str | os.PathLike[str]) -> None:
+    """Make the folders above a file that `write_atomically` is to write later, and raise its errors now."""
+    path = _place(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _naming(path), _file_beside(path):
+        pass
+
+
+def _place(path: str | os.PathLike[str]) -> Path:
+    """Where the file is to stand."""
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         code = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(code, "it is there, but not a regular file", str(path))
-    _remove_leftovers(path)  # first: a write that was cut short is made up for by this one or by a later one
-    beside = path.with_name(f".{path.name}.{os.getpid()}{_BESIDE}")
+    return path
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors inside name the file that was asked for."""
     try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextlib.contextmanager
+def _file_beside(path: Path) -> Iterator[tuple[int, Path]]:
+    """Descriptor and name of a new file beside the path; it is gone afterwards, unless it was moved.
+
+    It is locked for as long as somebody writes it, so that others can tell it from what a killed process has left. The
+    process's number would not do: threads share it, and those of another container or host are not seen from here.
+    """
+    _remove_leftovers(path)  # first: a write that was cut short is made up for by this one or by a later one
+    mode = 0o600 if path.exists() else 0o666  # until it has the old file's
+    while True:
+        beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}{_BESIDE}")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            _lock(descriptor, wait=True)
+            if os.fstat(descriptor).st_nlink == 0:
+                continue  # somebody took it for a leftover before it was locked
+            yield descriptor, beside
+            return
+        finally:
+            beside.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _keep_mode(descriptor: int, path: Path) -> None:
+    """Give a new file the permissions of the one in its place, if there is one."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # some file systems have none
+        os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed in `write_atomically` left beside the file."""
+    """Remove what writers that were killed in `write_atomically` left beside the file: what nobody has locked."""
+    named = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(_BESIDE)}")
     for beside in path.parent.glob(f".{glob.escape(path.name)}.*{_BESIDE}"):
-        pid = beside.name[len(f".{path.name}.") : -len(_BESIDE)]
-        if pid.isdecimal() and not _runs(int(pid)):
-            with contextlib.suppress(OSError):  # another user's
-                beside.unlink()
+        if named.fullmatch(beside.name):
+            with contextlib.suppress(OSError):  # another user's, or gone by now
+                descriptor = os.open(beside, os.O_WRONLY)
+                try:
+                    if _lock(descriptor, wait=False):
+                        beside.unlink()
+                finally:
+                    os.close(descriptor)
 
 
-def _runs(pid: int) -> bool:
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether the open file is locked now; it is not where another has locked it, or where files cannot be locked."""
     try:
-        os.kill(pid, 0)  # sends nothing
-    except (ProcessLookupError, OverflowError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
         return False
-    except PermissionError:
-        pass
     return True
 
 

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -68,8 +69,7 @@ class EventWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         now = time.time()
-        name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(_count)}"
-        self._file = open(folder / name, "wb")  # noqa: SIM115, close() closes it
+        self._file = _new_file(folder, f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}")
         self._file.write(record(_wall_time(now) + _field(3, b"brain.Event:2")))
 
     def write(self, values: Mapping[str, float], step: int) -> None:
@@ -80,6 +80,15 @@ class EventWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _new_file(folder: Path, name: str) -> IO[bytes]:
+    """Another file than all others: two containers may have the same host name and process number."""
+    while True:
+        try:
+            return open(folder / f"{name}.{next(_count)}", "xb")
+        except FileExistsError:
+            continue
 
 
 def _wall_time(seconds: float) -> bytes:

@@ -91,7 +91,7 @@ def test_a_killed_training_goes_on_with_the_same_bits(save_freq: str, tmp_path: 
     assert finish(folder, save_freq) == wanted
 
 
-# Writes PATH in a process of its own, which says when all is written but not yet in its place, and then waits for a line.
+# Writes PATH in a process of its own, which says when all but the move is done, and then waits for a line.
 SLOW_WRITER = """
 import os, sys
 from fastlstm.models.tensor_file import write_atomically

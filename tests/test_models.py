@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from tiny_models import MAKERS
 
 import fastlstm
 from fastlstm.contract import FloatArray, IntArray
@@ -379,9 +382,23 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"W": np.zeros(3)}, path)
     with pytest.raises(ValueError, match="fastlstm did not write it"):
         Seq2seq.load(path)
-    safetensors.numpy.save_file({"W": np.zeros(3)}, path, metadata={"fastlstm": "{"})
-    with pytest.raises(ValueError, match="is damaged"):
-        Seq2seq.load(path)
+    for text in ("{", "[" * 100_000, "9" * 100_000):
+        safetensors.numpy.save_file({"W": np.zeros(3)}, path, metadata={"fastlstm": text})
+        with pytest.raises(ValueError, match="is damaged: its description is no JSON"):
+            Seq2seq.load(path)
+    for header in (
+        {"W": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}},
+        {"W": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}},
+        {"W": {"dtype": "F32", "shape": [1] * 100, "data_offsets": [0, 4]}},
+        {"W": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 4]}},
+    ):
+        text = json.dumps({**header, "__metadata__": {"fastlstm": "{}"}})
+        path.write_bytes(len(text).to_bytes(8, "little") + text.encode() + bytes(4))
+        with pytest.raises(ValueError, match="is no safetensors file, or it is cut short"):
+            Seq2seq.load(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is no regular file"):
+        Seq2seq.load(tmp_path / "pipe")
     for description in ("text", {"checkpoint": 1}):
         write_tensor_file(path, {}, description)
         with pytest.raises(ValueError, match="but no model"):
@@ -412,6 +429,55 @@ def test_files_whose_weights_do_not_fit(tmp_path: Path) -> None:
         write_tensor_file(path, {**tensors, "output.b": wrong}, description)
         with pytest.raises(ValueError, match=r"output\.b has shape .* expected \(9,\) and float64"):
             Seq2seq.load(path)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_options_that_ask_for_more_than_the_file_holds(name: str, tmp_path: Path) -> None:
+    """A small file is an error before weights of any size are drawn."""
+    path = tmp_path / "model.safetensors"
+    model = MAKERS[name][0]()
+    model.save(path)
+    tensors, description = read_tensor_file(path)
+    loaded = type(model).load(path)
+    assert all(np.array_equal(a, b) for a, b in zip(loaded.params, model.params, strict=True))
+    harmless = {"seed", "window", "num_sampled"}
+    sizes = [
+        option
+        for option, value in model.options.items()
+        if type(value) is int and option not in harmless and not option.endswith("_id")
+    ]
+    assert len(sizes) >= 2
+    for option in sizes:
+        for size in (1000, 10**9, 10**30):
+            forged = {**description, "options": {**model.options, option: size}}
+            write_tensor_file(path, tensors, forged)
+            tracemalloc.start()
+            with pytest.raises(
+                ValueError, match=r"its options do not make a .* numbers left for weights of shape|tie_"
+            ):
+                type(model).load(path)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak < 2**20
+    MAKERS[name][0]()  # whoever makes a model is not bound by the last file
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("peeky", -1),
+        ("num_layers", -1),
+        ("num_layers", "2"),
+        ("dropout", float("nan")),
+        ("dtype", "f4,f4"),
+        ("more", 1),
+    ],
+)
+def test_options_that_no_model_has(option: str, value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    _saved(path, options={**make().options, option: value})
+    with pytest.raises(ValueError, match="is damaged: its options do not make a Seq2seq"):
+        Seq2seq.load(path)
 
 
 def test_set_weights_changes_nothing_when_something_does_not_fit() -> None:

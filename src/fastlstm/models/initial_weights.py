@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from fastlstm.contract import FloatArray
+
+_room: ContextVar[int | None] = ContextVar("_room", default=None)
+
+
+@contextmanager
+def room_for(numbers: int) -> Iterator[None]:
+    """Inside, it is an error to draw more weights than so many numbers: a file can name any sizes, and hold few."""
+    before = _room.set(numbers)
+    try:
+        yield
+    finally:
+        _room.reset(before)
+
+
+def take_room(*shape: int) -> None:
+    """Raise, before a matrix of weights is made, if there is no room for it."""
+    left = _room.get()
+    if left is not None:
+        if math.prod(shape) > left:
+            raise ValueError(f"there are {left} numbers left for weights of shape {shape}")
+        _room.set(left - math.prod(shape))
 
 
 class InitialWeights:
@@ -56,6 +80,7 @@ class InitialWeights:
         return Wx, Wh, self.bias(columns)
 
     def _weights(self, rows: int, columns: int, deviation: float) -> FloatArray:
+        take_room(rows, columns)  # biases are never larger than the weights before them
         if self._scale is not None:
             return self._uniform(self._scale, rows, columns)
         return (self._rng.standard_normal((rows, columns)) * deviation).astype(self._dtype)

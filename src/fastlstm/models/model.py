@@ -14,6 +14,7 @@ import numpy as np
 from fastlstm.backends import array_module, check_can_run, is_device_array
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
+from fastlstm.models.initial_weights import room_for
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.names import Names
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
@@ -424,10 +425,11 @@ class Model(abc.ABC):
                 "install the version that wrote it"
             )
         try:
-            model = cls(**description["options"])
+            with room_for(sum(array.size for array in tensors.values())):
+                model = cls(**description["options"])
             for name in cls.vocabulary_names:
                 setattr(model, name, description[name])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{path} is damaged: its options do not make a {cls.__name__} ({error})") from None
         model.set_weights(tensors, str(path))
         return model

@@ -147,7 +147,7 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
     FileNotFoundError, IsADirectoryError
         There is no such file.
     ValueError
-        The file is something else, or cut short.
+        It is something else, or cut short.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -156,15 +156,17 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a file that fastlstm saved")
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file, expected one that fastlstm saved")
     try:
         with safe_open(path, framework="numpy") as file:
             description = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # the last three: dtypes that numpy lacks
         raise ValueError(f"{path} is no safetensors file, or it is cut short ({error})") from None
     if description is None:
         raise ValueError(f"{path} is a safetensors file, but fastlstm did not write it: the entry {_KEY!r} is missing")
     try:
         return tensors, json.loads(description)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its description is no JSON ({error})") from None

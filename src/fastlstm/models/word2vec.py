@@ -25,6 +25,7 @@ from fastlstm.layers import (
     SharedNegativeSamplingLoss,
 )
 from fastlstm.models.ids import check_range, host_array, integers
+from fastlstm.models.initial_weights import take_room
 from fastlstm.models.model import Model, RunningMean
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
@@ -102,6 +103,7 @@ class Word2Vec(Model):
         super().__init__({**sizes, "loss": loss, "seed": seed, "dtype": dtype}, seed)
 
         by_pairs = loss == "negative_sampling"
+        take_room(2, V, E)
         W = self.rng.random((V, E), np.float32)
         W -= 0.5
         W *= 1 / E if by_pairs else 2

@@ -452,12 +452,15 @@ def test_options_that_ask_for_more_than_the_file_holds(name: str, tmp_path: Path
             forged = {**description, "options": {**model.options, option: size}}
             write_tensor_file(path, tensors, forged)
             tracemalloc.start()
-            with pytest.raises(
-                ValueError, match=r"its options do not make a .* numbers left for weights of shape|tie_"
-            ):
+            try:
                 type(model).load(path)
+                said = "nothing"
+            except ValueError as error:
+                said = str(error)
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
+            assert "its options do not make a" in said
+            assert "numbers left for weights of shape" in said or "needs equal widths" in said or "needs one" in said
             assert peak < 2**20
     MAKERS[name][0]()  # whoever makes a model is not bound by the last file
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 import pickle
 import random
 import re
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -666,6 +669,85 @@ def test_wrong_parameter_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.params[0], before)
     with pytest.raises(FileNotFoundError):
         model.load_params(str(tmp_path / "none.pkl"))
+
+
+HALF = np.dtype(np.float16)
+
+
+class Calls:
+    """Pickled as a call, and a state to be set on what it returns."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def test_an_array_of_a_pickle_has_floats_and_as_many_bytes_as_it_says(tmp_path: Path) -> None:
+    """Else bytes of the file become pointers."""
+    reduced: Any = np.zeros(2).__reduce__()
+    reconstruct, arguments, _ = reduced
+    pointers = Calls(np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0))
+    swapped = Calls(np.dtype, ("f2", False, True), (3, "?", None, None, None, -1, -1, 0))
+
+    def array(shape: Any = (2,), dtype: Any = HALF, content: Any = b"\x41" * 4) -> Any:
+        return Calls(reconstruct, arguments, (1, shape, dtype, False, content))
+
+    path = tmp_path / "forged.pkl"
+    for forged, message in (
+        (array(dtype=pointers, shape=(1,), content=b"\x41" * 8), "it holds an array of 'O8', expected f2, f4 or f8"),
+        (array(dtype=np.dtype("i8")), "it holds an array of 'i8'"),
+        (array(dtype=np.dtype([("a", "f2")])), "it holds an array of 'V2'"),
+        (array(dtype=swapped), "byte order '\\?'"),
+        (array(dtype="f2"), "an array that numpy does not write so"),
+        (array(content=[1.0, 2.0]), "an array that numpy does not write so"),
+        (array(shape=(3,)), r"an array of shape \(3,\) has 4 bytes, expected 6"),
+        (array(shape=(2**62, 4)), r"has 4 bytes, expected 36893488147419103232"),
+        (array(shape=(-1, -2)), "an axis is -1"),
+        (array(shape=None), "is no pickled list of arrays"),
+        (Calls(reconstruct, arguments), "is no pickled list of float arrays"),
+        (Calls(codecs.encode, ("x", "rot13")), "it holds bytes as 'rot13'"),
+        (b"text", "is no pickled list of float arrays"),
+    ):
+        path.write_bytes(pickle.dumps([forged], 2))
+        with pytest.raises(ValueError, match=message):
+            base_model.read_params(path)
+    path.write_bytes(pickle.dumps([array()], 2))
+    (read,) = base_model.read_params(path)
+    np.testing.assert_array_equal(read, np.frombuffer(b"\x41" * 4, np.float16))
+
+
+def test_what_a_pickle_announces_is_not_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "forged.pkl"
+    for content in (
+        b"\x80\x04]r\xff\xff\xff\x7f.",  # the list is object 2^31 - 1 of the memo
+        b"]p99999999999\n.",
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"few bytes.",
+        b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"].",
+    ):
+        path.write_bytes(content)
+        tracemalloc.start()
+        with contextlib.suppress(ValueError):  # an announced frame is no error
+            assert base_model.read_params(path) == []
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**20
+
+
+def test_arrays_of_every_order_and_byte_order_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.pkl"
+    values = np.arange(6.0).reshape(2, 3)
+    arrays = [values.astype(dtype) for dtype in (">f2", "<f2", ">f4", "f4", ">f8", "f8")]
+    arrays += [np.asfortranarray(values), values.T, values[:, ::2], np.zeros((0, 3)), np.array(2.5)]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps(arrays, protocol))
+        read = base_model.read_params(path)
+        for got, want in zip(read, arrays, strict=True):
+            np.testing.assert_array_equal(got, want)
+            assert got.dtype == want.dtype.newbyteorder("=")
+            assert got.flags.writeable
+            assert got.flags.c_contiguous
 
 
 def test_sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import pickle
-from typing import Any, ClassVar
+import pickletools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastlstm.compat.dlfs2.arrays import to_cpu
 from fastlstm.contract import FloatArray
+from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device
 
 
@@ -51,32 +57,84 @@ class BaseModel:
             param[...] = to_device(value.astype(param.dtype), device_of(param))
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """A pickle can call any function of any module when it is read; arrays need these."""
+class _Dtype:
+    """What a pickle has for numpy.dtype; numpy's own would take a state that turns bytes into object pointers."""
 
-    _ALLOWED: ClassVar[frozenset[tuple[str, str]]] = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
-            *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-            ("_codecs", "encode"),
-        }
-    )
+    def __init__(self, name: Any, *_: Any) -> None:
+        if name not in ("f2", "f4", "f8"):
+            raise pickle.UnpicklingError(f"it holds an array of {name!r}, expected f2, f4 or f8")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *_ = state  # the rest is empty for numbers
+        if order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"it holds numbers of the byte order {order!r}")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array:
+    """What a pickle has for an array; ``array``, once it is filled, a copy in the processor's byte order."""
+
+    array: FloatArray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, columns_first, content = state
+        self.fill(content, dtype, shape, "F" if columns_first else "C")
+
+    def fill(self, content: Any, dtype: Any, shape: Any, order: Any) -> Self:
+        if not isinstance(dtype, _Dtype) or not isinstance(content, (bytes, bytearray)) or order not in ("C", "F"):
+            raise pickle.UnpicklingError("it holds an array that numpy does not write so")
+        size = math.prod(scalars.integer("an axis", n, 0) for n in shape) * dtype.dtype.itemsize
+        if len(content) != size:
+            raise pickle.UnpicklingError(f"an array of shape {shape} has {len(content)} bytes, expected {size}")
+        numbers = np.frombuffer(content, dtype.dtype).reshape(shape, order=order)
+        self.array = numbers.astype(dtype.dtype.newbyteorder("="), order="C")
+        return self
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as old protocols have them."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it holds bytes as {encoding!r}, expected latin1")
+    return text.encode(encoding)
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """A pickle can call any function of any module when it is read; here it gets stand-ins for those arrays need."""
+
+    _MAKERS: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
+        ("numpy", "ndarray"): lambda *_: None,
+        ("numpy", "dtype"): _Dtype,
+        **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _Array() for core in ("core", "_core")},
+        **{(f"numpy.{core}.numeric", "_frombuffer"): lambda *args: _Array().fill(*args) for core in ("core", "_core")},
+        ("_codecs", "encode"): _encode,
+        ("__builtin__", "bytes"): lambda: b"",  # what old protocols call for no bytes
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
+        maker = self._MAKERS.get((module, name))
+        if maker is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
-        return super().find_class(module, name)
+        return lambda *args: maker(*args)  # a new one each time: a pickle can change what it gets
+
+
+def _check_sizes(content: bytes) -> None:
+    """Raise if a pickle announces more than it has: what it takes to read it would be its writer's to choose."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not (argument is not None and argument <= len(content)):
+            raise pickle.UnpicklingError(f"it numbers an object {argument}")
 
 
 def read_params(path: str | os.PathLike[str]) -> list[FloatArray]:
     """The arrays of a .pkl file of the book's; no code in it is run."""
-    with open(path, "rb") as file:
-        try:
-            params = _ArraysOnly(file).load()
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, ImportError) as e:
-            raise ValueError(f"{path} is no pickled list of arrays: {e}") from None
-    if not isinstance(params, list) or not all(isinstance(p, np.ndarray) and p.dtype.kind == "f" for p in params):
+    content = Path(path).read_bytes()
+    try:
+        _check_sizes(content)
+        params = _ArraysOnly(io.BytesIO(content)).load()
+    except Exception as error:  # a pickle's instructions fail in any way
+        raise ValueError(f"{path} is no pickled list of arrays: {error}") from None
+    if not isinstance(params, list) or not all(
+        isinstance(param, _Array) and hasattr(param, "array") for param in params
+    ):
         raise ValueError(f"{path} is no pickled list of float arrays")
-    return params
+    return [param.array for param in params]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 import fastlstm
 from fastlstm import callbacks, ops, optim
 from fastlstm.contract import RowGrad
-from fastlstm.models import Seq2seq
+from fastlstm.models import RNNLM, Seq2seq
+from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History, Trainer
 from fastlstm.training.interrupt import SoftInterrupt
 
@@ -398,6 +400,183 @@ def test_a_model_is_no_checkpoint(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="cut short"):
         fit(make(), callbacks=[callbacks.BackupAndRestore(path)])
+
+
+def test_what_begins_an_epoch_is_not_done_twice(tmp_path: Path) -> None:
+    """Ctrl-C in the last batch of an epoch stops before the next one begins."""
+
+    def decay() -> callbacks.Callback:
+        return callbacks.LearningRateScheduler(lambda _, lr: 0.5 * lr)
+
+    whole, part, resumed = make(), make(), make()
+    fit(whole, callbacks=[decay()])
+    backup = callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(part, callbacks=[decay(), backup, press_ctrl_c(0, 3)])
+    fit(resumed, callbacks=[decay(), callbacks.BackupAndRestore(tmp_path / "backup")])
+    assert weights(resumed) == weights(whole)
+
+
+@pytest.mark.parametrize(("before", "now"), [({"validation_split": 0.1}, {}), ({}, {"validation_data": (XS, TS)})])
+def test_validation_is_neither_added_nor_left_out(before: dict[str, Any], now: dict[str, Any], tmp_path: Path) -> None:
+    """In any epoch but the first the history would have numbers for some epochs only."""
+    rows = (XS[:45], TS[:45])
+
+    def go_on(data: Any, epochs: int, **options: Any) -> History:
+        backup = callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        log = callbacks.CSVLogger(tmp_path / "log.csv")
+        return make().fit(*data, epochs=epochs, batch_size=16, verbose=0, callbacks=[log, backup], **options)
+
+    go_on((XS, TS) if before else rows, 2, **before)
+    log, checkpoint = (tmp_path / "log.csv").read_bytes(), (tmp_path / "backup").read_bytes()
+    with pytest.raises(ValueError, match="belongs to another training: its epochs have loss.*, now they have loss"):
+        go_on(rows, 4, **now)
+    assert (tmp_path / "log.csv").read_bytes() == log
+    assert (tmp_path / "backup").read_bytes() == checkpoint
+    assert len(go_on((XS, TS) if before else rows, 4, **before).epoch) == 4
+
+
+def test_a_list_of_ones_own_in_the_history(tmp_path: Path) -> None:
+    """One that is too short leaves its cells empty; it goes through a checkpoint."""
+
+    def note(epoch: int, _: Mapping[str, float]) -> None:
+        if epoch < 1:
+            log.trainer.history.history.setdefault("note", []).append(0.5)
+
+    for epochs in (2, 3):
+        log = callbacks.CSVLogger(tmp_path / "log.csv")
+        backup = callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
+        fit(make(), epochs, callbacks=[callbacks.LambdaCallback(on_epoch_end=note), log, backup])
+    lines = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    assert [lines[0], *([line[0], line[2]] for line in lines[1:])] == [
+        ["epoch", "loss", "note"],
+        ["1", "0.5"],
+        ["2", ""],
+        ["3", ""],
+    ]
+
+
+NASTY: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    2.5,
+    10**30,
+    float("nan"),
+    "text",
+    [],
+    [1],
+    [[0.5]],
+    {},
+    {"a": 1},
+    {"arrays": 10**12},
+)
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The places of everything in a description of a checkpoint."""
+    yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, entry in inside:
+        yield from leaves(entry, (*place, name))
+
+
+def everything(model: Any, optimizer: optim.Optimizer, used: list[callbacks.Callback]) -> Any:
+    """The state of a training, of which nothing may change."""
+    numbers, arrays = optimizer.state()
+    return (
+        [param.tobytes() for param in model.params],
+        [array.tobytes() for array in model.state()],
+        model.rng.bit_generator.state,
+        (numbers, {name: array.tobytes() for name, array in arrays.items()}),
+        [{name: value for name, value in vars(one).items() if name not in ("model", "trainer")} for one in used],
+    )
+
+
+def test_a_forged_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    """Whatever stands in the file: it is refused as a whole, or it is a state that the training can have."""
+    path = tmp_path / "backup"
+    text = RNG.integers(0, V, 200)
+
+    def start(used: list[callbacks.Callback], optimizer: optim.Optimizer, model: RNNLM) -> None:
+        model.fit(
+            text,
+            epochs=3,
+            time_size=5,
+            batch_size=4,
+            optimizer=optimizer,
+            metrics=("accuracy",),
+            validation_data=text,
+            verbose=0,
+            callbacks=used,
+        )
+
+    def watchers() -> list[callbacks.Callback]:
+        return [
+            callbacks.EarlyStopping(patience=9, restore_best_weights=True),
+            callbacks.ReduceLROnPlateau(),
+            callbacks.ModelCheckpoint(tmp_path / "best", save_best_only=True),
+            callbacks.BackupAndRestore(path, delete_checkpoint=False),
+        ]
+
+    def small() -> RNNLM:
+        return RNNLM(V, 3, 4, seed=0)
+
+    with pytest.raises(KeyboardInterrupt):
+        start([*watchers(), press_ctrl_c(1, 4)], optim.Adam(), small())
+    tensors, description = read_tensor_file(path)
+    assert description["batch"] == 5
+    assert description["callbacks"][1]["state"]["best"] is not None
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    def attempt(tensors: dict[str, Any], description: Any) -> str | None:
+        """What is said against a checkpoint, None if it is accepted."""
+        write_tensor_file(path, tensors, description)
+        used, optimizer, model = watchers(), optim.Adam(), small()
+        before = everything(model, optimizer, used)
+        at_once = callbacks.LambdaCallback()
+        at_once.on_train_batch_begin = stop  # type: ignore[method-assign, assignment]
+        at_once.on_train_end = stop  # type: ignore[method-assign]
+        try:
+            start([*used, at_once], optimizer, model)
+        except ValueError as error:
+            assert everything(model, optimizer, used) == before
+            return str(error)
+        except Stop:
+            return None
+        raise AssertionError("the training did not begin")
+
+    assert attempt(tensors, description) is None
+    refused = 0
+    for place in leaves(description):
+        for value in NASTY:
+            forged = copy.deepcopy(description)
+            target: Any = forged
+            for name in place[:-1]:
+                target = target[name]
+            if place:
+                target[place[-1]] = value
+            refused += attempt(tensors, forged if place else value) is not None
+    assert refused > 500
+    for name in tensors:
+        for wrong in (None, tensors[name][:-1].copy(), tensors[name].astype(np.float64)):
+            others = {key: array for key, array in tensors.items() if key != name}
+            assert attempt(others if wrong is None else {**others, name: wrong}, description) is not None
+
+    state = description["callbacks"][3]["state"]
+    for forged_state in ({**state, "filepath": str(tmp_path / "other")}, {}, {"filepath": "x"}):
+        forged = copy.deepcopy(description)
+        forged["callbacks"][3]["state"] = forged_state
+        said = attempt(tensors, forged)
+        assert said is not None
+        assert "is damaged: ModelCheckpoint has" in said
+    assert not (tmp_path / "other").exists()
 
 
 # --------------------------------------------------------------------------------------------

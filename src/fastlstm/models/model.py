@@ -436,6 +436,12 @@ class Model(abc.ABC):
 
     def set_weights(self, tensors: Mapping[str, Array], source: str) -> None:
         """Copy every parameter from ``tensors``; nothing changes unless all names, shapes and dtypes fit."""
+        self.check_weights(tensors, source)
+        for name, param in self.named_parameters():
+            param[...] = to_device(tensors[name], self.device)
+
+    def check_weights(self, tensors: Mapping[str, Array], source: str) -> None:
+        """Raise unless ``tensors`` are the model's parameters by name, shape and dtype."""
         params = dict(self.named_parameters())
         if missing := sorted(params.keys() - tensors.keys()):
             raise ValueError(f"{source} lacks the weights {', '.join(missing)}")
@@ -448,8 +454,6 @@ class Model(abc.ABC):
                     f"{source}: {name} has shape {got.shape} and dtype {got.dtype}, "
                     f"expected {param.shape} and {param.dtype}"
                 )
-        for name, param in params.items():
-            param[...] = to_device(tensors[name], self.device)
 
 
 def _counted(layer: Layer) -> str:

@@ -62,8 +62,16 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
 def make_place(path: str | os.PathLike[str]) -> None:
     """Make the folders above a file that `write_atomically` is to write later, and raise its errors now."""
     path = _place(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with _naming(path), _file_beside(path):
+        pass
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, and raise now if no file can be written into it."""
+    folder = Path(os.path.realpath(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _naming(folder), _file_beside(folder / "file"):
         pass
 
 

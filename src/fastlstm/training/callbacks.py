@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fastlstm.contract import FloatArray
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.models.tensor_file import make_folder, make_place, write_atomically
+from fastlstm.ops import scalars
+from fastlstm.ops.checks import describe
 from fastlstm.ops.device import to_device
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
 from fastlstm.training.event_file import EventWriter
@@ -36,7 +39,8 @@ class Callback:
     trainer : Trainer
         The running loop: ``trainer.optimizer``, ``trainer.epoch``, ``trainer.history`` ...
     state_names : tuple of str
-        Attributes that a checkpoint keeps: numbers, strings, None, or lists of arrays.
+        Attributes that a checkpoint keeps: numbers, strings, None, or lists of arrays. What is a number, a string or a
+        list when training begins stays one, or becomes None.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ()
@@ -44,6 +48,15 @@ class Callback:
     def __init__(self) -> None:
         self.model: Model
         self.trainer: Trainer
+
+    def check_log_names(self, names: Sequence[str]) -> None:
+        """Raise if ``names``, all that the logs of an epoch will have, are not what the callback needs.
+
+        Called before training begins, unless a callback of one's own comes first: it may add to the logs.
+        """
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if ``state``, a checkpoint's values by their ``state_names``, cannot be the callback's."""
 
     def on_train_begin(self) -> None: ...
 
@@ -117,19 +130,24 @@ class CSVLogger(Callback):
     Parameters
     ----------
     filename : path
+        The folders above it are made when training begins.
     separator : str
+        One character.
     append : bool
         Keep what the file held before. A resumed training never needs it: its earlier epochs are written again.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         super().__init__()
+        if not isinstance(separator, str) or len(separator) != 1 or separator in '\r\n"':
+            raise ValueError(f"separator is {separator!r}, expected one character such as ',' or ';'")
         self.path = Path(filename)
         self.separator = separator
         self.append = append
         self._before = ""
 
     def on_train_begin(self) -> None:
+        make_place(self.path)
         self._before = self.path.read_text() if self.append and self.path.exists() else ""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002, the history holds them all
@@ -148,6 +166,7 @@ class TensorBoard(Callback):
     Parameters
     ----------
     log_dir : path
+        Made when training begins.
     update_freq : "epoch", "batch" or int
         Besides, after every batch or every so many: "batch_loss" ..., averaged since the epoch began.
     """
@@ -163,6 +182,10 @@ class TensorBoard(Callback):
             raise ValueError(f"update_freq is {update_freq!r}, expected 'epoch', 'batch' or a number of batches")
         self.update_freq = update_freq
         self._writers: dict[str, EventWriter] = {}
+
+    def on_train_begin(self) -> None:
+        for part in ("train", "validation") if self.trainer.validation_data is not None else ("train",):
+            make_folder(self.log_dir / part)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         step = self.trainer.epoch * self.trainer.batches + batch
@@ -213,10 +236,19 @@ class _Monitor(Callback):
             raise ValueError(f"mode is {mode!r}, expected 'auto', 'min' or 'max'")
         self.monitor = monitor
         self.sign = 1.0 if mode == "max" or (mode == "auto" and "acc" in monitor) else -1.0
-        self.min_delta = abs(min_delta)
+        self.min_delta = abs(scalars.real("min_delta", min_delta))
+
+    def check_log_names(self, names: Sequence[str]) -> None:
+        self.value(dict.fromkeys(names, 0.0))
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            if value is None if name != "best" else not isinstance(value, (int, float, type(None))):
+                raise ValueError(f"{name} of {type(self).__name__} is {describe(value)}, which it cannot be")
 
     def better(self, value: float, than: float | None) -> bool:
-        if math.isnan(value):
+        """Whether a value is better than another, or than none; what has diverged is never better."""
+        if not math.isfinite(value):
             return False
         return than is None or self.sign * (value - than) > self.min_delta
 
@@ -253,11 +285,11 @@ class EarlyStopping(_Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        self.patience = patience
+        self.patience = scalars.real("patience", patience)
         self.verbose = verbose
-        self.baseline = baseline
+        self.baseline = None if baseline is None else scalars.real("baseline", baseline)
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+        self.start_from_epoch = scalars.integer("start_from_epoch", start_from_epoch)
         self.on_train_begin()
 
     def on_train_begin(self) -> None:
@@ -266,6 +298,12 @@ class EarlyStopping(_Monitor):
         self.best_epoch = 0
         self.stopped_epoch = 0
         self.best_weights: list[FloatArray] = []
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        super().check_state(state)
+        saved = [(array.shape, array.dtype) for array in state["best_weights"]]
+        if saved and saved != [(param.shape, param.dtype) for param in self.model.params]:
+            raise ValueError("best_weights of EarlyStopping do not fit the model's weights")
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         value = self.value(logs)
@@ -284,9 +322,11 @@ class EarlyStopping(_Monitor):
 
     def on_train_end(self) -> None:
         if self.stopped_epoch and self.verbose:
-            print(f"epoch {self.stopped_epoch + 1}: {self.monitor} was best in epoch {self.best_epoch + 1}; stopped")
-        for param, best in zip(self.model.params, self.best_weights, strict=False):
-            param[...] = to_device(best, self.model.device)
+            best = "never a finite number" if self.best is None else f"best in epoch {self.best_epoch + 1}"
+            print(f"epoch {self.stopped_epoch + 1}: {self.monitor} was {best}; stopped")
+        if self.best_weights:
+            for param, weights in zip(self.model.params, self.best_weights, strict=True):
+                param[...] = to_device(weights, self.model.device)
 
 
 class ReduceLROnPlateau(_Monitor):
@@ -316,10 +356,10 @@ class ReduceLROnPlateau(_Monitor):
         if not 0 < factor < 1:
             raise ValueError(f"factor is {factor}, expected between 0 and 1")
         self.factor = factor
-        self.patience = patience
+        self.patience = scalars.real("patience", patience)
         self.verbose = verbose
-        self.cooldown = cooldown
-        self.min_lr = min_lr
+        self.cooldown = scalars.integer("cooldown", cooldown)
+        self.min_lr = scalars.real("min_lr", min_lr)
         self.on_train_begin()
 
     def on_train_begin(self) -> None:
@@ -350,7 +390,7 @@ class ModelCheckpoint(_Monitor):
     Parameters
     ----------
     filepath : path
-        May hold fields such as "{epoch:02d}-{val_loss:.3f}"; epochs count from 1.
+        May hold fields such as "{epoch:02d}-{val_loss:.3f}"; epochs count from 1. Folders are made as they are needed.
     monitor, verbose, save_best_only, mode
         As in Keras.
     period : int
@@ -369,13 +409,23 @@ class ModelCheckpoint(_Monitor):
         period: int = 1,
     ) -> None:
         super().__init__(monitor, mode, 0.0)
-        if period < 1:
-            raise ValueError(f"period is {period}, expected at least 1 epoch")
         self.filepath = os.fspath(filepath)
         self.verbose = verbose
         self.save_best_only = save_best_only
-        self.period = period
+        self.period = scalars.integer("period", period, 1)
         self.best: float | None = None
+
+    def check_log_names(self, names: Sequence[str]) -> None:
+        if self.save_best_only:
+            super().check_log_names(names)
+        self._path(0, dict.fromkeys(names, 0.0))
+
+    def on_train_begin(self) -> None:
+        before_fields = re.split("[{}]", self.filepath)[0]
+        if before_fields == self.filepath:
+            make_place(self.filepath)
+        else:
+            make_folder(os.path.dirname(before_fields))
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if (epoch + 1) % self.period:
@@ -385,16 +435,22 @@ class ModelCheckpoint(_Monitor):
             if not self.better(value, self.best):
                 return
             self.best = value
+        path = self._path(epoch, logs)
+        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
+        self.model.save(path)
+        if self.verbose:
+            print(f"epoch {epoch + 1}: saved {path}")
+
+    def _path(self, epoch: int, logs: Logs) -> str:
         try:
-            path = self.filepath.format(epoch=epoch + 1, **logs)
+            return self.filepath.format(epoch=epoch + 1, **logs)
         except LookupError as error:
             raise ValueError(
                 f"ModelCheckpoint's filepath is {self.filepath!r}, but the training has only epoch, {', '.join(logs)}: "
                 f"no {error}"
             ) from None
-        self.model.save(path)
-        if self.verbose:
-            print(f"epoch {epoch + 1}: saved {path}")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"ModelCheckpoint's filepath is {self.filepath!r}, which is no format: {error}") from None
 
 
 class BackupAndRestore(Callback):
@@ -406,7 +462,7 @@ class BackupAndRestore(Callback):
     Parameters
     ----------
     filepath : path
-        The checkpoint file.
+        The checkpoint file. The folders above it are made when training begins.
     save_freq : "epoch" or int
         Write a checkpoint after every epoch, or, as in Keras, after every so many batches.
     delete_checkpoint : bool
@@ -427,6 +483,7 @@ class BackupAndRestore(Callback):
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self) -> None:
+        make_place(self.path)
         if self.path.exists():
             load_checkpoint(self.path, self.trainer)
 

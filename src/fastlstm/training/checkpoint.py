@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastlstm.contract import Array
 from fastlstm.models.model import RunningMean
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.ops import scalars
+from fastlstm.ops.checks import describe, is_array
 from fastlstm.ops.device import to_device
 
 if TYPE_CHECKING:
@@ -48,46 +53,155 @@ def save_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
-    """Put a training that is about to begin where the saved one was.
+    """Put a training that is about to begin where the saved one was; nothing changes unless all of the file fits.
 
     Raises
     ------
     OSError
         The file cannot be read.
     ValueError
-        It is no checkpoint, or one of another model, data or optimiser.
+        It is no checkpoint, damaged, or one of another model, data or optimiser.
     """
     tensors, description = read_tensor_file(path)
     if not isinstance(description, dict) or description.get("checkpoint") != 1:
         raise ValueError(f"{path} is a fastlstm file, but no checkpoint of this version")
-    was, now = description["training"], trainer.fingerprint()
-    for name in {**was, **now}:
-        if was.get(name) != now.get(name):
-            raise ValueError(
-                f"{path} belongs to another training: {name} was {was.get(name)}, now it is {now.get(name)}"
-            )
-    callbacks = _with_state(trainer)
-    kinds = [type(callback).__name__ for callback in callbacks]
-    if [callback["class"] for callback in description["callbacks"]] != kinds:
-        raise ValueError(f"{path} was written with other callbacks; now they are {', '.join(kinds) or 'none'}")
+    weights = _below("weights", tensors)
+    optimizer_arrays = _below("optimizer", tensors)
+    try:
+        _check_training(description, trainer, path)
+        trainer.model.check_weights(weights, str(path))
+        _check_optimizer(trainer, description["optimizer"], optimizer_arrays)
+        states = _checked_states(description["callbacks"], tensors, trainer)
+        _check_place(description, trainer)
+        bit_generator = trainer.model.rng.bit_generator
+        another = type(bit_generator)()
+        another.state = description["rng"]
+        if description["rng_of_order"] is not None:
+            another.state = description["rng_of_order"]
+    except _OtherTraining:
+        raise
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
 
-    trainer.model.set_weights(_below("weights", tensors), str(path))
+    trainer.model.set_weights(weights, str(path))
     device = trainer.model.device
-    tensors = {name: to_device(array, device) for name, array in tensors.items()}
-    trainer.optimizer.set_state(description["optimizer"], _below("optimizer", tensors))
-    for i, (callback, saved) in enumerate(zip(callbacks, description["callbacks"], strict=True)):
-        for name, value in saved["state"].items():
-            if isinstance(value, dict):
-                value = [tensors[f"callback{i}.{name}.{k}"] for k in range(value["arrays"])]
-            setattr(callback, name, value)
+    arrays = {name: to_device(array, device) for name, array in optimizer_arrays.items()}
+    trainer.optimizer.set_state(description["optimizer"], arrays)
+    for callback, state in zip(_with_state(trainer), states, strict=True):
+        for name, value in state.items():
+            on_device = [to_device(array, device) for array in value] if isinstance(value, list) else value
+            setattr(callback, name, on_device)
     trainer.epoch = description["epoch"]
     trainer.batch = description["batch"]
     trainer.means = {name: RunningMean(*mean) for name, mean in description["means"].items()}
-    trainer.model.rng.bit_generator.state = description["rng"]
+    bit_generator.state = description["rng"]
     trainer.rng_of_order = description["rng_of_order"]
     trainer.model.stop_training = description["stop_training"]
     trainer.history.epoch[:] = description["history"]["epoch"]
     trainer.history.history.update(description["history"]["history"])
+
+
+class _OtherTraining(ValueError):
+    """The file is whole, but of a training with other data, settings or callbacks."""
+
+
+def _check_training(description: Mapping[str, Any], trainer: Trainer, path: str | os.PathLike[str]) -> None:
+    """Raise unless the saved training is the one at hand."""
+    was, now = description["training"], trainer.fingerprint()
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
+            raise _OtherTraining(
+                f"{path} belongs to another training: {name} was {was.get(name)}, now it is {now.get(name)}"
+            )
+    names = [name for name in description["history"]["history"] if name.removeprefix("val_") in trainer.log_names]
+    if description["epoch"] and set(names) != set(trainer.log_names):
+        raise _OtherTraining(
+            f"{path} belongs to another training: its epochs have {', '.join(names)}, now they have "
+            f"{', '.join(trainer.log_names)}. A training goes on with validation if it began with it, else without"
+        )
+    saved = [callback["class"] for callback in description["callbacks"]]
+    kinds = [type(callback).__name__ for callback in _with_state(trainer)]
+    if saved != kinds:
+        raise _OtherTraining(f"{path} was written with other callbacks; now they are {', '.join(kinds) or 'none'}")
+
+
+def _check_optimizer(trainer: Trainer, numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    like = copy.copy(trainer.optimizer)
+    like.prepare(trainer.model.params)
+    wanted_numbers, wanted = like.state()
+    _check_values("the optimizer", numbers, wanted_numbers)
+    if numbers["class"] != wanted_numbers["class"]:
+        raise ValueError(f"the optimizer is {numbers['class']}, expected {wanted_numbers['class']}")
+    scalars.finite("lr", numbers["lr"], 0)
+    if scalars.integer("step", numbers["step"], 0) >= 2**63:
+        raise ValueError(f"step is {numbers['step']}, expected less than 2^63")
+    shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    # A training that was stopped before its first step has none.
+    if shapes and shapes != {name: (array.shape, array.dtype) for name, array in wanted.items()}:
+        raise ValueError("the optimizer's arrays do not fit the model's parameters")
+
+
+def _checked_states(
+    saved: Sequence[Mapping[str, Any]], tensors: Mapping[str, Array], trainer: Trainer
+) -> list[dict[str, Any]]:
+    """What the callbacks' attributes are to be."""
+    states = []
+    for i, callback in enumerate(_with_state(trainer)):
+        kind = type(callback).__name__
+        state = {
+            name: [tensors[f"callback{i}.{name}.{k}"] for k in range(value["arrays"])]
+            if isinstance(value, dict)
+            else value
+            for name, value in saved[i]["state"].items()
+        }
+        _check_values(kind, state, {name: getattr(callback, name) for name in callback.state_names})
+        callback.check_state(state)
+        states.append(state)
+    return states
+
+
+def _check_place(description: Mapping[str, Any], trainer: Trainer) -> None:
+    """Epoch, batch, means and history."""
+    epoch = scalars.integer("epoch", description["epoch"], 0)
+    batch = scalars.integer("batch", description["batch"], 0)
+    if trainer.most_batches is not None and batch > trainer.most_batches:
+        raise ValueError(f"batch is {batch}, but an epoch has {trainer.most_batches}")
+    means = description["means"]
+    if (batch or means) and set(means) != {"loss", *trainer.metrics}:
+        raise ValueError(f"the epoch at hand has {', '.join(means)}")
+    for name, (total, count) in means.items():
+        scalars.real(name, total)
+        scalars.integer(name, count, 0)
+    if not isinstance(description["stop_training"], bool):
+        raise ValueError(f"stop_training is {description['stop_training']!r}, expected true or false")
+    epochs, history = description["history"]["epoch"], description["history"]["history"]
+    if len(epochs) != epoch or epochs != list(range(epoch)):
+        raise ValueError(f"the history has not the epochs 0 to {epoch - 1}")
+    for name, values in history.items():
+        if len([scalars.real(name, value) for value in values]) != epoch and name in trainer.log_names:
+            raise ValueError(f"the history has {len(values)} values of {name}, expected {epoch}")
+
+
+def _check_values(whose: str, got: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise unless the names are the same, and the values of the same kinds; None stands for any."""
+    if set(got) != set(now):
+        raise ValueError(f"{whose} has {', '.join(got) or 'nothing'}, expected {', '.join(now)}")
+    for name, value in got.items():
+        kinds = {_kind(value), _kind(now[name])}
+        if "nothing a checkpoint keeps" in kinds or len(kinds - {"None"}) > 1:
+            raise ValueError(f"{name} of {whose} is {describe(value)}, where now it is {describe(now[name])}")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, (bool, int, float, np.number)):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, list) and all(is_array(array) for array in value):
+        return "arrays"
+    return "nothing a checkpoint keeps"
 
 
 def _with_state(trainer: Trainer) -> list[Callback]:

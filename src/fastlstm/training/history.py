@@ -36,10 +36,11 @@ class History:
             self.history.setdefault(name, []).append(value)
 
     def to_csv(self, separator: str = ",") -> str:
-        """A line of names and a line an epoch, epochs counted from 1."""
+        """A line of names and a line an epoch, epochs counted from 1; what a list of one's own lacks stays empty."""
         text = io.StringIO()
         writer = csv.writer(text, delimiter=separator, lineterminator="\n")
         writer.writerow(["epoch", *self.history])
         for row, epoch in enumerate(self.epoch):
-            writer.writerow([epoch + 1, *(values[row] for values in self.history.values())])
+            numbers = [values[row] if row < len(values) else "" for values in self.history.values()]
+            writer.writerow([epoch + 1, *numbers])
         return text.getvalue()

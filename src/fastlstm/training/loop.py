@@ -124,6 +124,17 @@ class Trainer:
         """How many of ``unit`` a batch of the epoch at hand has, on average."""
         return 1
 
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """What the loop puts into the logs of an epoch."""
+        names = ("loss", *self.metrics)
+        return names if self.validation_data is None else (*names, *(f"val_{name}" for name in names))
+
+    @property
+    def most_batches(self) -> int | None:
+        """How many batches an epoch can have; None where that is not known before it begins."""
+        return self.batches
+
     def fingerprint(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued."""
         return {
@@ -140,6 +151,7 @@ class Trainer:
     def run(self) -> History:
         """Train to the end."""
         self.model.stop_training = False
+        self._check_log_names()
         try:
             with SoftInterrupt() as interrupt:
                 for callback in self._all_callbacks:
@@ -147,6 +159,7 @@ class Trainer:
                 if self.model.device == "cuda":
                     self._steps = DeviceSteps(self)
                 while self.epoch < self.epochs and not self.model.stop_training:
+                    self._stop_if(interrupt)
                     self._run_epoch(interrupt)
                 self._stop_if(interrupt)
                 for callback in self._all_callbacks:
@@ -158,6 +171,12 @@ class Trainer:
                 callback.close()
         return self.history
 
+    def _check_log_names(self) -> None:
+        for callback in self.callbacks:
+            callback.check_log_names(self.log_names)
+            if not str(getattr(callback.on_epoch_end, "__module__", "")).startswith("fastlstm."):
+                return  # it may add to the logs that those after it see
+
     def _run_epoch(self, interrupt: SoftInterrupt) -> None:
         if self.batch == 0:  # else a checkpoint from the middle of the epoch is continued
             for callback in self._all_callbacks:
@@ -165,7 +184,8 @@ class Trainer:
             self.means = {name: RunningMean() for name in ("loss", *self.metrics)}
         self.rows.reorder(self._order())
         while self.batch < self.batches:
-            self._stop_if(interrupt)
+            if self.batch > 0:  # the beginning of an epoch is not repeated when the training goes on
+                self._stop_if(interrupt)
             self._run_batch()
             if self.model.stop_training and self.batch < self.batches:
                 return

@@ -91,6 +91,10 @@ class SkipgramTrainer(Trainer):
     def units_per_batch(self) -> float:
         return len(self.xs) / self.batches
 
+    @property
+    def most_batches(self) -> None:
+        return None
+
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "epochs": self.epochs, "final_lr": self.final_lr, "subsample": self.subsample}
 

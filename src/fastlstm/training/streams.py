@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastlstm.contract import FloatArray, IntArray
@@ -28,6 +29,14 @@ class CarriedState(Callback):
     @states.setter
     def states(self, states: list[FloatArray]) -> None:
         self._model.set_state(states)
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        options, dtype = self._model.options, self._model.params[0].dtype
+        count = options["num_layers"] * (2 if options["cell"] == "lstm" else 1)
+        shape = (self.trainer.batch_size, options["hidden_size"])
+        states = [(array.shape, array.dtype) for array in state["states"]]
+        if states and states != [(shape, dtype)] * count:
+            raise ValueError(f"states are {states}, expected {count} arrays of shape {shape}, {dtype}")
 
     def on_epoch_begin(self, epoch: int) -> None:  # noqa: ARG002
         self._model.reset_state()

@@ -773,8 +773,8 @@ def test_callbacks_of_ones_own_may_add_to_the_logs(tmp_path: Path) -> None:
 def test_what_has_diverged_is_never_the_best(worst: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for mode in ("min", "max"):
         values = [worst, -worst, worst]
-        kept = callbacks.ModelCheckpoint(tmp_path / "best", save_best_only=True, mode=mode)  # type: ignore[arg-type]
-        stopping = callbacks.EarlyStopping(patience=2, verbose=1, mode=mode)  # type: ignore[arg-type]
+        kept = callbacks.ModelCheckpoint(tmp_path / "best", save_best_only=True, mode=mode)
+        stopping = callbacks.EarlyStopping(patience=2, verbose=1, mode=mode)
         fit(make(), callbacks=[Played(kept, "val_loss", values), Played(stopping, "val_loss", values)])
         assert kept.best is None
         assert stopping.best is None

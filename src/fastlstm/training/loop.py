@@ -159,7 +159,7 @@ class Trainer:
                 if self.model.device == "cuda":
                     self._steps = DeviceSteps(self)
                 while self.epoch < self.epochs and not self.model.stop_training:
-                    self._stop_if(interrupt)
+                    self._stop_if(interrupt)  # before an epoch begins, which it would do again when it goes on
                     self._run_epoch(interrupt)
                 self._stop_if(interrupt)
                 for callback in self._all_callbacks:
@@ -184,8 +184,7 @@ class Trainer:
             self.means = {name: RunningMean() for name in ("loss", *self.metrics)}
         self.rows.reorder(self._order())
         while self.batch < self.batches:
-            if self.batch > 0:  # the beginning of an epoch is not repeated when the training goes on
-                self._stop_if(interrupt)
+            self._stop_if(interrupt)
             self._run_batch()
             if self.model.stop_training and self.batch < self.batches:
                 return

@@ -69,7 +69,7 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
     optimizer_arrays = _below("optimizer", tensors)
     try:
         _check_training(description, trainer, path)
-        trainer.model.check_weights(weights, str(path))
+        trainer.model.check_weights(weights, "it")
         _check_optimizer(trainer, description["optimizer"], optimizer_arrays)
         states = _checked_states(description["callbacks"], tensors, trainer)
         _check_place(description, trainer)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import LearningRateScheduler
-from fastlstm.cli import pairs, run_folder, training_run
+from fastlstm.cli import pairs, plots, run_folder, training_run
 from fastlstm.cli.pairs import PairOptions
-from fastlstm.cli.plots import plot_runs
 from fastlstm.datasets import SequencePairs, addition, read_addition
 from fastlstm.datasets.addition import WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
@@ -40,7 +39,23 @@ COMPARED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train addition``."""
-    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_data, train=_begin, describe=pairs.describe)
+    return training_run.run(
+        args,
+        TASK,
+        Options,
+        resolve=_resolve,
+        prepare=_data,
+        train=_begin,
+        files=_files,
+        describe=pairs.describe,
+    )
+
+
+def _files(options: Options) -> list[str]:
+    if not options.compare:
+        return [*pairs.FILES]
+    _, *pictures = pairs.FILES
+    return [*pictures, *(f"{name}/{file}" for name, _, _ in COMPARED for file in pairs.FILES)]
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -90,17 +105,19 @@ def learning_rate(epoch: int, epochs: int, start: float = Adam().lr) -> float:
 
 def _compare(folder: Path, options: Options, sums: SequencePairs, quiet: bool) -> int:
     """Train the models of COMPARED, each into a folder of its own; those that are finished stay as they are."""
-    histories = {}
+    histories, accuracies, code = {}, {}, 0
     for name, label, changes in COMPARED:
         run = folder / name
         run_options = dataclasses.replace(options, compare=False, **changes)
-        if not (run / run_folder.MODEL).exists():
+        if not (run / run_folder.CONFIG).exists():
             run.mkdir(exist_ok=True)
             training_run.write_config(run, TASK, run_options, **pairs.describe(sums))
+        if not training_run.is_finished(run, TASK, pairs.FILES):
             print(label)
-            if code := _train(run, run_options, sums, quiet):
+            code = _train(run, run_options, sums, quiet) or code
+            if not (run / run_folder.MODEL).exists():
                 return code
         histories[label] = run_folder.read_history(run)
-    plot_runs(folder, "Addition", histories)
-    print(f"run folder: {folder}")
-    return 0
+        accuracies[name] = histories[label]["val_accuracy"][-1]
+    training_run.write_config(folder, TASK, options, **pairs.describe(sums), result={"accuracy": accuracies})
+    return training_run.finish(folder, TASK, code, plots.of_answers("Addition", histories))

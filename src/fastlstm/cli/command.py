@@ -1,6 +1,7 @@
 """The command line: what can be typed, and how mistakes are told.
 
-A mistake of the user ends with one line on stderr and exit code 2, Ctrl-C with 130.
+A mistake of the user ends with one line on stderr and exit code 2, Ctrl-C with 130. Exit code 1 is a training that
+diverged, or one whose pictures could not be drawn.
 """
 
 from __future__ import annotations
@@ -8,77 +9,75 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import fastlstm
 from fastlstm.cli import addition, bench, dates, generate, rnnlm, sentiment, sine, translate, word2vec
 from fastlstm.models.rnnlm import CELLS
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the training diverged, or its pictures could not be drawn (then the model is saved); "
+    "2 a mistake, told in one line; 130 Ctrl-C."
+)
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        one_line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: {one_line}; see {self.prog} --help\n")
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
-    return int(text)
+# Far above any use: what is larger is a slip, and would overflow an array's size or a float32.
+MAX_COUNT = 2**31 - 1
+MAX_LAYERS = 1_000
+MAX_STEPS = 10_000_000
+MAX_NUMBER = 1e30
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return int(text)
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from low to high."""
+
+    def read(text: str) -> int:
+        # Shorter than what int() refuses to read.
+        if not (text.isdecimal() and len(text) < 100 and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is no whole number of at least {low} and at most {high}")
+        return int(text)
+
+    return read
 
 
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
+def _real(fits: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    """The type of an option that is a number; NaN fits nothing, for no comparison with it holds."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not fits(number):
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is no number {wanted}")
+        return number
+
+    return read
 
 
-def _factor(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")
-    return number
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to below 1")
-    return number
-
-
-def _not_negative(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 0")
-    return number
+_count = _whole(1, MAX_COUNT)
+_layers = _whole(1, MAX_LAYERS)
+_steps = _whole(1, MAX_STEPS)
+_seed = _whole(0, 2**64 - 1)
+_positive = _real(lambda x: 1 / MAX_NUMBER <= x <= MAX_NUMBER, f"above 0, from {1 / MAX_NUMBER:g} to {MAX_NUMBER:g}")
+_not_negative = _real(lambda x: 0 <= x <= MAX_NUMBER, f"of at least 0 and at most {MAX_NUMBER:g}")
+_factor = _real(lambda x: 0 < x < 1, "between 0 and 1")
+_share = _real(lambda x: 0 <= x < 1, "from 0 to below 1")
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fastlstm", description="Train LSTMs on compiled kernels.")
+    parser = _Parser(prog="fastlstm", description="Train LSTMs on compiled kernels.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"fastlstm {fastlstm.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a model on a task")
+    train = commands.add_parser("train", help="train a model on a task", epilog=EXIT_CODES)
     tasks = train.add_subparsers(required=True, metavar="TASK")
     _add_addition(tasks.add_parser("addition", help="sums as text: 16+75 -> 91", description=addition.__doc__))
     _add_rnnlm(tasks.add_parser("rnnlm", help="a language model of a text", description=rnnlm.__doc__))
@@ -125,7 +124,7 @@ def _add_rnnlm(parser: argparse.ArgumentParser) -> None:
     add("--cell", choices=CELLS, help=f"default {defaults.cell}")
     add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
     add("--wordvec-size", type=_count, help="width of the embeddings, default the hidden size")
-    add("--layers", type=_count, help=f"recurrent layers, default {defaults.layers}")
+    add("--layers", type=_layers, help=f"recurrent layers, default {defaults.layers}")
     add("--time-size", type=_count, help=f"steps to go back, default {defaults.time_size}")
     add("--batch-size", type=_count, help=f"streams read side by side, default {defaults.batch_size}")
     add("--dropout", type=_share, help=f"default {defaults.dropout:g}")
@@ -222,16 +221,16 @@ def _add_sine(parser: argparse.ArgumentParser) -> None:
     # No option has a default here: that way it can be told which ones were given.
     defaults = sine.Options()
     add = parser.add_argument
-    add("--points", type=_count, help=f"values of the series, default {defaults.points}")
+    add("--points", type=_steps, help=f"values of the series, default {defaults.points}")
     add("--period", type=_positive, help=f"steps of a full turn, default {defaults.period:g}")
     add("--noise", type=_not_negative, help=f"up to so much is added to every value, default {defaults.noise:g}")
-    add("--length", type=_count, help=f"values that are read to say the next, default {defaults.length}")
+    add("--length", type=_steps, help=f"values that are read to say the next, default {defaults.length}")
     add("--hidden-size", type=_count, help=f"default {defaults.hidden_size}")
     add("--batch-size", type=_count, help=f"default {defaults.batch_size}")
     add("--lr", type=_positive, help=f"learning rate of Adam, falling at the end, default {defaults.lr:g}")
     add("--epochs", type=_count, help=f"default {defaults.epochs}")
     add(
-        "--continue-steps", type=_count, help=f"steps the models go on by themselves, default {defaults.continue_steps}"
+        "--continue-steps", type=_steps, help=f"steps the models go on by themselves, default {defaults.continue_steps}"
     )
     _add_run_options(parser, defaults.seed, "sine")
     parser.set_defaults(command=sine.train)
@@ -276,7 +275,7 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
     add("--min-count", type=_count, metavar="N", help="rarer words become <unk>, default 1")
     add("--hidden-size", type=_count, help=by_unit("hidden_size"))
     add("--wordvec-size", type=_count, help=f"width of the embeddings, default {defaults.wordvec_size}")
-    add("--layers", type=_count, help=f"LSTMs of encoder and decoder, default {defaults.layers}")
+    add("--layers", type=_layers, help=f"LSTMs of encoder and decoder, default {defaults.layers}")
     add("--bidirectional", action=switch, help="read the source in both directions; default no")
     add("--attention", action=switch, help="look at all states of the encoder; default no")
     add("--reversed", action=switch, help="read the source from its end; default no")
@@ -346,6 +345,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
-    except (OSError, ValueError, fastlstm.BackendNotAvailable) as error:
-        print(f"fastlstm: {' '.join(str(error).split())}", file=sys.stderr)
+    except (OSError, ValueError, MemoryError, fastlstm.BackendNotAvailable) as error:
+        print(f"fastlstm: {' '.join(str(error).split()) or 'there is not enough memory'}", file=sys.stderr)
         return 2

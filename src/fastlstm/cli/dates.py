@@ -12,13 +12,14 @@ import numpy as np
 
 from fastlstm.cli import pairs, training_run
 from fastlstm.cli.pairs import PairOptions
-from fastlstm.cli.plots import AttentionMap, plot_attention
+from fastlstm.cli.plots import AttentionMap, Pictures, plot_attention
 from fastlstm.datasets import SequencePairs, dates, hold_out, read_dates
 from fastlstm.datasets.dates import START, WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
 from fastlstm.models import Seq2seq
 
 TASK = "dates"
+ATTENTION = "attention.png"
 MAPS = 6
 
 
@@ -34,7 +35,16 @@ class Options(PairOptions):
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train dates``."""
-    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_data, train=_train, describe=pairs.describe)
+    return training_run.run(
+        args,
+        TASK,
+        Options,
+        resolve=_resolve,
+        prepare=_data,
+        train=_train,
+        files=lambda options: [*pairs.FILES, *([ATTENTION] if options.attention else [])],
+        describe=pairs.describe,
+    )
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -61,11 +71,14 @@ def _train(folder: Path, options: Options, given: SequencePairs, quiet: bool) ->
         attention=options.attention,
         seed=options.seed,
     )
-    code = pairs.train(folder, TASK, options, model, given, answers_are="dates", quiet=quiet)
-    if code == 0 and options.attention:
+
+    def pictures() -> Pictures:
+        if not options.attention:
+            return {}
         maps = _attention_maps(model, hold_out(given)[1])
-        plot_attention(folder / "attention.png", "Dates: where the model looks", maps)
-    return code
+        return {ATTENTION: lambda path: plot_attention(path, "Dates: where the model looks", maps)}
+
+    return pairs.train(folder, TASK, options, model, given, answers_are="dates", pictures=pictures, quiet=quiet)
 
 
 def _attention_maps(model: Seq2seq, held_out: SequencePairs) -> list[AttentionMap]:

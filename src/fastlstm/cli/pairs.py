@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import Callback, CSVLogger
-from fastlstm.cli import run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.cli.generate import answers
-from fastlstm.cli.plots import plot_runs
+from fastlstm.cli.plots import Pictures
 from fastlstm.contract import Precision
 from fastlstm.datasets import SequencePairs, hold_out
 from fastlstm.datasets.pairs import decode
@@ -19,6 +19,7 @@ from fastlstm.ops.device import Device
 from fastlstm.training.progress import say
 
 SAMPLES = 5
+FILES = (run_folder.MODEL, "loss.png", "accuracy.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +62,10 @@ def train(
     *,
     answers_are: str,
     callbacks: Sequence[Callback] = (),
+    pictures: Callable[[], Pictures] = dict,
     quiet: bool,
 ) -> int:
-    """Train the model into the folder, from its checkpoint if it has one."""
+    """Train the model into the folder, from its checkpoint if it has one; ``pictures`` are more to draw of it then."""
     training, held_out = hold_out(pairs)
     model.vocabulary = pairs.vocabulary
     if not quiet:
@@ -86,17 +88,15 @@ def train(
     )
     if learned is None:
         return 1
-    training_run.save(model, folder)
     history = learned.history
     accuracy = history["val_accuracy"][-1]
     training_run.write_config(
         folder, task, options, **describe(pairs), result={"accuracy": accuracy, "loss": history["val_loss"][-1]}
     )
-    plot_runs(folder, task.capitalize(), {"": history})
     right = f"{accuracy:.2%} of {len(held_out.xs):,} held-out {answers_are} right"
-    print(f"{right} after {options.epochs} epochs, {learned.seconds:.1f} s")
-    print(f"run folder: {folder}")
-    return 0
+    print(f"{right} after {options.epochs} epochs, {learned.took}")
+    curves = plots.of_answers(task.capitalize(), {"": history})
+    return training_run.finish(folder, task, learned.code, {**curves, **pictures()})
 
 
 class Samples(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,35 +15,65 @@ if TYPE_CHECKING:
     from fastlstm.models import WordVectors
 
 from fastlstm.contract import FloatArray
+from fastlstm.models.layer_graph import write_picture
 
 Curves = Mapping[str, Sequence[float]]
 
+# What draws each picture of a run, by its name in the run folder.
+Pictures = dict[str, Callable[[Path], None]]
 
-def plot_runs(folder: Path, title: str, histories: Mapping[str, Curves]) -> None:
-    """Draw loss.png and accuracy.png of one or more trainings; without matplotlib say how to install it.
+
+def of_answers(title: str, histories: Mapping[str, Curves]) -> Pictures:
+    """loss.png and accuracy.png of one or more trainings.
 
     Parameters
     ----------
-    folder : Path
     title : str
     histories : mapping of label to history
         History: "loss", "accuracy", "val_loss", "val_accuracy", an entry an epoch.
     """
-    if can_draw():
-        _plot(folder / "loss.png", title, "loss", "cross entropy per symbol", histories)
-        _plot(folder / "accuracy.png", title, "accuracy", "whole answers right, %", histories, scale="percent")
+    return {
+        "loss.png": lambda path: _plot(path, title, "loss", "cross entropy per symbol", histories),
+        "accuracy.png": lambda path: _plot(
+            path, title, "accuracy", "whole answers right, %", histories, scale="percent"
+        ),
+    }
 
 
-def plot_perplexity(folder: Path, title: str, history: Curves) -> None:
-    """Draw perplexity.png: "perplexity" and, where there is one, "val_perplexity", an entry an epoch."""
-    if can_draw():
-        _plot(folder / "perplexity.png", title, "perplexity", "perplexity", {"": history}, scale="log")
+def of_perplexity(title: str, history: Curves) -> Pictures:
+    """perplexity.png: "perplexity" and, where there is one, "val_perplexity", an entry an epoch."""
+    return {
+        "perplexity.png": lambda path: _plot(path, title, "perplexity", "perplexity", {"": history}, scale="log"),
+    }
 
 
-def plot_words(folder: Path, words: WordVectors, count: int) -> None:
-    """Draw words.png: the first ``count`` words where their unit vectors' two principal components put them."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return  # said already
+def of_errors(title: str, history: Curves) -> Pictures:
+    """loss.png and error.png: "loss", "error", the same after "val_", and "test_error", an entry an epoch."""
+    return {
+        "loss.png": lambda path: _plot(path, title, "loss", "cross entropy", {"": history}),
+        "error.png": lambda path: _plot(path, title, "error", "wrong, %", {"": history}, scale="error"),
+    }
+
+
+def of_loss(title: str, axis: str, histories: Mapping[str, Curves]) -> Pictures:
+    """loss.png of one or more trainings, "loss" and "val_loss", with a logarithmic scale."""
+    return {"loss.png": lambda path: _plot(path, title, "loss", axis, histories, scale="log")}
+
+
+def of_token_accuracy(title: str, symbols: str, history: Curves) -> Pictures:
+    """loss.png and accuracy.png: "loss" and "token_accuracy", the same after "val_", an entry an epoch."""
+    axis = f"{symbols} right when all before are given, %"
+    return {
+        "loss.png": lambda path: _plot(path, title, "loss", "cross entropy per symbol", {"": history}),
+        "accuracy.png": lambda path: _plot(path, title, "token_accuracy", axis, {"": history}, scale="percent"),
+    }
+
+
+def plot_words(path: Path, words: WordVectors, count: int) -> None:
+    """Draw the first ``count`` words where their unit vectors' two principal components put them.
+
+    Signs that no installed font has are drawn as boxes, and a line on stderr says so.
+    """
     from matplotlib.figure import Figure
 
     vectors = words.vectors[:count].astype(np.float64)
@@ -52,25 +82,13 @@ def plot_words(folder: Path, words: WordVectors, count: int) -> None:
     left, sizes, _ = np.linalg.svd(vectors, full_matrices=False)
     places = np.zeros((len(vectors), 2))
     places[:, : min(2, len(sizes))] = (left * sizes)[:, :2]
+    font, unknown = _font_for(path, words.vocabulary[:count])
     figure = Figure(figsize=(14, 14), layout="constrained")
     axes = figure.add_subplot(title=f"The {len(places)} most frequent words, two principal components")
     axes.scatter(places[:, 0], places[:, 1], s=4, alpha=0.3)
     for word, (x, y) in zip(words.vocabulary, places, strict=False):
-        axes.annotate(word.replace("$", r"\$"), (x, y), fontsize=8)
-    figure.savefig(folder / "words.png", dpi=120)
-
-
-def plot_errors(folder: Path, title: str, history: Curves) -> None:
-    """Draw loss.png and error.png: "loss", "error", the same after "val_", and "test_error", an entry an epoch."""
-    if can_draw():
-        _plot(folder / "loss.png", title, "loss", "cross entropy", {"": history})
-        _plot(folder / "error.png", title, "error", "wrong, %", {"": history}, scale="error")
-
-
-def plot_loss(folder: Path, title: str, axis: str, histories: Mapping[str, Curves]) -> None:
-    """Draw loss.png of one or more trainings, "loss" and "val_loss", with a logarithmic scale."""
-    if can_draw():
-        _plot(folder / "loss.png", title, "loss", axis, histories, scale="log")
+        axes.annotate(_visible(word, unknown), (x, y), fontsize=8, parse_math=False, **font)
+    write_picture(path, figure, dpi=120)
 
 
 def plot_series(
@@ -90,8 +108,6 @@ def plot_series(
         Steps that the models read before they go on by themselves.
     continued : mapping of label to (L - start,)
     """
-    if not can_draw():
-        return
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -103,15 +119,7 @@ def plot_series(
     axes.axvline(start - 0.5, color="black", linestyle=":", linewidth=1)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2 + len(continued))
-    figure.savefig(path, dpi=120)
-
-
-def plot_token_accuracy(folder: Path, title: str, symbols: str, history: Curves) -> None:
-    """Draw loss.png and accuracy.png: "loss" and "token_accuracy", the same after "val_", an entry an epoch."""
-    if can_draw():
-        _plot(folder / "loss.png", title, "loss", "cross entropy per symbol", {"": history})
-        axis = f"{symbols} right when all before are given, %"
-        _plot(folder / "accuracy.png", title, "token_accuracy", axis, {"": history}, scale="percent")
+    write_picture(path, figure, dpi=120)
 
 
 class AttentionMap(NamedTuple):
@@ -127,31 +135,24 @@ def plot_attention(path: Path, title: str, maps: Sequence[AttentionMap]) -> None
 
     Signs that no installed font has are drawn as boxes, and a line on stderr says so.
     """
-    if not can_draw():
-        return
     from matplotlib.figure import Figure
 
     columns = min(len(maps), 2)
     rows = math.ceil(len(maps) / columns)
-    font, unknown = _font_for({sign for one in maps for symbol in (*one.read, *one.written) for sign in symbol})
-    if unknown:
-        print(
-            f"{path.name}: no installed font has {''.join(sorted(unknown)[:10])}; with one, such as the package "
-            "fonts-noto-cjk, train again or plot again",
-            file=sys.stderr,
-        )
+    font, unknown = _font_for(path, [symbol for one in maps for symbol in (*one.read, *one.written)])
     figure = Figure(figsize=(7 * columns, 4.2 * rows), layout="constrained")
-    figure.suptitle(title)
+    text, properties = _title(path, title)
+    figure.suptitle(text, **properties)
     for number, (read, written, weights) in enumerate(maps, 1):
         axes = figure.add_subplot(rows, columns, number)
         shown = axes.imshow(weights, aspect="auto", cmap="viridis", vmin=0, vmax=1)
         for axis, symbols in ((axes.xaxis, read), (axes.yaxis, written)):
             labels = [_visible(symbol, unknown) for symbol in symbols]
             turned = 90 if axis is axes.xaxis and any(len(label) > 2 for label in labels) else 0
-            axis.set_ticks(range(len(labels)), labels, rotation=turned, **font)
+            axis.set_ticks(range(len(labels)), labels, rotation=turned, parse_math=False, **font)
         axes.xaxis.tick_top()
         figure.colorbar(shown, ax=axes)
-    figure.savefig(path, dpi=110)
+    write_picture(path, figure, dpi=110)
 
 
 # What would not be seen as a label.
@@ -162,34 +163,53 @@ _NAMES = {"\n": "end", "\t": "start", " ": "_"}
 _STAND_INS = ("Last Resort", "STIXNonUnicode")
 
 
-def _font_for(signs: set[str]) -> tuple[dict[str, Any], set[str]]:
-    """Text properties with a font that has the signs, and those that none has."""
+def _title(path: Path, title: str) -> tuple[str, dict[str, Any]]:
+    """A picture's title, in which a file's name may stand, and its text properties."""
+    font, unknown = _font_for(path, [title])
+    return _visible(title, unknown), {"wrap": True, "parse_math": False, **font}
+
+
+def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
+    """Text properties with a font that has the signs of the texts, and those that none has, which a line tells."""
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
-    def missing_in(path: str) -> set[str]:
-        font = get_font(path)
-        return {sign for sign in signs if sign not in _NAMES and not font.get_char_index(ord(sign))}
+    signs = {sign for text in texts if text not in _NAMES for sign in text}
 
-    usual = missing_in(findfont(FontProperties()))
-    if not usual:
-        return {}, set()
-    fonts = {entry.fname for entry in fontManager.ttflist if not entry.name.startswith(_STAND_INS)}
-    missing, path = min((len(missing_in(path)), path) for path in fonts)
-    if missing >= len(usual):
-        return {}, usual
-    return {"fontproperties": FontProperties(fname=path)}, missing_in(path)
+    def missing_in(font_path: str) -> set[str]:
+        font = get_font(font_path)
+        return {sign for sign in signs if not font.get_char_index(ord(sign))}
+
+    unknown = missing_in(findfont(FontProperties()))
+    font: dict[str, Any] = {}
+    if unknown:
+        fonts = {entry.fname for entry in fontManager.ttflist if not entry.name.startswith(_STAND_INS)}
+        missing, best = min((len(missing_in(file)), file) for file in fonts)
+        if missing < len(unknown):
+            font, unknown = {"fontproperties": FontProperties(fname=best)}, missing_in(best)
+    if unknown:
+        print(
+            f"{path.name}: no installed font has {''.join(sorted(unknown)[:10])}; with one, such as the package "
+            "fonts-noto-cjk, train again or plot again",
+            file=sys.stderr,
+        )
+    return font, unknown
 
 
 def _visible(symbol: str, unknown: set[str]) -> str:
     """A symbol as a label: control characters by name, signs that cannot be drawn as boxes."""
     if symbol in _NAMES:
         return _NAMES[symbol]
-    return "".join("\N{WHITE SQUARE}" if sign in unknown else sign for sign in symbol).replace("$", "\\$")
+    return "".join("\N{WHITE SQUARE}" if sign in unknown else sign for sign in symbol)
+
+
+def has_matplotlib() -> bool:
+    """Whether pictures can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def can_draw() -> bool:
     """Whether there is matplotlib; without it say how to install it."""
-    if importlib.util.find_spec("matplotlib") is not None:
+    if has_matplotlib():
         return True
     print("matplotlib is not installed, so there are no pictures; run: pip install 'fastlstm[train]'", file=sys.stderr)
     return False
@@ -208,7 +228,9 @@ def _plot(
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel="epoch", ylabel=axis)
+    axes = figure.add_subplot(xlabel="epoch", ylabel=axis)
+    text, properties = _title(path, title)
+    axes.set_title(text, **properties)
     for number, (label, history) in enumerate(histories.items()):
         for prefix, rows, style in (("", "training", "--"), ("val_", "held out", "-"), ("test_", "test", ":")):
             if prefix + name not in history:
@@ -230,4 +252,4 @@ def _plot(
         axes.set_ylim(bottom=0, top=102 if scale == "percent" else None)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(histories))
-    figure.savefig(path, dpi=120)
+    write_picture(path, figure, dpi=120)

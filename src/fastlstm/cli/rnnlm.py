@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,7 @@ from fastlstm.callbacks import (
     LearningRateScheduler,
     ReduceLROnPlateau,
 )
-from fastlstm.cli import run_folder, training_run
-from fastlstm.cli.plots import plot_perplexity
+from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import plain_text, ptb
 from fastlstm.datasets.files import find_file
@@ -26,6 +26,7 @@ from fastlstm.ops.device import Device
 from fastlstm.optim import SGD, Adam, Optimizer
 
 TASK = "rnnlm"
+FILES = (run_folder.MODEL, "perplexity.png")
 PTB = "ptb"
 
 
@@ -68,7 +69,9 @@ class Data(NamedTuple):
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train rnnlm``."""
-    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train)
+    return training_run.run(
+        args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train, files=lambda _: FILES
+    )
 
 
 def _prepare(options: Options) -> tuple[Data, RNNLM]:
@@ -208,18 +211,17 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
     history = learned.history
     result = {"perplexity": history["perplexity"][-1]}
     if data.validation is not None:
-        result["val_perplexity"] = min(history["val_perplexity"])
+        best = run_folder.best_epoch(history["val_perplexity"])
+        result["val_perplexity"] = math.nan if best is None else history["val_perplexity"][best]
     if data.test is not None:
         result["test_perplexity"] = model.evaluate(data.test, metrics=("perplexity",))["perplexity"]
     if options.unit == "char":
         text = data.training if data.validation is None else data.validation
         result["accuracy"] = model.evaluate(text, batch_size=options.batch_size, metrics=("accuracy",))["accuracy"]
-    training_run.save(model, folder)
     training_run.write_config(folder, TASK, options, result=result)
-    plot_perplexity(folder, f"Language model, {Path(options.data).name}", history)
     shown = {"perplexity": "training", "val_perplexity": "validation", "test_perplexity": "test"}
     figures = ", ".join(f"{of} {result[name]:.2f}" for name, of in shown.items() if name in result)
     right = f"; next character right: {result['accuracy']:.1%}" if "accuracy" in result else ""
-    print(f"perplexity: {figures}{right}; {options.epochs} epochs, {learned.seconds:.1f} s")
-    print(f"run folder: {folder}")
-    return 0
+    print(f"perplexity: {figures}{right}; {options.epochs} epochs, {learned.took}")
+    pictures = plots.of_perplexity(f"Language model, {Path(options.data).name}", history)
+    return training_run.finish(folder, TASK, learned.code, pictures)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import json
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,26 +23,57 @@ CONFIG = "config.json"
 Options = TypeVar("Options")
 
 
-def make_run_folder(out: str | None, task: str) -> Path:
-    """A new folder: ``out``, or the first free of runs/TASK-1, runs/TASK-2 ..."""
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FileExistsError(f"{folder} exists already; choose another --out, or go on with it: --resume {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+def check_out(out: str | None) -> None:
+    """Raises if --out names something that is there already, but for an empty folder."""
+    if out is not None and (folder := Path(out)).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists already; choose another --out, or go on with it: --resume {folder}")
+
+
+@contextlib.contextmanager
+def new_run_folder(out: str | None, task: str) -> Iterator[Path]:
+    """A new folder: ``out``, or the first free of runs/TASK-1, runs/TASK-2 ...
+
+    Where an error comes before anything has been learned, the folder is gone again, and its name free for another try.
+    """
+    folder, made = _make_free(task) if out is None else _make(Path(out))
+    try:
+        yield folder
+    except Exception:
+        files = [path for path in folder.rglob("*") if not path.is_dir()]
+        if all(path.name == CONFIG for path in files):
+            for path in files:
+                path.unlink()
+            below = sorted((path for path in folder.rglob("*")), reverse=True)
+            for path in (*below, *made):
+                with contextlib.suppress(OSError):  # somebody else has put something into it meanwhile
+                    path.rmdir()
+        raise
+
+
+def _make(folder: Path) -> tuple[Path, list[Path]]:
+    """The folder, and what was made for it: itself if it was not there, and those above it."""
+    check_out(str(folder))
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder, made
+
+
+def _make_free(task: str) -> tuple[Path, list[Path]]:
+    runs = Path("runs")
+    made = [] if runs.exists() else [runs]
     number = 1
     while True:
-        folder = Path("runs") / f"{task}-{number}"
+        folder = runs / f"{task}-{number}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
             number += 1
         else:
-            return folder
+            return folder, [folder, *made]
 
 
 def write_config(folder: Path, task: str, **entries: Any) -> None:
+    """config.json: the task, what it runs on, and the entries. What is no finite number is null in it."""
     config = {
         "task": task,
         "fastlstm": fastlstm.__version__,
@@ -47,7 +81,8 @@ def write_config(folder: Path, task: str, **entries: Any) -> None:
         "threads": fastlstm.get_num_threads(),
         **entries,
     }
-    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    text = json.dumps(_finite_or_null(config), indent=2, allow_nan=False)
+    write_atomically(folder / CONFIG, (text + "\n").encode())
 
 
 def read_config(folder: Path, *tasks: str) -> dict[str, Any]:
@@ -83,6 +118,19 @@ def read_options(folder: Path, task: str, kind: type[Options]) -> Options:
         return kind(**config["options"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / CONFIG} is damaged: its options do not fit ({error})") from None
+
+
+def best_epoch(values: Sequence[float]) -> int | None:
+    """The epoch, from 0, of the smallest number that is finite, the first of equal ones; None if there is none."""
+    finite = [(value, epoch) for epoch, value in enumerate(values) if math.isfinite(value)]
+    return min(finite)[1] if finite else None
+
+
+def _finite_or_null(value: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite_or_null(entry) for name, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_history(folder: Path) -> dict[str, list[float]]:

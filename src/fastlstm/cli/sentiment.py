@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
-from fastlstm.cli import run_folder, training_run
-from fastlstm.cli.plots import plot_errors
+from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file
@@ -23,6 +22,7 @@ from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
 TASK = "sentiment"
+FILES = (run_folder.MODEL, "loss.png", "error.png")
 IMDB = "aclimdb"
 CLASSES_SHOWN = 10
 IMDB_CLASSES = {"0": "negative", "1": "positive"}
@@ -71,7 +71,9 @@ class Data(NamedTuple):
 
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train sentiment``."""
-    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train)
+    return training_run.run(
+        args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train, files=lambda _: FILES
+    )
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -216,16 +218,16 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
     if learned is None:
         return 1
     history = learned.history
-    best = int(np.argmin(history["val_error"]))
-    result = {name: history[name][best] for name in ("error", "val_error", "test_error")}
-    training_run.save(model, folder)
-    training_run.write_config(folder, TASK, options, result={**result, "epoch": best + 1})
-    plot_errors(folder, f"Sentiment, {Path(options.data).name}", history)
+    best = run_folder.best_epoch(history["val_error"])
+    # Where no epoch is the best one, the model is that of the last.
+    epoch = options.epochs if best is None else best + 1
+    result = {name: history[name][epoch - 1] for name in ("error", "val_error", "test_error")}
+    training_run.write_config(folder, TASK, options, result={**result, "epoch": epoch})
     names = ("training", "validation", "test")
     figures = ", ".join(f"{name} {value:.2%}" for name, value in zip(names, result.values(), strict=True))
-    print(f"error: {figures}; after epoch {best + 1} of {options.epochs}, {learned.seconds:.1f} s")
-    print(f"run folder: {folder}")
-    return 0
+    print(f"error: {figures}; after epoch {epoch} of {options.epochs}, {learned.took}")
+    pictures = plots.of_errors(f"Sentiment, {Path(options.data).name}", history)
+    return training_run.finish(folder, TASK, learned.code, pictures)
 
 
 def classifier(path: Path) -> Callable[[str], str]:

@@ -6,16 +6,16 @@ import argparse
 import csv
 import dataclasses
 import io
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fastlstm.callbacks import CSVLogger, LearningRateScheduler
-from fastlstm.cli import run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.cli.addition import learning_rate
-from fastlstm.cli.plots import plot_loss, plot_series
+from fastlstm.cli.plots import plot_series
+from fastlstm.cli.training_run import Learned
 from fastlstm.contract import FloatArray, Precision
 from fastlstm.datasets import SeriesPieces, sine
 from fastlstm.models import SequenceRegressor
@@ -25,7 +25,9 @@ from fastlstm.optim import Adam
 
 TASK = "sine"
 CONTINUED = "continued.csv"
+PICTURE = "continued.png"
 CELLS: Mapping[str, str] = {"lstm": "LSTM", "rnn": "simple RNN"}
+FILES = (*(f"{cell}/{run_folder.MODEL}" for cell in CELLS), CONTINUED, PICTURE, "loss.png")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def train(args: argparse.Namespace) -> int:
         resolve=lambda given: Options(**given),
         prepare=_pieces,
         train=_train,
-        last_file=CONTINUED,
+        files=lambda _: FILES,
     )
 
 
@@ -71,39 +73,39 @@ def _pieces(options: Options) -> SeriesPieces:
 
 def _train(folder: Path, options: Options, pieces: SeriesPieces, quiet: bool) -> int:
     """Train both cells, each into a folder of its own; the one that is finished stays as it is."""
-    histories, continued, errors = {}, {}, {}
+    histories, continued, errors, code = {}, {}, {}, 0
     clean = np.sin(2 * np.pi * np.arange(options.length + options.continue_steps) / options.period)
     for cell, label in CELLS.items():
         run = folder / cell
         run.mkdir(exist_ok=True)
-        since = time.perf_counter()
-        if not (run / run_folder.MODEL).exists() and (code := _train_one(run, cell, options, pieces, quiet)):
-            return code
+        learned = _learn(run, cell, options, pieces, quiet)
+        if learned is None:
+            return 1
+        code = learned.code or code
         model = SequenceRegressor.load(run / run_folder.MODEL)
-        seconds = time.perf_counter() - since
-        histories[label] = run_folder.read_history(run)
+        histories[label] = learned.history
         continued[label] = model.generate(pieces.xs[0], options.continue_steps)[:, 0]
         errors[cell] = float(np.sqrt(np.square(continued[label] - clean[options.length :]).mean()))
         print(
             f"{label}, {model.num_parameters:,} parameters: mean squared error {histories[label]['val_loss'][-1]:.5f} "
             f"held out; {options.continue_steps} steps by itself are {errors[cell]:.3f} off (root mean square); "
-            f"{seconds:.1f} s"
+            f"{learned.took}"
         )
     series = np.concatenate((pieces.xs[0, :, 0], pieces.ts[:, 0]))
-    plot_loss(folder, "Sine", "mean squared error", histories)
-    title = f"A sine, continued from its first {options.length} values"
-    plot_series(folder / "continued.png", title, clean, series, options.length, continued)
-    training_run.write_config(folder, TASK, options, result={"continued_rms_error": errors})
     write_atomically(folder / CONTINUED, _table(clean, options.length, continued).encode())
-    print(f"run folder: {folder}")
-    return 0
+    training_run.write_config(folder, TASK, options, result={"continued_rms_error": errors})
+    title = f"A sine, continued from its first {options.length} values"
+    pictures = plots.of_loss("Sine", "mean squared error", histories)
+    pictures[PICTURE] = lambda path: plot_series(path, title, clean, series, options.length, continued)
+    return training_run.finish(folder, TASK, code, pictures)
 
 
-def _train_one(folder: Path, cell: str, options: Options, pieces: SeriesPieces, quiet: bool) -> int:
+def _learn(folder: Path, cell: str, options: Options, pieces: SeriesPieces, quiet: bool) -> Learned | None:
+    """Train a cell into its folder, from its checkpoint if it has one."""
     model = SequenceRegressor(1, options.hidden_size, 1, cell=cell, seed=options.seed)
     if not quiet:
         model.summary()
-    learned = training_run.learn(
+    return training_run.learn(
         model,
         pieces.xs,
         pieces.ts,
@@ -122,10 +124,6 @@ def _train_one(folder: Path, cell: str, options: Options, pieces: SeriesPieces, 
         folder=folder,
         quiet=quiet,
     )
-    if learned is None:
-        return 1
-    training_run.save(model, folder)
-    return 0
 
 
 def _table(clean: FloatArray, start: int, continued: Mapping[str, FloatArray]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +15,17 @@ import fastlstm
 from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
 from fastlstm.cli import run_folder
+from fastlstm.cli.plots import Pictures, can_draw, has_matplotlib
 from fastlstm.contract import Precision
+from fastlstm.models import Word2Vec
+from fastlstm.models.memory import check_room
+from fastlstm.models.tensor_file import read_tensor_file
 from fastlstm.ops.device import Device
+from fastlstm.optim import Optimizer, make_optimizer
 
 if TYPE_CHECKING:
     from fastlstm.models import Model
+    from fastlstm.training import OptimizerLike
 
 Options = TypeVar("Options")
 Prepared = TypeVar("Prepared")
@@ -31,8 +39,8 @@ def run(
     resolve: Callable[[dict[str, Any]], Options],
     prepare: Callable[[Options], Prepared],
     train: Callable[[Path, Options, Prepared, bool], int],
+    files: Callable[[Options], Sequence[str]],
     describe: Callable[[Prepared], Mapping[str, Any]] = lambda _: {},
-    last_file: str = run_folder.MODEL,
 ) -> int:
     """Begin a run in a new folder, or go on with the one of ``--resume``.
 
@@ -48,9 +56,10 @@ def run(
     prepare : options -> prepared
         Data and model; raises before there is a folder if something is wrong with them.
     train : (folder, options, prepared, quiet) -> exit code
+        Begins, or goes on with what is in the folder.
+    files : options -> names
+        Of the files that a finished run has; pictures only count where they can be drawn.
     describe : prepared -> entries of config.json beside the options
-    last_file : str
-        With this file in it a run is finished.
     """
     given = run_folder.given_options(args, kind)
     if args.threads is not None:
@@ -59,20 +68,32 @@ def run(
         run_folder.check_resume(args, given)
         folder = Path(args.resume)
         options = run_folder.read_options(folder, task, kind)
-        if (folder / last_file).exists():
+        if is_finished(folder, task, files(options)):
             raise ValueError(f"{folder} is finished; there is nothing to go on with")
         check_device(options)
-        prepared = prepare(options)
-    else:
-        options = resolve(given)
-        check_device(options)
-        prepared = prepare(options)
-        folder = run_folder.make_run_folder(args.out, task)
+        return _train(task, folder, lambda: train(folder, options, prepare(options), args.quiet))
+    run_folder.check_out(args.out)
+    options = resolve(given)
+    check_device(options)
+    prepared = prepare(options)
+    with run_folder.new_run_folder(args.out, task) as folder:
         write_config(folder, task, options, **describe(prepared))
+        return _train(task, folder, lambda: train(folder, options, prepared, args.quiet))
+
+
+def _train(task: str, folder: Path, train: Callable[[], int]) -> int:
     try:
-        return train(folder, options, prepared, args.quiet)
+        return train()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train {task} --resume {folder}") from None
+
+
+def is_finished(folder: Path, task: str, files: Sequence[str]) -> bool:
+    """Whether a run has its result and all its files, pictures where they can be drawn."""
+    if "result" not in run_folder.read_config(folder, task):
+        return False
+    expected = files if has_matplotlib() else [name for name in files if not name.endswith(".png")]
+    return all((folder / name).exists() for name in expected)
 
 
 def check_device(options: Any) -> None:
@@ -88,15 +109,32 @@ def write_config(folder: Path, task: str, options: Any, **entries: Any) -> None:
 
 
 class Learned(NamedTuple):
-    """history: a list of each metric, an entry an epoch. seconds: how long it took."""
+    """What a training was.
+
+    Attributes
+    ----------
+    history : dict of name to list
+        Of each metric, an entry an epoch.
+    seconds : float or None
+        How long it took; None if the model was there already.
+    code : int
+        Exit code: 1 if it diverged, so that a number of the last epoch is infinite or NaN, else 0.
+    """
 
     history: dict[str, list[float]]
-    seconds: float
+    seconds: float | None
+    code: int
+
+    @property
+    def took(self) -> str:
+        """How long it took, for people."""
+        return "learned before" if self.seconds is None else f"{self.seconds:.1f} s"
 
 
 def learn(
     model: Model,
     *data: Any,
+    optimizer: OptimizerLike = "adam",
     device: Device,
     precision: Precision | None = None,
     folder: Path,
@@ -104,28 +142,89 @@ def learn(
     callbacks: Sequence[Callback],
     **arguments: Any,
 ) -> Learned | None:
-    """``model.fit`` on the device; None if the loss is NaN.
+    """``model.fit`` on the device, and the model's file in the folder; None, and none, if the loss is NaN or infinite.
 
-    There is a checkpoint in the folder, from which it goes on if there was one.
+    There is a checkpoint in the folder while it learns, from which it goes on if there was one. If the model's file is
+    there, the model is read from it.
     """
-    model.to(device, precision=precision)
-    nan_guard = TerminateOnNaN()
-    since = time.perf_counter()
-    history = model.fit(
-        *data,
-        callbacks=[
-            nan_guard,
-            *callbacks,
-            BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
-        ],
-        verbose=0 if quiet else "auto",
-        **arguments,
-    ).history
-    seconds = time.perf_counter() - since
-    return None if nan_guard.message is not None else Learned(history, seconds)
-
-
-def save(model: Model, folder: Path) -> None:
-    """The model's file in the place of the checkpoint."""
-    model.save(folder / run_folder.MODEL)
+    file = folder / run_folder.MODEL
+    seconds = None
+    if file.exists():
+        model = _read_into(model, file).to(device, precision=precision)
+        history = run_folder.read_history(folder)
+    else:
+        optimizer = make_optimizer(optimizer)
+        if device == "cpu":
+            _check_room(model, optimizer)
+        model.to(device, precision=precision)
+        nan_guard = TerminateOnNaN()
+        since = time.perf_counter()
+        history = model.fit(
+            *data,
+            optimizer=optimizer,
+            callbacks=[
+                nan_guard,
+                *callbacks,
+                BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
+            ],
+            verbose=0 if quiet else "auto",
+            **arguments,
+        ).history
+        seconds = time.perf_counter() - since
+        if nan_guard.message is not None:
+            return None
+    code = _tell_divergence(history)
+    if not math.isfinite(history["loss"][-1]):
+        return None
+    if seconds is not None:
+        model.save(file)
     (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed
+    return Learned(history, seconds, code)
+
+
+def _read_into(model: Model, file: Path) -> Model:
+    """The model with the weights of a file."""
+    tensors, _ = read_tensor_file(file)
+    model.set_weights(tensors, str(file))
+    return model
+
+
+def _check_room(model: Model, optimizer: Optimizer) -> None:
+    """Raises MemoryError if there is no room for the gradients and the optimiser's state."""
+    arrays = len(optimizer.slot_names) + (not isinstance(model, Word2Vec))  # whose gradients are a few rows
+    needed = arrays * sum(param.nbytes for param in model.params)
+    check_room(f"learning {model.num_parameters:,} parameters, beside the memory for themselves,", needed)
+
+
+def _tell_divergence(history: Mapping[str, Sequence[float]]) -> int:
+    """1 if a number of the last epoch is infinite or NaN, and a line on stderr says which; else 0."""
+    for name, values in history.items():
+        if not math.isfinite(values[-1]):
+            print(
+                f"fastlstm: the training diverged: {name} is {values[-1]} in epoch {len(values)}. A smaller learning "
+                "rate or a smaller max_grad may help",
+                file=sys.stderr,
+            )
+            return 1
+    return 0
+
+
+def finish(folder: Path, task: str, code: int, pictures: Pictures) -> int:
+    """Draw the pictures, say where everything is, and return the exit code: that of the training, or 1.
+
+    Of a picture that cannot be drawn a line on stderr tells, whatever the reason: the model is saved, and the other
+    pictures are drawn.
+    """
+    for name, draw in pictures.items() if can_draw() else ():
+        try:
+            draw(folder / name)
+        except Exception as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            print(
+                f"fastlstm: {folder / name} could not be drawn: {' '.join(str(reason).split())}. The model is saved; "
+                f"to draw it: fastlstm train {task} --resume {folder}",
+                file=sys.stderr,
+            )
+            code = 1
+    print(f"run folder: {folder}")
+    return code

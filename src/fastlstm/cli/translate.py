@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
-from fastlstm.cli import run_folder, training_run
-from fastlstm.cli.plots import AttentionMap, can_draw, plot_attention, plot_token_accuracy
+from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.plots import AttentionMap, plot_attention
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import ParallelText, parallel_text
 from fastlstm.datasets.parallel import (
@@ -38,6 +38,8 @@ from fastlstm.training.progress import say
 TASK = "translate"
 CHECKPOINTS = "checkpoints"
 TRANSLATIONS = "translations.txt"
+LAYERS = "layers.png"
+ATTENTION = "attention.png"
 SAMPLES = 3  # decoded after each epoch, of each part
 SHOWN = 8  # decoded at the end, of each part
 SCORED = 1000  # decoded at the end, of the last part: BLEU is of these
@@ -124,8 +126,14 @@ def train(args: argparse.Namespace) -> int:
         resolve=_resolve,
         prepare=_prepare,
         train=_train,
+        files=_files,
         describe=_describe,
     )
+
+
+def _files(options: Options) -> list[str]:
+    names = [run_folder.MODEL, TRANSLATIONS, "loss.png", "accuracy.png", LAYERS]
+    return [*names, ATTENTION] if options.attention else names
 
 
 def _prepare(options: Options) -> Prepared:
@@ -219,8 +227,6 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
     if not quiet:
         model.summary()
     scored = can_score()
-    if can_draw():
-        model.plot(folder / "layers.png")
     assert options.epochs is not None
     decoding = Decoding(pairs.unit, pairs.ts.shape[1] - 1, options.beam)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
@@ -255,13 +261,8 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
     said = decoded[-1]
     if scored and said.name != TRAINING:
         result["bleu"] = bleu(said.translations, said.references, unit=pairs.unit)
-    training_run.save(model, folder)
     training_run.write_config(folder, TASK, options, **_describe(prepared), result=result)
     symbols = "characters" if pairs.unit == "char" else "words"
-    title = f"Translation, {Path(options.data).name}"
-    plot_token_accuracy(folder, title, symbols, history)
-    if options.attention:
-        plot_attention(folder / "attention.png", title, _attention_maps(model, parts[-1], decoding))
     if not quiet:
         print("\n".join(_table(one, SHOWN) for one in decoded))
     figures = [f"{symbols} right {result['token_accuracy']:.1%}"]
@@ -269,9 +270,12 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
         figures.append(f"held out {result['val_token_accuracy']:.1%}")
     if "bleu" in result:
         figures.append(f"BLEU {result['bleu']:.2f} of {len(said.sources)} sentences, {said.name}")
-    print(f"{', '.join(figures)}; {options.epochs} epochs, {learned.seconds:.1f} s")
-    print(f"run folder: {folder}")
-    return 0
+    print(f"{', '.join(figures)}; {options.epochs} epochs, {learned.took}")
+    title = f"Translation, {Path(options.data).name}"
+    pictures = {LAYERS: model.plot, **plots.of_token_accuracy(title, symbols, history)}
+    if options.attention:
+        pictures[ATTENTION] = lambda path: plot_attention(path, title, _attention_maps(model, parts[-1], decoding))
+    return training_run.finish(folder, TASK, learned.code, pictures)
 
 
 def can_score() -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import CSVLogger
-from fastlstm.cli import run_folder, training_run
-from fastlstm.cli.plots import plot_loss, plot_words
+from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.plots import plot_words
 from fastlstm.datasets import Words, questions_words, read_words, wordsim353
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
@@ -23,6 +23,8 @@ from fastlstm.optim import SGD
 TASK = "word2vec"
 TEXT8 = "text8"
 VECTORS = "vectors.txt"
+WORDS = "words.png"
+FILES = (run_folder.MODEL, VECTORS, "loss.png", WORDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,9 @@ def train(args: argparse.Namespace) -> int:
     def train_and_judge(folder: Path, options: Options, prepared: tuple[Words, Word2Vec], quiet: bool) -> int:
         return _train(folder, options, *prepared, judgements, quiet)
 
-    return training_run.run(args, TASK, Options, resolve=_resolve, prepare=_begin, train=train_and_judge)
+    return training_run.run(
+        args, TASK, Options, resolve=_resolve, prepare=_begin, train=train_and_judge, files=lambda _: FILES
+    )
 
 
 def _resolve(given: Mapping[str, Any]) -> Options:
@@ -147,8 +151,8 @@ def _train(
         return 1
     history = learned.history
     result = {"loss": history["loss"][-1]}
-    lines = [f"loss: {result['loss']:.4f}; {options.epochs} epochs, {learned.seconds:.1f} s"]
-    if not resumed:
+    lines = [f"loss: {result['loss']:.4f}; {options.epochs} epochs, {learned.took}"]
+    if not resumed and learned.seconds is not None:
         result["words_per_second"] = count * options.epochs / learned.seconds
         lines[0] += f", {result['words_per_second']:,.0f} words a second"
     if judgements is not None:
@@ -160,9 +164,8 @@ def _train(
             result |= {"analogies": accuracy.accuracy, "analogies_asked": accuracy.used}
             lines.append(f"analogies: {accuracy.accuracy:.1%} right of {accuracy.used:,} with known words")
     model.save_word2vec_format(folder / VECTORS)
-    training_run.save(model, folder)
     training_run.write_config(folder, TASK, options, result=result)
-    plot_loss(folder, f"Word vectors, {Path(options.data).name}", "loss", {"": history})
-    plot_words(folder, model.words, 300)
-    print("\n".join([*lines, f"run folder: {folder}"]))
-    return 0
+    print("\n".join(lines))
+    pictures = plots.of_loss(f"Word vectors, {Path(options.data).name}", "loss", {"": history})
+    pictures[WORDS] = lambda path: plot_words(path, model.words, 300)
+    return training_run.finish(folder, TASK, learned.code, pictures)

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from fastlstm.contract import FloatArray
+from fastlstm.models.memory import check_room
 
 _room: ContextVar[int | None] = ContextVar("_room", default=None)
 
@@ -43,6 +44,11 @@ class InitialWeights:
     scale : float, optional
         Everything, biases included, uniformly from -scale to scale. Without it, as in the book: normal, scaled by
         1/sqrt(inputs), embeddings by 1/100, and biases of zero.
+
+    Raises
+    ------
+    MemoryError
+        A matrix would need more memory than is free.
     """
 
     def __init__(self, rng: np.random.Generator, dtype: str, scale: float | None = None) -> None:
@@ -81,6 +87,8 @@ class InitialWeights:
 
     def _weights(self, rows: int, columns: int, deviation: float) -> FloatArray:
         take_room(rows, columns)  # biases are never larger than the weights before them
+        # Drawn in float64, and once more where the numbers are scaled or rounded.
+        check_room(f"drawing weights of shape ({rows}, {columns})", 16 * rows * columns)
         if self._scale is not None:
             return self._uniform(self._scale, rows, columns)
         return (self._rng.standard_normal((rows, columns)) * deviation).astype(self._dtype)

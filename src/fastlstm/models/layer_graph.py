@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastlstm.models.tensor_file import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LINE = 0.21  # inches of a line of text
 BOX_WIDTH, COLUMN_GAP, ROW_GAP = 2.7, 1.7, 0.6  # inches
@@ -45,8 +53,10 @@ def draw_layer_graph(path: str | os.PathLike[str], title: str, boxes: Mapping[st
     ------
     ImportError
         matplotlib is not installed.
+    OSError
+        The picture cannot be written; the message names it.
     ValueError
-        A layer has no edge, or the edges go round in a circle.
+        A layer has no edge, the edges go round in a circle, or matplotlib has no format with the path's ending.
     """
     try:
         from matplotlib.figure import Figure
@@ -69,7 +79,7 @@ def draw_layer_graph(path: str | os.PathLike[str], title: str, boxes: Mapping[st
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axes.axis("off")
-    axes.text(width / 2, height - 1.2 * LINE, title, ha="center", va="center", size=12, weight="bold")
+    axes.text(width / 2, height - 1.2 * LINE, title, ha="center", va="center", size=12, weight="bold", parse_math=False)
     for name, lines in texts.items():
         _draw_box(axes, places[name], lines, boxes.get(name))
     for edge in edges:
@@ -77,7 +87,19 @@ def draw_layer_graph(path: str | os.PathLike[str], title: str, boxes: Mapping[st
     for name, box in boxes.items():
         for lender in sorted({full_name.rpartition(".")[0] for full_name in box.shared.values()}):
             _draw_sharing(axes, places[lender], places[name])
-    figure.savefig(path, dpi=110)
+    write_picture(path, figure, dpi=110)
+
+
+def write_picture(path: str | os.PathLike[str], figure: Figure, *, dpi: int) -> None:
+    """Write a figure, as a whole or not at all, in the format of the path's ending, .png without one."""
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_name(f"{path.name}.png")
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
+        figure.savefig(content, format=path.suffix[1:], dpi=dpi)
+    write_atomically(path, content.getvalue())
 
 
 def _rows(edges: Sequence[Edge]) -> dict[str, int]:
@@ -137,7 +159,7 @@ def _draw_box(axes: Any, place: _Place, lines: Sequence[str], box: Box | None) -
     for number, line in enumerate(lines):
         y = place.y + ((len(lines) - 1) / 2 - number) * LINE
         weight = "bold" if box is not None and number == 0 else "normal"
-        axes.text(place.x, y, line, ha="center", va="center", size=9, weight=weight, zorder=3)
+        axes.text(place.x, y, line, ha="center", va="center", size=9, weight=weight, zorder=3, parse_math=False)
 
 
 def _draw_arrow(
@@ -156,7 +178,7 @@ def _draw_arrow(
     _draw_line(axes, begin, end, away, arrowstyle="-|>", color="#222222")
     x, y = (begin[0] + end[0]) / 2 + away, (begin[1] + end[1]) / 2
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-    axes.text(x, y, edge.shape, ha="center", va="center", size=8, zorder=4, bbox=white)
+    axes.text(x, y, edge.shape, ha="center", va="center", size=8, zorder=4, bbox=white, parse_math=False)
 
 
 def _between(edge: Edge, rows: Mapping[str, int], columns: Mapping[str, int]) -> bool:

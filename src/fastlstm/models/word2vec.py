@@ -26,6 +26,7 @@ from fastlstm.layers import (
 )
 from fastlstm.models.ids import check_range, host_array, integers
 from fastlstm.models.initial_weights import take_room
+from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model, RunningMean
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
@@ -104,6 +105,7 @@ class Word2Vec(Model):
 
         by_pairs = loss == "negative_sampling"
         take_room(2, V, E)
+        check_room(f"drawing two matrices of weights of shape ({V}, {E})", 2 * V * E * np.dtype(dtype).itemsize)
         W = self.rng.random((V, E), np.float32)
         W -= 0.5
         W *= 1 / E if by_pairs else 2

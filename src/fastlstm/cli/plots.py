@@ -187,8 +187,9 @@ def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str
         if missing < len(unknown):
             font, unknown = {"fontproperties": FontProperties(fname=best)}, missing_in(best)
     if unknown:
+        shown = "".join(sorted(unknown)[:10]).encode(errors="backslashreplace").decode()
         print(
-            f"{path.name}: no installed font has {''.join(sorted(unknown)[:10])}; with one, such as the package "
+            f"{path.name}: no installed font has {shown}; with one, such as the package "
             "fonts-noto-cjk, train again or plot again",
             file=sys.stderr,
         )
@@ -247,7 +248,9 @@ def _plot(
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if scale == "log":
-        axes.set_yscale("log")
+        # What is neither finite nor above 0 has no place on the scale.
+        if any(0 < value < math.inf for line in axes.lines for value in line.get_ydata()):
+            axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0, top=102 if scale == "percent" else None)
     axes.grid(alpha=0.3)

@@ -130,6 +130,8 @@ def _finite_or_null(value: Any) -> Any:
     """The same with None for numbers that JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite_or_null(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_null(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -193,7 +193,7 @@ def _check_room(model: Model, optimizer: Optimizer) -> None:
     """Raises MemoryError if there is no room for the gradients and the optimiser's state."""
     arrays = len(optimizer.slot_names) + (not isinstance(model, Word2Vec))  # whose gradients are a few rows
     needed = arrays * sum(param.nbytes for param in model.params)
-    check_room(f"learning {model.num_parameters:,} parameters, beside the memory for themselves,", needed)
+    check_room(f"learning {model.num_parameters:,} parameters (their gradients, and what the optimiser keeps)", needed)
 
 
 def _tell_divergence(history: Mapping[str, Sequence[float]]) -> int:

@@ -97,7 +97,7 @@ def write_picture(path: str | os.PathLike[str], figure: Figure, *, dpi: int) -> 
         path = path.with_name(f"{path.name}.png")
     content = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # it is drawn as a box
+        warnings.simplefilter("ignore")  # that a sign is drawn as a box, that there is little room: nobody can help it
         figure.savefig(content, format=path.suffix[1:], dpi=dpi)
     write_atomically(path, content.getvalue())
 

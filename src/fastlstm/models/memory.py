@@ -20,7 +20,7 @@ def check_room(what: str, needed: int) -> None:
         return
     free = free_memory()
     if free is not None and needed > free:
-        raise MemoryError(f"{what} needs {_gibibytes(needed)} of memory, {_gibibytes(free)} are free")
+        raise MemoryError(f"{what} needs {_size(needed)} of memory, {_size(free)} are free")
 
 
 def free_memory() -> int | None:
@@ -34,5 +34,5 @@ def free_memory() -> int | None:
     return None if available is None else 1024 * (available + kibibytes.get("SwapFree:", 0))
 
 
-def _gibibytes(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB"
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

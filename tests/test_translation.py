@@ -20,7 +20,7 @@ from fastlstm.datasets.dates import DAYS, WRITTEN_LENGTH
 from fastlstm.datasets.pairs import decode
 from fastlstm.datasets.parallel import decode_target, encode_sources, find_pair_files
 from fastlstm.layers import TimeAttention
-from fastlstm.models import RNNLM, Model, Seq2seq
+from fastlstm.models import RNNLM, Model, Seq2seq, layer_graph
 from fastlstm.optim import Adam
 from fastlstm.training.bleu import bleu
 
@@ -445,7 +445,7 @@ class Written:
         from matplotlib.patches import FancyBboxPatch
 
         figures: list[Figure] = []
-        monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+        monkeypatch.setattr(layer_graph, "write_picture", lambda _, figure, **__: figures.append(figure))
         model.plot("not written")
         (axes,) = figures[0].axes
         self.texts = [text.get_text() for text in axes.texts]

@@ -166,7 +166,7 @@ _STAND_INS = ("Last Resort", "STIXNonUnicode")
 def _title(path: Path, title: str) -> tuple[str, dict[str, Any]]:
     """A picture's title, in which a file's name may stand, and its text properties."""
     font, unknown = _font_for(path, [title])
-    return _visible(title, unknown), {"wrap": True, "parse_math": False, **font}
+    return _visible(title, unknown), {"wrap": True, "parse_math": False, **font, "fontsize": "large"}
 
 
 def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
@@ -232,11 +232,13 @@ def _plot(
     axes = figure.add_subplot(xlabel="epoch", ylabel=axis)
     text, properties = _title(path, title)
     axes.set_title(text, **properties)
+    drawn = []
     for number, (label, history) in enumerate(histories.items()):
         for prefix, rows, style in (("", "training", "--"), ("val_", "held out", "-"), ("test_", "test", ":")):
             if prefix + name not in history:
                 continue
             values = [100 * value if scale in ("percent", "error") else value for value in history[prefix + name]]
+            drawn.append(values)
             axes.plot(
                 range(1, len(values) + 1),
                 values,
@@ -247,11 +249,9 @@ def _plot(
                 label=f"{label}, {rows}" if label else rows,
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if scale == "log":
-        # What is neither finite nor above 0 has no place on the scale.
-        if any(0 < value < math.inf for line in axes.lines for value in line.get_ydata()):
-            axes.set_yscale("log")
-    else:
+    if scale == "log" and any(0 < value < math.inf for values in drawn for value in values):
+        axes.set_yscale("log")
+    elif scale != "log":
         axes.set_ylim(bottom=0, top=102 if scale == "percent" else None)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(histories))

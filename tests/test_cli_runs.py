@@ -455,6 +455,19 @@ def test_a_training_that_diverges_says_so(capsys: pytest.CaptureFixture[str]) ->
     assert "r is finished" in error_of(capsys, resume("rnnlm"))
 
 
+@pytest.mark.parametrize("task", ["word2vec", "rnnlm"])
+def test_weights_that_are_not_finite_are_a_divergence(
+    task: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although every number of the history is of the weights before the last step."""
+    monkeypatch.setattr(
+        callbacks.BackupAndRestore, "on_train_end", lambda self: self.model.params[0].__setitem__(0, math.inf)
+    )
+    assert train(task) == 1
+    assert "the training diverged: embedding.W has weights that are not finite" in capsys.readouterr().err
+    strict(Path("r/config.json").read_text())
+
+
 def test_the_best_epoch_is_one_that_is_finite(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

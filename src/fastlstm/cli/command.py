@@ -30,7 +30,8 @@ class _Parser(argparse.ArgumentParser):
 
 # Far above any use: what is larger is a slip, and would overflow an array's size or a float32.
 MAX_COUNT = 2**31 - 1
-MAX_LAYERS = 1_000
+MAX_LAYERS = MAX_BEAM = 1_000
+MAX_SAMPLED = 1_000_000
 MAX_STEPS = 10_000_000
 MAX_NUMBER = 1e30
 
@@ -64,6 +65,8 @@ def _real(fits: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
 
 _count = _whole(1, MAX_COUNT)
 _layers = _whole(1, MAX_LAYERS)
+_beam = _whole(1, MAX_BEAM)
+_sampled = _whole(1, MAX_SAMPLED)
 _steps = _whole(1, MAX_STEPS)
 _seed = _whole(0, 2**64 - 1)
 _positive = _real(lambda x: 1 / MAX_NUMBER <= x <= MAX_NUMBER, f"above 0, from {1 / MAX_NUMBER:g} to {MAX_NUMBER:g}")
@@ -170,7 +173,7 @@ def _add_word2vec(parser: argparse.ArgumentParser) -> None:
     add("--unknown", action=switch, help="other words become UNK; default yes, for negative_sampling no")
     add("--vector-size", type=_count, help=f"default {defaults.vector_size}")
     add("--window", type=_count, help=f"the farthest neighbour, default {defaults.window}")
-    add("--num-sampled", type=_count, help="words drawn for a batch, default 64; for negative_sampling a pair's, 5")
+    add("--num-sampled", type=_sampled, help="words drawn for a batch, default 64; for negative_sampling a pair's, 5")
     add("--subsample", type=_not_negative, help=f"leave out frequent words, 0 for none; default {defaults.subsample:g}")
     add("--batch-size", type=_count, help="pairs, default 128; for negative_sampling 8192, which changes no step")
     add("--lr", type=_positive, help="learning rate; default 1, for negative_sampling 0.025")
@@ -292,7 +295,7 @@ def _add_translate(parser: argparse.ArgumentParser) -> None:
         help=f"share of the last pairs to validate on, default {defaults.validation_split:g}",
     )
     add("--checkpoint-every", type=_count, metavar="N", help=f"epochs, default {defaults.checkpoint_every}")
-    add("--beam", type=_count, help="candidates kept while translating; default 1, the likeliest symbol every time")
+    add("--beam", type=_beam, help="candidates kept while translating; default 1, the likeliest symbol every time")
     _add_run_options(parser, defaults.seed, "translate")
     parser.set_defaults(command=translate.train)
 
@@ -328,7 +331,7 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         "--skip", action="append", metavar="WORD", help="never write it, such as '<unk>'; may be repeated"
     )
     texts.add_argument("--seed", type=_seed, help="the same seed writes the same text")
-    parser.add_argument("--beam", type=_count, help="for translations: candidates kept; default as in the training")
+    parser.add_argument("--beam", type=_beam, help="for translations: candidates kept; default as in the training")
     parser.set_defaults(command=generate.generate)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
+
 import fastlstm
 from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
@@ -20,7 +22,7 @@ from fastlstm.contract import Precision
 from fastlstm.models import Word2Vec
 from fastlstm.models.memory import check_room
 from fastlstm.models.tensor_file import read_tensor_file
-from fastlstm.ops.device import Device
+from fastlstm.ops.device import Device, to_host
 from fastlstm.optim import Optimizer, make_optimizer
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ def learn(
         seconds = time.perf_counter() - since
         if nan_guard.message is not None:
             return None
-    code = _tell_divergence(history)
+    code = _tell_divergence(history, model)
     if not math.isfinite(history["loss"][-1]):
         return None
     if seconds is not None:
@@ -196,17 +198,25 @@ def _check_room(model: Model, optimizer: Optimizer) -> None:
     check_room(f"learning {model.num_parameters:,} parameters (their gradients, and what the optimiser keeps)", needed)
 
 
-def _tell_divergence(history: Mapping[str, Sequence[float]]) -> int:
-    """1 if a number of the last epoch is infinite or NaN, and a line on stderr says which; else 0."""
-    for name, values in history.items():
-        if not math.isfinite(values[-1]):
-            print(
-                f"fastlstm: the training diverged: {name} is {values[-1]} in epoch {len(values)}. A smaller learning "
-                "rate or a smaller max_grad may help",
-                file=sys.stderr,
-            )
-            return 1
-    return 0
+def _tell_divergence(history: Mapping[str, Sequence[float]], model: Model) -> int:
+    """1 if a number of the last epoch or a weight is infinite or NaN, and a line on stderr says which; else 0."""
+    wrong = [
+        f"{name} is {values[-1]} in epoch {len(values)}"
+        for name, values in history.items()
+        if not math.isfinite(values[-1])
+    ]
+    wrong += [
+        f"{name} has weights that are not finite"
+        for name, param in model.named_parameters()
+        if not np.isfinite(to_host(param)).all()
+    ]
+    if not wrong:
+        return 0
+    print(
+        f"fastlstm: the training diverged: {wrong[0]}. A smaller learning rate or a smaller max_grad may help",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def finish(folder: Path, task: str, code: int, pictures: Pictures) -> int:

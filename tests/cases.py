@@ -376,12 +376,14 @@ _STATES = {
 _NEVER_NEGATIVE = ("accumulators", "v")
 
 
-def _update(op: str, name: str, shape: tuple[int, ...], *, rows: int | None = None, **options: Any) -> Case:
+def _update(
+    op: str, name: str, shape: tuple[int, ...], *, rows: int | None = None, state_scale: float = 1.0, **options: Any
+) -> Case:
     """One step of an optimiser with non-zero state; with ``rows``, the gradient touches that many rows."""
     draw = Draw(op + name)
     inputs: dict[str, Any] = {"params": draw.floats(*shape), "grads": draw.floats(*shape), "lr": 0.05}
     for state in _STATES[op]:
-        array = draw.floats(*shape)
+        array = draw.floats(*shape, scale=state_scale)
         inputs[state] = array**2 if state in _NEVER_NEGATIVE else array
     if op in ("adam_update", "adamw_update"):
         inputs["step"] = 3
@@ -419,6 +421,31 @@ def _turned(case: Case) -> Case:
     return Case(case.name, case.op, inputs)
 
 
+# Near 1, what is new counts for 1 - rate, which float32 rounds; at 0, nothing of the old is left.
+RATES = (0.0, 0.5, 0.9999, 0.999999)
+
+
+def rates_of(op: str, rate: float) -> dict[str, Any]:
+    """The arguments that say how fast an optimiser forgets."""
+    return {"decay": rate} if op == "rmsprop_update" else {"beta1": rate, "beta2": rate}
+
+
+def _rates(op: str) -> list[Case]:
+    """A first step, and one from a state that dwarfs the gradient."""
+    return [
+        _update(op, f"rate-{rate}-{name}", (17,), state_scale=state_scale, lr=lr, **rates_of(op, rate))
+        for rate in RATES
+        for name, state_scale, lr in (("first", 0.0, 2.0), ("dwarfed", 1e8, 0.05))
+    ]
+
+
+def _decays_to_almost_nothing() -> Case:
+    draw = Draw("almost nothing")
+    arrays = {name: draw.floats(17) for name in ("grads", "m")}
+    state = {**arrays, "params": draw.floats(17, scale=1e4), "v": draw.floats(17) ** 2}
+    return Case("almost-nothing", "adamw_update", {**state, "lr": 0.05, "step": 3, "weight_decay": 19.99})
+
+
 def _list_of_params() -> Case:
     draw = Draw("list")
     shapes = ((3, 4), (7,), (2, 3, 5))
@@ -442,6 +469,8 @@ OPTIM = [
     _update("rmsprop_update", "decay", (17,), decay=0.7, eps=1e-3),
     _update("adam_update", "betas", (17,), beta1=0.5, beta2=0.7, eps=1e-3),
     _update("adamw_update", "decay", (17,), weight_decay=0.3),
+    _decays_to_almost_nothing(),
+    *(case for op in ("rmsprop_update", "adam_update", "adamw_update") for case in _rates(op)),
     _list_of_params(),
     _clip("clipped", 5.0),
     _clip("below-the-limit", 1e6),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fastlstm import ops, use_backend
-from fastlstm.contract import IntArray
+from fastlstm.contract import TOLERANCE, FloatArray, IntArray
 from fastlstm.testing import Case, check_backend
 
 
@@ -263,3 +263,46 @@ def test_clipping_a_transpose_clips_its_array(backend: str) -> None:
     with use_backend(backend):
         assert ops.clip_grad_norm([grad.T], 1.0) == pytest.approx(10 * 12**0.5)
     assert np.linalg.norm(grad) == pytest.approx(1, rel=1e-5)
+
+
+# --------------------------------------------------------------------------------------------
+# Many steps of an optimiser
+# --------------------------------------------------------------------------------------------
+
+MEANS = {"rmsprop_update": ("accumulators",), "adam_update": ("m", "v"), "adamw_update": ("m", "v")}
+
+
+def _after_steps(op: str, grads: FloatArray, **options: float) -> list[FloatArray]:
+    """The parameter and its state after a step for each row of ``grads``, from a state of zeros."""
+    arrays = {name: np.zeros_like(grads[0]) for name in ("params", *MEANS[op])}
+    for step, grad in enumerate(grads, start=1):
+        count = {} if op == "rmsprop_update" else {"step": step}
+        getattr(ops, op)(**arrays, grads=grad, lr=0.1, **count, **options)
+    return list(arrays.values())
+
+
+@pytest.mark.parametrize("rate", cases.RATES)
+@pytest.mark.parametrize("op", MEANS)
+def test_running_means_stay_right_for_many_steps(backend: str, op: str, rate: float) -> None:
+    grads = np.random.default_rng(3).standard_normal((20, 33)).astype(np.float32)
+    with use_backend(backend):
+        got = _after_steps(op, grads, **cases.rates_of(op, rate))
+    with use_backend("numpy"):
+        want = _after_steps(op, grads.astype(np.float64), **cases.rates_of(op, rate))
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE["float32"] * np.abs(other).max())
+
+
+@pytest.mark.parametrize("op", MEANS)
+def test_a_square_that_overflows_leaves_the_parameter_finite(backend: str, op: str) -> None:
+    grads = np.ones((6, 33), np.float32)
+    grads[2] = 1e20
+    with np.errstate(over="ignore"):
+        with use_backend(backend):
+            got = _after_steps(op, grads)
+        with use_backend("numpy"):
+            want = _after_steps(op, grads)
+    assert np.isfinite(want[0]).all()
+    assert np.isinf(want[-1]).all()
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=TOLERANCE["float32"])

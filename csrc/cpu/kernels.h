@@ -303,12 +303,7 @@ struct OptimUpdate {
   S* second;  // Adam's v
   const std::int64_t* ids;
   Index rows, width;
-  S grad_scale;
-  S lr;        // Adam: with the bias corrections folded in
-  S momentum;  // decay of RMSprop; Adam's beta1
-  S beta2;
-  S eps;
-  S decay;  // AdamW: the parameter is first multiplied by 1 - decay
+  OptimNumbers<S> numbers;
 };
 
 template <class S>

@@ -12,6 +12,8 @@ void optim_update(OptimRule rule, py::array param, const py::array& grad, const 
                   double beta2, double eps, double decay) {
   const Index count = rows ? rows->shape(0) : (param.ndim() ? param.shape(0) : 1);
   const Index elements = grad.size();
+  const OptimSettings settings{
+      .grad_scale = grad_scale, .lr = lr, .momentum = momentum, .beta2 = beta2, .eps = eps, .decay = decay};
   with_float_type(param, [&]<class S>() {
     const OptimUpdate<S> update{.rule = rule,
                                 .param = writable<S>(param),
@@ -21,12 +23,7 @@ void optim_update(OptimRule rule, py::array param, const py::array& grad, const 
                                 .ids = pointer<std::int64_t>(rows),
                                 .rows = count,
                                 .width = count ? elements / count : 0,
-                                .grad_scale = static_cast<S>(grad_scale),
-                                .lr = static_cast<S>(lr),
-                                .momentum = static_cast<S>(momentum),
-                                .beta2 = static_cast<S>(beta2),
-                                .eps = static_cast<S>(eps),
-                                .decay = static_cast<S>(decay)};
+                                 .numbers = OptimNumbers<S>(settings)};
     const WithoutGil released;
     kernels<S>().optim->update(update);
   });

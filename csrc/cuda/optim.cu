@@ -54,13 +54,8 @@ struct Roots {
   FASTLSTM_HOST_DEVICE static double square_root(double x) { return ::sqrt(x); }
 };
 
-template <class S>
-struct Numbers {
-  S grad_scale, lr, momentum, beta2, eps, decay;
-};
-
 template <class S, OptimRule rule>
-__device__ Numbers<S> numbers_of(const UpdateArguments<S>& a) {
+__device__ OptimNumbers<S> numbers_of(const UpdateArguments<S>& a) {
   double correction = a.correction;
   if (rule == OptimRule::kAdam && a.step) {
     // One thread does the two powers for its block.
@@ -73,12 +68,12 @@ __device__ Numbers<S> numbers_of(const UpdateArguments<S>& a) {
     correction = *shared;
   }
   const double lr = a.lr.get();
-  return {static_cast<S>(a.grad_scale.get()),
-          static_cast<S>(lr * correction),
-          static_cast<S>(a.momentum),
-          static_cast<S>(a.beta2),
-          static_cast<S>(a.eps),
-          static_cast<S>(lr * a.weight_decay)};
+  return OptimNumbers<S>({.grad_scale = a.grad_scale.get(),
+                          .lr = lr * correction,
+                          .momentum = a.momentum,
+                          .beta2 = a.beta2,
+                          .eps = a.eps,
+                          .decay = lr * a.weight_decay});
 }
 
 template <class S, OptimRule rule>
@@ -86,7 +81,7 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   constexpr bool kFirst = rule != OptimRule::kSgd;
   constexpr bool kSecond = rule == OptimRule::kAdam;
   constexpr Index kPiece = kPieceQuads * kPerQuad<S>;
-  const Numbers<S> numbers = numbers_of<S, rule>(a);
+  const OptimNumbers<S> numbers = numbers_of<S, rule>(a);
   const int piece = static_cast<int>(blockIdx.x);
   const UpdatedTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const param = tensor.param;

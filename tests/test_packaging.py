@@ -62,7 +62,7 @@ def test_the_extension_for_gpus_links_no_library_of_cuda() -> None:
 def test_extras_name_what_they_bring() -> None:
     requirements = importlib.metadata.requires("fastlstm") or []
     always = {re.split(r"[ <>=;\[]", line)[0] for line in requirements if "extra ==" not in line}
-    assert always == {"numpy", "safetensors", "tqdm"}
+    assert always == {"numpy", "safetensors", "threadpoolctl", "tqdm"}
     extras = importlib.metadata.metadata("fastlstm").get_all("Provides-Extra")
     assert set(extras or []) == {"numba", "cuda12", "cuda13", "train", "bleu", "test", "bench"}
 

@@ -9,6 +9,7 @@ import platform
 import sys
 
 from fastlstm.backends import BACKENDS, HOST_BACKENDS, get_backend, why_not
+from fastlstm.backends.blas import can_lower_threads
 from fastlstm.backends.threads import available_cores, get_num_threads, set_num_threads
 
 __all__ = ["free_unused_memory", "get_num_threads", "set_num_threads", "show_config"]
@@ -64,7 +65,8 @@ def _config_lines() -> list[str]:
     lines.append(f"instruction set: {_instruction_set_line()}")
     lines.append(f"threads:         {_threads_line()}")
     lines.append(f"GPU:             {why_not('cuda') or _gpu_line()}")
-    lines.append(f"packages:        {', '.join(_versions('numpy', 'numba', 'safetensors', 'matplotlib'))}")
+    packages = _versions("numpy", "threadpoolctl", "numba", "safetensors", "matplotlib")
+    lines.append(f"packages:        {', '.join(packages)}")
     return lines
 
 
@@ -98,9 +100,12 @@ def _gpu_line() -> str:
 
 def _threads_line() -> str:
     try:
-        return f"{get_num_threads()} on {available_cores()} cores"
+        line = f"{get_num_threads()} on {available_cores()} cores"
     except ValueError as error:
         return f"unknown: {error}"
+    if can_lower_threads():
+        return line
+    return f"{line}; the numpy backend's products as OPENBLAS_NUM_THREADS says, threadpoolctl is not installed"
 
 
 def _versions(*packages: str) -> list[str]:

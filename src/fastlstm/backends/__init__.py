@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.backends.blas import module_on_our_threads
+
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
 BACKENDS = (*HOST_BACKENDS, "cuda")
@@ -137,7 +139,8 @@ def use_backend(name: str) -> Iterator[None]:
 @functools.cache
 def load_family(backend: str, family: str) -> ModuleType:
     """The module of one operator family of one backend, for instance ``fastlstm.backends.cpp.lstm``."""
-    return importlib.import_module(f"fastlstm.backends.{backend}.{family}")
+    module = importlib.import_module(f"fastlstm.backends.{backend}.{family}")
+    return module_on_our_threads(module) if backend == "numpy" else module
 
 
 def is_device_array(array: Any) -> bool:

@@ -1,7 +1,8 @@
-"""How many threads the compiled backends use.
+"""How many threads the backends use.
 
 The number stands here, below ``fastlstm.config`` that users see, so that a backend can ask for it. The Numba kernels
-ask at every call; the C++ extension takes the number when it loads, and later changes are handed to it.
+ask at every call, and so does the numpy backend (``blas.py``); the C++ extension takes the number when it loads, and
+later changes are handed to it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Let the kernels use ``n`` threads from now on. Results are the same bits for any number of threads.
+    """Let the kernels use ``n`` threads from now on, and the products of the numpy backend no more than that.
+
+    Results of the compiled backends are the same bits for any number of threads. Products of numpy outside of our calls
+    take as many threads as before.
 
     Parameters
     ----------

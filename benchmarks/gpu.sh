@@ -29,7 +29,8 @@ part() {
 
 export FASTLSTM_REQUIRE_EXTENSIONS=1
 unset FASTLSTM_CUDA_KERNEL
-part "build" 100 python3 -m pip install --quiet --no-build-isolation --no-deps -Ccmake.define.FASTLSTM_CUDA=ON .
+part "build" 100 python3 -m pip install --quiet --no-build-isolation --no-deps \
+  -Cbuild-dir='build/{wheel_tag}' -Ccmake.define.FASTLSTM_CUDA=ON .
 if [ ${#failed[@]} -gt 0 ]; then
   echo "the build failed" >&2
   exit 1

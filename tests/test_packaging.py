@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,85 @@ def test_every_file_that_the_readme_links_to_exists() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text())
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+# --------------------------------------------------------------------------------------------
+# Building: what works without a compiler, and what fails
+# --------------------------------------------------------------------------------------------
+
+# Passes on to the compiler, but for one of our files.
+DIES_IN_ONE_FILE = """#!/bin/sh
+case "$*" in *csrc/cpu/dense.cc*) exit 1;; esac
+exec {compiler} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build needs."""
+    pytest.importorskip("scikit_build_core", reason="scikit-build-core is not installed")
+    if not (ROOT / "CMakeLists.txt").exists() or shutil.which("cmake") is None or shutil.which("ninja") is None:
+        pytest.skip("the source tree is not beside the tests, or there is no CMake or ninja")
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("pyproject.toml", "CMakeLists.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    for name in ("csrc", "src"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tree
+
+
+def _start_build(tree: Path, target: Path, **environment: str) -> subprocess.Popen[str]:
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(("FASTLSTM", "SKBUILD"))}
+    code = f"import scikit_build_core.build as backend; backend.build_wheel({str(target)!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tree,
+        env={**settings, "SKBUILD_CMAKE_DEFINE": "FASTLSTM_CUDA=OFF", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _files(tree: Path) -> list[Path]:
+    return sorted(tree.rglob("*"))
+
+
+def test_two_builds_at_once_without_a_compiler_give_python_alone(tree: Path, tmp_path: Path) -> None:
+    """And they leave nothing in the tree, where they could meet, and which may be read-only."""
+    before = _files(tree)
+    targets = tmp_path / "one", tmp_path / "other"
+    builds = [_start_build(tree, target, CXX="/bin/false") for target in targets]
+    for build, target in zip(builds, targets, strict=True):
+        output, _ = build.communicate(timeout=120)
+        assert build.returncode == 0, output
+        assert "no C++20 compiler works here" in output
+        (wheel,) = target.glob("fastlstm-*.whl")
+        names = zipfile.ZipFile(wheel).namelist()
+        assert "fastlstm/__init__.py" in names
+        assert not [name for name in names if name.endswith(".so")]
+    assert _files(tree) == before
+
+
+def test_without_a_compiler_a_build_that_needs_one_fails(tree: Path, tmp_path: Path) -> None:
+    build = _start_build(tree, tmp_path, CXX="/bin/false", FASTLSTM_REQUIRE_EXTENSIONS="1")
+    output, _ = build.communicate(timeout=120)
+    assert build.returncode == 1
+    assert "is not able to compile a simple test program" in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_compiler_that_dies_in_one_file_fails_the_build(tree: Path, tmp_path: Path) -> None:
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    pytest.importorskip("pybind11", reason="pybind11 is not installed")
+    wrapper = tmp_path / "compiler"
+    wrapper.write_text(DIES_IN_ONE_FILE.format(compiler=compiler))
+    wrapper.chmod(0o755)
+    build = _start_build(tree, tmp_path / "wheels", CXX=str(wrapper))
+    output, _ = build.communicate(timeout=600)
+    assert build.returncode == 1, output
+    assert "csrc/cpu/dense.cc" in output
+    assert not list((tmp_path / "wheels").glob("*.whl"))

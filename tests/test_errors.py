@@ -761,6 +761,9 @@ def test_falling_back_is_said_once() -> None:
     assert done.stderr.count("RuntimeWarning") == 1
     assert re.search(r"fastlstm runs on its slower '(numba|numpy)' backend: the compiled extension", done.stderr)
     assert "cannot run: the compiled extension fastlstm._cpu cannot be imported" in done.stdout
+    # pip would take the wheel without extensions again that it has kept.
+    for text in (done.stdout, done.stderr):
+        assert "pip install --no-cache-dir --force-reinstall --no-deps --no-binary fastlstm fastlstm" in text
 
 
 def test_show_config_names_what_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,13 @@ HOST_BACKENDS = ("cpp", "numba", "numpy")
 BACKENDS = (*HOST_BACKENDS, "cuda")
 
 
+# pip keeps a wheel that it has built, one without extensions too, and would take it again.
+_INSTALL_AGAIN = (
+    "fastlstm again: FASTLSTM_REQUIRE_EXTENSIONS=1 pip install --no-cache-dir --force-reinstall --no-deps "
+    "--no-binary fastlstm fastlstm (or, in its source tree, '.' for the last word)"
+)
+
+
 class BackendNotAvailable(ImportError):
     """A backend was asked for that cannot run here; the message says why and what to install."""
 
@@ -39,7 +46,7 @@ def why_not(name: str) -> str | None:
         except ImportError as error:
             return (
                 f"the compiled extension fastlstm._cpu cannot be imported ({error}); install a C++20 compiler, for "
-                "instance g++, and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build"
+                f"instance g++, and then {_INSTALL_AGAIN}"
             )
     elif name == "numba":
         if importlib.util.find_spec("numba") is None:
@@ -56,7 +63,7 @@ def _why_no_gpu() -> str | None:
     except ImportError as error:
         return (
             f"the compiled extension fastlstm._cuda cannot be imported ({error}); install nvcc (CUDA 12.4 or later) "
-            "and then fastlstm again, with FASTLSTM_REQUIRE_EXTENSIONS=1 to see why it does not build"
+            f"and then {_INSTALL_AGAIN}"
         )
     reason: str | None = _cuda.why_not()
     if reason is None and importlib.util.find_spec("cupy") is None:

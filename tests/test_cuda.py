@@ -591,7 +591,8 @@ def test_emulated_transposes_are_updated_in_place(small: Any) -> None:
     cupy = sys.modules["cupy"]
     param, grad = np.arange(6.0).reshape(2, 3), np.linspace(1, 2, 6).reshape(3, 2)
     on_gpu, transposed = cupy.asarray(param), cupy.asarray(np.ascontiguousarray(grad.T))
-    ops.sgd_update([on_gpu.T, on_gpu], [cupy.asarray(grad), transposed], 0.5)
+    ops.sgd_update(on_gpu.T, cupy.asarray(grad), 0.5)
+    ops.sgd_update(on_gpu, transposed, 0.5)
     np.testing.assert_allclose(cupy.asnumpy(on_gpu), param - grad.T)
     ops.clip_grad_norm(transposed.T, 1.0)
     np.testing.assert_allclose(np.linalg.norm(cupy.asnumpy(transposed)), 1, rtol=1e-5)

@@ -532,8 +532,11 @@ def _checked(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy:
         names = [_name(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
         updates.append(_checked_one(names, param, grad, state, lazy))
         anywhere = anywhere or is_device_array(param)
+    if anywhere:
+        where = " ".join(_name("params", params, k) for k in range(count))
+        checks.same_device(where, *(param for _, param, *_ in updates))
     _expect_apart((("params", params), *states, ("grads", grads)), updates)
-    return _together(params, updates) if anywhere else updates
+    return _together(updates) if anywhere else updates
 
 
 def _expect_apart(called: tuple[tuple[str, Any], ...], updates: list[_Update]) -> None:
@@ -574,10 +577,9 @@ def _argument(called: tuple[tuple[str, Any], ...], updates: list[_Update], array
     return next(name for own, name in named if own is array)
 
 
-def _together(params: Params, updates: list[_Update]) -> list[_Update]:
+def _together(updates: list[_Update]) -> list[_Update]:
     """All updates as one: a GPU's family takes a list in every array's place."""
     families, arrays, grads, rows, states = zip(*updates, strict=True)
-    checks.same_device(" ".join(_name("params", params, k) for k in range(len(arrays))), *arrays)
     return [(families[0], arrays, grads, rows, list(zip(*states, strict=True)))]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.backends.blas import module_on_our_threads
+from fastlstm.backends.blas import ModuleOnOurThreads
 
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
@@ -147,7 +147,7 @@ def use_backend(name: str) -> Iterator[None]:
 def load_family(backend: str, family: str) -> ModuleType:
     """The module of one operator family of one backend, for instance ``fastlstm.backends.cpp.lstm``."""
     module = importlib.import_module(f"fastlstm.backends.{backend}.{family}")
-    return module_on_our_threads(module) if backend == "numpy" else module
+    return ModuleOnOurThreads(module) if backend == "numpy" else module
 
 
 def is_device_array(array: Any) -> bool:

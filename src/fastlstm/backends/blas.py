@@ -58,9 +58,16 @@ def on_our_threads(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return limited
 
 
-def module_on_our_threads(module: ModuleType) -> ModuleType:
-    """The same module, whose functions are those of `on_our_threads`."""
-    limited = ModuleType(module.__name__, module.__doc__)
-    for name, value in vars(module).items():
-        setattr(limited, name, on_our_threads(value) if inspect.isfunction(value) else value)
-    return limited
+_kept = functools.cache(on_our_threads)
+
+
+class ModuleOnOurThreads(ModuleType):
+    """A module whose functions are those of `on_our_threads`."""
+
+    def __init__(self, module: ModuleType) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        return _kept(value) if inspect.isfunction(value) else value

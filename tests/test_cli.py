@@ -403,3 +403,13 @@ def test_without_a_gpu_nothing_is_written(data: Path, capsys: pytest.CaptureFixt
     error = error_of(capsys, train("--data", data, *SMALL, "--device", "cuda", "--out", "run"))
     assert error.startswith("fastlstm: backend 'cuda' cannot run here: ")
     assert not Path("run").exists()
+
+
+def test_a_reader_of_the_output_may_stop_reading() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastlstm", "info"], stdout=write_end, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")

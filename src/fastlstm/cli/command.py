@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -344,7 +346,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, sys.argv's without one, and return the exit code."""
     args = _make_parser().parse_args(argv)
     try:
-        return args.command(args) or 0
+        code = args.command(args) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads the output has seen enough, as head has; Python would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130

@@ -27,9 +27,9 @@ from benchmarks.text_ids import text_ids
 from fastlstm import datasets, optim
 from fastlstm.contract import Precision
 from fastlstm.models import RNNLM, Seq2seq
+from fastlstm.models.text_streams import StreamTrainer
 from fastlstm.training.device_steps import DeviceSteps
 from fastlstm.training.loop import Trainer
-from fastlstm.training.streams import StreamTrainer
 
 CHECKED_STEPS = 3
 LOSS_TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2}  # rounding grows from step to step
@@ -86,7 +86,7 @@ class Ours:
 
 
 def trainer_mean() -> Any:
-    from fastlstm.models.model import RunningMean
+    from fastlstm.training.means import RunningMean
 
     return RunningMean()
 

@@ -20,7 +20,7 @@ import pytest
 
 from fastlstm import callbacks, datasets
 from fastlstm.models import SequenceRegressor
-from fastlstm.models.tensor_file import make_place, read_tensor_file, write_atomically
+from fastlstm.tensor_file import make_place, read_tensor_file, write_atomically
 from fastlstm.training import History
 from fastlstm.training.event_file import EventWriter, crc32c, masked_crc32c, record, scalar_event
 
@@ -94,7 +94,7 @@ def test_a_killed_training_goes_on_with_the_same_bits(save_freq: str, tmp_path: 
 # Writes PATH in a process of its own, which says when all but the move is done, and then waits for a line.
 SLOW_WRITER = """
 import os, sys
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.tensor_file import write_atomically
 
 fsync = os.fsync
 
@@ -147,7 +147,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 # Saves PATH from four threads at once, COUNT times each; sizes differ, and so do the bytes.
 CROWD = """
 import sys, threading
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.tensor_file import write_atomically
 
 errors = []
 
@@ -249,7 +249,7 @@ def test_an_error_while_writing_leaves_the_old_file(step: str, tmp_path: Path, m
 
             write = no_space
 
-        monkeypatch.setattr("fastlstm.models.tensor_file.open", Full, raising=False)
+        monkeypatch.setattr("fastlstm.tensor_file.open", Full, raising=False)
     else:
         monkeypatch.setattr(f"os.{step}", no_space)
     with pytest.raises(OSError, match=r"No space left on device: '.*/file'"):

@@ -21,10 +21,10 @@ from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.datasets.labelled import split_words
 from fastlstm.models import SequenceClassifier
+from fastlstm.models.buckets import BucketTrainer
 from fastlstm.models.classifier import pad_sequences, row_lengths
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
-from fastlstm.training.buckets import BucketTrainer
 
 V, D, H, C, N = 9, 3, 4, 3, 6
 RNG = np.random.default_rng(0)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from command_line import error_of
 
-from fastlstm import callbacks, datasets
+from fastlstm import callbacks, datasets, tensor_file
 from fastlstm.cli import command, main, plots, run_folder, training_run
 from fastlstm.cli.training_run import write_config
 from fastlstm.datasets.pairs import decode
-from fastlstm.models import RNNLM, Model, memory, tensor_file
+from fastlstm.models import RNNLM, Model, memory
 
 SMALL = ["--epochs", "2", "--hidden-size", "8", "--batch-size", "16"]
 ARGUMENTS: dict[str, list[str]] = {

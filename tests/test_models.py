@@ -18,7 +18,7 @@ from tiny_models import MAKERS
 import fastlstm
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.models import Seq2seq
-from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.testing import check_gradient
 
 V, D, H, N, S, T = 9, 3, 4, 5, 6, 4

@@ -17,7 +17,7 @@ from tiny_models import V, ids, padded
 from fastlstm.callbacks import BackupAndRestore, EarlyStopping, ReduceLROnPlateau
 from fastlstm.contract import TOLERANCE
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, Word2Vec
-from fastlstm.models.tensor_file import read_tensor_file
+from fastlstm.tensor_file import read_tensor_file
 from fastlstm.training import History
 
 FILES = Path(__file__).parent / "data"

@@ -16,7 +16,7 @@ import fastlstm
 from fastlstm import callbacks, ops, optim
 from fastlstm.contract import RowGrad
 from fastlstm.models import RNNLM, Seq2seq
-from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History, Trainer
 from fastlstm.training.interrupt import SoftInterrupt
 

@@ -16,13 +16,13 @@ from command_line import error_of, interrupt_a_training
 from fastlstm import datasets
 from fastlstm.cli import main
 from fastlstm.contract import IntArray
+from fastlstm.datasets.bleu import bleu
 from fastlstm.datasets.dates import DAYS, WRITTEN_LENGTH
 from fastlstm.datasets.pairs import decode
 from fastlstm.datasets.parallel import decode_target, encode_sources, find_pair_files
 from fastlstm.layers import TimeAttention
 from fastlstm.models import RNNLM, Model, Seq2seq, layer_graph
 from fastlstm.optim import Adam
-from fastlstm.training.bleu import bleu
 
 PAIRS = [
     ("Go.", "行け。"),

@@ -22,10 +22,10 @@ from fastlstm import callbacks, datasets, ops, optim
 from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.datasets import words as words_module
-from fastlstm.models import RNNLM, Word2Vec, WordVectors
+from fastlstm.models import RNNLM, Word2Vec, WordVectors, skipgram_batches
 from fastlstm.models.word_vectors import rank_correlation
 from fastlstm.testing import check_gradient
-from fastlstm.training import History, skipgrams
+from fastlstm.training import History
 
 V, E = 12, 5
 LOSSES = ("nce", "negative_sampling", "sampled_softmax")
@@ -195,7 +195,7 @@ def test_batches_are_the_pairs_of_the_subsampled_text(monkeypatch: pytest.Monkey
     """However the text is cut into pieces: all pairs once, in order, in whole batches but for a piece's last."""
     corpus = np.random.default_rng(1).integers(0, V, 500)
     model = make()
-    monkeypatch.setattr(skipgrams, "PIECE", 100)
+    monkeypatch.setattr(skipgram_batches, "PIECE", 100)
     seen = []
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda xs, ts: seen.append((xs, ts)) or forward(xs, ts))  # type: ignore[func-returns-value]
@@ -248,7 +248,7 @@ class CtrlC(callbacks.Callback):
 def test_an_interrupted_training_goes_on_with_the_same_bits(
     loss: str, at: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skipgrams, "PIECE", 300)
+    monkeypatch.setattr(skipgram_batches, "PIECE", 300)
     options: dict[str, Any] = {"subsample": 0.01, "final_lr": 0.01, "validation_data": TWO_TOPICS[:100]}
     whole, part, resumed = (make(loss) for _ in range(3))
     wanted = fit(whole, **options).history

@@ -1,8 +1,8 @@
 """Callbacks for ``fit``, with Keras's names and meanings."""
 
+from fastlstm.training.callback import Callback
 from fastlstm.training.callbacks import (
     BackupAndRestore,
-    Callback,
     CSVLogger,
     EarlyStopping,
     LambdaCallback,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fastlstm
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.tensor_file import write_atomically
 
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"

@@ -19,9 +19,9 @@ from fastlstm.cli.training_run import Learned
 from fastlstm.contract import FloatArray, Precision
 from fastlstm.datasets import SeriesPieces, sine
 from fastlstm.models import SequenceRegressor
-from fastlstm.models.tensor_file import write_atomically
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
+from fastlstm.tensor_file import write_atomically
 
 TASK = "sine"
 CONTINUED = "continued.csv"

@@ -21,9 +21,9 @@ from fastlstm.cli.plots import Pictures, can_draw, has_matplotlib
 from fastlstm.contract import Precision
 from fastlstm.models import Word2Vec
 from fastlstm.models.memory import check_room
-from fastlstm.models.tensor_file import read_tensor_file
 from fastlstm.ops.device import Device, to_host
 from fastlstm.optim import Optimizer, make_optimizer
+from fastlstm.tensor_file import read_tensor_file
 
 if TYPE_CHECKING:
     from fastlstm.models import Model

@@ -17,6 +17,7 @@ from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.cli.plots import AttentionMap, plot_attention
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import ParallelText, parallel_text
+from fastlstm.datasets.bleu import bleu
 from fastlstm.datasets.parallel import (
     NAMED,
     PAD_ID,
@@ -29,10 +30,9 @@ from fastlstm.datasets.parallel import (
 )
 from fastlstm.datasets.text import Unit
 from fastlstm.models import Seq2seq
-from fastlstm.models.tensor_file import write_atomically
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop
-from fastlstm.training.bleu import bleu
+from fastlstm.tensor_file import write_atomically
 from fastlstm.training.progress import say
 
 TASK = "translate"

@@ -18,11 +18,12 @@ from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, Time
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import Model, RunningMean, add_batch, right_answers
+from fastlstm.models.model import Model, right_answers
 from fastlstm.models.names import Names
-from fastlstm.models.rows import StepsThatCount
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
+from fastlstm.training.batches import StepsThatCount
+from fastlstm.training.means import RunningMean, add_batch
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -265,7 +266,7 @@ class SequenceClassifier(Model):
         KeyboardInterrupt
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
-        from fastlstm.training.buckets import BucketTrainer
+        from fastlstm.models.buckets import BucketTrainer
         from fastlstm.training.loop import Trainer, check_validation_data
 
         if bucket_by_length and not shuffle:

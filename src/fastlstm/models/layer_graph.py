@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastlstm.models.tensor_file import write_atomically
+from fastlstm.tensor_file import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

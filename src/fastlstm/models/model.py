@@ -7,20 +7,21 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from fastlstm.backends import array_module, check_can_run, is_device_array
+from fastlstm.backends import array_module, check_can_run
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.initial_weights import room_for
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.names import Names
-from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
-from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.ops import scalars
-from fastlstm.ops.device import Device, copier_to, device_of, read, to_device
+from fastlstm.ops.device import Device, copier_to, device_of, to_device
+from fastlstm.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.training.batches import ALL_STEPS, Rows, StepsThatCount
+from fastlstm.training.means import RunningMean, add_batch
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -462,62 +463,6 @@ def _counted(layer: Layer) -> str:
     return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
 
 
-class Addable(Protocol):
-    """A mean, or what becomes one, that grows batch by batch."""
-
-    def add(self, total: Any, count: Any) -> None: ...
-
-
-class RunningMean:
-    """A mean that grows batch by batch; of nothing it is NaN.
-
-    What is added may be on a GPU: it is summed there, and the host waits for it when it reads ``total``, ``count`` or
-    ``value``.
-    """
-
-    __slots__ = ("_count", "_total")
-
-    def __init__(self, total: float = 0.0, count: int = 0) -> None:
-        self._total: Any = total
-        self._count: Any = count
-
-    def copy(self) -> Self:
-        """The mean so far."""
-        return type(self)(self._total, self._count)
-
-    def sum_in(self, total: Any, count: Any) -> None:
-        """Have both sums stand in 0-d arrays of a GPU, to which others may add."""
-        if self._total is not total:
-            total[...], count[...] = self._total, self._count
-            self._total, self._count = total, count
-
-    def detach(self) -> None:
-        """Keep what both sums are now, whatever is added to the arrays that they stand in."""
-        if is_device_array(self._total):
-            self._total = self._total.copy()
-        if is_device_array(self._count):
-            self._count = self._count.copy()
-
-    def add(self, total: Any, count: Any) -> None:
-        if is_device_array(total):
-            total = total.astype(np.float64)
-        self._total = self._total + total
-        self._count = self._count + count
-
-    @property
-    def total(self) -> float:
-        return read(self._total)
-
-    @property
-    def count(self) -> int:
-        return int(read(self._count))
-
-    @property
-    def value(self) -> float:
-        count = self.count
-        return self.total / count if count else math.nan
-
-
 def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:
     """Where the likeliest class by scores (..., V) is the target (...): nowhere where there are no probabilities."""
     xp = array_module(scores)
@@ -525,12 +470,3 @@ def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:
     best = xp.take_along_axis(scores, likeliest[..., None], axis=-1)[..., 0]
     right: BoolArray = (likeliest == targets) & (xp.abs(best) < math.inf)
     return right
-
-
-def add_batch(means: Mapping[str, Addable], model: Model, loss: float, names: Sequence[str]) -> None:
-    """Add the model's last forward call to the running means."""
-    count = model.loss_count
-    means["loss"].add(loss * count, count)
-    if names:
-        for name, (total, n) in model.batch_metrics(names).items():
-            means[name].add(total, n)

@@ -7,8 +7,7 @@ language models" (tied weights). Layers and initial weights as in chapters 5 and
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,82 +19,20 @@ from fastlstm.backends import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
+from fastlstm.layers.tied_output import TiedOutput
 from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, RunningMean, add_batch, right_answers
+from fastlstm.models.model import Model, right_answers
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
+from fastlstm.training.means import RunningMean, add_batch, with_perplexity
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
 
 IGNORED = -1  # a target of this value does not count
 CELLS = ("lstm", "gru", "rnn")
-
-
-class PerplexityMean(RunningMean):
-    """A mean of losses whose value is its exponential."""
-
-    __slots__ = ()
-
-    @property
-    def value(self) -> float:
-        mean = super().value
-        # Above, float64 has no number for it.
-        return math.inf if mean > 709 else math.exp(mean)
-
-
-def with_perplexity(means: Mapping[str, RunningMean]) -> dict[str, RunningMean]:
-    """The same sums, of which "perplexity" gives the exponential of its mean."""
-    return {
-        name: PerplexityMean(mean.total, mean.count) if name == "perplexity" else mean for name, mean in means.items()
-    }
-
-
-class TiedOutput(Layer):
-    """Projection to the vocabulary by the transposed embedding, softmax and cross entropy.
-
-    Parameters
-    ----------
-    W : (V, E)
-        The embedding's own array; neither it nor its gradient is ever copied to be transposed.
-    b : (V,)
-    """
-
-    param_names: ClassVar[tuple[str, ...]] = ("W", "b")
-
-    def __init__(self, W: FloatArray, b: FloatArray) -> None:
-        self._affine = TimeAffineWithLoss(W.T, b)
-        dW, db = self._affine.grads
-        self.params = [W, b]
-        self.grads = [dW.T, db]
-
-    def move(self, copy: Callable[[Array], Array]) -> None:
-        super().move(copy)
-        self._share()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy, or what was pickled: the projection uses the embedding's array again."""
-        vars(self).update(state)
-        self._share()
-
-    def _share(self) -> None:
-        # The projection has views, of which no copies are made.
-        (W, b), (dW, db) = self.params, self.grads
-        self._affine.params[:], self._affine.grads[:] = [W.T, b], [dW.T, db]
-
-    def scores(self, hs: FloatArray) -> FloatArray:
-        """Hidden states (..., E) -> scores (..., V), without a loss."""
-        return self._affine.scores(hs)
-
-    def forward(self, hs: FloatArray, ts: Array) -> float:
-        """hs (N, T, E), targets ts (N, T) -> loss. Steps whose target is -1 do not count."""
-        return self._affine.forward(hs, ts)
-
-    def backward(self) -> FloatArray:
-        """Gradient by hs, (N, T, E)."""
-        return self._affine.backward()
 
 
 class RNNLM(Model):
@@ -348,7 +285,7 @@ class RNNLM(Model):
         KeyboardInterrupt
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
-        from fastlstm.training.streams import StreamTrainer
+        from fastlstm.models.text_streams import StreamTrainer
 
         corpus = self.check_corpus("corpus", corpus)
         split = scalars.below_one("validation_split", validation_split)

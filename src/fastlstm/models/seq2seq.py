@@ -22,9 +22,9 @@ from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, right_answers
 from fastlstm.models.names import Names
-from fastlstm.models.rows import ALL_STEPS, StepsThatCount
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
+from fastlstm.training.batches import ALL_STEPS, StepsThatCount
 
 IGNORED = -1  # a target of this value does not count
 AXES = "two axes, (examples, time steps), or one-hot rows"

@@ -27,11 +27,12 @@ from fastlstm.layers import (
 from fastlstm.models.ids import check_range, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
-from fastlstm.models.model import Model, RunningMean
+from fastlstm.models.model import Model
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
 from fastlstm.ops.device import to_device, to_host
+from fastlstm.training.means import RunningMean
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -283,7 +284,7 @@ class Word2Vec(Model):
         of its own, and the learning rate is that of the sum of a pair's losses. With any other optimizer, and for the
         other losses, a batch shares its sampled words and takes one step by the mean of its losses.
         """
-        from fastlstm.training.skipgrams import SkipgramTrainer
+        from fastlstm.models.skipgram_batches import SkipgramTrainer
 
         corpus = self.check_corpus("corpus", corpus)
         if validation_data is not None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.models.tensor_file import write_atomically
 from fastlstm.ops import scalars
+from fastlstm.tensor_file import write_atomically
 
 _BLOCK = 1024  # rows of a product with all vectors at once
 

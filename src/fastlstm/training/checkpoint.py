@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.contract import Array
-from fastlstm.models.model import RunningMean
-from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe, is_array
 from fastlstm.ops.device import to_device
+from fastlstm.tensor_file import read_tensor_file, write_tensor_file
+from fastlstm.training.means import RunningMean
 
 if TYPE_CHECKING:
-    from fastlstm.training.callbacks import Callback
+    from fastlstm.training.callback import Callback
     from fastlstm.training.loop import Trainer
 
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from fastlstm.contract import Array
-from fastlstm.models.model import Addable
 from fastlstm.ops import checks
 from fastlstm.ops.device_steps import draw_on_host, seeds_on_device
+from fastlstm.training.means import Addable
 
 if TYPE_CHECKING:
     from fastlstm.training.loop import Trainer

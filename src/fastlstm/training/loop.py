@@ -5,22 +5,26 @@ from __future__ import annotations
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastlstm.contract import Array, IntArray
 from fastlstm.layers import TimeDropout
-from fastlstm.models.model import Model, RunningMean, add_batch
-from fastlstm.models.rows import Rows
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
 from fastlstm.optim import Optimizer, make_optimizer
-from fastlstm.training.callbacks import BackupAndRestore, Callback
+from fastlstm.training.batches import Rows
+from fastlstm.training.callback import Callback
+from fastlstm.training.callbacks import BackupAndRestore
 from fastlstm.training.device_steps import DeviceSteps, Means
 from fastlstm.training.history import History
 from fastlstm.training.interrupt import SoftInterrupt
+from fastlstm.training.means import RunningMean, add_batch
 from fastlstm.training.progress import make_progress
+
+if TYPE_CHECKING:
+    from fastlstm.models import Model
 
 OptimizerLike = str | Optimizer
 

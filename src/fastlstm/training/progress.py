@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastlstm.training.callbacks import Callback
+from fastlstm.training.callback import Callback
 
 
 def make_progress(verbose: int | str) -> Callback:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.models.model import RunningMean
-from fastlstm.models.rnnlm import IGNORED, RNNLM, most_streams, parallel_streams, windows, with_perplexity
+from fastlstm.models.rnnlm import IGNORED, RNNLM, most_streams, parallel_streams, windows
 from fastlstm.ops import scalars
-from fastlstm.training.callbacks import Callback
+from fastlstm.training.callback import Callback
 from fastlstm.training.loop import Trainer, check_callbacks
+from fastlstm.training.means import RunningMean, with_perplexity
 
 
 class CarriedState(Callback):

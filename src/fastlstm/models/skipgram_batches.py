@@ -11,12 +11,12 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.backends import BackendNotAvailable
 from fastlstm.contract import Array, FloatArray, IntArray, SkipgramPairs
-from fastlstm.models.rows import Rows
 from fastlstm.models.word2vec import Word2Vec
 from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device
 from fastlstm.ops.device_steps import padded_row_gradients
 from fastlstm.optim import SGD
+from fastlstm.training.batches import Rows
 from fastlstm.training.device_steps import Means
 from fastlstm.training.loop import OptimizerLike, Trainer
 

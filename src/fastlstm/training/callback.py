@@ -1,0 +1,63 @@
+"""What all callbacks have: the base of those that come along, and of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from fastlstm.models import Model
+    from fastlstm.training.loop import Trainer
+
+Logs: TypeAlias = Mapping[str, float]
+
+
+class Callback:
+    """Base of all callbacks: override what is needed.
+
+    Of a model on a GPU, ``logs`` of ``on_train_batch_end`` are read when they are asked for, so that ``logs["loss"]``
+    waits for the batch.
+
+    Attributes
+    ----------
+    model : Model
+        Set ``model.stop_training`` to end the training after the batch or epoch at hand.
+    trainer : Trainer
+        The running loop: ``trainer.optimizer``, ``trainer.epoch``, ``trainer.history`` ...
+    state_names : tuple of str
+        Attributes that a checkpoint keeps: numbers, strings, None, or lists of arrays. What is a number, a string or a
+        list when training begins stays one, or becomes None.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.model: Model
+        self.trainer: Trainer
+
+    def check_log_names(self, names: Sequence[str]) -> None:
+        """Raise if ``names``, all that the logs of an epoch will have, are not what the callback needs.
+
+        Called before training begins, unless a callback of one's own comes first: it may add to the logs.
+        """
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError if ``state``, a checkpoint's values by their ``state_names``, cannot be the callback's."""
+
+    def on_train_begin(self) -> None: ...
+
+    def on_train_end(self) -> None: ...
+
+    def on_epoch_begin(self, epoch: int) -> None: ...
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None: ...
+
+    def on_train_batch_begin(self, batch: int) -> None: ...
+
+    def on_train_batch_end(self, batch: int, logs: Logs) -> None: ...
+
+    def on_interrupt(self) -> None:
+        """After Ctrl-C, between two batches; KeyboardInterrupt follows."""
+
+    def close(self) -> None:
+        """However training ended, exceptions included."""

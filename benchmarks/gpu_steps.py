@@ -27,7 +27,7 @@ from benchmarks.text_ids import text_ids
 from fastlstm import datasets, optim
 from fastlstm.contract import Precision
 from fastlstm.models import RNNLM, Seq2seq
-from fastlstm.models.text_streams import StreamTrainer
+from fastlstm.models.text_streams import CarriedState, TextStreams
 from fastlstm.training.device_steps import DeviceSteps
 from fastlstm.training.loop import Trainer
 
@@ -102,8 +102,8 @@ def our_addition(size: Addition) -> Ours:
     xs, ts = addition_data(size)
     return Ours(
         Trainer(
-            model, xs, ts, epochs=1, batch_size=size.N, optimizer=optim.Adam(ADDITION_LR), max_grad=ADDITION_MAX_NORM,
-            shuffle=False, verbose=0,
+            model, model.batches(xs, ts, size.N), optim.Adam(ADDITION_LR), epochs=1, max_grad=ADDITION_MAX_NORM,
+            verbose=0,
         )
     )  # fmt: skip
 
@@ -113,9 +113,9 @@ def our_text(size: Text, precision: Precision | None = None) -> Ours:
     model.to("cuda", precision=precision)
     corpus = text_ids(np.random.default_rng(0), size.V, size.N * size.T * size.batches + 1)
     return Ours(
-        StreamTrainer(
-            model, corpus, time_size=size.T, batch_size=size.N, validation_data=None, callbacks=[], epochs=1,
-            optimizer=optim.SGD(TEXT_LR), max_grad=TEXT_MAX_NORM, metrics=("loss",), verbose=0,
+        Trainer(
+            model, TextStreams(corpus, size.N, size.T, "cuda"), optim.SGD(TEXT_LR), epochs=1, max_grad=TEXT_MAX_NORM,
+            callbacks=[CarriedState(model, size.N)], verbose=0,
         )
     )  # fmt: skip
 
@@ -236,8 +236,11 @@ def torch_text(size: Text, weights: dict[str, Any], batches: Sequence[tuple[Any,
 
 def batches_of(trainer: Trainer) -> list[tuple[Any, Any]]:
     """The batches of a training whose rows keep their order."""
-    N = trainer.batch_size
-    return [(trainer.xs[start : start + N], trainer.ts[start : start + N]) for start in range(0, len(trainer.xs), N)]
+    from fastlstm.ops.device import to_host
+
+    source = trainer.source
+    batches = (source.batch(i) for i in range(len(source)))
+    return [(to_host(xs), to_host(ts)) for xs, ts in batches]
 
 
 def check(ours: Sequence[float], theirs: Sequence[float], tolerance: float) -> float:

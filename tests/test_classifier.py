@@ -21,8 +21,8 @@ from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.datasets.labelled import split_words
 from fastlstm.models import SequenceClassifier
-from fastlstm.models.buckets import BucketTrainer
-from fastlstm.models.classifier import pad_sequences, row_lengths
+from fastlstm.models.buckets import BucketedRows, row_lengths
+from fastlstm.models.classifier import pad_sequences
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
 
@@ -283,14 +283,15 @@ def test_fit_as_in_keras(tmp_path: Path) -> None:
 def test_batches_of_similar_lengths_hold_every_row_once() -> None:
     xs, ts = learnable(500)
     model = SequenceClassifier(V, 8, 16, 2, seed=0)
-    trainer = BucketTrainer(model, *model.check_batch(xs, ts), epochs=1, batch_size=7, verbose=0)
-    lengths = row_lengths(trainer.xs)
+    source = BucketedRows(*model.check_batch(xs, ts), 7, "cpu")
+    lengths = row_lengths(source.xs)
     orders = []
-    for _ in range(2):
-        trainer.rng_of_order = None  # a new epoch
-        order = trainer._order()
-        assert order is not None
-        np.testing.assert_array_equal(trainer._order(), order)  # and again from the middle of the epoch
+    for epoch in range(2):
+        before = model.rng.bit_generator.state
+        order = source.draw_order(model.rng)
+        model.rng.bit_generator.state = before
+        source.begin_epoch(epoch, model.rng)
+        np.testing.assert_array_equal(np.concatenate([ts for _, ts in source]), source.ts[order])
         np.testing.assert_array_equal(np.sort(order), np.arange(500))
         computed = sum(lengths[order[start : start + 7]].max() * 7 for start in range(0, 497, 7))
         assert computed < 1.1 * lengths[order].sum()

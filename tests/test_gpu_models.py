@@ -272,7 +272,7 @@ def test_an_optimizer_follows_its_model(cupy: Any) -> None:
 def test_word2vec_pair_by_pair_says_that_it_stays_on_the_host(cupy: Any) -> None:
     make, data, _ = MAKERS["word2vec negative sampling"]
     with pytest.raises(BackendNotAvailable, match="negative sampling with SGD, runs on the host only"):
-        make().to("cuda").fit(*data(3), epochs=1)  # type: ignore[call-arg]
+        make().to("cuda").fit(*data(3), epochs=1)
 
 
 # --------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.datasets.text import join_symbols, split_symbols
 from fastlstm.models import RNNLM, Seq2seq
-from fastlstm.models.rnnlm import parallel_streams, windows
+from fastlstm.models.text_streams import parallel_streams, windows
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
 

@@ -18,6 +18,7 @@ from fastlstm.contract import RowGrad
 from fastlstm.models import RNNLM, Seq2seq
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History, Trainer
+from fastlstm.training.batches import ShuffledRows
 from fastlstm.training.interrupt import SoftInterrupt
 
 V, ROWS = 6, 50
@@ -855,7 +856,7 @@ def test_bad_learning_rates(lr: float) -> None:
 
 
 def test_the_trainer_says_how_far_it_is() -> None:
-    trainer = Trainer(make(), XS, TS, epochs=2, batch_size=16, verbose=0)
+    trainer = Trainer(make(), ShuffledRows(XS, TS, 16, "cpu"), epochs=2, verbose=0)
     assert (trainer.epochs, trainer.batches, trainer.epoch, trainer.batch) == (2, 4, 0, 0)
     trainer.run()
     assert (trainer.epoch, trainer.batch) == (2, 0)

@@ -1,4 +1,4 @@
-"""Training on sequences of different lengths, similar lengths in one batch."""
+"""Sequences of different lengths, similar lengths in one batch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from typing import Any
 import numpy as np
 
 from fastlstm.contract import IntArray
-from fastlstm.models.classifier import row_lengths
-from fastlstm.training.loop import Trainer
+from fastlstm.training.batches import ShuffledRows
 
 POOL = 50  # batches that are sorted together: more leave less padding, fewer leave more to chance
 
 
-class BucketTrainer(Trainer):
-    """The training loop where the rows of a batch have similar lengths.
+class BucketedRows(ShuffledRows):
+    """Rows in a new order every epoch, those of a batch of similar lengths.
 
-    In every epoch the rows are shuffled, each `POOL` batches of them are sorted by length, and the batches are shuffled
-    again. The arguments are those of `Trainer`; xs are ids (N, T) with -1 for padding.
+    The rows are shuffled, each `POOL` batches of them are sorted by length, and the batches are shuffled again. The
+    arguments are those of `Batches`; xs are ids (N, T) with -1 for padding.
     """
 
-    def __init__(self, *data: Any, **options: Any) -> None:
-        super().__init__(*data, **options)
-        self._lengths = row_lengths(self.xs)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._row_lengths = row_lengths(self.xs)
 
-    def _draw_order(self, rng: np.random.Generator) -> IntArray:
-        order: IntArray = rng.permutation(len(self.xs))
+    def draw_order(self, rng: np.random.Generator) -> IntArray:
+        order = super().draw_order(rng)
         pool = POOL * self.batch_size
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
-            rows[:] = rows[np.argsort(self._lengths[rows], kind="stable")]
+            rows[:] = rows[np.argsort(self._row_lengths[rows], kind="stable")]
         # The last batch may be smaller than the others, so it keeps its place.
         size = min(self.batch_size, len(order))
         whole = len(order) // size
@@ -38,3 +37,17 @@ class BucketTrainer(Trainer):
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "bucket_by_length": True}
+
+
+def row_lengths(xs: IntArray) -> IntArray:
+    """Of ids (N, T) with -1 for padding: the steps up to each row's last valid one, (N,)."""
+    mask = xs >= 0
+    if not mask.size:
+        return np.zeros(len(xs), np.int64)
+    ends: IntArray = xs.shape[1] - mask[:, ::-1].argmax(axis=1)
+    return np.where(mask.any(axis=1), ends, 0)
+
+
+def order_by_length(xs: IntArray) -> IntArray:
+    """All rows, similar lengths together: the less padding in a batch, the faster."""
+    return np.argsort(row_lengths(xs), kind="stable")

@@ -7,7 +7,7 @@ padding, the states of the valid steps are averaged, dropout, softmax.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,24 +16,24 @@ from fastlstm.backends import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
+from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
 from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import Model, right_answers
+from fastlstm.models.model import right_answers
 from fastlstm.models.names import Names
+from fastlstm.models.row_model import RowModel, check_validation_data
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
-from fastlstm.training.batches import StepsThatCount
-from fastlstm.training.means import RunningMean, add_batch
-
-if TYPE_CHECKING:
-    from fastlstm.training import Callback, History, OptimizerLike
+from fastlstm.training import Callback, History, OptimizerLike, Trainer
+from fastlstm.training.batches import Batches, Lengths, ShuffledRows
+from fastlstm.training.means import add_batch
 
 PADDING = -1  # an id of this value is no step
 IGNORED = -1  # a target of this value does not count
 POOLINGS = ("mean", "last")
 
 
-class SequenceClassifier(Model):
+class SequenceClassifier(RowModel):
     """Which class a sequence of ids belongs to: sentiment of a text, for instance.
 
     Parameters
@@ -178,7 +178,7 @@ class SequenceClassifier(Model):
         """What the output layer projects, (N, H)."""
         mask: BoolArray = xs != PADDING
         some_masked = True
-        if not is_device_array(xs):  # on a GPU nobody looks at them here; `Rows` has cut them
+        if not is_device_array(xs):  # on a GPU nobody looks at them here; `Batches` has cut them
             T = longest(mask)
             xs, mask = xs[:, :T], np.ascontiguousarray(mask[:, :T])
             some_masked = not mask.all()
@@ -190,7 +190,7 @@ class SequenceClassifier(Model):
         self._dropout.train_flg = training and self._dropout.dropout_ratio > 0
         return self._dropout.forward(pooled)
 
-    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:  # noqa: ARG002
+    def lengths(self, xs: Array, ts: Array) -> Lengths:  # noqa: ARG002
         return row_lengths(xs), None
 
     def _backward(self) -> None:
@@ -241,7 +241,7 @@ class SequenceClassifier(Model):
         shuffle: bool = True,
         verbose: int | str = "auto",
     ) -> History:
-        """Train. The arguments are those of `Model.fit`, and three more things are known here.
+        """Train. The arguments are those of `Seq2seq.fit`, and three more things are known here.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class SequenceClassifier(Model):
             epoch. Needs shuffle.
         validation_data : (xs, ts) or (xs, ts, lengths), optional
         epochs, batch_size, optimizer, max_grad, validation_split, metrics, callbacks, shuffle, verbose
-            As in `Model.fit`.
+            As in `Seq2seq.fit`.
 
         Returns
         -------
@@ -266,27 +266,22 @@ class SequenceClassifier(Model):
         KeyboardInterrupt
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
-        from fastlstm.models.buckets import BucketTrainer
-        from fastlstm.training.loop import Trainer, check_validation_data
-
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
         xs, ts = self.check_batch(xs, ts, lengths)
         if validation_data is not None:
             validation_data = self.check_batch(*check_validation_data(validation_data))
-        return (BucketTrainer if bucket_by_length else Trainer)(
+        xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
+        kind = BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches
+        return Trainer(
             self,
-            xs,
-            ts,
+            self.batches(xs, ts, batch_size, kind),
+            optimizer,
             epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
             max_grad=max_grad,
-            validation_split=validation_split,
             validation_data=validation_data,
             metrics=metrics,
             callbacks=callbacks,
-            shuffle=shuffle,
             verbose=verbose,
         ).run()
 
@@ -303,12 +298,11 @@ class SequenceClassifier(Model):
         xs, ts = self.check_batch(xs, ts, lengths)
         self.require_targets(ts, "evaluate")
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: RunningMean() for name in ("loss", *names)}
-        batch_size = scalars.integer("batch_size", batch_size, 1)
-        rows = self.rows(xs, ts)
-        rows.reorder(_order_by_length(xs))
-        for start in range(0, len(xs), batch_size):
-            add_batch(means, self, self.forward(*rows.batch(start, start + batch_size), training=False), names)
+        means = {name: self.make_mean(name) for name in ("loss", *names)}
+        batches = self.batches(xs, ts, batch_size)
+        batches.shuffle_to(order_by_length(xs))
+        for batch in batches:
+            add_batch(means, self, self.forward(*batch, training=False), names)
         return {name: mean.value for name, mean in means.items()}
 
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
@@ -327,7 +321,7 @@ class SequenceClassifier(Model):
         xs = self.check_sequences(xs, lengths)
         out = np.empty((len(xs), self.options["num_classes"]), self.params[0].dtype)
         batch_size = scalars.integer("batch_size", batch_size, 1)
-        order = _order_by_length(xs)
+        order = order_by_length(xs)
         for start in range(0, len(xs), batch_size):
             rows = order[start : start + batch_size]
             batch = xs[rows]
@@ -366,17 +360,3 @@ def longest(mask: BoolArray) -> int:
     """Steps up to the last that is valid in any row of mask (N, T)."""
     steps = np.flatnonzero(mask.any(axis=0))
     return int(steps[-1]) + 1 if len(steps) else 0
-
-
-def row_lengths(xs: IntArray) -> IntArray:
-    """Of ids (N, T) with -1 for padding: the steps up to each row's last valid one, (N,)."""
-    mask = xs >= 0
-    if not mask.size:
-        return np.zeros(len(xs), np.int64)
-    ends: IntArray = xs.shape[1] - mask[:, ::-1].argmax(axis=1)
-    return np.where(mask.any(axis=1), ends, 0)
-
-
-def _order_by_length(xs: IntArray) -> IntArray:
-    """All rows, similar lengths together: the less padding in a batch, the faster."""
-    return np.argsort(row_lengths(xs), kind="stable")

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -19,12 +19,11 @@ from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.names import Names
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, copier_to, device_of, to_device
+from fastlstm.optim import Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
-from fastlstm.training.batches import ALL_STEPS, Rows, StepsThatCount
-from fastlstm.training.means import RunningMean, add_batch
-
-if TYPE_CHECKING:
-    from fastlstm.training import Callback, History, OptimizerLike
+from fastlstm.training import History
+from fastlstm.training.batches import Batches, Lengths
+from fastlstm.training.means import Means, RunningMean, add_batch
 
 FORMAT_VERSION = 1
 
@@ -221,95 +220,36 @@ class Model(abc.ABC):
         title = f"{type(self).__name__}, {self.num_parameters:,} parameters"
         draw_layer_graph(path, title, boxes, self.graph_edges())
 
-    def fit(
-        self,
-        xs: Array,
-        ts: Array,
-        *,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerLike = "adam",
-        max_grad: float | None = None,
-        validation_split: float = 0.0,
-        validation_data: tuple[Array, Array] | None = None,
-        metrics: Sequence[str] = ("loss",),
-        callbacks: Sequence[Callback] = (),
-        shuffle: bool = True,
-        verbose: int | str = "auto",
-    ) -> History:
-        """Train. The arguments mean what they mean in Keras.
+    @abc.abstractmethod
+    def fit(self, *data: Any, **options: Any) -> History:
+        """Train; the data are of the model's own kind."""
+
+    def train_step(
+        self, batch: tuple[Array, ...], optimizer: Optimizer, means: Means, *, max_grad: float | None = None
+    ) -> None:
+        """One step of the optimiser on a batch; loss and metrics, of the weights before it, are added to ``means``.
 
         Parameters
         ----------
-        xs, ts : arrays with one row an example
-            Targets are ids; a column of them, with a last axis of one, and one-hot targets are accepted.
-        epochs, batch_size : int
-            The last batch of an epoch may be smaller.
-        optimizer : str or optimizer
-            "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw": a new one with its default values; or
-            an object of ``fastlstm.optim``, which keeps its state from one ``fit`` to the next.
+        batch : tuple of arrays
+            The arguments of ``forward``, where the model lives.
+        optimizer : an object of ``fastlstm.optim``
+        means : mapping of "loss" and names of metrics to `RunningMean`
         max_grad : float, optional
             Clip the gradients' global norm to it.
-        validation_split : float from 0 to below 1
-            Hold out the last part of the rows, before any shuffling.
-        validation_data : (xs, ts), optional
-            Evaluated after every epoch; takes precedence over validation_split.
-        metrics : sequence of str
-            Names in ``metric_names``; the loss is always there.
-        callbacks : sequence of callbacks
-        shuffle : bool
-            A new order of the rows every epoch.
-        verbose : 0, 1, 2 or "auto"
-            Silent, a progress bar, a line an epoch; "auto" is 1 on a terminal, else 2.
-
-        Returns
-        -------
-        History
-            ``history[name]`` is a list, an entry an epoch.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
-        from fastlstm.training.loop import Trainer
+        loss = self.forward(*batch)
+        self.backward()
+        add_batch(means, self, loss, [name for name in means if name != "loss"])
+        optimizer.update(self.params, self.grads, max_norm=max_grad)
 
-        return Trainer(
-            self,
-            xs,
-            ts,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            max_grad=max_grad,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            metrics=metrics,
-            callbacks=callbacks,
-            shuffle=shuffle,
-            verbose=verbose,
-        ).run()
+    @abc.abstractmethod
+    def evaluate(self, *data: Any, **options: Any) -> dict[str, float]:
+        """Loss and metrics of data of the model's own kind, without learning."""
 
-    def evaluate(
-        self, xs: Array, ts: Array, *, batch_size: int = 512, metrics: Sequence[str] | None = None
-    ) -> dict[str, float]:
-        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
-
-        Raises
-        ------
-        ValueError
-            No target counts: there are no rows, or all targets are ignored.
-        """
-        xs, ts = self.check_batch(xs, ts)
-        self.require_targets(ts, "evaluate")
-        batch_size = scalars.integer("batch_size", batch_size, 1)
-        names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: RunningMean() for name in ("loss", *names)}
-        rows = self.rows(xs, ts)
-        for start in range(0, len(xs), batch_size):
-            loss = self.forward(*rows.batch(start, start + batch_size), training=False)
-            add_batch(means, self, loss, names)
-        return {name: mean.value for name, mean in means.items()}
+    def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:  # noqa: ARG002
+        """The mean of "loss" or of a metric, which begins with these sums."""
+        return RunningMean(total, count)
 
     def check_metrics(self, metrics: Sequence[str]) -> tuple[str, ...]:
         """The names without "loss"; raises on a name the model has not."""
@@ -395,14 +335,14 @@ class Model(abc.ABC):
                 "GPU have it. Leave it out for exact ones"
             )
 
-    def rows(self, xs: Array, ts: Array) -> Rows:
-        """Checked data where the model lives, for batches."""
+    def batches(self, xs: Array, ts: Array, batch_size: int, kind: type[Batches] = Batches) -> Batches:
+        """Checked data where the model lives, row by row in batches."""
         device = self.device
-        return Rows(xs, ts, device, ALL_STEPS if device == "cpu" else self.steps_that_count(xs, ts))
+        return kind(xs, ts, batch_size, device, (None, None) if device == "cpu" else self.lengths(xs, ts))
 
-    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:  # noqa: ARG002, all do
+    def lengths(self, xs: Array, ts: Array) -> Lengths:  # noqa: ARG002, all steps count
         """How many steps of each row count, of checked data: others are left out of batches on a GPU."""
-        return ALL_STEPS
+        return None, None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

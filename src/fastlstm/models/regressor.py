@@ -12,14 +12,14 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import Model
+from fastlstm.models.row_model import RowModel
 from fastlstm.ops import scalars
 from fastlstm.ops.device import number, to_device, to_host
 
 CELLS = ("lstm", "rnn")
 
 
-class SequenceRegressor(Model):
+class SequenceRegressor(RowModel):
     """Numbers from a series of numbers, read by an LSTM or a tanh RNN.
 
     Parameters

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,14 +24,13 @@ from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model, right_answers
+from fastlstm.models.text_streams import IGNORED, CarriedState, TextStreams, most_streams, parallel_streams
 from fastlstm.ops import scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
-from fastlstm.training.means import RunningMean, add_batch, with_perplexity
+from fastlstm.training import Callback, History, OptimizerLike, Trainer
+from fastlstm.training.callback import check_callbacks
+from fastlstm.training.means import PerplexityMean, RunningMean, add_batch
 
-if TYPE_CHECKING:
-    from fastlstm.training import Callback, History, OptimizerLike
-
-IGNORED = -1  # a target of this value does not count
 CELLS = ("lstm", "gru", "rnn")
 
 
@@ -237,11 +236,14 @@ class RNNLM(Model):
                 sums[name] = (number(right_answers(self._scores, self._targets).sum()), count)
         return sums
 
+    def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:
+        return (PerplexityMean if name == "perplexity" else RunningMean)(total, count)
+
     # ----------------------------------------------------------------------------------------
     # Training and use
     # ----------------------------------------------------------------------------------------
 
-    def fit(  # type: ignore[override] # one text instead of examples: there are no rows to shuffle or to pair
+    def fit(
         self,
         corpus: Array,
         *,
@@ -273,7 +275,7 @@ class RNNLM(Model):
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch in batch_size streams; takes precedence over validation_split.
         optimizer, max_grad, metrics, callbacks, verbose
-            As in `Model.fit`.
+            As in `Seq2seq.fit`.
 
         Returns
         -------
@@ -285,8 +287,6 @@ class RNNLM(Model):
         KeyboardInterrupt
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
-        from fastlstm.models.text_streams import StreamTrainer
-
         corpus = self.check_corpus("corpus", corpus)
         split = scalars.below_one("validation_split", validation_split)
         if validation_data is not None:
@@ -295,17 +295,19 @@ class RNNLM(Model):
             end = len(corpus) - int(len(corpus) * split)
             validation_data = self.check_corpus("the held-out end of corpus", corpus[end:])
             corpus = self.check_corpus("the part of corpus to learn from", corpus[:end])
-        return StreamTrainer(
+        validation = None
+        if validation_data is not None:
+            validation = parallel_streams(validation_data, most_streams(validation_data, batch_size))
+        source = TextStreams(corpus, most_streams(corpus, batch_size), time_size, self.device)
+        return Trainer(
             self,
-            corpus,
-            time_size=time_size,
-            batch_size=batch_size,
-            validation_data=validation_data,
+            source,
+            optimizer,
             epochs=epochs,
-            optimizer=optimizer,
             max_grad=max_grad,
+            validation_data=validation,
             metrics=metrics,
-            callbacks=callbacks,
+            callbacks=[CarriedState(self, source.batch_size), *check_callbacks(callbacks)],
             verbose=verbose,
         ).run()
 
@@ -344,7 +346,7 @@ class RNNLM(Model):
         self.require_targets(ts, "evaluate")
         time_size = scalars.integer("time_size", time_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = with_perplexity({name: RunningMean() for name in ("loss", *names)})
+        means = {name: self.make_mean(name) for name in ("loss", *names)}
         with self._from_zero_state():
             streams = to_device(xs, self.device), to_device(ts, self.device)
             for start in range(0, xs.shape[1], time_size):
@@ -449,31 +451,6 @@ class RNNLM(Model):
         ignored = f", or {IGNORED} to ignore it" if low == IGNORED else ""
         check_range(name, ids, low, V, f"0 to {V - 1} (vocab_size = {V}){ignored}")
         return signed(ids)
-
-
-def most_streams(corpus: IntArray, batch_size: int) -> int:
-    """How many of batch_size streams a text (L,) fills: each says at least one id."""
-    return min(scalars.integer("batch_size", batch_size, 1), len(corpus) - 1)
-
-
-def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:
-    """Cut a text (L,) into streams: ids xs and the ids that follow ts, both (streams, ceil((L - 1) / streams)).
-
-    Each id of the text but the first stands in ts once; the last places, which it does not fill, hold 0 and -1.
-    """
-    steps = -(-(len(corpus) - 1) // streams)
-    xs, ts = np.zeros(streams * steps, corpus.dtype), np.full(streams * steps, IGNORED, corpus.dtype)
-    xs[: len(corpus) - 1], ts[: len(corpus) - 1] = corpus[:-1], corpus[1:]
-    return xs.reshape(streams, steps), ts.reshape(streams, steps)
-
-
-def windows(streams: IntArray, time_size: int, fill: int) -> IntArray:
-    """Cut streams (N, L) into pieces one below the other, (ceil(L / time_size) N, time_size), filled up at the end."""
-    N, L = streams.shape
-    count = -(-L // time_size)
-    padded = np.full((N, count * time_size), fill, streams.dtype)
-    padded[:, :L] = streams
-    return np.ascontiguousarray(padded.reshape(N, count, time_size).swapaxes(0, 1)).reshape(count * N, time_size)
 
 
 def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> TimeLSTM | TimeGRU | TimeRNN:

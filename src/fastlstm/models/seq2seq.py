@@ -20,11 +20,12 @@ from fastlstm.layers.targets import as_ids
 from fastlstm.models.ids import check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, right_answers
+from fastlstm.models.model import right_answers
 from fastlstm.models.names import Names
+from fastlstm.models.row_model import RowModel
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
-from fastlstm.training.batches import ALL_STEPS, StepsThatCount
+from fastlstm.training.batches import Lengths
 
 IGNORED = -1  # a target of this value does not count
 AXES = "two axes, (examples, time steps), or one-hot rows"
@@ -165,7 +166,7 @@ class Decoder:
             lstm.set_state(lstm.h[rows], lstm.c[rows])
 
 
-class Seq2seq(Model):
+class Seq2seq(RowModel):
     """An encoder LSTM reads the source, a decoder LSTM writes the target.
 
     Parameters
@@ -395,10 +396,10 @@ class Seq2seq(Model):
             raise ValueError(f"ts has shape {ts.shape}, expected at least 2 steps: the start symbol and what follows")
         return xs, ts
 
-    def steps_that_count(self, xs: Array, ts: Array) -> StepsThatCount:
+    def lengths(self, xs: Array, ts: Array) -> Lengths:
         pad_id = self._pad_id
         if pad_id is None:
-            return ALL_STEPS
+            return None, None
         return _steps_before_padding(xs, pad_id, min(1, xs.shape[1])), _steps_before_padding(ts, pad_id, 2)
 
     def _source_ids(self, xs: Any) -> IntArray:

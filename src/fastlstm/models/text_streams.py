@@ -1,16 +1,42 @@
-"""Training on one long text, read as parallel streams with the state carried over."""
+"""One long text as parallel streams, with the state carried over from piece to piece."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.models.rnnlm import IGNORED, RNNLM, most_streams, parallel_streams, windows
 from fastlstm.ops import scalars
-from fastlstm.training.callback import Callback
-from fastlstm.training.loop import Trainer, check_callbacks
-from fastlstm.training.means import RunningMean, with_perplexity
+from fastlstm.ops.device import Device
+from fastlstm.training import Callback
+from fastlstm.training.batches import Batches
+from fastlstm.training.trainable import Trainable
+
+IGNORED = -1  # a target of this value does not count
+
+
+class TextStreams(Batches):
+    """A batch is the next piece of all streams; an epoch reads the text from its beginning.
+
+    Parameters
+    ----------
+    corpus : (L,) ids
+    streams : int
+        At most L - 1.
+    time_size : int
+        Steps of a piece; a stream that is shorter is one piece.
+    device : "cpu" or "cuda"
+    """
+
+    def __init__(self, corpus: IntArray, streams: int, time_size: int, device: Device) -> None:
+        xs, ts = parallel_streams(corpus, streams)
+        self.time_size = min(scalars.integer("time_size", time_size, 1), xs.shape[1])
+        super().__init__(windows(xs, self.time_size, 0), windows(ts, self.time_size, IGNORED), streams, device)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "time_size": self.time_size}
 
 
 class CarriedState(Callback):
@@ -18,9 +44,10 @@ class CarriedState(Callback):
 
     state_names: ClassVar[tuple[str, ...]] = ("states",)
 
-    def __init__(self, model: RNNLM) -> None:
+    def __init__(self, model: Trainable, streams: int) -> None:
         super().__init__()
         self._model = model
+        self._streams = streams
 
     @property
     def states(self) -> list[FloatArray]:
@@ -33,66 +60,35 @@ class CarriedState(Callback):
     def check_state(self, state: Mapping[str, Any]) -> None:
         options, dtype = self._model.options, self._model.params[0].dtype
         count = options["num_layers"] * (2 if options["cell"] == "lstm" else 1)
-        shape = (self.trainer.batch_size, options["hidden_size"])
+        shape = (self._streams, options["hidden_size"])
         states = [(array.shape, array.dtype) for array in state["states"]]
         if states and states != [(shape, dtype)] * count:
             raise ValueError(f"states are {states}, expected {count} arrays of shape {shape}, {dtype}")
 
     def on_epoch_begin(self, epoch: int) -> None:  # noqa: ARG002
-        self._model.reset_state()
+        self._model.set_state([])
 
 
-class StreamTrainer(Trainer):
-    """The training loop where a batch is the next piece of all streams.
+def most_streams(corpus: IntArray, batch_size: int) -> int:
+    """How many of batch_size streams a text (L,) fills: each says at least one id."""
+    return min(scalars.integer("batch_size", batch_size, 1), len(corpus) - 1)
 
-    Parameters
-    ----------
-    model : RNNLM
-    corpus : (L,) ids
-    time_size, batch_size : int
-        Steps of a piece, and streams.
-    validation_data : (K,) ids or None
-    options
-        The other arguments of ``RNNLM.fit``.
+
+def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:
+    """Cut a text (L,) into streams: ids xs and the ids that follow ts, both (streams, ceil((L - 1) / streams)).
+
+    Each id of the text but the first stands in ts once; the last places, which it does not fill, hold 0 and -1.
     """
+    steps = -(-(len(corpus) - 1) // streams)
+    xs, ts = np.zeros(streams * steps, corpus.dtype), np.full(streams * steps, IGNORED, corpus.dtype)
+    xs[: len(corpus) - 1], ts[: len(corpus) - 1] = corpus[:-1], corpus[1:]
+    return xs.reshape(streams, steps), ts.reshape(streams, steps)
 
-    def __init__(
-        self,
-        model: RNNLM,
-        corpus: IntArray,
-        *,
-        time_size: int,
-        batch_size: int,
-        validation_data: IntArray | None,
-        callbacks: Any,
-        **options: Any,
-    ) -> None:
-        streams = most_streams(corpus, batch_size)
-        xs, ts = parallel_streams(corpus, streams)
-        self.time_size = min(scalars.integer("time_size", time_size, 1), xs.shape[1])
-        validation = None
-        if validation_data is not None:
-            validation = parallel_streams(validation_data, most_streams(validation_data, batch_size))
-        super().__init__(
-            model,
-            windows(xs, self.time_size, 0),
-            windows(ts, self.time_size, IGNORED),
-            batch_size=streams,
-            validation_data=validation,
-            callbacks=[CarriedState(model), *check_callbacks(callbacks)],
-            shuffle=False,
-            **options,
-        )
 
-    # A checkpoint and the loop know sums and counts only; what becomes of them is decided here.
-    @property
-    def means(self) -> dict[str, RunningMean]:
-        """Loss and metrics of the epoch at hand."""
-        return self._means
-
-    @means.setter
-    def means(self, means: dict[str, RunningMean]) -> None:
-        self._means = with_perplexity(means)
-
-    def fingerprint(self) -> dict[str, Any]:
-        return {**super().fingerprint(), "time_size": self.time_size}
+def windows(streams: IntArray, time_size: int, fill: int) -> IntArray:
+    """Cut streams (N, L) into pieces one below the other, (ceil(L / time_size) N, time_size), filled up at the end."""
+    N, L = streams.shape
+    count = -(-L // time_size)
+    padded = np.full((N, count * time_size), fill, streams.dtype)
+    padded[:, :L] = streams
+    return np.ascontiguousarray(padded.reshape(N, count, time_size).swapaxes(0, 1)).reshape(count * N, time_size)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.backends import BackendNotAvailable, array_module
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.layers import (
     Embedding,
@@ -28,14 +28,16 @@ from fastlstm.models.ids import check_range, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
+from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
 from fastlstm.ops.device import to_device, to_host
-from fastlstm.training.means import RunningMean
-
-if TYPE_CHECKING:
-    from fastlstm.training import Callback, History, OptimizerLike
+from fastlstm.ops.device_steps import padded_row_gradients
+from fastlstm.optim import SGD, Optimizer, make_optimizer
+from fastlstm.training import Callback, History, OptimizerLike, Trainer
+from fastlstm.training.callback import check_callbacks
+from fastlstm.training.means import Means
 
 LOSSES = ("nce", "negative_sampling", "sampled_softmax")
 SENTENCE_END = -1
@@ -216,6 +218,24 @@ class Word2Vec(Model):
             seed=int(self.rng.integers(0, 2**64, dtype=np.uint64)),
         )
 
+    def _learns_by_pairs(self, optimizer: Optimizer, max_grad: float | None) -> bool:
+        """Whether a step is word2vec's own rule, see `fit`."""
+        return self.options["loss"] == "negative_sampling" and max_grad is None and type(optimizer) is SGD
+
+    def train_step(
+        self, batch: tuple[Array, ...], optimizer: Optimizer, means: Means, *, max_grad: float | None = None
+    ) -> None:
+        xs, ts = batch
+        if self._learns_by_pairs(optimizer, max_grad):
+            loss = self.learn_pairs(xs, ts, optimizer.lr)
+            optimizer.step += 1
+        else:
+            with padded_row_gradients():  # which nothing waits for
+                loss = self.forward(xs, ts)
+                gradients = self.row_gradients()
+            optimizer.update(self.params, gradients, max_norm=max_grad)
+        means["loss"].add(loss * len(xs), len(xs))
+
     @property
     def loss_count(self) -> int:
         return self._count
@@ -227,7 +247,7 @@ class Word2Vec(Model):
     # Training and use
     # ----------------------------------------------------------------------------------------
 
-    def fit(  # type: ignore[override] # one text instead of examples: the pairs are drawn from it
+    def fit(
         self,
         corpus: Array,
         *,
@@ -266,7 +286,7 @@ class Word2Vec(Model):
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch.
         metrics, callbacks, verbose
-            As in `Model.fit`.
+            As in `Seq2seq.fit`.
 
         Returns
         -------
@@ -284,25 +304,47 @@ class Word2Vec(Model):
         of its own, and the learning rate is that of the sum of a pair's losses. With any other optimizer, and for the
         other losses, a batch shares its sampled words and takes one step by the mean of its losses.
         """
-        from fastlstm.models.skipgram_batches import SkipgramTrainer
-
         corpus = self.check_corpus("corpus", corpus)
         if validation_data is not None:
             validation_data = self.check_corpus("validation_data", validation_data)
-        return SkipgramTrainer(
+        if optimizer is None:
+            negative_sampling = self.options["loss"] == "negative_sampling"
+            optimizer = SGD(0.025 if negative_sampling else 1.0)
+            if negative_sampling and final_lr is None:
+                final_lr = 1e-4
+        optimizer = make_optimizer(optimizer)
+        by_pairs = self._learns_by_pairs(optimizer, max_grad)
+        if by_pairs and self.device == "cuda":
+            raise BackendNotAvailable(
+                "word2vec's rule pair by pair, negative sampling with SGD, runs on the host only: each step waits for "
+                "the one before. Call model.to('cpu'), or give another optimizer, which learns batch by batch"
+            )
+        if batch_size is None:
+            batch_size = 8192 if by_pairs else 128
+        counts = self.counts
+        if counts is None:
+            counts = np.bincount(corpus[corpus >= 0], minlength=self.options["vocab_size"])
+        trainer = Trainer(
             self,
-            corpus,
+            SkipgramBatches(
+                corpus,
+                counts,
+                batch_size,
+                window=self.options["window"],
+                subsample=subsample,
+                device=self.device,
+            ),
+            optimizer,
             epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            final_lr=final_lr,
             max_grad=max_grad,
-            subsample=subsample,
-            validation_data=validation_data,
+            validation_data=None if validation_data is None else (validation_data,),
             metrics=metrics,
-            callbacks=callbacks,
+            callbacks=[*check_callbacks(callbacks), FallingLearningRate(optimizer.lr, final_lr)],
             verbose=verbose,
-        ).run()
+        )
+        if self.counts is None:
+            self.counts = counts
+        return trainer.run()
 
     def evaluate(
         self,
@@ -332,19 +374,17 @@ class Word2Vec(Model):
         ValueError
             There are no pairs.
         """
-        batch_size = scalars.integer("batch_size", batch_size, 1)
         self.check_metrics(() if metrics is None else metrics)
         if ts is None:
             xs, ts = ops.skipgram_pairs(self.check_corpus("xs", xs), self.options["window"], seed=seed)
         else:
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
-        mean = RunningMean()
+        mean = self.make_mean("loss")
         before, self._output.rng = self._output.rng, np.random.default_rng(seed)
         try:
-            pairs = self.rows(xs, ts)
-            for start in range(0, len(xs), batch_size):
-                mean.add(self.forward(*pairs.batch(start, start + batch_size)) * self._count, self._count)
+            for pairs in self.batches(xs, ts, batch_size):
+                mean.add(self.forward(*pairs) * self._count, self._count)
         finally:
             self._output.rng = before
         return {"loss": mean.value}

@@ -1,53 +1,123 @@
-"""Rows of data where the model lives: batches are gathered there, without a look at them."""
+"""Where a training takes its batches from, and rows of data as such a source, as they stand or in a new order."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from fastlstm.contract import Array, IntArray
+from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, to_device
 
 # How many steps of each row of xs and of ts count, (N,) each; None where all do, or where there are no steps.
-StepsThatCount: TypeAlias = "tuple[IntArray | None, IntArray | None]"
-ALL_STEPS: StepsThatCount = (None, None)
+Lengths: TypeAlias = "tuple[IntArray | None, IntArray | None]"
 
 
-class Rows:
-    """Examples xs and targets ts, in an order.
+class BatchSource(Protocol):
+    """Where a training takes its batches from, epoch by epoch.
+
+    Attributes
+    ----------
+    unit : str
+        What a progress bar counts.
+    """
+
+    unit: str
+
+    @property
+    def units_per_batch(self) -> float:
+        """How many of ``unit`` a batch of the epoch at hand has, on average."""
+        ...
+
+    def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
+        """Draw what the batches of an epoch are: from rng alone, so that its state brings the same batches again."""
+
+    def __len__(self) -> int:
+        """How many batches the epoch at hand has; before the first, the most that one can have."""
+        ...
+
+    def batch(self, i: int) -> tuple[Array, ...]:
+        """Batch i of the epoch at hand, where the model lives."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued."""
+        ...
+
+
+class Batches:
+    """Rows of examples xs and targets ts, as they stand: a batch is gathered where the model lives, unchecked.
 
     Parameters
     ----------
     xs, ts : arrays of the host's, one row an example
+    batch_size : int
+        Rows of a batch; the last one may have fewer.
     device : "cpu" or "cuda"
         They are copied to it, once.
-    steps : (N,) integers each, or None
+    lengths : (N,) integers each, or None
         Where given, a batch is cut to the longest of its rows. A model on the host cuts its batches itself.
     """
 
-    def __init__(self, xs: Array, ts: Array, device: Device, steps: StepsThatCount = ALL_STEPS) -> None:
-        self._xs, self._ts, self._device = to_device(xs, device), to_device(ts, device), device
-        self._steps = steps
+    unit = "batch"
+    units_per_batch = 1
+
+    def __init__(self, xs: Array, ts: Array, batch_size: int, device: Device, lengths: Lengths = (None, None)) -> None:
+        self.xs, self.ts = xs, ts
+        self.batch_size = scalars.integer("batch_size", batch_size, 1)
+        self._device = device
+        self._xs, self._ts = to_device(xs, device), to_device(ts, device)
+        self._lengths = lengths
         self._order: IntArray | None = None
         self._order_there: Array | None = None
 
-    def reorder(self, order: IntArray | None) -> None:
-        """From now on the rows stand in this order, (N,) of the host's; None for as they were."""
-        self._order = order
-        self._order_there = None if order is None else to_device(order, self._device)
+    def shuffle_to(self, order: IntArray) -> None:
+        """From now on the rows stand in this order, (N,) of the host's."""
+        self._order, self._order_there = order, to_device(order, self._device)
 
-    def batch(self, start: int, stop: int) -> tuple[Array, Array]:
-        """Rows start to stop - 1."""
-        part = slice(start, stop)
+    def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
+        """Every epoch has the rows as they stand."""
+
+    def __len__(self) -> int:
+        return -(-len(self.xs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return (self.batch(i) for i in range(len(self)))
+
+    def batch(self, i: int) -> tuple[Array, Array]:
+        part = slice(i * self.batch_size, (i + 1) * self.batch_size)
         host_rows = part if self._order is None else self._order[part]
         rows = part if self._order_there is None else self._order_there[part]
         xs, ts = (
-            array if steps is None else array[:, : _longest(steps[host_rows])]
-            for array, steps in zip((self._xs, self._ts), self._steps, strict=True)
+            array if lengths is None else array[:, : _longest(lengths[host_rows])]
+            for array, lengths in zip((self._xs, self._ts), self._lengths, strict=True)
         )
         return xs[rows], ts[rows]
 
+    def fingerprint(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "shuffle": False,
+            "crc32 of the training data": zlib.crc32(self.ts.data, zlib.crc32(self.xs.data)),
+        }
 
-def _longest(steps: IntArray) -> int:
-    return int(np.max(steps)) if len(steps) else 0
+
+class ShuffledRows(Batches):
+    """Rows in a new order every epoch."""
+
+    def draw_order(self, rng: np.random.Generator) -> IntArray:
+        """The order of an epoch, (N,)."""
+        return rng.permutation(len(self.xs))
+
+    def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:  # noqa: ARG002
+        self.shuffle_to(self.draw_order(rng))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "shuffle": True}
+
+
+def _longest(lengths: IntArray) -> int:
+    return int(np.max(lengths)) if len(lengths) else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from fastlstm.ops.checks import describe
+from fastlstm.training.trainable import Trainable
+
 if TYPE_CHECKING:
-    from fastlstm.models import Model
     from fastlstm.training.loop import Trainer
 
 Logs: TypeAlias = Mapping[str, float]
@@ -20,7 +22,7 @@ class Callback:
 
     Attributes
     ----------
-    model : Model
+    model : the model
         Set ``model.stop_training`` to end the training after the batch or epoch at hand.
     trainer : Trainer
         The running loop: ``trainer.optimizer``, ``trainer.epoch``, ``trainer.history`` ...
@@ -32,7 +34,7 @@ class Callback:
     state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
-        self.model: Model
+        self.model: Trainable
         self.trainer: Trainer
 
     def check_log_names(self, names: Sequence[str]) -> None:
@@ -40,6 +42,10 @@ class Callback:
 
         Called before training begins, unless a callback of one's own comes first: it may add to the logs.
         """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What of the callback must be equal for a checkpoint to be continued."""
+        return {}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ValueError if ``state``, a checkpoint's values by their ``state_names``, cannot be the callback's."""
@@ -61,3 +67,17 @@ class Callback:
 
     def close(self) -> None:
         """However training ended, exceptions included."""
+
+
+def check_callbacks(callbacks: Any) -> Sequence[Callback]:
+    """The callbacks as a sequence; raises if something among them is none."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks is {describe(callbacks)}, expected a sequence of callbacks, () for none")
+    listed = tuple(callbacks)
+    for i, callback in enumerate(listed):
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"callbacks[{i}] is {describe(callback)}, expected an object of fastlstm.callbacks, or of a class "
+                "derived from its Callback"
+            )
+    return listed

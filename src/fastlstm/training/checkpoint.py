@@ -14,7 +14,6 @@ from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe, is_array
 from fastlstm.ops.device import to_device
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
-from fastlstm.training.means import RunningMean
 
 if TYPE_CHECKING:
     from fastlstm.training.callback import Callback
@@ -93,7 +92,7 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
             setattr(callback, name, on_device)
     trainer.epoch = description["epoch"]
     trainer.batch = description["batch"]
-    trainer.means = {name: RunningMean(*mean) for name, mean in description["means"].items()}
+    trainer.means = {name: trainer.model.make_mean(name, *mean) for name, mean in description["means"].items()}
     bit_generator.state = description["rng"]
     trainer.rng_of_order = description["rng_of_order"]
     trainer.model.stop_training = description["stop_training"]
@@ -164,8 +163,8 @@ def _check_place(description: Mapping[str, Any], trainer: Trainer) -> None:
     """Epoch, batch, means and history."""
     epoch = scalars.integer("epoch", description["epoch"], 0)
     batch = scalars.integer("batch", description["batch"], 0)
-    if trainer.most_batches is not None and batch > trainer.most_batches:
-        raise ValueError(f"batch is {batch}, but an epoch has {trainer.most_batches}")
+    if batch > trainer.batches:
+        raise ValueError(f"batch is {batch}, but an epoch has {trainer.batches}")
     means = description["means"]
     if (batch or means) and set(means) != {"loss", *trainer.metrics}:
         raise ValueError(f"the epoch at hand has {', '.join(means)}")

@@ -11,20 +11,16 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastlstm.contract import Array
 from fastlstm.ops import checks
 from fastlstm.ops.device_steps import draw_on_host, seeds_on_device
-from fastlstm.training.means import Addable
 
 if TYPE_CHECKING:
     from fastlstm.training.loop import Trainer
-
-Means: TypeAlias = Mapping[str, Addable]
 
 EAGER_STEPS = 3  # of each shape before the capture, all but the first in the memory of the graph
 MOST_SHAPES = 8  # each takes the memory of a step for itself

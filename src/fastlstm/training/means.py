@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 
 from fastlstm.backends import is_device_array
 from fastlstm.ops.device import read
 
-if TYPE_CHECKING:
-    from fastlstm.models import Model
-
 
 class Addable(Protocol):
     """A mean, or what becomes one, that grows batch by batch."""
 
     def add(self, total: Any, count: Any) -> None: ...
+
+
+Means: TypeAlias = Mapping[str, Addable]
 
 
 class RunningMean:
@@ -83,14 +83,20 @@ class PerplexityMean(RunningMean):
         return math.inf if mean > 709 else math.exp(mean)
 
 
-def with_perplexity(means: Mapping[str, RunningMean]) -> dict[str, RunningMean]:
-    """The same sums, of which "perplexity" gives the exponential of its mean."""
-    return {
-        name: PerplexityMean(mean.total, mean.count) if name == "perplexity" else mean for name, mean in means.items()
-    }
+class Measured(Protocol):
+    """What has loss and metrics of a batch: a model after a forward call."""
+
+    @property
+    def loss_count(self) -> int:
+        """Over how many targets the loss is the mean."""
+        ...
+
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """For each name: the sum of what is averaged, and over how many."""
+        ...
 
 
-def add_batch(means: Mapping[str, Addable], model: Model, loss: float, names: Sequence[str]) -> None:
+def add_batch(means: Means, model: Measured, loss: float, names: Sequence[str]) -> None:
     """Add the model's last forward call to the running means."""
     count = model.loss_count
     means["loss"].add(loss * count, count)

@@ -46,13 +46,11 @@ class ProgressBar(Callback):
         if self._bar is None:
             from tqdm import tqdm
 
-            step = trainer.units_per_batch
+            unit, step = trainer.source.unit, trainer.source.units_per_batch
             done, total = trainer.epoch * trainer.batches + batch, trainer.epochs * trainer.batches
-            if trainer.unit != "batch":
+            if unit != "batch":
                 done, total = round(done * step), round(total * step)
-            self._bar = tqdm(
-                total=total, initial=done, unit=trainer.unit, unit_scale=trainer.unit != "batch", dynamic_ncols=True
-            )
+            self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=unit != "batch", dynamic_ncols=True)
         if batch == 0 or not self._bar.desc:
             self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
         # The loss of a model on a GPU has to be waited for, so it is read no more often than it is shown.
@@ -60,7 +58,7 @@ class ProgressBar(Callback):
         if self.model.device == "cpu" or now - self._read_at > self._bar.mininterval:
             self._bar.set_postfix_str(f"loss {logs['loss']:.4f}", refresh=False)
             self._read_at = now
-        self._bar.update(trainer.units_per_batch)
+        self._bar.update(trainer.source.units_per_batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         say(epoch_line(epoch, self.trainer.epochs, logs))

@@ -1,0 +1,134 @@
+"""What models have that learn rows: examples and targets that belong together row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastlstm.contract import Array
+from fastlstm.models.model import Model
+from fastlstm.ops import scalars
+from fastlstm.ops.checks import describe
+from fastlstm.training import Callback, History, OptimizerLike, Trainer
+from fastlstm.training.batches import Batches, ShuffledRows
+from fastlstm.training.means import add_batch
+
+
+class RowModel(Model):
+    """Base of the models that learn examples xs and targets ts, a row each."""
+
+    def fit(
+        self,
+        xs: Array,
+        ts: Array,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerLike = "adam",
+        max_grad: float | None = None,
+        validation_split: float = 0.0,
+        validation_data: tuple[Array, Array] | None = None,
+        metrics: Sequence[str] = ("loss",),
+        callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
+        verbose: int | str = "auto",
+    ) -> History:
+        """Train. The arguments mean what they mean in Keras.
+
+        Parameters
+        ----------
+        xs, ts : arrays with one row an example
+            Targets are ids; a column of them, with a last axis of one, and one-hot targets are accepted.
+        epochs, batch_size : int
+            The last batch of an epoch may be smaller.
+        optimizer : str or optimizer
+            "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw": a new one with its default values; or
+            an object of ``fastlstm.optim``, which keeps its state from one ``fit`` to the next.
+        max_grad : float, optional
+            Clip the gradients' global norm to it.
+        validation_split : float from 0 to below 1
+            Hold out the last part of the rows, before any shuffling.
+        validation_data : (xs, ts), optional
+            Evaluated after every epoch; takes precedence over validation_split.
+        metrics : sequence of str
+            Names in ``metric_names``; the loss is always there.
+        callbacks : sequence of callbacks
+        shuffle : bool
+            A new order of the rows every epoch.
+        verbose : 0, 1, 2 or "auto"
+            Silent, a progress bar, a line an epoch; "auto" is 1 on a terminal, else 2.
+
+        Returns
+        -------
+        History
+            ``history[name]`` is a list, an entry an epoch.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
+        """
+        xs, ts = self.check_batch(xs, ts)
+        if validation_data is not None:
+            validation_data = self.check_batch(*check_validation_data(validation_data))
+        xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
+        return Trainer(
+            self,
+            self.batches(xs, ts, batch_size, ShuffledRows if shuffle else Batches),
+            optimizer,
+            epochs=epochs,
+            max_grad=max_grad,
+            validation_data=validation_data,
+            metrics=metrics,
+            callbacks=callbacks,
+            verbose=verbose,
+        ).run()
+
+    def _hold_out(
+        self, xs: Array, ts: Array, validation_split: float, validation_data: tuple[Array, Array] | None
+    ) -> tuple[Array, Array, tuple[Array, Array] | None]:
+        """Of checked data those to learn from, and those to validate on; raises if there is nothing to learn."""
+        validation_split = scalars.below_one("validation_split", validation_split)
+        if validation_data is not None:
+            if not len(validation_data[0]):
+                raise ValueError("validation_data has no rows; leave it out to train without validation")
+        elif validation_split:
+            split = len(xs) - int(len(xs) * validation_split)
+            if len(xs) and split == len(xs):
+                raise ValueError(
+                    f"validation_split is {validation_split}, which holds out none of {len(xs)} rows; use a larger "
+                    "one, or 0 to train without validation"
+                )
+            validation_data = xs[split:], ts[split:]
+            xs, ts = xs[:split], ts[:split]
+        self.require_targets(ts, "train on")
+        if validation_data is not None:
+            self.require_targets(validation_data[1], "validate on")
+        return xs, ts, validation_data
+
+    def evaluate(
+        self, xs: Array, ts: Array, *, batch_size: int = 512, metrics: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
+
+        Raises
+        ------
+        ValueError
+            No target counts: there are no rows, or all targets are ignored.
+        """
+        xs, ts = self.check_batch(xs, ts)
+        self.require_targets(ts, "evaluate")
+        names = self.check_metrics(self.metric_names if metrics is None else metrics)
+        means = {name: self.make_mean(name) for name in ("loss", *names)}
+        for batch in self.batches(xs, ts, batch_size):
+            add_batch(means, self, self.forward(*batch, training=False), names)
+        return {name: mean.value for name, mean in means.items()}
+
+
+def check_validation_data(validation_data: Any) -> Sequence[Any]:
+    """The arguments of ``Model.check_batch``; raises unless there are at least two."""
+    if not isinstance(validation_data, (tuple, list)):
+        raise TypeError(f"validation_data is {describe(validation_data)}, expected (xs, ts)")
+    if len(validation_data) < 2:
+        raise ValueError(f"validation_data has {len(validation_data)} entries, expected (xs, ts)")
+    return validation_data

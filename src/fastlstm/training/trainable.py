@@ -1,0 +1,84 @@
+"""What a training asks of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from fastlstm.contract import Array, FloatArray
+from fastlstm.layers import Layer
+from fastlstm.ops.device import Device
+from fastlstm.optim import Optimizer
+from fastlstm.training.means import Means, RunningMean
+
+
+class Trainable(Protocol):
+    """What the loop, its checkpoints and its callbacks ask of a model.
+
+    Attributes
+    ----------
+    options : dict
+        What the model was made with; a checkpoint belongs to one with the same.
+    layers : dict of name to layer
+    params, grads : list of arrays
+    rng : numpy Generator
+        The source of everything random; a checkpoint keeps its state.
+    stop_training : bool
+        Whether the training is to end after the batch or epoch at hand.
+    """
+
+    options: dict[str, Any]
+    layers: dict[str, Layer]
+    params: list[FloatArray]
+    grads: list[FloatArray]
+    rng: np.random.Generator
+    stop_training: bool
+
+    @property
+    def device(self) -> Device:
+        """Where the parameters live."""
+        ...
+
+    def check_metrics(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """The names without "loss"; raises on a name the model has not."""
+        ...
+
+    def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:
+        """The mean of "loss" or of a metric, which begins with these sums."""
+        ...
+
+    def train_step(
+        self, batch: tuple[Array, ...], optimizer: Optimizer, means: Means, *, max_grad: float | None = None
+    ) -> None:
+        """One step of the optimiser on a batch; loss and metrics, of the weights before it, are added to ``means``.
+
+        On a GPU it may be captured into a graph that is run for many batches: what it takes from the host, beside the
+        seeds and the learning rate, has to be the same for all of them.
+        """
+
+    def evaluate(self, *data: Any, **options: Any) -> dict[str, float]:
+        """Loss and ``metrics`` of validation data, without learning."""
+        ...
+
+    def state(self) -> list[FloatArray]:
+        """What one step leaves to the next beside the parameters; no arrays where that is nothing, or zeros."""
+        ...
+
+    def set_state(self, state: Sequence[FloatArray]) -> None:
+        """Go on from what `state` returned."""
+
+    def named_parameters(self) -> Iterator[tuple[str, FloatArray]]:
+        """Name and array of every parameter."""
+        ...
+
+    def check_weights(self, tensors: Mapping[str, Array], source: str) -> None:
+        """Raise unless ``tensors`` are the model's parameters by name, shape and dtype."""
+
+    def set_weights(self, tensors: Mapping[str, Array], source: str) -> None:
+        """Copy every parameter from ``tensors``."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model into a file."""

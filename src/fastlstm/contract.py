@@ -8,8 +8,8 @@ Letters, in code, docstrings and errors alike::
 
 Data flows one way, and so do imports::
 
-    models -> layers -> ops -> backends -> csrc
-    compose   remember  check  compute     compiled kernels
+    models -> training -> layers -> ops -> backends -> csrc
+    compose   repeat      remember  check  compute     compiled kernels
 
 ``ops`` check every shape, dtype and id once, for all backends; backends trust what they get.
 A backend is a package below ``fastlstm.backends`` with one module per operator family (``lstm``,

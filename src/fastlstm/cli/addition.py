@@ -37,6 +37,18 @@ COMPARED: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
 )
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train addition``: none has a default here, so that it can be told which were given."""
+    defaults = Options()
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    pairs.add_options(parser, defaults, "sums")
+    add("--reversed", action=switch, help="read the question from its end; default yes")
+    add("--peeky", action=switch, help="show the encoder's state to every decoder step; default yes, with --compare no")
+    add("--share-embedding", action=switch, help="one embedding for questions and answers; default no")
+    add("--compare", action="store_true", default=None, help="train separate embeddings, reversed, shared embedding")
+    training_run.add_run_options(parser, TASK, defaults.seed)
+
+
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train addition``."""
     return training_run.run(

@@ -33,6 +33,17 @@ class Options(PairOptions):
     bidirectional: bool = False
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train dates``: none has a default here, so that it can be told which were given."""
+    defaults = Options()
+    add, switch = parser.add_argument, argparse.BooleanOptionalAction
+    pairs.add_options(parser, defaults, "dates")
+    add("--attention", action=switch, help="look at all states of the encoder; default yes")
+    add("--reversed", action=switch, help="read the date from its end; default yes")
+    add("--bidirectional", action=switch, help="read the date in both directions; default no")
+    training_run.add_run_options(parser, TASK, defaults.seed)
+
+
 def train(args: argparse.Namespace) -> int:
     """``fastlstm train dates``."""
     return training_run.run(

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastlstm.cli import run_folder, sentiment, translate
 from fastlstm.cli.answering import answer_each
+from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, NOT_NEGATIVE, SEED
 from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
@@ -21,6 +22,29 @@ from fastlstm.models import RNNLM, Seq2seq
 
 # What a language model's text may be asked for, beside its beginning.
 TEXT_OPTIONS = ("length", "temperature", "top_k", "skip", "seed")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm generate``."""
+    add = parser.add_argument
+    add("run", metavar="RUN", help="run folder that train left")
+    add(
+        "questions",
+        nargs="*",
+        default=(),
+        metavar="TEXT",
+        help="sums such as 16+75, dates, sentences or reviews, without any stdin is read; for a language model the "
+        "beginning of a text",
+    )
+    texts = parser.add_argument_group("language models")
+    texts.add_argument("--length", type=COUNT, help="words or characters to write, default 100")
+    texts.add_argument("--temperature", type=NOT_NEGATIVE, help="default 1; 0 takes the likeliest every time")
+    texts.add_argument("--top-k", type=COUNT, metavar="K", help="draw from the K likeliest only")
+    texts.add_argument(
+        "--skip", action="append", metavar="WORD", help="never write it, such as '<unk>'; may be repeated"
+    )
+    texts.add_argument("--seed", type=SEED, help="the same seed writes the same text")
+    parser.add_argument("--beam", type=BEAM_WIDTH, help="for translations: candidates kept; default as in the training")
 
 
 def generate(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from fastlstm.callbacks import Callback, CSVLogger
 from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.cli.generate import answers
+from fastlstm.cli.option_types import COUNT, POSITIVE
 from fastlstm.cli.plots import Pictures
 from fastlstm.contract import Precision
 from fastlstm.datasets import SequencePairs, hold_out
@@ -36,6 +38,17 @@ class PairOptions:
     seed: int = 0
     device: Device = "cpu"
     precision: Precision | None = None
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: PairOptions, pairs: str) -> None:
+    """The options that both have, without defaults; pairs: what they are called."""
+    add = parser.add_argument
+    add("--data", metavar="FILE", help=f"read the {pairs} from a file, plain or packed, instead of generating 50,000")
+    add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
+    add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
+    add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
+    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add("--max-grad", type=POSITIVE, help=f"clip the gradients' norm, default {defaults.max_grad:g}")
 
 
 def load(

@@ -17,11 +17,13 @@ from fastlstm.callbacks import (
     ReduceLROnPlateau,
 )
 from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.option_types import COUNT, FACTOR, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import plain_text, ptb
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT, Text, Unit
 from fastlstm.models import RNNLM
+from fastlstm.models.rnnlm import CELLS
 from fastlstm.ops.device import Device
 from fastlstm.optim import SGD, Adam, Optimizer
 
@@ -65,6 +67,48 @@ class Data(NamedTuple):
     training: IntArray
     validation: IntArray | None
     test: IntArray | None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train rnnlm``: none has a default here, so that it can be told which were given."""
+    defaults = Options()
+    add = parser.add_argument
+    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed; default ptb, the Penn Treebank")
+    add("--unit", choices=("word", "char"), help=f"default {defaults.unit}")
+    add("--cell", choices=CELLS, help=f"default {defaults.cell}")
+    add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
+    add("--wordvec-size", type=COUNT, help="width of the embeddings, default the hidden size")
+    add("--layers", type=LAYER_COUNT, help=f"recurrent layers, default {defaults.layers}")
+    add("--time-size", type=COUNT, help=f"steps to go back, default {defaults.time_size}")
+    add("--batch-size", type=COUNT, help=f"streams read side by side, default {defaults.batch_size}")
+    add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
+    add("--tie-weights", action=argparse.BooleanOptionalAction, help="project with the embedding's weights; default no")
+    add(
+        "--init-scale",
+        type=POSITIVE,
+        metavar="S",
+        help="draw all weights uniformly from -S to S; default normal, by 1/sqrt(inputs)",
+    )
+    add("--optimizer", choices=("sgd", "adam"), help=f"default {defaults.optimizer}")
+    add("--lr", type=POSITIVE, help="learning rate; default sgd 20 (cell rnn: 0.1), adam 0.001")
+    add("--max-grad", type=POSITIVE, help="clip the gradients' norm; default 0.25 for sgd, none for adam and cell rnn")
+    add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
+    add(
+        "--decay-after",
+        type=COUNT,
+        metavar="EPOCHS",
+        help="multiply the learning rate by --decay in every epoch after that many; "
+        "default: quarter it when validation does not improve",
+    )
+    add("--decay", type=FACTOR, metavar="FACTOR", help="default 0.5")
+    add("--limit", type=COUNT, metavar="N", help="learn from the first N words or characters only")
+    add(
+        "--hold-out",
+        type=SHARE,
+        metavar="SHARE",
+        help="share of the text's end to validate on; default 0.1 for a file",
+    )
+    training_run.add_run_options(parser, TASK, defaults.seed)
 
 
 def train(args: argparse.Namespace) -> int:

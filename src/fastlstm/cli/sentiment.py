@@ -12,6 +12,7 @@ import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
 from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file
@@ -67,6 +68,41 @@ class Data(NamedTuple):
     training: Part
     validation: Part
     test: Part
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train sentiment``: none has a default here, so that it can be told which were given."""
+    defaults = Options()
+    add = parser.add_argument
+    add(
+        "--data",
+        metavar="DATA",
+        help="aclimdb (default), rt_polarity, a folder like them, or a file with lines LABEL TAB TEXT, plain or packed",
+    )
+    add("--vocab-size", type=COUNT, help=f"most frequent words that are told apart, default {defaults.vocab_size}")
+    add("--maxlen", type=COUNT, help=f"words of a text that are read, default {defaults.maxlen}")
+    add("--longer", choices=("last", "first", "drop"), help="of longer texts: their last words (default), first, none")
+    add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
+    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add("--pooling", choices=("mean", "last"), help="classify by the mean of all states (default) or by the last")
+    add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
+    add(
+        "--bucket-by-length",
+        action=argparse.BooleanOptionalAction,
+        help="batches of texts of similar lengths; default yes",
+    )
+    add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
+    add("--lr", type=POSITIVE, help=f"learning rate of Adam, default {defaults.lr:g}")
+    add("--max-grad", type=POSITIVE, help="clip the gradients' norm; default no clipping")
+    add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
+    add(
+        "--hold-out",
+        type=SHARE,
+        metavar="SHARE",
+        help="share to validate on, default 0.05; without a test part 0.1, and as much again to test on",
+    )
+    add("--limit", type=COUNT, metavar="N", help="read the first N texts of a file only")
+    training_run.add_run_options(parser, TASK, defaults.seed)
 
 
 def train(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from fastlstm.callbacks import CSVLogger, LearningRateScheduler
 from fastlstm.cli import plots, run_folder, training_run
 from fastlstm.cli.addition import learning_rate
+from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, STEP_COUNT
 from fastlstm.cli.plots import plot_series
 from fastlstm.cli.training_run import Learned
 from fastlstm.contract import FloatArray, Precision
@@ -46,6 +47,26 @@ class Options:
     seed: int = 0
     device: Device = "cpu"
     precision: Precision | None = None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train sine``: none has a default here, so that it can be told which were given."""
+    defaults = Options()
+    add = parser.add_argument
+    add("--points", type=STEP_COUNT, help=f"values of the series, default {defaults.points}")
+    add("--period", type=POSITIVE, help=f"steps of a full turn, default {defaults.period:g}")
+    add("--noise", type=NOT_NEGATIVE, help=f"up to so much is added to every value, default {defaults.noise:g}")
+    add("--length", type=STEP_COUNT, help=f"values that are read to say the next, default {defaults.length}")
+    add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
+    add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
+    add("--lr", type=POSITIVE, help=f"learning rate of Adam, falling at the end, default {defaults.lr:g}")
+    add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
+    add(
+        "--continue-steps",
+        type=STEP_COUNT,
+        help=f"steps the models go on by themselves, default {defaults.continue_steps}",
+    )
+    training_run.add_run_options(parser, TASK, defaults.seed)
 
 
 def train(args: argparse.Namespace) -> int:

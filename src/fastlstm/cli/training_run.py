@@ -17,6 +17,7 @@ import fastlstm
 from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
 from fastlstm.cli import run_folder
+from fastlstm.cli.option_types import COUNT, SEED
 from fastlstm.cli.plots import Pictures, can_draw, has_matplotlib
 from fastlstm.contract import Precision
 from fastlstm.models import Word2Vec
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options")
 Prepared = TypeVar("Prepared")
+
+
+def add_run_options(parser: argparse.ArgumentParser, task: str, seed: int, *, precision: bool = True) -> None:
+    """The options that all trainings have; seed: the default one."""
+    add = parser.add_argument
+    add("--seed", type=SEED, help=f"default {seed}; the same seed gives the same bits")
+    add("--device", choices=("cpu", "cuda"), help="cuda trains on a GPU; default cpu")
+    if precision:
+        add("--precision", choices=("tf32", "bf16"), help="of products on a GPU; default exact")
+    add("--threads", type=COUNT, help="default: all cores")
+    add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
+    add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
+    add("--quiet", action="store_true", help="print the result only")
 
 
 def run(

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
 from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.cli.plots import AttentionMap, plot_attention
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import ParallelText, parallel_text
@@ -115,6 +116,48 @@ class Decoded(NamedTuple):
     sources: list[str]
     references: list[str]
     translations: list[str]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train translate``: none has a default here, so that it can be told which were given."""
+    switch = argparse.BooleanOptionalAction
+    defaults, char, word = Options(), BY_UNIT["char"], BY_UNIT["word"]
+
+    def by_unit(name: str) -> str:
+        return f"default {char[name]} for characters, {word[name]} for words"
+
+    add = parser.add_argument
+    add(
+        "--data",
+        metavar="DATA",
+        help="jpn_eng (default), small_parallel_enja, a file with lines SOURCE TAB TARGET, or with --target one of "
+        "sources, plain or packed",
+    )
+    add("--target", metavar="FILE", help="the translations, line by line")
+    add("--unit", choices=("char", "word"), help="default char; small_parallel_enja: word")
+    add("--limit", type=COUNT, metavar="N", help="only the first N pairs; default for jpn_eng 5000")
+    add("--min-count", type=COUNT, metavar="N", help="rarer words become <unk>, default 1")
+    add("--hidden-size", type=COUNT, help=by_unit("hidden_size"))
+    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add("--layers", type=LAYER_COUNT, help=f"LSTMs of encoder and decoder, default {defaults.layers}")
+    add("--bidirectional", action=switch, help="read the source in both directions; default no")
+    add("--attention", action=switch, help="look at all states of the encoder; default no")
+    add("--reversed", action=switch, help="read the source from its end; default no")
+    add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
+    add("--optimizer", choices=("rmsprop", "adam"), help=by_unit("optimizer"))
+    add("--lr", type=POSITIVE, help=f"learning rate, default {defaults.lr:g}")
+    add("--max-grad", type=POSITIVE, help="clip the gradients' norm; default no clipping")
+    add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
+    add("--epochs", type=COUNT, help=by_unit("epochs"))
+    add(
+        "--validation-split",
+        type=SHARE,
+        metavar="SHARE",
+        help=f"share of the last pairs to validate on, default {defaults.validation_split:g}",
+    )
+    add("--checkpoint-every", type=COUNT, metavar="N", help=f"epochs, default {defaults.checkpoint_every}")
+    add("--beam", type=BEAM_WIDTH, help="candidates kept while translating; default 1, the likeliest symbol every time")
+    training_run.add_run_options(parser, TASK, defaults.seed)
 
 
 def train(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastlstm.callbacks import CSVLogger
 from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
 from fastlstm.cli.plots import plot_words
 from fastlstm.datasets import Words, questions_words, read_words, wordsim353
 from fastlstm.datasets.files import find_file
@@ -46,6 +47,32 @@ class Options:
     epochs: int = 5
     seed: int = 0
     device: Device = "cpu"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fastlstm train word2vec``: none has a default here, so that it can be told which were given."""
+    switch = argparse.BooleanOptionalAction
+    defaults = Options()
+    add = parser.add_argument
+    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed, a sentence a line; default text8")
+    add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
+    add("--vocab-size", type=COUNT, help=f"the most frequent words, default {defaults.vocab_size:,}")
+    add("--min-count", type=COUNT, help="leave rarer words out; default 1, for negative_sampling 5")
+    add("--unknown", action=switch, help="other words become UNK; default yes, for negative_sampling no")
+    add("--vector-size", type=COUNT, help=f"default {defaults.vector_size}")
+    add("--window", type=COUNT, help=f"the farthest neighbour, default {defaults.window}")
+    add(
+        "--num-sampled",
+        type=SAMPLE_COUNT,
+        help="words drawn for a batch, default 64; for negative_sampling a pair's, 5",
+    )
+    add("--subsample", type=NOT_NEGATIVE, help=f"leave out frequent words, 0 for none; default {defaults.subsample:g}")
+    add("--batch-size", type=COUNT, help="pairs, default 128; for negative_sampling 8192, which changes no step")
+    add("--lr", type=POSITIVE, help="learning rate; default 1, for negative_sampling 0.025")
+    add("--final-lr", type=POSITIVE, help="fall to it evenly; default no, for negative_sampling 0.0001")
+    add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
+    add("--eval", action=switch, help="by wordsim353 and analogies; default if they are below FASTLSTM_DATA_DIR")
+    training_run.add_run_options(parser, TASK, defaults.seed, precision=False)
 
 
 def train(args: argparse.Namespace) -> int:

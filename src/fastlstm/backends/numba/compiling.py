@@ -2,8 +2,8 @@
 
 Machine code is cached beside the sources, or in Numba's own cache folder, or (where neither can be written) not at all.
 Numba renews a cached kernel when the file that holds the kernel changes, not when a module it calls does: after a
-change of ``elementary``, ``reductions``, ``products`` or ``recurrence`` remove ``__pycache__``. Installed releases are
-not affected: every file of one is new.
+change of ``candidates``, ``elementary``, ``reductions``, ``products`` or ``recurrence`` remove ``__pycache__``.
+Installed releases are not affected: every file of one is new.
 """
 
 from __future__ import annotations

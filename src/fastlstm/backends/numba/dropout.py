@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm.backends.numba.candidates import GAMMA, uniform
 from fastlstm.backends.numba.compiling import flat, kernel
-from fastlstm.backends.numba.sampling import GAMMA, uniform
 from fastlstm.contract import FloatArray
 
 

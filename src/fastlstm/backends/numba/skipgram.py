@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm.backends.numba.candidates import GAMMA, alias_draw, uniform
 from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import exp, log1p_to_one
 from fastlstm.backends.numba.products import part
 from fastlstm.backends.numba.reductions import dot
-from fastlstm.backends.numba.sampling import GAMMA, alias_draw, uniform
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
 
 

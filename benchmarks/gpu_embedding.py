@@ -138,7 +138,7 @@ def check(size: Size, batches: Batches, sides: dict[str, Any]) -> None:
 
 
 def graph_ms(size: Size, batches: Batches, seconds: float) -> float:
-    """Of the dense gradient as a graph, per launch."""
+    """Measures the dense gradient as a graph, per launch."""
     import cupy
 
     side = IntoOneArray(size, batches)

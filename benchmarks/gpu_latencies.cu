@@ -113,9 +113,9 @@ __global__ void __launch_bounds__(kThreads) cluster_barrier(Arguments a) {
 __global__ void __launch_bounds__(kThreads) cluster_push(Arguments a) {
 #if __CUDA_ARCH__ >= 900
   using namespace fastlstm::cuda;
-  __shared__ Quad inbox[2][16];
+  __shared__ Packed16 inbox[2][16];
   __shared__ Mbarrier arrivals[2];
-  const int rank = cluster_rank(), size = a.group, bytes = size * static_cast<int>(sizeof(Quad));
+  const int rank = cluster_rank(), size = a.group, bytes = size * static_cast<int>(sizeof(Packed16));
   if (threadIdx.x == 0) {
     for (Mbarrier& barrier : arrivals) {
       mbarrier_init(&barrier);

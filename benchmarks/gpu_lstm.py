@@ -157,7 +157,7 @@ def difference(ours: tuple[Any, list[Any]], theirs: tuple[Any, list[Any]]) -> fl
 
 
 def loop_steps(shape: Shape, *, every_kernel: bool, calls: int = 10) -> dict[str, Any]:
-    """Of our loop alone: microseconds of a time step, the kernel that ran, and the microseconds of every kernel."""
+    """Measures our loop alone: microseconds of a time step, the kernel that ran, microseconds of every kernel."""
     import cupy
 
     N, H = shape.N, shape.H

@@ -19,7 +19,7 @@ Measure = Callable[[Any, float], dict[str, Any]]
 
 
 def milliseconds(call: Callable[[], Any], seconds: float, make_event: Callable[[], Any], elapsed: Any) -> list[float]:
-    """Of each call, between device events, warm."""
+    """Measures each call, between device events, warm."""
     for _ in range(3):
         call()
     times: list[float] = []

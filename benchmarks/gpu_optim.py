@@ -85,7 +85,7 @@ def draw(work: Work) -> tuple[list[Any], list[Any]]:
 
 
 def difference(ours: Ours, theirs: Torch) -> float:
-    """Of the parameters after one update, at most."""
+    """Returns how far the parameters differ after one update, at most."""
     import cupy
 
     pairs = zip(ours.params, theirs.params, strict=True)

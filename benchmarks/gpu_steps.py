@@ -76,7 +76,7 @@ class Ours:
         self._calls += 1
 
     def losses(self, steps: int) -> list[float]:
-        """Of the next steps, read one by one."""
+        """Returns the losses of the next steps, read one by one."""
         found = []
         for _ in range(steps):
             self.trainer.means = {"loss": trainer_mean()}

@@ -111,7 +111,7 @@ def embedding_cases(name: str, V: int, E: int, ids: IntArray) -> list[Case]:
 
 
 def _many_ids() -> list[Case]:
-    """Beyond one chunk of the sort, and runs through more groups of the sum than a thread adds at once."""
+    """Beyond one chunk of the sort, and segments through more groups of the sum than a thread adds at once."""
     draw = cases.Draw("cuda many ids")
     text = np.minimum(draw.rng.zipf(1.3, 20_001), 500) - 1
     return [
@@ -133,7 +133,7 @@ def losses_case(name: str, rows: int, V: int, *, ignored: float = 0.2) -> Case:
 
 
 def _poisoned(memory: str) -> Case:
-    """Rows that do not count hold NaN, and nothing may come of it."""
+    """Rows that are not valid hold NaN, and nothing may come of it."""
     draw = cases.Draw("cuda poisoned")
     h, targets = draw.floats(9, 17), draw.ids(33, 9, dtype=np.int32)
     targets[[0, 4, 8]] = 5

@@ -29,7 +29,7 @@ WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "r
 def installed() -> Iterator[Any]:
     """A stand-in for CuPy, and the definition in the place of the kernels; yields ``cupy``."""
     extension: Any = types.ModuleType("kernels")
-    extension.why_not, extension.check_ids, extension.store_numbers = lambda: None, _check_ids, _store_numbers
+    extension.why_not, extension.check_ids, extension.store_scalars = lambda: None, _check_ids, _store_scalars
     with gpu_stand_in.installed(extension) as patch:
         cuda = importlib.import_module("fastlstm.backends.cuda")
         patch.setattr(cuda, "FAMILIES", WRAPPED)
@@ -40,8 +40,8 @@ def installed() -> Iterator[Any]:
 
 
 def _check_ids(
-    *, ids: int, checked: int, wide: bool, count: int, upper: int | None, ignored: int | None, source: int, fault: int,
-    **_: int,
+    *, ids: int, checked: int, wide: bool, count: int, upper: int | None, ignore_index: int | None, source: int,
+    fault: int, **_: int,
 ) -> None:  # fmt: skip
     """The kernel of csrc/cuda/ids.cu."""
 
@@ -51,17 +51,17 @@ def _check_ids(
     kind = ctypes.c_int64 if wide else ctypes.c_int32
     given, copy, record = at(ids, kind, count), at(checked, kind, count), at(fault, ctypes.c_int64, 3)
     wrong = (given < 0) | (given >= (np.inf if upper is None else upper))
-    if ignored is not None:
-        wrong &= given != ignored
+    if ignore_index is not None:
+        wrong &= given != ignore_index
     copy[...] = np.where(wrong, 0, given)
     if wrong.any() and not record[0]:
         low, high = given[wrong].min(), given[wrong].max()
         record[...] = (1, source, low if low < 0 else high)
 
 
-def _store_numbers(*, target: int, numbers: list[int], **_: int) -> None:
-    """The kernel of csrc/cuda/host_numbers.cu."""
-    np.ctypeslib.as_array((ctypes.c_uint64 * len(numbers)).from_address(target))[...] = numbers
+def _store_scalars(*, target: int, values: list[int], **_: int) -> None:
+    """The kernel of csrc/cuda/graph_scalars.cu."""
+    np.ctypeslib.as_array((ctypes.c_uint64 * len(values)).from_address(target))[...] = values
 
 
 def _optim() -> types.ModuleType:

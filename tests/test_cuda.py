@@ -887,7 +887,7 @@ def test_the_benchmark_of_the_losses_runs_our_side(small: Any) -> None:
 
 
 def test_the_nce_benchmark_runs_our_side(emulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its step on the GPU is its step on the host."""
+    """A step on the GPU is the step on the host."""
     benchmark = pytest.importorskip("benchmarks.gpu_sampling", reason="the benchmarks are not beside the tests")
     missing = {"embedding", "optim"} - set(importlib.import_module("fastlstm.backends.cuda").FAMILIES)
     if missing:
@@ -935,13 +935,13 @@ def test_emulated_check_of_ids(emulation: Any, dtype: type, count: int, seed: in
         ids[places] = wrong[: len(places)]
         there = ids[((ids < 0) | (ids >= 50)) & (ids != (0 if ignored is None else ignored))]
         bounds = checks.IdBounds("ids", 50, "W has V = {} rows", ignored)
-        checked = check_ids.check(cupy.asarray(ids), upper=50, ignored=ignored, source=bounds)
+        checked = check_ids.check(cupy.asarray(ids), upper=50, ignore_index=ignored, source=bounds)
         np.testing.assert_array_equal(cupy.asnumpy(checked), np.where(np.isin(ids, there), 0, ids))
         numpy_as_cupy.check_margins()
         if there.size:
             worst = there.min() if there.min() < 0 else there.max()
             # Another one finds no room before the first has been read.
-            check_ids.check(cupy.asarray(np.array([99], dtype)), upper=50, ignored=None, source=bounds)
+            check_ids.check(cupy.asarray(np.array([99], dtype)), upper=50, ignore_index=None, source=bounds)
             with pytest.raises(IndexError, match=f"ids holds {worst}, expected"):
                 check_ids.raise_fault()
         check_ids.raise_fault()
@@ -951,7 +951,7 @@ def test_emulated_operators_report_wrong_ids(small: Any) -> None:
     cupy = sys.modules["cupy"]
     check_ids = importlib.import_module("fastlstm.backends.cuda.ids")
     bounds = checks.IdBounds("ids", None, "")
-    check_ids.check(cupy.asarray(np.array([3, -2])), upper=None, ignored=None, source=bounds)
+    check_ids.check(cupy.asarray(np.array([3, -2])), upper=None, ignore_index=None, source=bounds)
     case = recurrent_case(2, 2, 3, 5).cast("float32").map_arrays(cupy.asarray)
     with pytest.raises(IndexError, match="ids holds -2, expected ids from 0; negative ids do not count from the end"):
         ops.lstm_forward(**case.inputs)

@@ -284,7 +284,7 @@ def test_a_product_can_be_captured(gpu: Any) -> None:
     a *= 2
     capture.launch()
     np.testing.assert_allclose(gpu.asnumpy(out), gpu.asnumpy(a) @ gpu.asnumpy(b), atol=1e-12)
-    numbers = graph_module.HostNumbers(3)
+    numbers = graph_module.GraphScalars(3)
     numbers.store([5, 6, 2**64 - 1])
     assert gpu.asnumpy(numbers.whole).tolist() == [5, 6, 2**64 - 1]
 

@@ -422,7 +422,7 @@ def test_padded_gradients_change_what_their_rows_change(kernels: Any) -> None:
 
 def test_seeds_that_stand_on_the_device_are_those_of_the_host(kernels: Any) -> None:
     cupy = sys.modules["cupy"]
-    numbers = importlib.import_module("fastlstm.backends.cuda.graph").HostNumbers(600)
+    numbers = importlib.import_module("fastlstm.backends.cuda.graph").GraphScalars(600)
     bits = [int(seed) for seed in np.random.default_rng(4).integers(0, 2**64, 600, np.uint64)]
     numbers.store(bits)
     assert to_host(numbers.whole).tolist() == bits

@@ -54,7 +54,7 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("why_not", &why_not);
   bind_dropout(module);
   bind_embedding(module);
-  bind_host_numbers(module);
+  bind_graph(module);
   bind_ids(module);
   bind_losses(module);
   bind_optim(module);

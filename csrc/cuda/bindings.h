@@ -8,7 +8,7 @@ namespace fastlstm::cuda {
 
 void bind_dropout(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);
-void bind_host_numbers(pybind11::module_& module);
+void bind_graph(pybind11::module_& module);
 void bind_ids(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);

@@ -21,8 +21,8 @@ unsigned blocks_of(std::int64_t threads) { return static_cast<unsigned>((threads
 // ---- Different classes ---------------------------------------------------------------------------------------------
 
 // One block makes a batch of draws at a time, a thread each. A hash table holds every class that came and the number of
-// the draw it came with first, so it does not matter which thread was there first: a draw counts if it is its class's
-// first, and those that count are put down in the order of their numbers.
+// the draw it came with first, so it does not matter which thread was there first: a draw is valid if it is its class's
+// first, and valid ones are put down in the order of their numbers.
 template <class Draw>
 struct UniqueSample {
   Draw draw;

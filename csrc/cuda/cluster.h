@@ -67,8 +67,8 @@ struct ClusterBlock {
   const Index first_row;
   int rows;  // that there are
   Mbarrier* arrivals;
-  Quad* weights;
-  Quad* operand;
+  Packed16* weights;
+  Packed16* operand;
   S* sums;
 
   __device__ explicit ClusterBlock(const ClusterArguments<P>& arguments)
@@ -82,8 +82,8 @@ struct ClusterBlock {
     rows = left < kRows ? static_cast<int>(left) : kRows;
     char* const memory = shared_memory<char>();
     arrivals = reinterpret_cast<Mbarrier*>(memory + a.memory.arrivals);
-    weights = reinterpret_cast<Quad*>(memory + a.memory.weights);
-    operand = reinterpret_cast<Quad*>(memory + a.memory.operand);
+    weights = reinterpret_cast<Packed16*>(memory + a.memory.weights);
+    operand = reinterpret_cast<Packed16*>(memory + a.memory.operand);
     sums = reinterpret_cast<S*>(memory + a.memory.sums);
   }
 
@@ -100,9 +100,10 @@ struct ClusterBlock {
   // operand end before their last chunk or tile.
   __device__ void load_weights() const {
     const Sequence<S>& s = a.sequence;
-    const Index weight_quads = static_cast<Index>(a.chunks) * a.tiles * 64, operand_quads = 2 * slot_elements() / kQuad;
-    for (Index i = threadIdx.x; i < weight_quads; i += kTileThreads) weights[i] = Quad{};
-    for (Index i = threadIdx.x; i < operand_quads; i += kTileThreads) operand[i] = Quad{};
+    const Index weight_packs = static_cast<Index>(a.chunks) * a.tiles * 64,
+                operand_packs = 2 * slot_elements() / kInPack;
+    for (Index i = threadIdx.x; i < weight_packs; i += kTileThreads) weights[i] = Packed16{};
+    for (Index i = threadIdx.x; i < operand_packs; i += kTileThreads) operand[i] = Packed16{};
     __syncthreads();
     const bool forward = s.direction == Direction::kForward;
     const int gates = gates_of(s.cell), columns = gates * own;
@@ -136,9 +137,9 @@ struct ClusterBlock {
       for (int ahead = 0; ahead < kAhead; ++ahead) {
         if (rows_of[ahead] >= units.H) continue;
         const int gate = gate_of(columns_of[ahead]), unit = columns_of[ahead] - gate * own;
-        const int of_block = gates * unit + gate;
-        const auto m = static_cast<unsigned>(forward ? of_block : rows_of[ahead]);
-        const auto k = static_cast<unsigned>(forward ? rows_of[ahead] : of_block);
+        const int block_column = gates * unit + gate;
+        const auto m = static_cast<unsigned>(forward ? block_column : rows_of[ahead]);
+        const auto k = static_cast<unsigned>(forward ? rows_of[ahead] : block_column);
         const unsigned tile = k / kChunkElements * static_cast<unsigned>(a.tiles) + m / 16;
         const int element = P::element_of(static_cast<int>(m % 16), static_cast<int>(k % kChunkElements));
         out[tile * kTileElements + static_cast<unsigned>(element)] = P::operand(values[ahead]);
@@ -147,7 +148,7 @@ struct ClusterBlock {
   }
 
   // Sends 16 bytes to where `place` is in another block, or this one, for a phase.
-  __device__ void send(Quad* place, int to, Index phase, const Quad& value) const {
+  __device__ void send(Packed16* place, int to, Index phase, const Packed16& value) const {
     if (a.blocks == 1) {
       *place = value;
     } else {
@@ -174,7 +175,7 @@ struct ClusterBlock {
 
   // The sums of `count` tiles of 16 columns over some chunks, tile_of(0), tile_of(1) ...: take(tile, sums of J rows).
   template <class TileOf, class Take>
-  __device__ void multiply(const Quad* x, int first_chunk, int last_chunk, int count, const TileOf& tile_of,
+  __device__ void multiply(const Packed16* x, int first_chunk, int last_chunk, int count, const TileOf& tile_of,
                            const Take& take) const {
     int done = 0;
     if constexpr (kAtOnce >= 4) done = multiply_some<4>(x, first_chunk, last_chunk, done, count, tile_of, take);
@@ -194,26 +195,26 @@ struct ClusterBlock {
   }
 
  private:
-  static constexpr int kQuad = 16 / sizeof(Operand);
+  static constexpr int kInPack = 16 / sizeof(Operand);
 
   template <int n, class TileOf, class Take>
-  __device__ int multiply_some(const Quad* x, int first_chunk, int last_chunk, int done, int count,
+  __device__ int multiply_some(const Packed16* x, int first_chunk, int last_chunk, int done, int count,
                                const TileOf& tile_of, const Take& take) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     for (; count - done >= n; done += n) {
       typename P::Accumulator total[n][J] = {};
-      const Quad* of_tile[n];
+      const Packed16* tile_weights[n];
 #pragma unroll
-      for (int m = 0; m < n; ++m) of_tile[m] = weights + tile_of(done + m) * 64;
+      for (int m = 0; m < n; ++m) tile_weights[m] = weights + tile_of(done + m) * 64;
 #pragma unroll(n* J >= 4 ? 2 : 4)
       for (int chunk = first_chunk; chunk < last_chunk; ++chunk) {
-        Quad mine[J];
+        Packed16 mine[J];
 #pragma unroll
         for (int j = 0; j < J; ++j) mine[j] = x[(chunk * J + j) * 32 + lane];
 #pragma unroll
         for (int m = 0; m < n; ++m) {
 #pragma unroll
-          for (int j = 0; j < J; ++j) P::multiply(total[m][j], of_tile[m] + chunk * a.tiles * 64, mine[j], lane);
+          for (int j = 0; j < J; ++j) P::multiply(total[m][j], tile_weights[m] + chunk * a.tiles * 64, mine[j], lane);
         }
       }
 #pragma unroll
@@ -225,21 +226,21 @@ struct ClusterBlock {
 
 // The 16 bytes of consecutive operands to which this lane's belongs, in all of their lanes.
 template <class Operand>
-__device__ Quad gather_quad(Operand mine) {
+__device__ Packed16 gather_pack(Operand mine) {
   constexpr int kLanes = 16 / sizeof(Operand);
   const int lane = static_cast<int>(threadIdx.x) % 32, first = lane & ~(kLanes - 1);
-  Quad quad;
+  Packed16 pack;
   if constexpr (sizeof(Operand) == 2) {
     const std::uint32_t bits = mine, other = shuffle_xor(bits, 1);
     const std::uint32_t pair = lane % 2 == 0 ? bits | other << 16 : other | bits << 16;
-    quad = {shuffle(pair, first), shuffle(pair, first + 2), shuffle(pair, first + 4), shuffle(pair, first + 6)};
+    pack = {shuffle(pair, first), shuffle(pair, first + 2), shuffle(pair, first + 4), shuffle(pair, first + 6)};
   } else {
     Operand all[kLanes];
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) all[i] = shuffle(mine, first + i);
-    std::memcpy(&quad, all, sizeof quad);
+    std::memcpy(&pack, all, sizeof pack);
   }
-  return quad;
+  return pack;
 }
 
 template <class P, int J>
@@ -248,11 +249,11 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
   using S = typename P::State;
   using Operand = typename P::Operand;
   using Block = ClusterBlock<P, J>;
-  constexpr int kRows = Block::kRows, kQuad = 16 / sizeof(Operand);
+  constexpr int kRows = Block::kRows, kInPack = 16 / sizeof(Operand);
   const Sequence<S>& s = a.sequence;
   const Block block(a);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int bytes = block.rows * ((block.units.H + kQuad - 1) / kQuad) * 16;
+  const int bytes = block.rows * ((block.units.H + kInPack - 1) / kInPack) * 16;
 
   if (threadIdx.x == 0) block.expect_first(bytes);
   block.load_weights();
@@ -293,7 +294,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
 
     // Nobody reads the sums of the phase before any more: what was received has come from all threads that did.
     block.multiply(
-        reinterpret_cast<const Quad*>(block.operand_slot(phase)), first_chunk, last_chunk, tiles_of_warp,
+        reinterpret_cast<const Packed16*>(block.operand_slot(phase)), first_chunk, last_chunk, tiles_of_warp,
         [&](int i) { return warp_group + i * warp_groups; },
         [&](int tile, typename P::Accumulator(&total)[J]) {
 #pragma unroll
@@ -309,24 +310,24 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
       if (there) {
         S product[4] = {};
         const S* sum = block.sums + row * stride + unit * gates;
-        for (int of_k = 0; of_k < a.k_parts; ++of_k, sum += kRows * stride) {
+        for (int part_of_k = 0; part_of_k < a.k_parts; ++part_of_k, sum += kRows * stride) {
 #pragma unroll
           for (int q = 0; q < 4; ++q) {
             if (q < gates) product[q] += sum[q];
           }
         }
-        finish_forward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], product, carried[k]);
+        step_forward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], product, carried[k]);
         h = P::operand(carried[k].h);
       }
       if (phase + 1 == s.T) continue;
       // Lanes with the same 16 bytes share the blocks to which these go; each block begins with itself.
-      const Quad quad = gather_quad(h);
-      const int first_of_quad = unit & ~(kQuad - 1);
-      if (row < block.rows && first_of_quad < block.own) {
-        auto* const place = reinterpret_cast<Quad*>(block.operand_slot(phase + 1) +
-                                                    Block::place_in_operand(row, block.first_unit + first_of_quad));
-        for (int i = lane % kQuad; i < a.blocks; i += kQuad) {
-          block.send(place, (block.rank + i) & (a.blocks - 1), phase + 1, quad);
+      const Packed16 pack = gather_pack(h);
+      const int first_of_pack = unit & ~(kInPack - 1);
+      if (row < block.rows && first_of_pack < block.own) {
+        auto* const place = reinterpret_cast<Packed16*>(block.operand_slot(phase + 1) +
+                                                        Block::place_in_operand(row, block.first_unit + first_of_pack));
+        for (int i = lane % kInPack; i < a.blocks; i += kInPack) {
+          block.send(place, (block.rank + i) & (a.blocks - 1), phase + 1, pack);
         }
       }
     }
@@ -344,12 +345,12 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
   using S = typename P::State;
   using Operand = typename P::Operand;
   using Block = ClusterBlock<P, J>;
-  constexpr int kRows = Block::kRows, kQuad = 16 / sizeof(S);  // of shares of dh
+  constexpr int kRows = Block::kRows, kInPack = 16 / sizeof(S);  // of shares of dh
   constexpr int kStride = 16 + 4;
   const Sequence<S>& s = a.sequence;
   const Block block(a);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int bytes = a.blocks * block.rows * ((block.own + kQuad - 1) / kQuad) * 16;
+  const int bytes = a.blocks * block.rows * ((block.own + kInPack - 1) / kInPack) * 16;
   S* const inbox = reinterpret_cast<S*>(shared_memory<char>() + a.memory.inbox);  // [2][blocks][kRows][units]
   const int share = kRows * a.units, slot = a.blocks * share;
 
@@ -389,7 +390,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
         for (int i = 0; i < a.blocks; ++i) dh += from[i * share];
       }
       S out[4];
-      finish_backward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], dh, carried[k], out);
+      step_backward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], dh, carried[k], out);
       if (phase == s.T) continue;
       Operand* const here = dz + Block::place_in_operand(row, gates * unit);
 #pragma unroll
@@ -402,7 +403,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
 
     S* const next = inbox + (phase + 1) % 2 * slot + block.rank * share;
     block.multiply(
-        reinterpret_cast<const Quad*>(dz), 0, a.chunks, (a.tiles - warp + kWarps - 1) / kWarps,
+        reinterpret_cast<const Packed16*>(dz), 0, a.chunks, (a.tiles - warp + kWarps - 1) / kWarps,
         [&](int i) {
           const int tile = first_tile + warp + i * kWarps;
           return tile < a.tiles ? tile : tile - a.tiles;
@@ -411,13 +412,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
 #pragma unroll
           for (int j = 0; j < J; ++j) P::store(total[j], mine + 8 * j * kStride, kStride, lane);
           __syncwarp();
-          constexpr int kOfRow = 16 / kQuad;
-          const int unit = 16 * tile + lane % kOfRow * kQuad;
+          constexpr int kOfRow = 16 / kInPack;
+          const int unit = 16 * tile + lane % kOfRow * kInPack;
           if (unit < block.units.H) {
-            const int to = block.units.owner_of(unit), of_owner = unit - block.units.first_of(to);
+            const int to = block.units.owner_of(unit), owned_unit = unit - block.units.first_of(to);
             for (int row = lane / kOfRow; row < block.rows; row += 32 / kOfRow) {
-              block.send(reinterpret_cast<Quad*>(next + row * a.units + of_owner), to, phase + 1,
-                         *reinterpret_cast<const Quad*>(mine + row * kStride + lane % kOfRow * kQuad));
+              block.send(reinterpret_cast<Packed16*>(next + row * a.units + owned_unit), to, phase + 1,
+                         *reinterpret_cast<const Packed16*>(mine + row * kStride + lane % kOfRow * kInPack));
             }
           }
           __syncwarp();

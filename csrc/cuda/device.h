@@ -12,8 +12,8 @@
 
 namespace fastlstm::cuda {
 
-// 16 bytes, what a thread moves at once.
-using Quad = uint4;
+// 16 bytes, what a thread moves at once, as words. Numbers are a Pack of pack.h.
+using Packed16 = uint4;
 
 // What threads wait at for bytes that other blocks of their cluster send, in shared memory.
 using Mbarrier = std::uint64_t;
@@ -36,13 +36,13 @@ __device__ inline T* shared_memory() {
 
 // What another multiprocessor wrote: from L2, past L1, which is not coherent. Not __ldcg, which in the headers of some
 // versions of CUDA may be moved across a barrier.
-__device__ inline Quad load_l2(const Quad* p) {
-  Quad quad;
+__device__ inline Packed16 load_l2(const Packed16* p) {
+  Packed16 pack;
   asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(quad.x), "=r"(quad.y), "=r"(quad.z), "=r"(quad.w)
+               : "=r"(pack.x), "=r"(pack.y), "=r"(pack.z), "=r"(pack.w)
                : "l"(p)
                : "memory");
-  return quad;
+  return pack;
 }
 
 // The two halves of a barrier between blocks. All that was written before add_release, by other threads of the block
@@ -99,7 +99,7 @@ __device__ inline void sum_over_four_lanes(S (&values)[n]) {
 }
 
 // c (16, 8) += a (16, 8) b (8, 8), in a warp's fragments: PTX ISA, "Matrix fragments for mma.m16n8k8".
-__device__ inline void mma_tf32(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+__device__ inline void mma_tf32(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
@@ -108,7 +108,7 @@ __device__ inline void mma_tf32(float (&c)[4], const Quad& a, std::uint32_t b0, 
 }
 
 // c (16, 8) += a (16, 16) b (16, 8): PTX ISA, "Matrix fragments for mma.m16n8k16".
-__device__ inline void mma_bf16(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+__device__ inline void mma_bf16(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
@@ -166,7 +166,7 @@ __device__ inline void mbarrier_wait(Mbarrier* barrier, int parity) {
 
 // Stores 16 bytes in another block of the cluster, or this one, where in this block `place` is, and tells its mbarrier.
 // The cluster has to have more than one block.
-__device__ inline void store_remote(Quad* place, Mbarrier* barrier, int rank, const Quad& value) {
+__device__ inline void store_remote(Packed16* place, Mbarrier* barrier, int rank, const Packed16& value) {
   unsigned to, tell;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(to) : "r"(shared_address(place)), "r"(rank));
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(tell) : "r"(shared_address(barrier)), "r"(rank));

@@ -14,25 +14,25 @@ constexpr std::int64_t kMostBlocks = 132 * 8;
 // A thread writes 16 bytes at a time.
 template <class S>
 __global__ void __launch_bounds__(kThreads) dropout_mask_kernel(DropoutMask a) {
-  constexpr int kInQuad = sizeof(Quad) / sizeof(S);
+  constexpr int kInPack = sizeof(Packed16) / sizeof(S);
   S* const mask = static_cast<S*>(a.mask);
   const S factor = static_cast<S>(a.factor);
   const std::uint64_t seed = a.seed.get();
-  const std::int64_t stride = std::int64_t{gridDim.x} * kThreads * kInQuad;
-  for (std::int64_t first = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kInQuad; first < a.count;
+  const std::int64_t stride = std::int64_t{gridDim.x} * kThreads * kInPack;
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kInPack; first < a.count;
        first += stride) {
-    S values[kInQuad];
+    S values[kInPack];
 #pragma unroll
-    for (int k = 0; k < kInQuad; ++k) {
+    for (int k = 0; k < kInPack; ++k) {
       values[k] = uniform(seed, static_cast<std::uint64_t>(first + k)) >= a.ratio ? factor : S{0};
     }
-    if (first + kInQuad <= a.count) {
-      Quad quad;
-      std::memcpy(&quad, values, sizeof quad);
-      *reinterpret_cast<Quad*>(mask + first) = quad;
+    if (first + kInPack <= a.count) {
+      Packed16 pack;
+      std::memcpy(&pack, values, sizeof pack);
+      *reinterpret_cast<Packed16*>(mask + first) = pack;
     } else {
 #pragma unroll
-      for (int k = 0; k < kInQuad; ++k) {
+      for (int k = 0; k < kInPack; ++k) {
         if (first + k < a.count) mask[first + k] = values[k];
       }
     }

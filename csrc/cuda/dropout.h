@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "host_numbers.h"
+#include "graph_scalars.h"
 
 namespace fastlstm::cuda {
 

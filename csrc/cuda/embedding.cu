@@ -1,12 +1,13 @@
 // Rows by ids: gathered, cleared, and summed without atomics, in an order that the ids alone decide.
 //
-// Sums. The ids are sorted; then rows with the same id are neighbours in the order, a run. The order is cut into groups
-// of equal size, and a group sums its parts of runs from left to right. The part with which a run begins goes to its
-// row of the result; those with which it goes on in later groups go to `partial`, and are added in their order by who
-// has the beginning. So a word that is everywhere is summed by many groups, and the result is the same in every run.
+// Sums. The ids are sorted; then rows with the same id are neighbours in the order, a segment. The order is cut into
+// groups of equal size, and a group sums its parts of segments from left to right. The part with which a segment begins
+// goes to its row of the result; those with which it goes on in later groups go to `partial`, and are added in their
+// order by who has the beginning. So a word that is everywhere is summed by many groups, and the result is the same in
+// every run.
 #include "embedding.h"
 #include "pack.h"
-#include "sorted_ids.h"
+#include "sort_ids.h"
 
 namespace fastlstm::cuda {
 namespace {
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kRowThreads) clear(OverRows<RowClearing<S, Id>
 constexpr int kAtOnce = 8;  // rows that a thread asks for before it adds the first
 
 template <class S, class Key>
-struct RunSum {
+struct SegmentSum {
   SortedIds<Key> sorted;  // keys are rows of target
   const S* rows;          // (M, E)
   S* target;              // (V, E)
@@ -60,7 +61,7 @@ struct RunSum {
 };
 
 template <class S, int n, class Key>
-__global__ void __launch_bounds__(kRowThreads) sum_groups(RunSum<S, Key> a) {
+__global__ void __launch_bounds__(kRowThreads) sum_groups(SegmentSum<S, Key> a) {
   const Index group = row_of_thread(a.bits), first = group * a.group;
   const Index column = ((static_cast<Index>(blockIdx.y) << a.bits) + place_in_row(a.bits)) * n;
   if (first >= a.M || column >= a.E) return;
@@ -104,9 +105,9 @@ __global__ void __launch_bounds__(kRowThreads) sum_groups(RunSum<S, Key> a) {
   finish();
 }
 
-// What later groups hold of the run that a group ends with, if it begins there.
+// What later groups hold of the segment that a group ends with, if it begins there.
 template <class S, int n, class Key>
-__global__ void __launch_bounds__(kRowThreads) add_partial(RunSum<S, Key> a) {
+__global__ void __launch_bounds__(kRowThreads) add_partial(SegmentSum<S, Key> a) {
   const Index group = row_of_thread(a.bits), first = group * a.group, end = first + a.group;
   const Index column = ((static_cast<Index>(blockIdx.y) << a.bits) + place_in_row(a.bits)) * n;
   if (end >= a.M || column >= a.E) return;
@@ -139,18 +140,18 @@ constexpr int kNumberingThreads = 256, kIdsOfThread = 16;
 constexpr Index kNumberingBlock = kNumberingThreads * kIdsOfThread;
 
 template <class Key>
-struct RunNumbering {
-  const Key* keys;       // (M,) ascending
-  std::int32_t* begins;  // (blocks,): how many runs begin among a block's keys
-  std::int32_t* runs;    // (M,): the number of each key's run
-  Key* indices;          // (runs,): its key
-  std::int32_t* count;   // (1,): of runs
+struct SegmentNumbering {
+  const Key* keys;         // (M,) ascending
+  std::int32_t* begins;    // (blocks,): how many segments begin among a block's keys
+  std::int32_t* segments;  // (M,): the number of each key's segment
+  Key* indices;            // (segments,): its key
+  std::int32_t* count;     // (1,): of segments
   Index M;
 };
 
-// The keys of this thread: how many runs begin among them.
+// The keys of this thread: how many segments begin among them.
 template <class Key>
-__device__ int begins_of_thread(const RunNumbering<Key>& a, Index first) {
+__device__ int begins_of_thread(const SegmentNumbering<Key>& a, Index first) {
   int begins = 0;
 #pragma unroll
   for (int k = 0; k < kIdsOfThread; ++k) {
@@ -161,14 +162,14 @@ __device__ int begins_of_thread(const RunNumbering<Key>& a, Index first) {
 }
 
 template <class Key>
-__global__ void __launch_bounds__(kNumberingThreads) count_runs(RunNumbering<Key> a) {
+__global__ void __launch_bounds__(kNumberingThreads) count_segments(SegmentNumbering<Key> a) {
   const Index first = static_cast<Index>(blockIdx.x) * kNumberingBlock + threadIdx.x * kIdsOfThread;
   const int total = over_block(begins_of_thread(a, first), shared_memory<int>(), Sum{});
   if (threadIdx.x == 0) a.begins[blockIdx.x] = total;
 }
 
 template <class Key>
-__global__ void __launch_bounds__(kNumberingThreads) number_runs(RunNumbering<Key> a) {
+__global__ void __launch_bounds__(kNumberingThreads) number_segments(SegmentNumbering<Key> a) {
   int* const sums = shared_memory<int>();  // (threads,)
   const unsigned thread = threadIdx.x;
   const Index first = static_cast<Index>(blockIdx.x) * kNumberingBlock + thread * kIdsOfThread;
@@ -185,20 +186,20 @@ __global__ void __launch_bounds__(kNumberingThreads) number_runs(RunNumbering<Ke
     sums[thread] += left;
     __syncthreads();
   }
-  int run = earlier + sums[thread] - own - 1;  // the one that is going on before the thread's first key
+  int segment = earlier + sums[thread] - own - 1;  // the one that is going on before the thread's first key
   for (int k = 0; k < kIdsOfThread && first + k < a.M; ++k) {
     const Index i = first + k;
     const Key key = a.keys[i];
-    if (i == 0 || a.keys[i - 1] != key) a.indices[++run] = key;
-    a.runs[i] = run;
-    if (i == a.M - 1) *a.count = run + 1;
+    if (i == 0 || a.keys[i - 1] != key) a.indices[++segment] = key;
+    a.segments[i] = segment;
+    if (i == a.M - 1) *a.count = segment + 1;
   }
 }
 
 // ---- Workspaces ----------------------------------------------------------------------------------------------------
 
 // So small that a batch of some hundred rows keeps the GPU busy; larger for many rows, where who adds the parts of a
-// run that goes through all groups would otherwise take longest.
+// segment that goes through all groups would otherwise take longest.
 Index group_size(Index M) {
   constexpr Index kLeast = 8, kMost = 256;
   Index group = kLeast;
@@ -208,7 +209,7 @@ Index group_size(Index M) {
 
 // Places in the workspace, in bytes.
 struct SumPlan {
-  Index keys, places, other_keys, other_places, partial, runs, begins, bytes;
+  Index keys, places, other_keys, other_places, partial, segments, begins, bytes;
 
   SumPlan(Index M, Index E, Index key_bytes, Index float_bytes, bool numbered) : bytes(0) {
     const auto take = [&](Index size) {
@@ -223,7 +224,7 @@ struct SumPlan {
     other_keys = take(chunks ? M * key_bytes : 0);
     other_places = take(chunks ? M * kPlaceBytes : 0);
     partial = take(divide_up(M, group_size(M)) * E * float_bytes);
-    runs = take(numbered ? M * kPlaceBytes : 0);
+    segments = take(numbered ? M * kPlaceBytes : 0);
     begins = take(numbered ? divide_up(M, kNumberingBlock) * kPlaceBytes : 0);
   }
 };
@@ -234,7 +235,7 @@ T* at(char* workspace, Index bytes) {
 }
 
 template <class S, class Key>
-void sum_runs(RunSum<S, Key> a, cudaStream_t stream) {
+void sum_segments(SegmentSum<S, Key> a, cudaStream_t stream) {
   with_pack_size<S>(pack_size<S>(a.E, {a.rows, a.target, a.partial}), [&]<int n>() {
     const RowThreads threads(a.E / n);
     const Index groups = divide_up(a.M, a.group);
@@ -251,9 +252,9 @@ void sum_rows_by(const RowSum<S, Id>& a, char* workspace, cudaStream_t stream) {
   const SortedIds<Key> sorted{at<Key>(workspace, plan.keys), at<std::int32_t>(workspace, plan.places)};
   const SortedIds<Key> other{at<Key>(workspace, plan.other_keys), at<std::int32_t>(workspace, plan.other_places)};
   sort_ids(a.ids, a.M, sorted, other, stream);
-  sum_runs(RunSum<S, Key>{sorted, a.rows, a.target, at<S>(workspace, plan.partial), a.M, a.E, group_size(a.M),
-                          static_cast<Key>(a.skip), a.accumulate, 0},
-           stream);
+  sum_segments(SegmentSum<S, Key>{sorted, a.rows, a.target, at<S>(workspace, plan.partial), a.M, a.E, group_size(a.M),
+                                  static_cast<Key>(a.skip), a.accumulate, 0},
+               stream);
 }
 
 }  // namespace
@@ -302,25 +303,25 @@ void unique_rows(const UniqueRows<S, Id>& a, char* workspace, cudaStream_t strea
   const SortedIds<Id> other{at<Id>(workspace, plan.other_keys), at<std::int32_t>(workspace, plan.other_places)};
   sort_ids(a.ids, a.M, sorted, other, stream);
 
-  std::int32_t* const runs = at<std::int32_t>(workspace, plan.runs);
-  const RunNumbering<Id> numbering{sorted.keys, at<std::int32_t>(workspace, plan.begins), runs, a.indices, a.count,
-                                   a.M};
+  std::int32_t* const segments = at<std::int32_t>(workspace, plan.segments);
+  const SegmentNumbering<Id> numbering{
+      sorted.keys, at<std::int32_t>(workspace, plan.begins), segments, a.indices, a.count, a.M};
   const dim3 blocks = grid_of(divide_up(a.M, kNumberingBlock));
   constexpr Index kShared = kNumberingThreads * sizeof(int);
-  launch(count_runs<Id>, blocks, kNumberingThreads, kShared, stream, false, numbering);
-  launch(number_runs<Id>, blocks, kNumberingThreads, kShared, stream, false, numbering);
+  launch(count_segments<Id>, blocks, kNumberingThreads, kShared, stream, false, numbering);
+  launch(number_segments<Id>, blocks, kNumberingThreads, kShared, stream, false, numbering);
   constexpr std::int32_t kNone = -1;
-  sum_runs(RunSum<S, std::int32_t>{{runs, sorted.places},
-                                   a.rows,
-                                   a.values,
-                                   at<S>(workspace, plan.partial),
-                                   a.M,
-                                   a.E,
-                                   group_size(a.M),
-                                   kNone,
-                                   false,
-                                   0},
-           stream);
+  sum_segments(SegmentSum<S, std::int32_t>{{segments, sorted.places},
+                                           a.rows,
+                                           a.values,
+                                           at<S>(workspace, plan.partial),
+                                           a.M,
+                                           a.E,
+                                           group_size(a.M),
+                                           kNone,
+                                           false,
+                                           0},
+               stream);
 }
 
 #define FASTLSTM_ROWS(S, Id)                                         \

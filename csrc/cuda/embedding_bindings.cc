@@ -3,8 +3,8 @@
 
 #include "bindings.h"
 #include "current_device.h"
+#include "element_types.h"
 #include "embedding.h"
-#include "numbers.h"
 
 namespace py = pybind11;
 

@@ -18,12 +18,12 @@ struct Gru {
 
   template <class S>
   struct Inputs {
-    S gates[3];  // z, r, n; forward before activation, of x and the biases
-    S q;         // with the reset gate after the product: forward the bias of h Whn, backward as in gru_cell.h
-    S h_prev;    // backward
-    S dh;        // backward: of hs
-    unsigned char counts;        // this step
-    unsigned char after_counts;  // backward: the step that follows in time; its product is part of the gradient of h
+    S gates[3];           // z, r, n; forward before activation, of x and the biases
+    S q;                  // with the reset gate after the product: forward the bias of h Whn, backward as in gru_cell.h
+    S h_prev;             // backward
+    S dh;                 // backward: of hs
+    unsigned char valid;  // this step
+    unsigned char next_valid;  // backward: the step that follows in time; its product is part of the gradient of h
   };
 
   template <class S>
@@ -31,10 +31,10 @@ struct Gru {
     Inputs<S> in{};
     const bool forward = a.direction == Direction::kForward, reset_after = a.cell == Cell::kGruResetAfter;
     const Index step = phase / parts_of(a.cell), s = forward ? step : a.T - 1 - step;
-    if (!forward && step > 0) in.after_counts = a.counts(n, a.time_of_step(s + 1));
+    if (!forward && step > 0) in.next_valid = a.valid(n, a.time_of_step(s + 1));
     if (s < 0) return in;
     const Index row = n * a.T + a.time_of_step(s);
-    in.counts = a.counts(n, a.time_of_step(s));
+    in.valid = a.valid(n, a.time_of_step(s));
 #pragma unroll
     for (int q = 0; q < 3; ++q) in.gates[q] = a.gates[row * 3 * a.H + a.gate_position[q] * a.H + unit];
     if (!forward) {
@@ -52,11 +52,11 @@ struct Gru {
       const Index column = a.gate_position[q] * a.H + unit;
       in.gates[q] += a.b[column];
       if (a.cell != Cell::kGruResetAfter) continue;
-      const S of_state = a.b[3 * a.H + column];
+      const S state_bias = a.b[3 * a.H + column];
       if (q < 2) {
-        in.gates[q] += of_state;
+        in.gates[q] += state_bias;
       } else {
-        in.q = of_state;
+        in.q = state_bias;
       }
     }
   }
@@ -66,21 +66,21 @@ struct Gru {
                                const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
     const bool reset_after = a.cell == Cell::kGruResetAfter;
     if (a.direction == Direction::kForward) {
-      if (reset_after) return forward(a, phase, n, unit, in, product, carried, out);
-      return phase % 2 == 0 ? open_gates(a, phase / 2, n, unit, in, product, carried, out)
-                            : move_on(a, phase / 2, n, unit, in, product[0], carried, out);
+      if (reset_after) return step_forward(a, phase, n, unit, in, product, carried, out);
+      return phase % 2 == 0 ? activate_gates(a, phase / 2, n, unit, in, product, carried, out)
+                            : candidate_forward(a, phase / 2, n, unit, in, product[0], carried, out);
     }
-    if (reset_after || phase % 2 == 0) return back(a, phase, n, unit, in, product[0], carried, out);
-    return back_through_reset(a, phase / 2, n, unit, in, product[0], carried, out);
+    if (reset_after || phase % 2 == 0) return step_backward(a, phase, n, unit, in, product[0], carried, out);
+    return reset_backward(a, phase / 2, n, unit, in, product[0], carried, out);
   }
 
  private:
   // The new h from the gates, and what else the last phase of a step keeps.
   template <class S>
-  __device__ static void end_step(const Sequence<S>& a, Index step, Index n, Index unit, bool counts, S z, S candidate,
-                                  S h_prev, Carried<S>& carried) {
+  __device__ static void store_output(const Sequence<S>& a, Index step, Index n, Index unit, bool valid, S z,
+                                      S candidate, S h_prev, Carried<S>& carried) {
     const Index row = n * a.T + a.time_of_step(step);
-    carried.h = counts ? gru_blend(GruBlend<S>(a.z_keeps), z, candidate, h_prev) : h_prev;
+    carried.h = valid ? gru_blend(GruBlend<S>(a.z_keeps), z, candidate, h_prev) : h_prev;
     a.hs[row * a.H + unit] = carried.h;
     if (a.keep) a.gates[row * 3 * a.H + a.gate_position[2] * a.H + unit] = candidate;
     if (step == a.T - 1) a.h_n[n * a.H + unit] = carried.h;
@@ -99,20 +99,20 @@ struct Gru {
   }
 
   template <class S>
-  __device__ static int forward(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in,
-                                const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
+  __device__ static int step_forward(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in,
+                                     const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
     const S h_prev = carried.h;
     const S z = Math<S>::sigmoid(in.gates[0] + product[0]), r = Math<S>::sigmoid(in.gates[1] + product[1]);
     const S q = in.q + product[2];
     keep_gates(a, step, n, unit, z, r, q, h_prev);
-    end_step(a, step, n, unit, in.counts, z, Math<S>::tanh(in.gates[2] + r * q), h_prev, carried);
+    store_output(a, step, n, unit, in.valid, z, Math<S>::tanh(in.gates[2] + r * q), h_prev, carried);
     out[0] = carried.h;
     return 1;
   }
 
   template <class S>
-  __device__ static int open_gates(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in,
-                                   const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
+  __device__ static int activate_gates(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in,
+                                       const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
     const S z = Math<S>::sigmoid(in.gates[0] + product[0]), r = Math<S>::sigmoid(in.gates[1] + product[1]);
     carried.c = z;
     out[0] = r * carried.h;
@@ -121,20 +121,20 @@ struct Gru {
   }
 
   template <class S>
-  __device__ static int move_on(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in, S product,
-                                Carried<S>& carried, S (&out)[4]) {
+  __device__ static int candidate_forward(const Sequence<S>& a, Index step, Index n, Index unit, const Inputs<S>& in,
+                                          S product, Carried<S>& carried, S (&out)[4]) {
     const S h_prev = carried.h;
-    end_step(a, step, n, unit, in.counts, carried.c, Math<S>::tanh(in.gates[2] + product), h_prev, carried);
+    store_output(a, step, n, unit, in.valid, carried.c, Math<S>::tanh(in.gates[2] + product), h_prev, carried);
     out[0] = carried.h;
     return 1;
   }
 
   // dz and dn, and with the reset gate after the product dr. product belongs to the step that follows in time.
   template <class S>
-  __device__ static int back(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in, S product,
-                             Carried<S>& carried, S (&out)[4]) {
-    // A step that does not count hands the gradient of h through; its dz is zero, but a product with it may be NaN.
-    const S dh_after = in.after_counts ? carried.h + product : carried.h;
+  __device__ static int step_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                                      S product, Carried<S>& carried, S (&out)[4]) {
+    // A step that is not valid passes the gradient of h on; its dz is zero, but a product with it may be NaN.
+    const S dh_after = in.next_valid ? carried.h + product : carried.h;
     if (phase == a.phases() - 1) {
       a.dh0[n * a.H + unit] = dh_after;
       return 0;
@@ -147,7 +147,7 @@ struct Gru {
       dn_state = dn * in.gates[1];
       dr = gru_reset_backward(in.gates[1], in.q, dn);
     }
-    if (!in.counts) {
+    if (!in.valid) {
       carried.h = dh;
       dz = dr = dn = dn_state = 0;
     }
@@ -174,12 +174,12 @@ struct Gru {
 
   // product is the gradient of r h_prev.
   template <class S>
-  __device__ static int back_through_reset(const Sequence<S>& a, Index step_back, Index n, Index unit,
-                                           const Inputs<S>& in, S product, Carried<S>& carried, S (&out)[4]) {
+  __device__ static int reset_backward(const Sequence<S>& a, Index steps_done, Index n, Index unit, const Inputs<S>& in,
+                                       S product, Carried<S>& carried, S (&out)[4]) {
     const S r = in.gates[1];
-    const S dr = in.counts ? gru_reset_backward(r, in.h_prev, product) : S(0);
-    if (in.counts) carried.h += product * r;
-    const Index row = n * a.T + a.time_of_step(a.T - 1 - step_back);
+    const S dr = in.valid ? gru_reset_backward(r, in.h_prev, product) : S(0);
+    if (in.valid) carried.h += product * r;
+    const Index row = n * a.T + a.time_of_step(a.T - 1 - steps_done);
     a.dz[row * 3 * a.H + a.gate_position[1] * a.H + unit] = dr;
     out[0] = carried.c;
     out[1] = dr;

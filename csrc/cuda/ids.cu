@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads) check_ids_kernel(IdCheck check) {
   const std::int64_t stride = std::int64_t{gridDim.x} * kThreads;
   for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < check.count; i += stride) {
     const std::int64_t id = ids[i];
-    const bool right = (id >= 0 && id < check.upper) || (check.ignores && id == check.ignored);
+    const bool right = (id >= 0 && id < check.upper) || (check.has_ignore_index && id == check.ignore_index);
     checked[i] = right ? static_cast<Id>(id) : Id{0};
     if (!right) {
       const long long rank = rank_of(id);

@@ -29,9 +29,9 @@ struct IdCheck {
   void* checked;    // (count,)
   bool wide;        // int64, else int32
   std::int64_t count;
-  std::int64_t upper;  // ids are from 0 to upper - 1
-  bool ignores;        // or equal to `ignored`
-  std::int64_t ignored;
+  std::int64_t upper;     // ids are from 0 to upper - 1
+  bool has_ignore_index;  // or equal to `ignore_index`
+  std::int64_t ignore_index;
   std::int64_t source;
   Shared* shared;
   Fault* fault;

@@ -16,7 +16,7 @@ namespace fastlstm::cuda {
 namespace {
 
 void check_at(std::uintptr_t ids, std::uintptr_t checked, bool wide, std::int64_t count,
-              std::optional<std::int64_t> upper, std::optional<std::int64_t> ignored, std::int64_t source,
+              std::optional<std::int64_t> upper, std::optional<std::int64_t> ignore_index, std::int64_t source,
               std::uintptr_t shared, std::uintptr_t fault, int device, std::uintptr_t stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
@@ -25,8 +25,8 @@ void check_at(std::uintptr_t ids, std::uintptr_t checked, bool wide, std::int64_
              .wide = wide,
              .count = count,
              .upper = upper.value_or(std::numeric_limits<std::int64_t>::max()),
-             .ignores = ignored.has_value(),
-             .ignored = ignored.value_or(0),
+             .has_ignore_index = ignore_index.has_value(),
+             .ignore_index = ignore_index.value_or(0),
              .source = source,
              .shared = reinterpret_cast<Shared*>(shared),
              .fault = reinterpret_cast<Fault*>(fault)},
@@ -37,7 +37,7 @@ void check_at(std::uintptr_t ids, std::uintptr_t checked, bool wide, std::int64_
 
 void bind_ids(py::module_& module) {
   module.def("check_ids", &check_at, py::kw_only(), py::arg("ids"), py::arg("checked"), py::arg("wide"),
-             py::arg("count"), py::arg("upper"), py::arg("ignored"), py::arg("source"), py::arg("shared"),
+             py::arg("count"), py::arg("upper"), py::arg("ignore_index"), py::arg("source"), py::arg("shared"),
              py::arg("fault"), py::arg("device"), py::arg("stream"));
 }
 

@@ -14,16 +14,16 @@ constexpr Index kLossWarps = kLossThreads / kWarp;
 __device__ inline float exponential(float x) { return expf(x); }
 __device__ inline double exponential(double x) { return ::exp(x); }
 
-// ---- How many targets count ----------------------------------------------------------------------------------------
+// ---- How many targets are valid ------------------------------------------------------------------------------------
 
 template <class Id>
 __global__ void __launch_bounds__(kLossThreads) count(TargetCount<Id> a) {
-  int counted = 0;
+  int valid = 0;
   for (Index m = static_cast<Index>(blockIdx.x) * kLossThreads + threadIdx.x; m < a.M; m += kCounts * kLossThreads) {
-    counted += a.targets[m] != a.ignore_index ? 1 : 0;
+    valid += a.targets[m] != a.ignore_index ? 1 : 0;
   }
-  counted = over_block(counted, shared_memory<int>(), Sum{});
-  if (threadIdx.x == 0) a.counts[blockIdx.x] = counted;
+  valid = over_block(valid, shared_memory<int>(), Sum{});
+  if (threadIdx.x == 0) a.counts[blockIdx.x] = valid;
 }
 
 // In every thread of a warp.
@@ -144,28 +144,28 @@ __global__ void __launch_bounds__(kMeanThreads) sum_losses(LossSum a) {
 
 __global__ void __launch_bounds__(kMeanThreads) divide_by_count(MeanLoss a) {
   const double sum = sum_of_block(a.losses, 0, a.M);
-  const int counted = total_of(a.counts);
-  if (threadIdx.x == 0) *a.loss = counted == 0 ? 0.0 : sum / counted;
+  const int valid = total_of(a.counts);
+  if (threadIdx.x == 0) *a.loss = valid == 0 ? 0.0 : sum / valid;
 }
 
 // ---- Around the products -------------------------------------------------------------------------------------------
 
 template <class S, class Id>
-struct CountedRowsArguments {
-  CountedRows<S, Id> a;
+struct ValidRowsArguments {
+  ValidRows<S, Id> a;
   int bits;
 };
 
 template <class S, int n, class Id>
-__global__ void __launch_bounds__(kRowThreads) copy_counted(CountedRowsArguments<S, Id> arguments) {
-  const CountedRows<S, Id>& a = arguments.a;
+__global__ void __launch_bounds__(kRowThreads) copy_valid(ValidRowsArguments<S, Id> arguments) {
+  const ValidRows<S, Id>& a = arguments.a;
   const Index m = row_of_thread(arguments.bits);
   if (m >= a.M) return;
-  const bool counts = a.targets[m] != a.ignore_index;
-  if (counts && a.from == a.to) return;
+  const bool valid = a.targets[m] != a.ignore_index;
+  if (valid && a.from == a.to) return;
   const Index step = Index{n} << arguments.bits;
   for (Index e = place_in_row(arguments.bits) * n; e < a.E; e += step) {
-    store_pack<S, n>(a.to + m * a.E + e, counts ? load_pack<S, n>(a.from + m * a.E + e) : Pack<S, n>{});
+    store_pack<S, n>(a.to + m * a.E + e, valid ? load_pack<S, n>(a.from + m * a.E + e) : Pack<S, n>{});
   }
 }
 
@@ -226,24 +226,24 @@ void softmax_loss(const SoftmaxLoss<S, Id>& a, cudaStream_t stream) {
 }
 
 void mean_loss(const MeanLoss& a, char* workspace, cudaStream_t stream) {
-  MeanLoss of_sums = a;
+  MeanLoss total = a;
   if (a.M > kMostOfBlock) {
     auto* const sums = reinterpret_cast<double*>(workspace);
-    of_sums.losses = sums;
-    of_sums.M = divide_up(a.M, kLossChunk);
-    launch(sum_losses, grid_of(of_sums.M), kMeanThreads, kMeanShared, stream, false,
+    total.losses = sums;
+    total.M = divide_up(a.M, kLossChunk);
+    launch(sum_losses, grid_of(total.M), kMeanThreads, kMeanShared, stream, false,
            LossSum{a.losses, a.M, kLossChunk, sums});
   }
-  launch(divide_by_count, grid_of(1), kMeanThreads, kMeanShared, stream, false, of_sums);
+  launch(divide_by_count, grid_of(1), kMeanThreads, kMeanShared, stream, false, total);
 }
 
 template <class S, class Id>
-void copy_counted_rows(const CountedRows<S, Id>& a, cudaStream_t stream) {
+void copy_valid_rows(const ValidRows<S, Id>& a, cudaStream_t stream) {
   if (a.M == 0 || a.E == 0) return;
   with_pack_size<S>(pack_size<S>(a.E, {a.from, a.to}), [&]<int n>() {
     const RowThreads threads(a.E / n);
-    launch(copy_counted<S, n, Id>, grid_of(threads.blocks(a.M)), kRowThreads, 0, stream, false,
-           CountedRowsArguments<S, Id>{a, threads.bits});
+    launch(copy_valid<S, n, Id>, grid_of(threads.blocks(a.M)), kRowThreads, 0, stream, false,
+           ValidRowsArguments<S, Id>{a, threads.bits});
   });
 }
 
@@ -266,10 +266,10 @@ template void softmax_loss(const SoftmaxLoss<float, std::int32_t>&, cudaStream_t
 template void softmax_loss(const SoftmaxLoss<float, std::int64_t>&, cudaStream_t);
 template void softmax_loss(const SoftmaxLoss<double, std::int32_t>&, cudaStream_t);
 template void softmax_loss(const SoftmaxLoss<double, std::int64_t>&, cudaStream_t);
-template void copy_counted_rows(const CountedRows<float, std::int32_t>&, cudaStream_t);
-template void copy_counted_rows(const CountedRows<float, std::int64_t>&, cudaStream_t);
-template void copy_counted_rows(const CountedRows<double, std::int32_t>&, cudaStream_t);
-template void copy_counted_rows(const CountedRows<double, std::int64_t>&, cudaStream_t);
+template void copy_valid_rows(const ValidRows<float, std::int32_t>&, cudaStream_t);
+template void copy_valid_rows(const ValidRows<float, std::int64_t>&, cudaStream_t);
+template void copy_valid_rows(const ValidRows<double, std::int32_t>&, cudaStream_t);
+template void copy_valid_rows(const ValidRows<double, std::int64_t>&, cudaStream_t);
 template void sum_columns(const ColumnSum<float>&, cudaStream_t);
 template void sum_columns(const ColumnSum<double>&, cudaStream_t);
 

@@ -7,7 +7,7 @@
 
 namespace fastlstm::cuda {
 
-// How many targets count, as so many numbers that add up to it.
+// How many targets are valid, as so many numbers that add up to it.
 inline constexpr int kCounts = 64;
 
 template <class Id>
@@ -29,7 +29,7 @@ struct SoftmaxLoss {
   Index rows, V, ignore_index;
 };
 
-// loss = sum of losses / how many targets count; 0 if none does. The sum has one fixed order.
+// loss = sum of losses / how many targets are valid; 0 if none is. The sum has one fixed order.
 struct MeanLoss {
   const double* losses;  // (M,)
   Index M;
@@ -39,7 +39,7 @@ struct MeanLoss {
 
 // to[m] = from[m], or zeros where the target is ignore_index. to may be from.
 template <class S, class Id>
-struct CountedRows {
+struct ValidRows {
   const S* from;      // (M, E)
   const Id* targets;  // (M,)
   S* to;              // (M, E)
@@ -64,7 +64,7 @@ template <class S, class Id>
 void softmax_loss(const SoftmaxLoss<S, Id>& a, cudaStream_t stream);
 void mean_loss(const MeanLoss& a, char* workspace, cudaStream_t stream);
 template <class S, class Id>
-void copy_counted_rows(const CountedRows<S, Id>& a, cudaStream_t stream);
+void copy_valid_rows(const ValidRows<S, Id>& a, cudaStream_t stream);
 template <class S>
 void sum_columns(const ColumnSum<S>& a, cudaStream_t stream);
 

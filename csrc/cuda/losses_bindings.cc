@@ -3,8 +3,8 @@
 
 #include "bindings.h"
 #include "current_device.h"
+#include "element_types.h"
 #include "losses.h"
-#include "numbers.h"
 
 namespace py = pybind11;
 
@@ -52,14 +52,14 @@ void bind_losses(py::module_& module) {
       py::kw_only(), py::arg("losses"), py::arg("counts"), py::arg("loss"), py::arg("workspace"), py::arg("M"),
       py::arg("device"), py::arg("stream"));
   module.def(
-      "copy_counted_rows",
+      "copy_valid_rows",
       [](std::uintptr_t from, std::uintptr_t targets, std::uintptr_t to, Index M, Index E, Index ignore_index,
          int float_bytes, int id_bytes, int device, std::uintptr_t stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
-          copy_counted_rows(CountedRows<S, Id>{pointer<const S>(from), pointer<const Id>(targets), pointer<S>(to), M, E,
-                                               ignore_index},
-                            stream_at(stream));
+          copy_valid_rows(
+              ValidRows<S, Id>{pointer<const S>(from), pointer<const Id>(targets), pointer<S>(to), M, E, ignore_index},
+              stream_at(stream));
         });
       },
       py::kw_only(), py::arg("rows"), py::arg("targets"), py::arg("out"), py::arg("M"), py::arg("E"),

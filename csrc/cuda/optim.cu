@@ -12,29 +12,31 @@ namespace fastlstm::cuda {
 namespace {
 
 template <class S>
-inline constexpr int kPerQuad = 16 / sizeof(S);
+inline constexpr int kPerPack = 16 / sizeof(S);
 
 template <class S>
 struct Values {
-  S v[kPerQuad<S>];
+  S v[kPerPack<S>];
 };
 
 template <class S>
-__device__ Values<S> load_quad(const S* p) {
-  const Quad quad = *reinterpret_cast<const Quad*>(p);
+__device__ Values<S> load_pack(const S* p) {
+  const Packed16 pack = *reinterpret_cast<const Packed16*>(p);
   Values<S> values;
-  std::memcpy(values.v, &quad, sizeof quad);
+  std::memcpy(values.v, &pack, sizeof pack);
   return values;
 }
 
 template <class S>
-__device__ void store_quad(S* p, const Values<S>& values) {
-  Quad quad;
-  std::memcpy(&quad, values.v, sizeof quad);
-  *reinterpret_cast<Quad*>(p) = quad;
+__device__ void store_pack(S* p, const Values<S>& values) {
+  Packed16 pack;
+  std::memcpy(&pack, values.v, sizeof pack);
+  *reinterpret_cast<Packed16*>(p) = pack;
 }
 
-__device__ inline bool in_whole_quads(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Quad) == 0; }
+__device__ inline bool in_whole_packs(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Packed16) == 0;
+}
 
 // The array that a piece belongs to: the last one whose first piece is not behind it.
 template <class Tensors>
@@ -55,7 +57,7 @@ struct Roots {
 };
 
 template <class S, OptimRule rule>
-__device__ OptimNumbers<S> numbers_of(const UpdateArguments<S>& a) {
+__device__ OptimNumbers<S> hyperparameters_of(const UpdateArguments<S>& a) {
   double correction = a.correction;
   if (rule == OptimRule::kAdam && a.step) {
     // One thread does the two powers for its block.
@@ -80,8 +82,8 @@ template <class S, OptimRule rule>
 __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<S> a) {
   constexpr bool kFirst = rule != OptimRule::kSgd;
   constexpr bool kSecond = rule == OptimRule::kAdam;
-  constexpr Index kPiece = kPieceQuads * kPerQuad<S>;
-  const OptimNumbers<S> numbers = numbers_of<S, rule>(a);
+  constexpr Index kPiece = kPiecePacks * kPerPack<S>;
+  const OptimNumbers<S> hyperparameters = hyperparameters_of<S, rule>(a);
   const int piece = static_cast<int>(blockIdx.x);
   const UpdatedTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const param = tensor.param;
@@ -102,33 +104,33 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   };
 
   const Index begin = (piece - tensor.first_piece) * kPiece;
-  const Index size = size_that_counts(tensor.size, tensor.width, tensor.num_rows);
+  const Index size = valid_size(tensor.size, tensor.width, tensor.num_rows);
   if (begin >= size) return;
   const Index end = begin + kPiece < size ? begin + kPiece : size;
-  const bool quads = in_whole_quads(param) && in_whole_quads(grad) && in_whole_quads(first) && in_whole_quads(second) &&
-                     (!rows || width % kPerQuad<S> == 0);
-  const Index end_of_quads = quads ? begin + (end - begin) / kPerQuad<S> * kPerQuad<S> : begin;
+  const bool packs = in_whole_packs(param) && in_whole_packs(grad) && in_whole_packs(first) && in_whole_packs(second) &&
+                     (!rows || width % kPerPack<S> == 0);
+  const Index end_of_packs = packs ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
 #pragma unroll 1
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerQuad<S>; at < end_of_quads;
-       at += kOptimThreads * kPerQuad<S>) {
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
+       at += kOptimThreads * kPerPack<S>) {
     const Index place = place_of(at);
-    const Values<S> g = load_quad(grad + at);
-    Values<S> p = load_quad(param + place), m{}, v{};
-    if constexpr (kFirst) m = load_quad(first + place);
-    if constexpr (kSecond) v = load_quad(second + place);
+    const Values<S> g = load_pack(grad + at);
+    Values<S> p = load_pack(param + place), m{}, v{};
+    if constexpr (kFirst) m = load_pack(first + place);
+    if constexpr (kSecond) v = load_pack(second + place);
 #pragma unroll
-    for (int k = 0; k < kPerQuad<S>; ++k) optim_step<rule, Roots>(numbers, p.v[k], g.v[k], m.v[k], v.v[k]);
-    store_quad(param + place, p);
-    if constexpr (kFirst) store_quad(first + place, m);
-    if constexpr (kSecond) store_quad(second + place, v);
+    for (int k = 0; k < kPerPack<S>; ++k) optim_step<rule, Roots>(hyperparameters, p.v[k], g.v[k], m.v[k], v.v[k]);
+    store_pack(param + place, p);
+    if constexpr (kFirst) store_pack(first + place, m);
+    if constexpr (kSecond) store_pack(second + place, v);
   }
 #pragma unroll 1
-  for (Index at = end_of_quads + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) {
+  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) {
     const Index place = place_of(at);
     S p = param[place], m{}, v{};
     if constexpr (kFirst) m = first[place];
     if constexpr (kSecond) v = second[place];
-    optim_step<rule, Roots>(numbers, p, grad[at], m, v);
+    optim_step<rule, Roots>(hyperparameters, p, grad[at], m, v);
     param[place] = p;
     if constexpr (kFirst) first[place] = m;
     if constexpr (kSecond) second[place] = v;
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
 
 template <class S>
 __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
-  constexpr Index kPiece = kPieceQuads * kPerQuad<S>;
+  constexpr Index kPiece = kPiecePacks * kPerPack<S>;
   const S factor = static_cast<S>(a.factor.get());
   if (factor == S(1)) return;  // gradients below the limit are not even read
   const int piece = static_cast<int>(blockIdx.x);
@@ -147,39 +149,39 @@ __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S>
   S* const values = tensor.values;
   const Index begin = (piece - tensor.first_piece) * kPiece;
   const Index end = begin + kPiece < tensor.size ? begin + kPiece : tensor.size;
-  const Index end_of_quads = in_whole_quads(values) ? begin + (end - begin) / kPerQuad<S> * kPerQuad<S> : begin;
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerQuad<S>; at < end_of_quads;
-       at += kOptimThreads * kPerQuad<S>) {
-    Values<S> four = load_quad(values + at);
+  const Index end_of_packs = in_whole_packs(values) ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
+       at += kOptimThreads * kPerPack<S>) {
+    Values<S> four = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kPerQuad<S>; ++k) four.v[k] *= factor;
-    store_quad(values + at, four);
+    for (int k = 0; k < kPerPack<S>; ++k) four.v[k] *= factor;
+    store_pack(values + at, four);
   }
-  for (Index at = end_of_quads + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) values[at] *= factor;
+  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) values[at] *= factor;
 }
 
 // The sum of squares of a piece, in float64.
 template <class S>
 __global__ void __launch_bounds__(kOptimThreads) sum_squares(NormArguments<S> a) {
-  constexpr Index kPiece = kNormPieceQuads * kPerQuad<S>;
+  constexpr Index kPiece = kNormPiecePacks * kPerPack<S>;
   const int piece = static_cast<int>(blockIdx.x);
   const ScaledTensor<const S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   const S* const values = tensor.values;
   const Index begin = (piece - tensor.first_piece) * kPiece;
-  const Index size = size_that_counts(tensor.size, tensor.width, tensor.num_rows);
+  const Index size = valid_size(tensor.size, tensor.width, tensor.num_rows);
   const Index end = begin + kPiece < size ? begin + kPiece : (begin < size ? size : begin);
-  const Index end_of_quads = in_whole_quads(values) ? begin + (end - begin) / kPerQuad<S> * kPerQuad<S> : begin;
-  double sums[kPerQuad<S>] = {};
+  const Index end_of_packs = in_whole_packs(values) ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
+  double sums[kPerPack<S>] = {};
 #pragma unroll 4
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerQuad<S>; at < end_of_quads;
-       at += kOptimThreads * kPerQuad<S>) {
-    const Values<S> x = load_quad(values + at);
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
+       at += kOptimThreads * kPerPack<S>) {
+    const Values<S> x = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kPerQuad<S>; ++k) sums[k] += static_cast<double>(x.v[k]) * static_cast<double>(x.v[k]);
+    for (int k = 0; k < kPerPack<S>; ++k) sums[k] += static_cast<double>(x.v[k]) * static_cast<double>(x.v[k]);
   }
   double total = 0;
   for (const double sum : sums) total += sum;
-  for (Index at = end_of_quads + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) {
+  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) {
     total += static_cast<double>(values[at]) * static_cast<double>(values[at]);
   }
   total = over_block(total, shared_memory<double>(), Sum());
@@ -215,11 +217,11 @@ constexpr Index kScratchBytes = kOptimThreads / kWarp * static_cast<Index>(sizeo
 
 // Numbers the pieces of the arrays; returns how many there are.
 template <class S, class Arguments>
-Index number_pieces(Arguments& a, Index piece_quads) {
+Index number_pieces(Arguments& a, Index piece_packs) {
   Index pieces = 0;
   for (int i = 0; i < a.count; ++i) {
     a.tensors[i].first_piece = static_cast<int>(pieces);
-    pieces += pieces_of<S>(a.tensors[i].size, piece_quads);
+    pieces += pieces_of<S>(a.tensors[i].size, piece_packs);
   }
   if (pieces > std::numeric_limits<int>::max()) throw std::length_error("the arrays of one update are too large");
   return pieces;
@@ -247,7 +249,7 @@ auto* update_kernel(OptimRule rule) {
 
 template <class S>
 void launch_update(OptimRule rule, UpdateArguments<S> a, cudaStream_t stream) {
-  const Index pieces = number_pieces<S>(a, kPieceQuads);
+  const Index pieces = number_pieces<S>(a, kPiecePacks);
   if (pieces == 0) return;
   launch(update_kernel<S>(rule), dim3(static_cast<unsigned>(pieces)), kOptimThreads, a.step ? sizeof(double) : 0,
          stream, false, a);
@@ -255,14 +257,14 @@ void launch_update(OptimRule rule, UpdateArguments<S> a, cudaStream_t stream) {
 
 template <class S>
 void launch_scale(ScaleArguments<S> a, cudaStream_t stream) {
-  const Index pieces = number_pieces<S>(a, kPieceQuads);
+  const Index pieces = number_pieces<S>(a, kPiecePacks);
   if (pieces == 0) return;
   launch(scale_tensors<S>, dim3(static_cast<unsigned>(pieces)), kOptimThreads, 0, stream, false, a);
 }
 
 template <class S>
 Index launch_squares(NormArguments<S> a, cudaStream_t stream) {
-  const Index pieces = number_pieces<S>(a, kNormPieceQuads);
+  const Index pieces = number_pieces<S>(a, kNormPiecePacks);
   if (pieces > 0) {
     launch(sum_squares<S>, dim3(static_cast<unsigned>(pieces)), kOptimThreads, kScratchBytes, stream, false, a);
   }

@@ -13,14 +13,14 @@ namespace fastlstm::cuda {
 
 inline constexpr int kMostTensors = 48;  // a launch: its arguments stay within the 4 KB that every driver takes
 inline constexpr int kOptimThreads = 256;
-inline constexpr Index kPieceQuads = 4 * kOptimThreads;       // 16 bytes each, of a piece of an update
-inline constexpr Index kNormPieceQuads = 16 * kOptimThreads;  // of a piece of a norm
+inline constexpr Index kPiecePacks = 4 * kOptimThreads;       // 16 bytes each, of a piece of an update
+inline constexpr Index kNormPiecePacks = 16 * kOptimThreads;  // of a piece of a norm
 
-// How many elements of `size` count, where num_rows may say how many rows do.
-FASTLSTM_HOST_DEVICE inline Index size_that_counts(Index size, Index width, const std::int32_t* num_rows) {
+// How many elements of `size` are valid, where num_rows may say how many rows are.
+FASTLSTM_HOST_DEVICE inline Index valid_size(Index size, Index width, const std::int32_t* num_rows) {
   if (!num_rows) return size;
-  const Index counted = *num_rows * width;
-  return counted < size ? counted : size;
+  const Index valid = *num_rows * width;
+  return valid < size ? valid : size;
 }
 
 // A number that the host knows, or that stands on the device.
@@ -38,7 +38,7 @@ struct UpdatedTensor {
   S* first;
   S* second;
   const void* rows;  // of a gradient by rows: the ids of its rows in param, first and second; null: all of them
-  const std::int32_t* num_rows;  // on the device: how many of them count; null: all of them
+  const std::int32_t* num_rows;  // on the device: how many of them are valid; null: all of them
   Index size;                    // of grad, all rows
   Index width;                   // of a row
   int id_bytes;                  // 4 or 8
@@ -81,8 +81,8 @@ struct NormArguments {
 
 // Numbers of pieces of arrays of so many elements.
 template <class S>
-Index pieces_of(Index size, Index piece_quads) {
-  return divide_up(size * static_cast<Index>(sizeof(S)), 16 * piece_quads);
+Index pieces_of(Index size, Index piece_packs) {
+  return divide_up(size * static_cast<Index>(sizeof(S)), 16 * piece_packs);
 }
 
 // All arrays of the arguments, whose first_piece is set here. Nothing is launched where there is nothing to do.

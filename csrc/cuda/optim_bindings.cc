@@ -128,8 +128,8 @@ void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, 
 // How many partial sums the norm of arrays of so many elements takes.
 Index norm_partials(const std::vector<Index>& float32, const std::vector<Index>& float64) {
   Index count = 0;
-  for (const Index size : float32) count += pieces_of<float>(size, kNormPieceQuads);
-  for (const Index size : float64) count += pieces_of<double>(size, kNormPieceQuads);
+  for (const Index size : float32) count += pieces_of<float>(size, kNormPiecePacks);
+  for (const Index size : float64) count += pieces_of<double>(size, kNormPiecePacks);
   return count;
 }
 

@@ -108,7 +108,7 @@ FASTLSTM_HOST_DEVICE constexpr int cluster_tiles_at_once(bool tensor_cores, int 
 // Where things lie in the shared memory of a block of a cluster, in bytes.
 struct ClusterMemory {
   Index arrivals;  // the mbarriers of two slots
-  Index weights;   // [chunk][tile][64 quads]
+  Index weights;   // [chunk][tile][64 packs]
   Index operand;  // [slot][chunk][row][64 bytes]: forward h of all units, as it arrives; backward dz of the block's own
   Index inbox;    // backward: [slot][block it came from][row][unit], shares of dh
   Index sums;     // forward [part of K][row][column]; backward [warp][row][column of a tile]

@@ -75,9 +75,9 @@ struct Math<double> {
 // Of a precision:
 //   kTensorCores               which units multiply
 //   State, Operand             states and sums; what the products multiply
-//   kQuadsAhead                quads of rows that a lane asks for before it multiplies the first
+//   kPacksAhead                packs of rows that a lane asks for before it multiplies the first
 //   Accumulator                a lane's share of 16 columns by 8 rows
-//   multiply(sum, weights, x)  adds a chunk: weights are its 64 quads in shared or global memory, x the lane's quad
+//   multiply(sum, weights, x)  adds a chunk: weights are its 64 packs in shared or global memory, x the lane's pack
 //   store(sum, partial)        partial[row * stride + column] = sum, for 8 rows and 16 columns
 //   element_of(column, k)      where in a chunk's 1024 bytes of weights a column's k stands
 
@@ -92,24 +92,24 @@ struct Exact {
   static constexpr bool kTensorCores = false;
   using State = S;
   using Operand = S;
-  static constexpr int kPerQuad = 16 / sizeof(S);
-  static constexpr int kQuadsAhead = 4;  // registers are short
+  static constexpr int kPerPack = 16 / sizeof(S);
+  static constexpr int kPacksAhead = 4;  // registers are short
   struct Accumulator {
     S sum[16];
   };
 
   FASTLSTM_HOST_DEVICE static Operand operand(State x) { return x; }
 
-  __device__ static void multiply(Accumulator& total, const Quad* weights, const Quad& x, int lane) {
-    S rows[kPerQuad];
+  __device__ static void multiply(Accumulator& total, const Packed16* weights, const Packed16& x, int lane) {
+    S rows[kPerPack];
     std::memcpy(rows, &x, sizeof x);
 #pragma unroll
     for (int column = 0; column < 16; ++column) {
-      const Quad quad = weights[column * 4 + lane_part(lane)];
-      S w[kPerQuad];
-      std::memcpy(w, &quad, sizeof quad);
+      const Packed16 pack = weights[column * 4 + lane_part(lane)];
+      S w[kPerPack];
+      std::memcpy(w, &pack, sizeof pack);
 #pragma unroll
-      for (int k = 0; k < kPerQuad; ++k) total.sum[column] += rows[k] * w[k];
+      for (int k = 0; k < kPerPack; ++k) total.sum[column] += rows[k] * w[k];
     }
   }
 
@@ -122,7 +122,7 @@ struct Exact {
     }
   }
 
-  FASTLSTM_HOST_DEVICE static int element_of(int column, int k) { return column * 4 * kPerQuad + k; }
+  FASTLSTM_HOST_DEVICE static int element_of(int column, int k) { return column * 4 * kPerPack + k; }
 };
 
 using Float32 = Exact<float>;
@@ -135,14 +135,14 @@ struct Tensor {
   using State = float;
   using Operand = typename Format::Operand;
   static constexpr int kPerWord = 4 / sizeof(Operand);
-  static constexpr int kQuadsAhead = 8;
+  static constexpr int kPacksAhead = 8;
   struct Accumulator {
     float sum[4];
   };
 
   FASTLSTM_HOST_DEVICE static Operand operand(State x) { return Format::operand(x); }
 
-  __device__ static void multiply(Accumulator& total, const Quad* weights, const Quad& x, int lane) {
+  __device__ static void multiply(Accumulator& total, const Packed16* weights, const Packed16& x, int lane) {
     Format::mma(total.sum, weights[lane], x.x, x.y);
     Format::mma(total.sum, weights[32 + lane], x.z, x.w);
   }
@@ -167,7 +167,7 @@ struct Tensor {
 struct Tf32Format {
   using Operand = float;
   FASTLSTM_HOST_DEVICE static Operand operand(float x) { return round_to_tf32(x); }
-  __device__ static void mma(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+  __device__ static void mma(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
     mma_tf32(c, a, b0, b1);
   }
 };
@@ -175,7 +175,7 @@ struct Tf32Format {
 struct Bf16Format {
   using Operand = std::uint16_t;
   FASTLSTM_HOST_DEVICE static Operand operand(float x) { return bfloat16_of(x); }
-  __device__ static void mma(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+  __device__ static void mma(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
     mma_bf16(c, a, b0, b1);
   }
 };

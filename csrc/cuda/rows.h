@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
   };
   // Backward the threads of a warp read from rows of the weights that are far apart: four numbers at a time, but with
   // four rows, which leave no registers for it.
-  const bool quads = R < 4 && !forward && H % 4 == 0 && reinterpret_cast<std::uintptr_t>(Wh) % sizeof(float4) == 0;
+  const bool by_four = R < 4 && !forward && H % 4 == 0 && reinterpret_cast<std::uintptr_t>(Wh) % sizeof(float4) == 0;
   const auto four_weights = [&](int k) -> float4 {
-    if (!quads || unit >= H || k >= H) return {weight(k), weight(k + 1), weight(k + 2), weight(k + 3)};
+    if (!by_four || unit >= H || k >= H) return {weight(k), weight(k + 1), weight(k + 2), weight(k + 3)};
     return *reinterpret_cast<const float4*>(Wh + static_cast<Index>(unit) * 4 * H + k);
   };
   float mine[kInRegisters];
@@ -92,18 +92,18 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
     for (int r = 0; r < R; ++r) sums[r * kThreads + thread] = total[r];
     __syncthreads();
     if (owner) {
-      const float* const of_row = sums + gate * kThreads + unit;
-      const float product[4] = {of_row[0], of_row[width], of_row[2 * width], of_row[3 * width]};
+      const float* const row_sums = sums + gate * kThreads + unit;
+      const float product[4] = {row_sums[0], row_sums[width], row_sums[2 * width], row_sums[3 * width]};
       float* const out = operand + gate * kThreads + unit;
       if (forward) {
 #pragma unroll
         for (int q = 0; q < 4; ++q) inputs.gates[q] += bias[q * width + unit];
-        finish_forward(s, phase, n, unit, inputs, product, carried);
+        step_forward(s, phase, n, unit, inputs, product, carried);
         out[0] = carried.h;
       } else {
         float dz[4] = {};
         const float dh = (product[0] + product[1]) + (product[2] + product[3]);
-        finish_backward(s, phase, n, unit, inputs, dh, carried, dz);
+        step_backward(s, phase, n, unit, inputs, dh, carried, dz);
 #pragma unroll
         for (int q = 0; q < 4; ++q) out[q * width] = dz[q];
       }

@@ -30,7 +30,7 @@ void run_tiles(const Plan& plan, const Sequence<typename P::State>& sequence, ch
   for (int part = 0; part < plan.part_count; ++part) {
     const PlannedPart& planned = plan.parts[part];
     a.parts[part] = {planned.M, planned.chunks, planned.resident,
-                     reinterpret_cast<Quad*>(workspace + planned.packed_at)};
+                     reinterpret_cast<Packed16*>(workspace + planned.packed_at)};
   }
   a.exchange_chunks = plan.exchange_chunks;
   a.row_blocks = plan.row_blocks;

@@ -18,10 +18,10 @@ constexpr int kDepth = 64;  // of a chunk
 constexpr int kWarps = kThreads / kWarp;
 
 template <class S>
-constexpr int kInQuad = sizeof(Quad) / sizeof(S);
-// A row in shared memory; one quad more than its numbers, so that a quarter of a warp meets all banks.
+constexpr int kInPack = sizeof(Packed16) / sizeof(S);
+// A row in shared memory; one pack more than its numbers, so that a quarter of a warp meets all banks.
 template <class S>
-constexpr int kStride = kDepth + kInQuad<S>;
+constexpr int kStride = kDepth + kInPack<S>;
 
 __host__ __device__ constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -31,8 +31,8 @@ constexpr int kWidest = 16 / static_cast<int>(sizeof(S));
 
 template <class S>
 union Numbers {
-  Quad quad;
-  S at[kInQuad<S>];
+  Packed16 pack;
+  S at[kInPack<S>];
 };
 
 // ---- Tiles of products ---------------------------------------------------------------------------------------------
@@ -55,31 +55,31 @@ struct Tile {
 
 // Fills rows of a chunk from memory where the depth lies side by side: row(r) is where row r of the tile begins.
 template <class S, int m, class Row>
-__device__ void fill_along(S* chunk, int rows, int depth, bool whole_quads, const Row& row) {
-  constexpr int kQuads = kDepth / kInQuad<S>;
-  for (int i = static_cast<int>(threadIdx.x); i < m * kSide * kQuads; i += kThreads) {
-    const int r = i / kQuads, k = i % kQuads * kInQuad<S>;
+__device__ void fill_along(S* chunk, int rows, int depth, bool whole_packs, const Row& row) {
+  constexpr int kPacks = kDepth / kInPack<S>;
+  for (int i = static_cast<int>(threadIdx.x); i < m * kSide * kPacks; i += kThreads) {
+    const int r = i / kPacks, k = i % kPacks * kInPack<S>;
     if (k >= depth) continue;
     Numbers<S> numbers{};
     if (r < rows) {
       const S* const from = row(r) + k;
-      if (whole_quads) {
-        numbers.quad = *reinterpret_cast<const Quad*>(from);
+      if (whole_packs) {
+        numbers.pack = *reinterpret_cast<const Packed16*>(from);
       } else {
 #pragma unroll
-        for (int n = 0; n < kInQuad<S>; ++n) {
+        for (int n = 0; n < kInPack<S>; ++n) {
           if (k + n < depth) numbers.at[n] = from[n];
         }
       }
     }
-    *reinterpret_cast<Quad*>(chunk + r * kStride<S> + k) = numbers.quad;
+    *reinterpret_cast<Packed16*>(chunk + r * kStride<S> + k) = numbers.pack;
   }
 }
 
 // The same from memory where the rows lie side by side: at(k, r) is an element.
 template <class S, int m, class At>
 __device__ void fill_across(S* chunk, int rows, int depth, const At& at) {
-  const int padded = static_cast<int>(ceil_div(depth, kInQuad<S>)) * kInQuad<S>;
+  const int padded = static_cast<int>(ceil_div(depth, kInPack<S>)) * kInPack<S>;
   for (int i = static_cast<int>(threadIdx.x); i < m * kSide * padded; i += kThreads) {
     const int r = i % (m * kSide), k = i / (m * kSide);
     chunk[r * kStride<S> + k] = r < rows && k < depth ? at(k, r) : S{0};
@@ -101,15 +101,15 @@ __device__ void multiply(Index depth, const FillA& fill_a, const FillB& fill_b, 
     fill_b(b, begin, here);
     __syncthreads();
     S sum[m][m] = {};
-    for (int k = 0; k < here; k += kInQuad<S>) {
+    for (int k = 0; k < here; k += kInPack<S>) {
       Numbers<S> x[m], y[m];
 #pragma unroll
       for (int i = 0; i < m; ++i) {
-        x[i].quad = *reinterpret_cast<const Quad*>(a_rows + i * kSide * kStride<S> + k);
-        y[i].quad = *reinterpret_cast<const Quad*>(b_rows + i * kSide * kStride<S> + k);
+        x[i].pack = *reinterpret_cast<const Packed16*>(a_rows + i * kSide * kStride<S> + k);
+        y[i].pack = *reinterpret_cast<const Packed16*>(b_rows + i * kSide * kStride<S> + k);
       }
 #pragma unroll
-      for (int n = 0; n < kInQuad<S>; ++n) {
+      for (int n = 0; n < kInPack<S>; ++n) {
 #pragma unroll
         for (int i = 0; i < m; ++i) {
 #pragma unroll
@@ -148,7 +148,7 @@ constexpr Index kSharedBytes = m * kSide * (2 * kStride<S> + 1) * static_cast<In
 template <class S>
 struct Pass {
   SampledClasses<S> call;
-  bool whole_quads;  // rows of weights and inputs are made of them
+  bool whole_packs;  // rows of weights and inputs are made of them
   Index tiles;       // how many blocks have one; others come behind
   S* dsampled;       // (sampled_count, E + 1): gradients of the sampled rows, and behind each that of its bias
   S* losses;
@@ -163,16 +163,16 @@ __device__ S class_offset(const SampledClasses<S>& call, std::int64_t id, const 
 
 // The dot product of two rows, in every lane of a warp.
 template <class S>
-__device__ S dot(const S* a, const S* b, Index E, bool whole_quads) {
+__device__ S dot(const S* a, const S* b, Index E, bool whole_packs) {
   const Index lane = threadIdx.x % kWarp;
   S sum = 0;
-  if (whole_quads) {
-    for (Index e = lane * kInQuad<S>; e < E; e += kWarp * kInQuad<S>) {
+  if (whole_packs) {
+    for (Index e = lane * kInPack<S>; e < E; e += kWarp * kInPack<S>) {
       Numbers<S> x, y;
-      x.quad = *reinterpret_cast<const Quad*>(a + e);
-      y.quad = *reinterpret_cast<const Quad*>(b + e);
+      x.pack = *reinterpret_cast<const Packed16*>(a + e);
+      y.pack = *reinterpret_cast<const Packed16*>(b + e);
 #pragma unroll
-      for (int n = 0; n < kInQuad<S>; ++n) sum += x.at[n] * y.at[n];
+      for (int n = 0; n < kInPack<S>; ++n) sum += x.at[n] * y.at[n];
     }
   } else {
     for (Index e = lane; e < E; e += kWarp) sum += a[e] * b[e];
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kThreads, 2) compute_logits(Pass<S> pass) {
     if (n >= call.B * call.K) return;
     const Index b = n / call.K, at = b * columns + n % call.K;
     const std::int64_t id = call.labels[n];
-    const S sum = dot(call.inputs + b * call.E, call.weights + id * call.E, call.E, pass.whole_quads);
+    const S sum = dot(call.inputs + b * call.E, call.weights + id * call.E, call.E, pass.whole_packs);
     if (threadIdx.x % kWarp == 0) {
       call.logits[at] = sum + class_offset(call, id, call.true_expected ? call.true_expected + n : nullptr);
       if (call.is_true) call.is_true[at] = 1 / static_cast<S>(call.K);
@@ -208,11 +208,11 @@ __global__ void __launch_bounds__(kThreads, 2) compute_logits(Pass<S> pass) {
   multiply<S, m>(
       call.E,
       [&](S* chunk, Index begin, int depth) {
-        fill_along<S, m>(chunk, tile.rows, depth, pass.whole_quads,
+        fill_along<S, m>(chunk, tile.rows, depth, pass.whole_packs,
                          [&](int r) { return call.inputs + (tile.row + r) * call.E + begin; });
       },
       [&](S* chunk, Index begin, int depth) {
-        fill_along<S, m>(chunk, tile.columns, depth, pass.whole_quads,
+        fill_along<S, m>(chunk, tile.columns, depth, pass.whole_packs,
                          [&](int c) { return call.weights + call.sampled[tile.column + c] * call.E + begin; });
       },
       total);
@@ -245,25 +245,25 @@ __global__ void __launch_bounds__(kThreads) compute_losses(Pass<S> pass) {
     S sum = 0;
     for (Index k = lane; k < columns; k += kWarp) {
       const S value = x[k], label = k < call.K ? share : S{0};
-      const S tail = exp(value < 0 ? value : -value), of_magnitude = 1 / (1 + tail);  // sigmoid(|x|)
+      const S tail = exp(value < 0 ? value : -value), magnitude_sigmoid = 1 / (1 + tail);  // sigmoid(|x|)
       sum += (value < 0 ? S{0} : value) - value * label + log1p(tail);
-      x[k] = ((value < 0 ? tail * of_magnitude : of_magnitude) - label) * scale;
+      x[k] = ((value < 0 ? tail * magnitude_sigmoid : magnitude_sigmoid) - label) * scale;
     }
     loss = over_warp(sum, Sum{});
   } else {
-    S top = x[0], of_true = 0, total = 0;
+    S top = x[0], true_logit = 0, total = 0;
     for (Index k = lane; k < columns; k += kWarp) top = Maximum{}(top, x[k]);
     top = over_warp(top, Maximum{});
     for (Index k = lane; k < columns; k += kWarp) {
       total += exp(x[k] - top);
-      if (k < call.K) of_true += x[k] * share;
+      if (k < call.K) true_logit += x[k] * share;
     }
     total = over_warp(total, Sum{});
-    of_true = over_warp(of_true, Sum{});
+    true_logit = over_warp(true_logit, Sum{});
     for (Index k = lane; k < columns; k += kWarp) {
       x[k] = (exp(x[k] - top) / total - (k < call.K ? share : S{0})) * scale;
     }
-    loss = log(total) + top - of_true;
+    loss = log(total) + top - true_logit;
   }
   if (lane == 0) pass.losses[b] = loss;
 }
@@ -291,11 +291,11 @@ __global__ void __launch_bounds__(kThreads, 2) compute_dinputs(Pass<S> pass) {
       total);
   finish_tile<S, m>(tile, total, [&](int r, int c, S sum) {
     const Index b = tile.row + r, e = tile.column + c;
-    S of_true = 0;
+    S true_share = 0;
     for (Index k = 0; k < call.K; ++k) {
-      of_true += call.dlogits[b * columns + k] * call.weights[call.labels[b * call.K + k] * call.E + e];
+      true_share += call.dlogits[b * columns + k] * call.weights[call.labels[b * call.K + k] * call.E + e];
     }
-    call.dinputs[b * call.E + e] = of_true + sum;
+    call.dinputs[b * call.E + e] = true_share + sum;
   });
 }
 
@@ -328,12 +328,12 @@ template <class S>
 __global__ void __launch_bounds__(kThreads) sum_classes(Pass<S> pass) {
   const SampledClasses<S>& call = pass.call;
   const Index u = blockIdx.x, columns = call.K + call.sampled_count, true_count = call.B * call.K;
-  if (u >= *call.groups.count) return;
-  const Index begin = call.groups.starts[u], end = call.groups.starts[u + 1];
+  if (u >= *call.segments.count) return;
+  const Index begin = call.segments.starts[u], end = call.segments.starts[u + 1];
   for (Index e = threadIdx.x; e < call.E + (call.dbiases ? 1 : 0); e += blockDim.x) {
     S sum = 0;
     for (Index g = begin; g < end; ++g) {
-      const Index n = call.groups.order[g];
+      const Index n = call.segments.order[g];
       if (n < true_count) {
         const Index b = n / call.K;
         sum += call.dlogits[b * columns + n % call.K] * (e < call.E ? call.inputs[b * call.E + e] : S{1});
@@ -351,13 +351,13 @@ __global__ void __launch_bounds__(kThreads) sum_classes(Pass<S> pass) {
 
 // ---- Launches ------------------------------------------------------------------------------------------------------
 
-bool on_quads(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Quad) == 0; }
+bool on_packs(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Packed16) == 0; }
 
 template <class S>
 Pass<S> pass_of(const SampledClasses<S>& call) {
   Pass<S> pass{};
   pass.call = call;
-  pass.whole_quads = call.E % kInQuad<S> == 0 && on_quads(call.weights) && on_quads(call.inputs);
+  pass.whole_packs = call.E % kInPack<S> == 0 && on_packs(call.weights) && on_packs(call.inputs);
   return pass;
 }
 
@@ -394,20 +394,22 @@ void launch_logits(const Pass<S>& pass, cudaStream_t stream) {
                ceil_div(call.B * call.K, kWarps), pass, stream);
 }
 
-constexpr Index aligned(Index bytes) { return ceil_div(bytes, sizeof(Quad)) * static_cast<Index>(sizeof(Quad)); }
+constexpr Index aligned(Index bytes) {
+  return ceil_div(bytes, sizeof(Packed16)) * static_cast<Index>(sizeof(Packed16));
+}
 
 // The workspace's parts, one after the other.
 template <class S>
 struct Layout {
-  Index dsampled, order, starts, groups, logits, end;
+  Index dsampled, order, starts, segments, logits, end;
 
   Layout(Index B, Index K, Index sampled_count, Index E, bool with_logits) {
     const Index M = B * K + sampled_count;
     dsampled = 0;
     order = dsampled + aligned(sampled_count * (E + 1) * static_cast<Index>(sizeof(S)));
     starts = order + aligned(M * static_cast<Index>(sizeof(int)));
-    groups = starts + aligned((M + 1) * static_cast<Index>(sizeof(Index)));
-    logits = groups + aligned(group_ids_workspace_bytes(M));
+    segments = starts + aligned((M + 1) * static_cast<Index>(sizeof(Index)));
+    logits = segments + aligned(segment_ids_workspace_bytes(M));
     end = logits + (with_logits ? aligned(B * (K + sampled_count) * static_cast<Index>(sizeof(S))) : 0);
   }
 };
@@ -418,13 +420,13 @@ void launch_backward(Pass<S> pass, const Layout<S>& layout, cudaStream_t stream)
   SampledClasses<S>& call = pass.call;
   const Index M = call.B * call.K + call.sampled_count;
   pass.dsampled = reinterpret_cast<S*>(call.workspace + layout.dsampled);
-  call.groups.order = reinterpret_cast<int*>(call.workspace + layout.order);
-  call.groups.starts = reinterpret_cast<Index*>(call.workspace + layout.starts);
+  call.segments.order = reinterpret_cast<int*>(call.workspace + layout.order);
+  call.segments.starts = reinterpret_cast<Index*>(call.workspace + layout.starts);
   launch_tiles([](auto m) { return &compute_dinputs<S, decltype(m)::value>; }, call.B, call.E, 0, pass, stream);
   if (M == 0) return;
   launch_tiles([](auto m) { return &compute_dsampled<S, decltype(m)::value>; }, call.sampled_count, call.E + 1, 0, pass,
                stream);
-  group_ids({call.labels, call.B * call.K, call.sampled, M}, call.groups, call.workspace + layout.groups, stream);
+  segment_ids({call.labels, call.B * call.K, call.sampled, M}, call.segments, call.workspace + layout.segments, stream);
   const auto threads = static_cast<int>(std::min<Index>(kThreads, ceil_div(call.E + 1, kWarp) * kWarp));
   launch(sum_classes<S>, dim3(static_cast<unsigned>(M)), threads, 0, stream, false, pass);
 }

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "id_groups.h"
+#include "segments.h"
 
 namespace fastlstm::cuda {
 
@@ -26,14 +26,14 @@ struct SampledClasses {
   const double* true_expected;     // (B, K), or null
   const double* sampled_expected;  // (sampled_count,), or null
   bool remove_accidental_hits;
-  S* logits;         // (B, K + sampled_count)
-  S* is_true;        // of the same shape: what each column should be; or null
-  const S* dlogits;  // of the same shape
-  S* dinputs;        // (B, E)
-  S* dweights;       // (B K + sampled_count, E), a row for each of the groups
-  S* dbiases;        // (B K + sampled_count,), or null
-  IdGroups groups;   // of labels, then sampled; order and starts lie in the workspace
-  char* workspace;   // of sampled_workspace_bytes
+  S* logits;          // (B, K + sampled_count)
+  S* is_true;         // of the same shape: what each column should be; or null
+  const S* dlogits;   // of the same shape
+  S* dinputs;         // (B, E)
+  S* dweights;        // (B K + sampled_count, E), a row for each of the segments
+  S* dbiases;         // (B K + sampled_count,), or null
+  Segments segments;  // of labels, then sampled; order and starts lie in the workspace
+  char* workspace;    // of sampled_workspace_bytes
 };
 
 // For the backward pass; a loss keeps its logits there too.

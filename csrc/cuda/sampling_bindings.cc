@@ -114,8 +114,8 @@ template <class S>
 void set_gradients(SampledClasses<S>& call, Address dinputs, Address indices, Address dweights, Address dbiases,
                    Address num_rows, Address workspace) {
   call.dinputs = at<S>(dinputs);
-  call.groups.unique = at<Index>(indices);
-  call.groups.count = at<int>(num_rows);
+  call.segments.unique = at<Index>(indices);
+  call.segments.count = at<int>(num_rows);
   call.dweights = at<S>(dweights);
   call.dbiases = at<S>(dbiases);
   call.workspace = at<char>(workspace);

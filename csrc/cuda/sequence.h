@@ -45,8 +45,9 @@ struct Sequence {
   // The first phase with a product.
   FASTLSTM_HOST_DEVICE Index first_product() const { return direction == Direction::kForward ? 0 : 1; }
   FASTLSTM_HOST_DEVICE Index time_of_step(Index s) const { return reverse ? T - 1 - s : s; }
-  // Whether a step counts, 0 if it does not. The byte of the mask: a bool would be made of it at once, and wait for it.
-  FASTLSTM_HOST_DEVICE unsigned char counts(Index n, Index t) const {
+  // Whether the mask takes a step, 0 if it does not. The byte of the mask: a bool would be made of it at once, and wait
+  // for it.
+  FASTLSTM_HOST_DEVICE unsigned char valid(Index n, Index t) const {
     return mask == nullptr ? 1 : reinterpret_cast<const unsigned char*>(mask)[n * T + t];
   }
 

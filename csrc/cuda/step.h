@@ -26,11 +26,11 @@ __device__ Carried<S> initial_state(const Sequence<S>& a, Index n, Index unit) {
 template <class S>
 struct Inputs {
   S gates[4];
-  S c_prev, c;                 // backward, LSTM
-  S h;                         // backward, RNN
-  S dh;                        // backward: of hs
-  unsigned char counts;        // this step
-  unsigned char after_counts;  // backward: the step that follows in time; its product is the gradient of h
+  S c_prev, c;               // backward, LSTM
+  S h;                       // backward, RNN
+  S dh;                      // backward: of hs
+  unsigned char valid;       // this step
+  unsigned char next_valid;  // backward: the step that follows in time; its product is the gradient of h
 };
 
 // Forward without the bias: nothing is done here with what is loaded, or the next load would wait for it.
@@ -39,10 +39,10 @@ __device__ Inputs<S> load_inputs(const Sequence<S>& a, Index phase, Index n, Ind
   Inputs<S> in{};
   const bool forward = a.direction == Direction::kForward;
   const Index s = forward ? phase : a.T - 1 - phase;
-  if (!forward && phase > 0) in.after_counts = a.counts(n, a.time_of_step(s + 1));
+  if (!forward && phase > 0) in.next_valid = a.valid(n, a.time_of_step(s + 1));
   if (s < 0) return in;
   const Index t = a.time_of_step(s), row = n * a.T + t;
-  in.counts = a.counts(n, t);
+  in.valid = a.valid(n, t);
   if (a.cell == Cell::kLstm) {
 #pragma unroll
     for (int q = 0; q < 4; ++q) in.gates[q] = a.gates[row * 4 * a.H + a.gate_position[q] * a.H + unit];
@@ -94,8 +94,8 @@ __device__ void cell_backward(RecurrentActivation activation, Gates<S>& gates, S
 
 // Forward. product holds the four gates' sums, or one. Returns the new h in carried.h.
 template <class S>
-__device__ void finish_forward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
-                               const S (&product)[4], Carried<S>& carried) {
+__device__ void step_forward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                             const S (&product)[4], Carried<S>& carried) {
   const Index t = a.time_of_step(phase), row = n * a.T + t, at = row * a.H + unit;
   const Carried<S> before = carried;
   if (a.cell == Cell::kLstm) {
@@ -112,7 +112,7 @@ __device__ void finish_forward(const Sequence<S>& a, Index phase, Index n, Index
   } else {
     carried.h = Math<S>::tanh(in.gates[0] + product[0]);
   }
-  if (!in.counts) carried = before;
+  if (!in.valid) carried = before;
   a.hs[at] = carried.h;
   if (a.keep) {
     a.h_prev[at] = before.h;
@@ -127,10 +127,10 @@ __device__ void finish_forward(const Sequence<S>& a, Index phase, Index n, Index
 // Backward. product is the sum that belongs to the unit, of the dz of the phase before. Returns this phase's dz, of
 // four gates or one.
 template <class S>
-__device__ void finish_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in, S product,
-                                Carried<S>& carried, S (&dz)[4]) {
-  // A step that does not count hands the gradient of h through; its dz is zero, but a product with it may be NaN.
-  const S dh_after = in.after_counts ? product : carried.h;
+__device__ void step_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in, S product,
+                              Carried<S>& carried, S (&dz)[4]) {
+  // A step that is not valid passes the gradient of h on; its dz is zero, but a product with it may be NaN.
+  const S dh_after = in.next_valid ? product : carried.h;
   if (phase == a.T) {
     a.dh0[n * a.H + unit] = dh_after;
     if (a.cell == Cell::kLstm) a.dc0[n * a.H + unit] = carried.c;
@@ -143,18 +143,18 @@ __device__ void finish_backward(const Sequence<S>& a, Index phase, Index n, Inde
     Gates<S> gates{in.gates[0], in.gates[1], in.gates[2], in.gates[3]};
     S dc = carried.c;
     cell_backward(a.activation, gates, in.c_prev, in.c, dh, dc);
-    if (in.counts) carried.c = dc;
+    if (in.valid) carried.c = dc;
     dz[0] = gates.i;
     dz[1] = gates.f;
     dz[2] = gates.g;
     dz[3] = gates.o;
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
-      if (!in.counts) dz[q] = S(0);
+      if (!in.valid) dz[q] = S(0);
       a.dz[row * 4 * a.H + a.gate_position[q] * a.H + unit] = dz[q];
     }
   } else {
-    dz[0] = in.counts ? dh * (1 - in.h * in.h) : S(0);
+    dz[0] = in.valid ? dh * (1 - in.h * in.h) : S(0);
     a.dz[row * a.H + unit] = dz[0];
   }
 }
@@ -179,11 +179,11 @@ struct LstmOrRnn {
   __device__ static int finish(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
                                const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
     if (a.direction == Direction::kForward) {
-      finish_forward(a, phase, n, unit, in, product, carried);
+      step_forward(a, phase, n, unit, in, product, carried);
       out[0] = carried.h;
       return 1;
     }
-    finish_backward(a, phase, n, unit, in, product[0], carried, out);
+    step_backward(a, phase, n, unit, in, product[0], carried, out);
     return phase == a.T ? 0 : gates_of(a.cell);
   }
 };

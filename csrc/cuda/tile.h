@@ -12,7 +12,7 @@ namespace fastlstm::cuda {
 struct TilePart {
   int M;
   Index chunks, resident;
-  Quad* packed;  // [unit block][chunk][M][64]
+  Packed16* packed;  // [unit block][chunk][M][64]
 };
 
 template <class P>
@@ -53,8 +53,8 @@ __global__ void __launch_bounds__(kTileThreads) pack_weights(TileArguments<P> a)
   for (int i = static_cast<int>(threadIdx.x); i < planned.M * kElements; i += kTileThreads) {
     const int column = i / a.chunk_elements(), k_in_chunk = i % a.chunk_elements();
     const Index k = chunk * a.chunk_elements() + k_in_chunk;
-    const Index of_block = column / columns_of_unit, unit = unit_block * a.units + of_block;
-    const bool there = k < K && of_block < a.units && unit < s.H;
+    const Index block_unit = column / columns_of_unit, unit = unit_block * a.units + block_unit;
+    const bool there = k < K && block_unit < a.units && unit < s.H;
     out[column / 16 * kElements + P::element_of(column % 16, k_in_chunk)] =
         P::operand(there ? s.recurrent_weight(part, k, unit, column % columns_of_unit) : typename P::State(0));
   }
@@ -85,17 +85,18 @@ __global__ void __launch_bounds__(kTileThreads) prepare(TileArguments<P> a) {
 // others in `packed`; rows are row_stride elements apart.
 template <class P, int M, int J>
 __device__ void multiply_tile(const TilePart& part, const typename P::Operand* exchange, Index row_stride,
-                              Index first_row, const Quad* resident, const Quad* packed, typename P::State* partial) {
+                              Index first_row, const Packed16* resident, const Packed16* packed,
+                              typename P::State* partial) {
   constexpr int kStride = 16 * M + 4;  // spreads the rows of a column over the banks of shared memory
-  constexpr int kAhead = P::kQuadsAhead / J > 2 ? P::kQuadsAhead / J : 2;  // chunks whose rows are on their way at once
+  constexpr int kAhead = P::kPacksAhead / J > 2 ? P::kPacksAhead / J : 2;  // chunks whose rows are on their way at once
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const auto* const lane_rows =
-      reinterpret_cast<const Quad*>(exchange + (first_row + lane_row(lane)) * row_stride) + lane_part(lane);
+      reinterpret_cast<const Packed16*>(exchange + (first_row + lane_row(lane)) * row_stride) + lane_part(lane);
   const Index eight_rows = 8 * row_stride / (16 / static_cast<Index>(sizeof(typename P::Operand)));
 
   typename P::Accumulator total[M][J] = {};
   for (Index first = warp; first < part.chunks; first += kAhead * kWarps) {
-    Quad x[kAhead][J];
+    Packed16 x[kAhead][J];
 #pragma unroll
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
@@ -108,7 +109,7 @@ __device__ void multiply_tile(const TilePart& part, const typename P::Operand* e
     for (int ahead = 0; ahead < kAhead; ++ahead) {
       const Index chunk = first + ahead * kWarps;
       if (chunk < part.chunks) {
-        const auto multiply = [&](const Quad* weights) {
+        const auto multiply = [&](const Packed16* weights) {
 #pragma unroll
           for (int m = 0; m < M; ++m) {
 #pragma unroll
@@ -147,16 +148,16 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   unsigned* const counter = a.counters + row_block * kCounterStride;
 
   S* const partial = shared_memory<S>();
-  Quad* const resident = reinterpret_cast<Quad*>(partial + kWarps * kRows * (16 * M + 4));
+  Packed16* const resident = reinterpret_cast<Packed16*>(partial + kWarps * kRows * (16 * M + 4));
   // The second part's weights stand behind the first one's.
-  const Index resident_quads = a.parts[0].resident * (M * 64);
-  const Quad* const packed = a.parts[0].packed + unit_block * a.parts[0].chunks * (M * 64);
-  for (Index i = threadIdx.x; i < resident_quads; i += kTileThreads) resident[i] = packed[i];
+  const Index resident_packs = a.parts[0].resident * (M * 64);
+  const Packed16* const packed = a.parts[0].packed + unit_block * a.parts[0].chunks * (M * 64);
+  for (Index i = threadIdx.x; i < resident_packs; i += kTileThreads) resident[i] = packed[i];
   if constexpr (C::kTwoParts) {
     const TilePart& second = a.parts[1];
-    const Quad* const from = second.packed + unit_block * second.chunks * (second.M * 64);
+    const Packed16* const from = second.packed + unit_block * second.chunks * (second.M * 64);
     for (Index i = threadIdx.x; i < second.resident * (second.M * 64); i += kTileThreads) {
-      resident[resident_quads + i] = from[i];
+      resident[resident_packs + i] = from[i];
     }
   }
   __syncthreads();
@@ -217,8 +218,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
         multiply_tile<P, M, J>(a.parts[0], operand, row_stride, first_row, resident, packed, partial);
       } else if constexpr (C::kTwoParts) {
         const TilePart& second = a.parts[1];
-        const Quad* const behind = resident + resident_quads;
-        const Quad* const weights = second.packed + unit_block * second.chunks * (second.M * 64);
+        const Packed16* const behind = resident + resident_packs;
+        const Packed16* const weights = second.packed + unit_block * second.chunks * (second.M * 64);
         if (forward) {  // one column a unit, after two
           constexpr int kHalf = (M + 1) / 2;
           stride = 16 * kHalf + 4;

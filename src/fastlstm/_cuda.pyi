@@ -40,7 +40,7 @@ def dropout_mask(
     device: int,
     stream: int,
 ) -> None: ...
-def store_numbers(*, target: int, numbers: list[int], device: int, stream: int) -> None: ...
+def store_scalars(*, target: int, values: list[int], device: int, stream: int) -> None: ...
 def check_ids(
     *,
     ids: int,
@@ -48,7 +48,7 @@ def check_ids(
     wide: bool,
     count: int,
     upper: int | None,
-    ignored: int | None,
+    ignore_index: int | None,
     source: int,
     shared: int,
     fault: int,
@@ -317,7 +317,7 @@ def softmax_loss(
 ) -> None: ...
 def mean_loss_workspace(*, M: int) -> int: ...
 def mean_loss(*, losses: int, counts: int, loss: int, workspace: int, M: int, device: int, stream: int) -> None: ...
-def copy_counted_rows(
+def copy_valid_rows(
     *,
     rows: int,
     targets: int,

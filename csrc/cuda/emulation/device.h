@@ -32,7 +32,7 @@ struct Warp {
 
 struct Block {
   uint3 index;
-  std::vector<Quad> shared;
+  std::vector<Packed16> shared;
   std::size_t shared_bytes;
   Barrier barrier;
   std::vector<Warp> warps;
@@ -52,7 +52,7 @@ constexpr std::uint8_t kMbarrierMark = 0x5a;
 // A store into the shared memory of a block of the cluster, on its way.
 struct RemoteStore {
   std::size_t rank, place, barrier;  // bytes from the start of the shared memory
-  Quad value;
+  Packed16 value;
 };
 
 class Stack {
@@ -206,14 +206,14 @@ class Scheduler {
     if (store.rank >= blocks_->size()) throw std::runtime_error("emulation: a store to a block that is not there");
     Block& to = (*blocks_)[store.rank];
     if (to.left == to.barrier.expected) throw std::runtime_error("emulation: a store to a block that has left");
-    if (store.place % sizeof(Quad) != 0 || store.place + sizeof(Quad) > to.shared_bytes) {
+    if (store.place % sizeof(Packed16) != 0 || store.place + sizeof(Packed16) > to.shared_bytes) {
       throw std::runtime_error("emulation: a store beyond the shared memory of another block");
     }
     auto* const memory = reinterpret_cast<unsigned char*>(to.shared.data());
     auto& barrier = *reinterpret_cast<MbarrierState*>(memory + store.barrier);
     if (barrier.mark != kMbarrierMark) throw std::runtime_error("emulation: a store for an mbarrier that is not ready");
-    std::memcpy(memory + store.place, &store.value, sizeof(Quad));
-    complete(barrier, sizeof(Quad), 0);
+    std::memcpy(memory + store.place, &store.value, sizeof(Packed16));
+    complete(barrier, sizeof(Packed16), 0);
   }
 
  public:
@@ -276,18 +276,18 @@ std::vector<T> gather(const T& mine) {
 }
 
 struct MmaOperands {
-  Quad a;
+  Packed16 a;
   std::uint32_t b[2];
 };
 
 // c (16, 8) += a (16, K) b (K, 8), K in words of `per_word` numbers, from the fragments that the PTX ISA describes.
 template <int per_word, class Unpack>
-void mma(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1, const Unpack& unpack) {
+void mma(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1, const Unpack& unpack) {
   const std::vector<MmaOperands> lanes = gather(MmaOperands{a, {b0, b1}});
   constexpr int K = 8 * per_word;
   const auto a_at = [&](int row, int k) {
     const int word = k / per_word % 4, upper = k / per_word / 4;
-    const Quad& q = lanes[row % 8 * 4 + word].a;
+    const Packed16& q = lanes[row % 8 * 4 + word].a;
     const std::uint32_t registers[4] = {q.x, q.y, q.z, q.w};
     return unpack(registers[row / 8 + 2 * upper], k % per_word);
   };
@@ -309,17 +309,17 @@ inline float float_with_bits(std::uint32_t bits) {
 }
 
 constexpr unsigned char kNaNByte = 0xff;
-constexpr std::size_t kMarginQuads = 16;
+constexpr std::size_t kMarginPacks = 16;
 
 inline void fill_shared(Block& block, std::size_t bytes) {
   block.shared_bytes = bytes;
-  block.shared.resize((bytes + sizeof(Quad) - 1) / sizeof(Quad) + kMarginQuads);
-  std::memset(block.shared.data(), kNaNByte, block.shared.size() * sizeof(Quad));
+  block.shared.resize((bytes + sizeof(Packed16) - 1) / sizeof(Packed16) + kMarginPacks);
+  std::memset(block.shared.data(), kNaNByte, block.shared.size() * sizeof(Packed16));
 }
 
 inline void check_margin(const Block& block, std::size_t bytes) {
   const auto* const memory = reinterpret_cast<const unsigned char*>(block.shared.data());
-  for (std::size_t i = bytes; i < block.shared.size() * sizeof(Quad); ++i) {
+  for (std::size_t i = bytes; i < block.shared.size() * sizeof(Packed16); ++i) {
     if (memory[i] != kNaNByte) throw std::runtime_error("emulation: a kernel wrote beyond its shared memory");
   }
 }
@@ -340,7 +340,7 @@ T* shared_memory() {
   return reinterpret_cast<T*>(emulation::Scheduler::instance().current().block->shared.data());
 }
 
-inline Quad load_l2(const Quad* p) { return *p; }
+inline Packed16 load_l2(const Packed16* p) { return *p; }
 
 inline void add_release(unsigned* counter) {
   emulation::Scheduler::instance().made_progress();
@@ -405,11 +405,11 @@ void sum_over_four_lanes(S (&values)[n]) {
 }
 
 // The hardware reads the upper 19 bits.
-inline void mma_tf32(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+inline void mma_tf32(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
   emulation::mma<1>(c, a, b0, b1,
                     [](std::uint32_t word, int) { return emulation::float_with_bits(word & 0xffffe000u); });
 }
-inline void mma_bf16(float (&c)[4], const Quad& a, std::uint32_t b0, std::uint32_t b1) {
+inline void mma_bf16(float (&c)[4], const Packed16& a, std::uint32_t b0, std::uint32_t b1) {
   emulation::mma<2>(c, a, b0, b1, [](std::uint32_t word, int k) {
     return emulation::float_with_bits(k == 0 ? word << 16 : word & 0xffff0000u);
   });
@@ -431,7 +431,7 @@ inline void mbarrier_wait(Mbarrier* barrier, int parity) {
   emulation::Scheduler::instance().wait_for_bytes(*reinterpret_cast<emulation::MbarrierState*>(barrier), parity);
 }
 
-inline void store_remote(Quad* place, Mbarrier* barrier, int rank, const Quad& value) {
+inline void store_remote(Packed16* place, Mbarrier* barrier, int rank, const Packed16& value) {
   emulation::Scheduler& scheduler = emulation::Scheduler::instance();
   const auto* const start = reinterpret_cast<const unsigned char*>(scheduler.current().block->shared.data());
   const auto offset = [&](const void* p) {

@@ -334,7 +334,9 @@ def device_ids(ids: IntArray, bounds: IdBounds) -> IntArray:
     """
     check_gpu()
     raise_if_ids_were_wrong()
-    checked: IntArray = load_family("cuda", "ids").check(ids, upper=bounds.upper, ignored=bounds.ignored, source=bounds)
+    checked: IntArray = load_family("cuda", "ids").check(
+        ids, upper=bounds.upper, ignore_index=bounds.ignored, source=bounds
+    )
     return checked
 
 

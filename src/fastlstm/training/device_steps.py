@@ -142,7 +142,7 @@ class DeviceSteps:
 
     def _capture(self, graph: _StepGraph, inputs: tuple[Array, ...]) -> bool:
         """Capture the step that is to run now; False, and everything as it was, if it cannot be captured."""
-        from fastlstm.backends.cuda.graph import Capture, HostNumbers
+        from fastlstm.backends.cuda.graph import Capture, GraphScalars
 
         cupy, trainer = self._cupy, self._trainer
         model, optimizer = trainer.model, trainer.optimizer
@@ -152,7 +152,7 @@ class DeviceSteps:
         state, step = model.state(), optimizer.step
         # At the beginning of an epoch the state may be zeros, which do not say their shape; the last steps' do.
         graph.state = [cupy.empty_like(array) for array in state or graph.state_like]
-        graph.numbers = HostNumbers(1 + MOST_SEEDS)
+        graph.numbers = GraphScalars(1 + MOST_SEEDS)
         graph.seeds = Seeds(graph.numbers.whole[1:])
 
         def work() -> None:
@@ -201,7 +201,7 @@ class _StepGraph:
     """The graph of a step for one shape of batches, and the arrays in which it finds and leaves things."""
 
     def __init__(self) -> None:
-        from fastlstm.backends.cuda.graph import Capture, HostNumbers
+        from fastlstm.backends.cuda.graph import Capture, GraphScalars
 
         self.eager_steps = 1
         self.captures = 0
@@ -210,7 +210,7 @@ class _StepGraph:
         self.inputs: list[Any] = []
         self.state: list[Any] = []
         self.state_like: list[Any] = []
-        self.numbers: HostNumbers
+        self.numbers: GraphScalars
         self.seeds: Seeds
 
 

@@ -140,7 +140,7 @@ class _Handle:
         return self._made
 
     def replace_workspace(self, stream: int, workspace: Any) -> Any:
-        """Another workspace for a stream, None for a new one when it is needed; returns the one before."""
+        """Sets another workspace for a stream, None for a new one when it is needed; returns the one before."""
         before = self.workspaces.pop(stream, None)
         if workspace is not None:
             self.workspaces[stream] = workspace
@@ -191,7 +191,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(array: Any) -> _Layout | None:
-    """Of a matrix, or of a batch of them; None if cuBLAS knows no such layout."""
+    """Finds how a matrix lies, or each of a batch; None if cuBLAS knows no such layout."""
     *batch, rows, columns = array.shape
     *of_batch, of_row, of_column = array.strides
     size = array.itemsize

@@ -7,23 +7,21 @@ from typing import Any
 import cupy
 
 import fastlstm._cuda as _cuda
-from fastlstm.backends.cuda.calls import seed_arguments
+from fastlstm.backends.cuda.calls import address, call_on, device_of, seed_arguments
 from fastlstm.contract import FloatArray
 
 
 def dropout_mask(xs: FloatArray, *, ratio: float, seed: Any) -> FloatArray:
-    on: Any = xs
-    with cupy.cuda.Device(on.device.id):
+    with device_of(xs):
         made: Any = cupy.empty(xs.shape, xs.dtype)
         _cuda.dropout_mask(
-            mask=made.data.ptr,
+            mask=address(made),
             float64=xs.dtype.char == "d",
             count=xs.size,
             ratio=ratio,
             factor=1.0 / (1.0 - ratio),
             **seed_arguments(seed),
-            device=on.device.id,
-            stream=cupy.cuda.get_current_stream().ptr,
+            **call_on(xs),
         )
     mask: FloatArray = made
     return mask

@@ -1,7 +1,7 @@
 """Embedding: csrc/cuda/embedding.cu. Sums are made in an order that the ids alone decide, without atomics.
 
-Nothing waits for the device but `embedding_backward_rows`, whose results have as many rows as there are unique ids:
-how many, only the device knows. `padded_rows` is the same without waiting.
+Nothing synchronises but `embedding_backward_rows`, whose results have as many rows as there are unique ids: how many,
+only the device knows. `padded_rows` is the same without synchronising.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
 
 
 def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
-    """The ascending unique ids (M,) and the sums of their rows (M, E); nothing waits for the device."""
+    """Finds the ascending unique ids (M,) and sums their rows (M, E), without synchronising."""
     M, E = rows.shape
     with device_of(rows):
         result = PaddedRowGrad(cupy.empty(M, ids.dtype), cupy.empty((M, E), rows.dtype), cupy.zeros(1, "int32"))
@@ -76,7 +76,7 @@ def padded_rows(ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
 
 
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
-    """Waits for the device: for the number of unique ids."""
+    """Synchronises, for the number of unique ids."""
     indices, values, num_rows = padded_rows(ids, dout)
     if len(ids) == 0:
         return RowGrad(indices, values)

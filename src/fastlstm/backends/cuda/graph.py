@@ -1,4 +1,4 @@
-"""Capture of what is given to one stream, and its repetition: CUDA graphs, through CuPy.
+"""Capture of what is given to one stream, and its replay: CUDA graphs, through CuPy.
 
 What a graph's kernels read and write stays where it was when they were captured. So the work runs a few times first, on
 the stream and with the memory of the capture: then CuPy has compiled its kernels, the pool has what the work needs, and
@@ -38,7 +38,7 @@ class Capture:
 
     @contextlib.contextmanager
     def eagerly(self) -> Iterator[None]:
-        """Work inside the block runs at once, where the graph will run, after what the caller's stream has to do."""
+        """Runs what is inside the block at once, where the graph will run, after what the caller's stream has to do."""
         caller = cupy.cuda.get_current_stream()
         self._stream.wait_event(caller.record(_event()))
         with self._where_it_runs():
@@ -46,7 +46,7 @@ class Capture:
         caller.wait_event(self._stream.record(_event()))
 
     def capture(self, work: Callable[[], None]) -> None:
-        """Make a graph of what work() does, which does not run. All that work() raises comes through."""
+        """Makes a graph of what work() does, which does not run. All that work() raises comes through."""
         before = self._pool.total_bytes()
         with self._where_it_runs():
             self._stream.begin_capture()
@@ -68,7 +68,7 @@ class Capture:
         return self._graph is not None
 
     def launch(self) -> None:
-        """Run the work on the caller's current stream; nothing waits for it."""
+        """Replays the work on the caller's current stream, without synchronising."""
         self._graph.launch(cupy.cuda.get_current_stream())
 
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ _kept: list[tuple[Any, Any]] = []
 
 
 def _give_back(device: Any, pool: Any) -> None:
-    """Free a pool's memory, but for what is in use, such as a carried state: CuPy 13 would free that with the pool."""
+    """Frees a pool's memory, but for what is in use, such as a carried state: CuPy 13 would free that with the pool."""
     kept = [*_kept, (device, pool)]
     for one in kept:
         with one[0]:
@@ -102,8 +102,8 @@ def _event() -> Any:
     return cupy.cuda.Event(disable_timing=True)
 
 
-class HostNumbers:
-    """Numbers of the host's that a graph reads on the device: 64 bits each, written by a launch before the graph's.
+class GraphScalars:
+    """Scalars of the host's that a graph reads on the device: 64 bits each, written by a launch before the graph's.
 
     Attributes
     ----------
@@ -116,5 +116,5 @@ class HostNumbers:
         self.floats: Any = self.whole.view(np.float64)
 
     def store(self, bits: list[int]) -> None:
-        """Write the first numbers, on the caller's current stream. Nothing is copied from memory and nothing waits."""
-        _cuda.store_numbers(target=address(self.whole), numbers=bits, **call_on(self.whole))
+        """Writes the first scalars, on the caller's current stream, without copying from memory or synchronising."""
+        _cuda.store_scalars(target=address(self.whole), values=bits, **call_on(self.whole))

@@ -1,4 +1,4 @@
-"""Ids are looked at on the GPU, csrc/cuda/ids.h: nothing waits, and what is wrong is known later.
+"""Ids are checked on the GPU, csrc/cuda/ids.h, without synchronising: what is wrong is known later.
 
 A check copies the ids, with 0 in the place of those out of range, so that kernels never read or write elsewhere. The
 first check that finds something leaves it in a record in pinned memory, which the host looks at whenever it comes by.
@@ -13,6 +13,7 @@ import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import address, call_on, current_stream, device_of
 from fastlstm.contract import IntArray
 
 _FIELDS = ("full", "source", "value")  # struct Fault
@@ -36,7 +37,7 @@ class _Record:
         self.address: int = self._memory.ptr
 
     def take(self) -> tuple[int, int] | None:
-        """Number of the source, and the id; afterwards there is room for the next fault."""
+        """Returns the number of the source, and the id; afterwards there is room for the next fault."""
         if not self._numbers[0]:
             return None
         _, source, value = self._numbers.tolist()
@@ -64,13 +65,13 @@ def _shared(device: int, stream: int) -> Any:  # noqa: ARG001, one for each: two
 
 
 def prepare() -> None:
-    """Set up what checks on the current stream need, which has to be there before the stream is captured."""
+    """Sets up what checks on the current stream need, which has to be there before the stream is captured."""
     _record()
-    _shared(cupy.cuda.Device().id, cupy.cuda.get_current_stream().ptr)
+    _shared(device=cupy.cuda.Device().id, stream=current_stream())
 
 
-def check(ids: Any, *, upper: int | None, ignored: int | None, source: Source) -> IntArray:
-    """A copy of ids (M,) with 0 in the place of those that are neither from 0 to upper - 1 nor ``ignored``.
+def check(ids: Any, *, upper: int | None, ignore_index: int | None, source: Source) -> IntArray:
+    """Returns a copy of ids (M,) with 0 in the place of those neither from 0 to upper - 1 nor ``ignore_index``.
 
     source : hashable; `raise_fault` raises its error if there are any.
     """
@@ -78,28 +79,27 @@ def check(ids: Any, *, upper: int | None, ignored: int | None, source: Source) -
     if number is None:
         number = _numbers[source] = len(_sources)
         _sources.append(source)
-    with ids.device:
+    with device_of(ids):
         checked = cupy.empty(ids.shape, ids.dtype)
-        stream = cupy.cuda.get_current_stream().ptr
+        place = call_on(ids)
         _cuda.check_ids(
-            ids=ids.data.ptr,
-            checked=checked.data.ptr,
+            ids=address(ids),
+            checked=address(checked),
             wide=ids.itemsize == 8,
             count=ids.size,
             upper=upper,
-            ignored=ignored,
+            ignore_index=ignore_index,
             source=number,
-            shared=_shared(ids.device.id, stream).data.ptr,
+            shared=address(_shared(**place)),
             fault=_record().address,
-            device=ids.device.id,
-            stream=stream,
+            **place,
         )
     result: IntArray = checked
     return result
 
 
 def raise_fault() -> None:
-    """Raise the error of the first fault that the GPU has found by now, since the last one was raised."""
+    """Raises the error of the first fault that the GPU has found by now, since the last one was raised."""
     taken = _record().take()
     if taken is not None:
         number, value = taken

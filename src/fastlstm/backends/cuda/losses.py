@@ -54,19 +54,19 @@ def linear_cross_entropy(
         logits = cupy.empty((rows, V), h.dtype)
         for start in range(0, M, max(rows, 1)):
             block = slice(start, min(start + rows, M))
-            # A row that does not count may hold anything, NaN too, and 0 NaN would be NaN in dW.
-            counted = mean.counted_rows(block, h[block])
-            z = product(counted, W, out=logits[: len(counted)])
+            # A row that is not valid may hold anything, NaN too, and 0 NaN would be NaN in dW.
+            valid = mean.valid_rows(block, h[block])
+            z = product(valid, W, out=logits[: len(valid)])
             mean.softmax(block, z, b, z)
             product(z, W.T, out=dh[block])
-            mean.counted_rows(block, dh[block], in_place=True)  # nor may 0 NaN of a W with NaN
-            add_transposed_product(counted, z, dW, first=start == 0)
+            mean.valid_rows(block, dh[block], in_place=True)  # nor may 0 NaN of a W with NaN
+            add_transposed_product(valid, z, dW, first=start == 0)
             _sum_columns(z, db, accumulate=start > 0)
         return LinearLossGrads(mean.loss(), dh, dW, db)
 
 
 class _Mean:
-    """A mean over the targets (M,) that count: how many they are, and their losses, on the device."""
+    """A mean over the valid targets (M,): how many they are, and their losses, on the device."""
 
     def __init__(self, targets: IntArray, ignore_index: int, like: FloatArray) -> None:
         self._targets = targets
@@ -76,7 +76,7 @@ class _Mean:
         _cuda.count_targets(targets=address(targets), counts=address(self._counts), M=len(targets), **self._common)
 
     def softmax(self, block: slice, logits: FloatArray, bias: FloatArray | None, dlogits: FloatArray) -> None:
-        """Losses of the rows of a block, and dlogits (rows, V), which may be logits."""
+        """Computes the losses of the rows of a block, and dlogits (rows, V), which may be logits."""
         rows, V = logits.shape
         _cuda.softmax_loss(
             logits=address(logits),
@@ -91,11 +91,11 @@ class _Mean:
             **self._common,
         )
 
-    def counted_rows(self, block: slice, rows: FloatArray, *, in_place: bool = False) -> FloatArray:
-        """rows (rows, E) of a block, zeros where the target does not count."""
+    def valid_rows(self, block: slice, rows: FloatArray, *, in_place: bool = False) -> FloatArray:
+        """Returns rows (rows, E) of a block, zeros where the target is not valid."""
         M, E = rows.shape
         out: FloatArray = rows if in_place else cupy.empty((M, E), rows.dtype)
-        _cuda.copy_counted_rows(
+        _cuda.copy_valid_rows(
             rows=address(rows),
             targets=address(self._targets[block]),
             out=address(out),
@@ -107,7 +107,7 @@ class _Mean:
         return out
 
     def loss(self) -> Any:
-        """The mean of the losses, a 0-d float64 array."""
+        """Returns the mean of the losses, a 0-d float64 array."""
         loss = cupy.empty((), "float64")
         M = len(self._targets)
         workspace = cupy.empty(_cuda.mean_loss_workspace(M=M), "uint8")
@@ -124,7 +124,7 @@ class _Mean:
 
 
 def _sum_columns(matrix: FloatArray, sums: FloatArray, *, accumulate: bool) -> None:
-    """sums (V,) = or += the sums over the rows of matrix (M, V)."""
+    """Computes sums (V,) = or += the sums over the rows of matrix (M, V)."""
     M, V = matrix.shape
     _cuda.sum_columns(
         matrix=address(matrix),

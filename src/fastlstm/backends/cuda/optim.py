@@ -1,6 +1,6 @@
 """Optimisers: csrc/cuda/optim.cu. One launch updates up to 48 parameters; the host reads nothing from the device.
 
-lr, grad_scale and Adam's step may stand on the device, as 0-d arrays: then a captured graph reads them in every run.
+lr, grad_scale and Adam's step may stand on the device, as 0-d arrays: then a captured graph reads them in every replay.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import address, call_on, current_stream, device_of
 from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad
 
 _Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
@@ -111,7 +112,7 @@ def squared_norm(grad: _Grads) -> FloatArray:
 
 
 def norm(grads: _Grads) -> FloatArray:
-    """Its root."""
+    """The root of the sum of all squares: 0-d, float64."""
     return _sum_of_squares(grads, root=True)
 
 
@@ -119,35 +120,31 @@ def _sum_of_squares(grads: _Grads, *, root: bool) -> FloatArray:
     tables: dict[str, list[_cuda.SquaredTensor]] = {"f": [], "d": []}
     first: Any = None
     for grad in grads:
-        values, num_rows = (grad.values, _address(grad.num_rows)) if isinstance(grad, PaddedRowGrad) else (grad, 0)
+        values, num_rows = (grad.values, address(grad.num_rows)) if isinstance(grad, PaddedRowGrad) else (grad, 0)
         first = values if first is None else first
         width = values.size // max(1, len(values)) if num_rows else 1
-        tables[values.dtype.char].append((_address(values), values.size, num_rows, width))
-    with cupy.cuda.Device(first.device.id):
+        tables[values.dtype.char].append((address(values), values.size, num_rows, width))
+    with device_of(first):
         sizes = {char: [size for _, size, _, _ in table] for char, table in tables.items()}
         partials = cupy.empty(_cuda.optim_norm_partials(float32=sizes["f"], float64=sizes["d"]), _FLOAT64)
         result: FloatArray = cupy.empty((), _FLOAT64)
         _cuda.optim_norm(
             float32=tables["f"],
             float64=tables["d"],
-            partials=_address(partials),
+            partials=address(partials),
             root=root,
-            norm=_address(result),
-            device=first.device.id,
-            stream=_stream(),
+            norm=address(result),
+            **call_on(first),
         )
     return result
 
 
 def clip_scale(norm: FloatArray, max_norm: float) -> FloatArray:
     """The factor of `ops.clip_scale`, 0-d, float64."""
-    on: Any = norm
-    with cupy.cuda.Device(on.device.id):
+    with device_of(norm):
         norm = norm.astype(_FLOAT64, copy=False)
         scale: FloatArray = cupy.empty((), _FLOAT64)
-        _cuda.optim_clip_scale(
-            norm=_address(norm), max_norm=max_norm, scale=_address(scale), device=on.device.id, stream=_stream()
-        )
+        _cuda.optim_clip_scale(norm=address(norm), max_norm=max_norm, scale=address(scale), **call_on(norm))
     return scale
 
 
@@ -155,12 +152,12 @@ def scale(array: _Arrays, factor: _Number) -> None:
     tables: dict[tuple[int, str], list[tuple[int, int]]] = {}
     for one in array:
         on: Any = one
-        tables.setdefault((on.device.id, one.dtype.char), []).append((_address(one), one.size))
+        tables.setdefault((on.device.id, one.dtype.char), []).append((address(one), one.size))
     value, at, kept = _scalar(factor)
     for (device, char), tensors in tables.items():
         with cupy.cuda.Device(device):
             _cuda.optim_scale(
-                float64=char == "d", tensors=tensors, factor=value, factor_at=at, device=device, stream=_stream()
+                float64=char == "d", tensors=tensors, factor=value, factor_at=at, device=device, stream=current_stream()
             )
     del kept
 
@@ -197,9 +194,9 @@ def _update(
                 beta2=beta2,
                 eps=eps,
                 weight_decay=weight_decay,
-                step_at=0 if step is None else _address(step),
+                step_at=address(step),
                 device=device,
-                stream=_stream(),
+                stream=current_stream(),
             )
     del lr_kept, scale_kept
 
@@ -215,18 +212,18 @@ def _tables(
         grad, row, num_rows = grads[k], rows[k], 0
         ids: IntArray | None
         if isinstance(row, PaddedRowGrad):
-            ids, num_rows = row.indices, _address(row.num_rows)
+            ids, num_rows = row.indices, address(row.num_rows)
         else:
             ids = row
-        address = _address(param)
-        times[address] = time = times.get(address, -1) + 1
+        place = address(param)
+        times[place] = time = times.get(place, -1) + 1
         on: Any = param
         tables.setdefault((time, on.device.id, param.dtype.char), []).append((
-            address,
-            _address(grad),
-            _address(first[k]) if first else 0,
-            _address(second[k]) if second else 0,
-            0 if ids is None else _address(ids),
+            place,
+            address(grad),
+            address(first[k] if first else None),
+            address(second[k] if second else None),
+            address(ids),
             num_rows,
             0 if ids is None else ids.itemsize,
             grad.size,
@@ -241,18 +238,8 @@ def _on_device(value: _Number) -> bool:
 
 
 def _scalar(value: _Number) -> tuple[float, int, Any]:
-    """A number, an address that stands for it if it is not 0, and what lives there."""
+    """Returns a number, an address that stands for it if it is not 0, and what lives there."""
     if _on_device(value):
         value = value.astype(_FLOAT64, copy=False)
-        return 0.0, _address(value), value
+        return 0.0, address(value), value
     return value, 0, None
-
-
-def _address(array: Any) -> int:
-    address: int = array.data.ptr
-    return address
-
-
-def _stream() -> int:
-    stream: int = cupy.cuda.get_current_stream().ptr
-    return stream

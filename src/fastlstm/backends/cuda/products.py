@@ -27,7 +27,7 @@ _chosen = _Chosen()
 
 @contextlib.contextmanager
 def products_in(precision: Precision) -> Iterator[None]:
-    """Multiply float32 matrices exactly, or in TF32 for "tf32" and "bf16", inside the block.
+    """Multiplies float32 matrices exactly, or in TF32 for "tf32" and "bf16", inside the block.
 
     Whatever the caller or ``CUPY_TF32`` chose for other work is not asked and not changed.
     """
@@ -71,7 +71,7 @@ def batched_product(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def add_transposed_product(a: FloatArray, b: FloatArray, sums: FloatArray, *, first: bool) -> None:
-    """Sums (K, X) += a^T b for a (M, K) and b (M, X); with first, = instead.
+    """Adds a^T b to sums (K, X) for a (M, K) and b (M, X); with first, = instead.
 
     sums is C-contiguous or the transpose of what is.
     """
@@ -89,7 +89,7 @@ def add_transposed_product(a: FloatArray, b: FloatArray, sums: FloatArray, *, fi
 
 @contextlib.contextmanager
 def _products_of_cupy_in(precision: Precision) -> Iterator[None]:
-    """Set CuPy's undocumented precision, which is one for all threads, and put it back."""
+    """Sets CuPy's undocumented precision, which is one for all threads, and puts it back."""
     from cupy._core import _routines_linalg as compute_types
 
     float32: Any = np.dtype(np.float32)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import cupy
 
 import fastlstm._cuda as _cuda
+from fastlstm.backends.cuda.calls import address, current_stream, device_of
 from fastlstm.backends.cuda.products import product, products_in, rows_of
 from fastlstm.contract import BoolArray, FloatArray, Precision
 
@@ -42,7 +43,7 @@ class States(NamedTuple):
 class Saved(NamedTuple):
     """What the forward pass leaves to the backward pass.
 
-    xs has zeros at steps that do not count. gates (N, T, 4H), the GRU's (N, T, 3H), are activated, in the order of the
+    xs has zeros at steps that are not valid. gates (N, T, 4H), the GRU's (N, T, 3H), are activated, in the order of the
     weights; h_prev (N, T, H) is h before each step, cs (N, T, H) c after it, q (N, T, H) the GRU's of gru_cell.h. The
     RNN has hs instead of gates.
     """
@@ -82,7 +83,7 @@ def forward(
     training: bool,
 ) -> tuple[FloatArray, States, Saved | None]:
     """hs (N, T, H), the last states, and with training the tape."""
-    with _device_of(xs):
+    with device_of(xs):
         if mask is not None:
             xs = cupy.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
         if training:
@@ -166,7 +167,7 @@ def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
     N, T, _ = xs.shape
     H = len(Wh)
     is_lstm = options.cell == "lstm"
-    with _device_of(xs):
+    with device_of(xs):
         dz = cupy.empty((N * T, Wh.shape[1]), xs.dtype)
         dz_state = cupy.empty(dz.shape, xs.dtype) if options.cell == "gru_reset_after" else None
         if N == 0 or T == 0:
@@ -212,11 +213,6 @@ def _is_gru(options: Options) -> bool:
     return options.cell in ("gru_reset_after", "gru_reset_before")
 
 
-def _device_of(array: Any) -> Any:
-    """The device that an array lives on, as a context that makes it the current one."""
-    return cupy.cuda.Device(array.device.id)
-
-
 def _copy_or_zeros(state: FloatArray | None, N: int, H: int, like: FloatArray) -> FloatArray:
     result: FloatArray = cupy.zeros((N, H), like.dtype) if state is None else state.copy()
     return result
@@ -248,5 +244,5 @@ def _run(
         z_keeps=options.z_keeps,
     )
     workspace = cupy.empty(sequence.workspace_bytes, "uint8")
-    addresses = {name: array.data.ptr for name, array in arrays.items() if array is not None}
-    sequence.run(addresses, workspace.data.ptr, cupy.cuda.get_current_stream().ptr)
+    addresses = {name: address(array) for name, array in arrays.items() if array is not None}
+    sequence.run(addresses, address(workspace), current_stream())

@@ -1,8 +1,8 @@
 """Sampled classes: csrc/cuda, the draws in candidates.cu, logits and losses in sampling.cu.
 
-A sample and its expected counts are two launches, a loss with its gradients six. One thing waits for the device: how
-many rows the gradients have is known there only, so a call that returns a `RowGrad` ends with reading that number,
-after all its work has been launched. `padded_sampled_loss` is the same without waiting.
+A sample and its expected counts are two launches, a loss with its gradients six. One thing synchronises: how many
+rows the gradients have is known on the device only, so a call that returns a `RowGrad` ends with reading that number,
+after all its work has been launched. `padded_sampled_loss` is the same without synchronising.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 import fastlstm._cuda as _cuda
 from fastlstm.backends import get_backend, load_family
-from fastlstm.backends.cuda.calls import seed_arguments
+from fastlstm.backends.cuda.calls import address, call_on, device_of, seed_arguments
 from fastlstm.contract import (
     Candidates,
     FloatArray,
@@ -27,24 +27,9 @@ from fastlstm.contract import (
 )
 
 
-def _device_of(array: Any) -> Any:
-    """The device that an array lives on, as a context that makes it the current one."""
-    return cupy.cuda.Device(array.device.id)
-
-
-def _where(array: Any) -> dict[str, int]:
-    """What a launch needs to know beside its arrays."""
-    return {"device": array.device.id, "stream": cupy.cuda.get_current_stream().ptr}
-
-
-def _address(array: Any) -> int:
-    """0 for an array that is absent."""
-    return 0 if array is None else array.data.ptr
-
-
 def _addresses(arrays: NamedTuple) -> dict[str, int]:
-    """Of a record's arrays, by their names."""
-    return {name: _address(array) for name, array in arrays._asdict().items()}
+    """Returns where the arrays of a record begin, by their names."""
+    return {name: address(array) for name, array in arrays._asdict().items()}
 
 
 # --------------------------------------------------------------------------------------------
@@ -69,20 +54,20 @@ def _sample_workspace(num_sampled: int, unique: bool) -> Any:
 def log_uniform_candidates(
     num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool, log_range: float, seed: Any
 ) -> Candidates:
-    with _device_of(true_classes):
+    with device_of(true_classes):
         candidates = _new_candidates(num_sampled, true_classes)
         workspace = _sample_workspace(num_sampled, unique)
         _cuda.log_uniform_candidates(
             num_sampled=num_sampled,
             range_max=range_max,
-            true_classes=_address(true_classes),
+            true_classes=address(true_classes),
             M=len(true_classes),
             unique=unique,
             log_range=log_range,
             **seed_arguments(seed),
             **_addresses(candidates),
-            workspace=_address(workspace),
-            **_where(true_classes),
+            workspace=address(workspace),
+            **call_on(true_classes),
         )
         return candidates
 
@@ -90,25 +75,25 @@ def log_uniform_candidates(
 def log_uniform_expected_count(classes: IntArray, *, log_range: float, num_tries: Any, num_sampled: int) -> FloatArray:
     """num_tries is a number, or the 0-d array of a sample."""
     on_device = isinstance(num_tries, cupy.ndarray)
-    with _device_of(classes):
+    with device_of(classes):
         counts: FloatArray = cupy.empty(len(classes), np.float64)
         _cuda.log_uniform_expected_count(
-            classes=_address(classes),
+            classes=address(classes),
             M=len(classes),
             log_range=log_range,
-            num_tries=_address(num_tries) if on_device else 0,
+            num_tries=address(num_tries) if on_device else 0,
             known_tries=0 if on_device else num_tries,
             num_sampled=num_sampled,
-            counts=_address(counts),
-            **_where(classes),
+            counts=address(counts),
+            **call_on(classes),
         )
         return counts
 
 
 def alias_table(scaled: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Every step needs the one before, so the host makes the table: this waits, and is for once before training."""
+    """Synchronises: every step needs the one before, so the host makes the table, once before training."""
     threshold, alias = load_family(get_backend(), "sampling").alias_table(cupy.asnumpy(scaled))
-    with _device_of(scaled):
+    with device_of(scaled):
         return cupy.asarray(threshold), cupy.asarray(alias)
 
 
@@ -122,22 +107,22 @@ def unigram_candidates(
     unique: bool,
     seed: Any,
 ) -> Candidates:
-    with _device_of(true_classes):
+    with device_of(true_classes):
         candidates = _new_candidates(num_sampled, true_classes)
         workspace = _sample_workspace(num_sampled, unique)
         _cuda.unigram_candidates(
-            probabilities=_address(probabilities),
-            threshold=_address(threshold),
-            alias=_address(alias),
+            probabilities=address(probabilities),
+            threshold=address(threshold),
+            alias=address(alias),
             V=len(threshold),
             num_sampled=num_sampled,
-            true_classes=_address(true_classes),
+            true_classes=address(true_classes),
             M=len(true_classes),
             unique=unique,
             **seed_arguments(seed),
             **_addresses(candidates),
-            workspace=_address(workspace),
-            **_where(true_classes),
+            workspace=address(workspace),
+            **call_on(true_classes),
         )
         return candidates
 
@@ -170,7 +155,7 @@ class PaddedGradients(NamedTuple):
     num_rows: IntArray
 
     def rows(self) -> tuple[RowGrad, RowGrad | None]:
-        """dweights and dbiases. Waits for the device."""
+        """Returns dweights and dbiases. Synchronises."""
         U = int(cupy.asnumpy(self.num_rows)[0]) if len(self.indices) else 0
         indices = self.indices[:U]
         return (
@@ -209,34 +194,34 @@ def sampled_logits_forward(
 ) -> SampledLogits:
     saved = _Saved(weights, labels, inputs, sampled)
     sizes = _sizes(saved)
-    with _device_of(inputs):
+    with device_of(inputs):
         logits, is_true = (cupy.empty((sizes["B"], sizes["K"] + sizes["S"]), inputs.dtype) for _ in range(2))
         _cuda.sampled_logits_forward(
             **sizes,
             **_addresses(saved),
-            biases=_address(biases),
-            true_expected_count=_address(true_expected_count),
-            sampled_expected_count=_address(sampled_expected_count),
+            biases=address(biases),
+            true_expected_count=address(true_expected_count),
+            sampled_expected_count=address(sampled_expected_count),
             remove_accidental_hits=remove_accidental_hits,
-            logits=_address(logits),
-            is_true=_address(is_true),
-            **_where(inputs),
+            logits=address(logits),
+            is_true=address(is_true),
+            **call_on(inputs),
         )
         return SampledLogits(logits, is_true, saved)
 
 
 def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLogitsGrads:
     sizes = _sizes(saved)
-    with _device_of(dlogits):
+    with device_of(dlogits):
         gradients = _new_gradients(saved, with_biases=True)
         workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=False), np.uint8)
         _cuda.sampled_logits_backward(
             **sizes,
             **_addresses(saved),
             **_addresses(gradients),
-            dlogits=_address(dlogits),
-            workspace=_address(workspace),
-            **_where(dlogits),
+            dlogits=address(dlogits),
+            workspace=address(workspace),
+            **call_on(dlogits),
         )
         dweights, dbiases = gradients.rows()
         assert dbiases is not None
@@ -255,10 +240,10 @@ def padded_sampled_loss(
     remove_accidental_hits: bool,
     loss: SampledLossKind,
 ) -> tuple[FloatArray, PaddedGradients]:
-    """The losses (B,) and the gradients of their mean; nothing waits for the device."""
+    """Computes the losses (B,) and the gradients of their mean, without synchronising."""
     saved = _Saved(weights, labels, inputs, sampled)
     sizes = _sizes(saved)
-    with _device_of(inputs):
+    with device_of(inputs):
         losses: FloatArray = cupy.empty(len(inputs), inputs.dtype)
         gradients = _new_gradients(saved, with_biases=biases is not None)
         workspace = cupy.empty(_cuda.sampled_workspace_bytes(**sizes, with_logits=True), np.uint8)
@@ -266,14 +251,14 @@ def padded_sampled_loss(
             **sizes,
             **_addresses(saved),
             **_addresses(gradients),
-            biases=_address(biases),
-            true_expected_count=_address(true_expected_count),
-            sampled_expected_count=_address(sampled_expected_count),
+            biases=address(biases),
+            true_expected_count=address(true_expected_count),
+            sampled_expected_count=address(sampled_expected_count),
             remove_accidental_hits=remove_accidental_hits,
             softmax=loss == "softmax",
-            losses=_address(losses),
-            workspace=_address(workspace),
-            **_where(inputs),
+            losses=address(losses),
+            workspace=address(workspace),
+            **call_on(inputs),
         )
         return losses, gradients
 
@@ -290,7 +275,7 @@ def sampled_loss(
     remove_accidental_hits: bool,
     loss: SampledLossKind,
 ) -> SampledLoss:
-    """Waits for the device: for the number of classes that take part."""
+    """Synchronises, for the number of classes that take part."""
     losses, gradients = padded_sampled_loss(
         weights,
         biases,
@@ -302,5 +287,5 @@ def sampled_loss(
         remove_accidental_hits=remove_accidental_hits,
         loss=loss,
     )
-    with _device_of(inputs):
+    with device_of(inputs):
         return SampledLoss(losses, gradients.dinputs, *gradients.rows())

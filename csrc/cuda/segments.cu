@@ -3,8 +3,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "id_groups.h"
 #include "reduce.h"
+#include "segments.h"
 
 namespace fastlstm::cuda {
 namespace {
@@ -25,7 +25,7 @@ struct SortRuns {
   IdLists lists;
   int padded;     // a power of two, at most kRun, that holds a run
   Sorted sorted;  // not written if there is one run only
-  IdGroups groups;
+  Segments segments;
 };
 
 struct MergeRuns {
@@ -33,28 +33,28 @@ struct MergeRuns {
   Sorted from, to;
 };
 
-struct FindGroups {
+struct FindSegments {
   std::int64_t M;
-  const std::int64_t* sorted_ids;
-  IdGroups groups;
+  const std::int64_t* sorted;
+  Segments segments;
 };
 
 // All threads of a block: the different ids of a sorted list.
-__device__ void find_groups(const FindGroups& call, unsigned* scratch) {
+__device__ void find_segments(const FindSegments& call, unsigned* scratch) {
   std::int64_t found = 0;
   for (std::int64_t base = 0; base < call.M; base += blockDim.x) {
     const std::int64_t i = base + threadIdx.x;
-    const bool is_first = i < call.M && (i == 0 || call.sorted_ids[i] != call.sorted_ids[i - 1]);
+    const bool is_first = i < call.M && (i == 0 || call.sorted[i] != call.sorted[i - 1]);
     const Place place = place_in_block(is_first, scratch);
     if (is_first) {
-      call.groups.unique[found + place.before] = call.sorted_ids[i];
-      call.groups.starts[found + place.before] = i;
+      call.segments.unique[found + place.before] = call.sorted[i];
+      call.segments.starts[found + place.before] = i;
     }
     found += place.all;
   }
   if (threadIdx.x == 0) {
-    call.groups.starts[found] = call.M;
-    *call.groups.count = static_cast<int>(found);
+    call.segments.starts[found] = call.M;
+    *call.segments.count = static_cast<int>(found);
   }
 }
 
@@ -92,10 +92,10 @@ __global__ void __launch_bounds__(kMostThreads) sort_runs(SortRuns call) {
   const bool alone = gridDim.x == 1;
   for (int i = static_cast<int>(threadIdx.x); i < call.padded && begin + i < call.lists.M;
        i += static_cast<int>(blockDim.x)) {
-    (alone ? call.groups.order : call.sorted.order)[begin + i] = order[i];
+    (alone ? call.segments.order : call.sorted.order)[begin + i] = order[i];
     if (!alone) call.sorted.ids[begin + i] = ids[i];
   }
-  if (alone) find_groups({call.lists.M, ids, call.groups}, scratch);
+  if (alone) find_segments({call.lists.M, ids, call.segments}, scratch);
 }
 
 // How many of count sorted ids are below value; with or_equal, not above it.
@@ -127,22 +127,24 @@ __global__ void merge_runs(MergeRuns call) {
   call.to.order[at] = call.from.order[i];
 }
 
-__global__ void __launch_bounds__(kMostThreads) find_groups_of(FindGroups call) {
-  find_groups(call, shared_memory<unsigned>());
+__global__ void __launch_bounds__(kMostThreads) find_segments_kernel(FindSegments call) {
+  find_segments(call, shared_memory<unsigned>());
 }
 
 }  // namespace
 
-std::int64_t group_ids_workspace_bytes(std::int64_t M) { return M <= kRun ? 0 : M * (2 * kIdBytes + 2 * kOrderBytes); }
+std::int64_t segment_ids_workspace_bytes(std::int64_t M) {
+  return M <= kRun ? 0 : M * (2 * kIdBytes + 2 * kOrderBytes);
+}
 
-void group_ids(const IdLists& ids, const IdGroups& groups, char* workspace, cudaStream_t stream) {
+void segment_ids(const IdLists& ids, const Segments& segments, char* workspace, cudaStream_t stream) {
   if (ids.M > std::numeric_limits<int>::max()) throw std::invalid_argument("more than 2^31 - 1 classes in one call");
   int padded = kWarp;
   while (padded < std::min<std::int64_t>(ids.M, kRun)) padded *= 2;
   const int threads = std::max(kWarp, std::min(kMostThreads, padded / 2));
   const std::int64_t runs = (ids.M + kRun - 1) / kRun;
   const std::int64_t scratch_bytes = kMostWarps * sizeof(unsigned);
-  SortRuns sort{ids, padded, {}, groups};
+  SortRuns sort{ids, padded, {}, segments};
   Sorted other{};
   if (runs > 1) {
     sort.sorted.ids = reinterpret_cast<std::int64_t*>(workspace);
@@ -155,12 +157,13 @@ void group_ids(const IdLists& ids, const IdGroups& groups, char* workspace, cuda
   if (runs == 1) return;
   Sorted sorted = sort.sorted;
   for (std::int64_t run = kRun; run < ids.M; run *= 2) {
-    if (2 * run >= ids.M) other.order = groups.order;  // the last pass
+    if (2 * run >= ids.M) other.order = segments.order;  // the last pass
     const auto blocks = static_cast<unsigned>((ids.M + kMergeThreads - 1) / kMergeThreads);
     launch(merge_runs, dim3(blocks), kMergeThreads, 0, stream, false, MergeRuns{ids.M, run, sorted, other});
     std::swap(sorted, other);
   }
-  launch(find_groups_of, dim3(1), kMostThreads, scratch_bytes, stream, false, FindGroups{ids.M, sorted.ids, groups});
+  launch(find_segments_kernel, dim3(1), kMostThreads, scratch_bytes, stream, false,
+         FindSegments{ids.M, sorted.ids, segments});
 }
 
 }  // namespace fastlstm::cuda

@@ -1,6 +1,6 @@
-// Numbers of the host's for kernels of a captured graph, which finds its arguments as they were when it was captured: a
+// Scalars of the host's for kernels of a captured graph, which finds its arguments as they were when it was captured: a
 // launch beside the graph carries them in its argument block and writes them where the graph reads. So nothing is
-// copied from the host's memory, which the host could change too early, and nothing waits.
+// copied from the host's memory, which the host could change too early, and nothing synchronises.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,15 +19,15 @@ struct Seed {
   FASTLSTM_HOST_DEVICE std::uint64_t get() const { return at ? *at : value; }
 };
 
-inline constexpr int kMostNumbers = 256;  // a launch
+inline constexpr int kMostScalars = 256;  // a launch
 
 // 64 bits each, whatever they mean.
-struct HostNumbers {
+struct GraphScalars {
   std::uint64_t* target;
   int count;
-  std::uint64_t numbers[kMostNumbers];
+  std::uint64_t values[kMostScalars];
 };
 
-void store_numbers(const HostNumbers& arguments, cudaStream_t stream);
+void store_scalars(const GraphScalars& arguments, cudaStream_t stream);
 
 }  // namespace fastlstm::cuda

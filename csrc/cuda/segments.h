@@ -1,4 +1,4 @@
-// Rows grouped by id on the device, for row gradients.
+// The segments of equal ids on the device, for row gradients.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,7 +17,7 @@ struct IdLists {
 
 // What is filled. unique (M,), of which the first *count are the different ids, ascending. order (M,): the numbers
 // 0 .. M - 1 sorted by their id, ties in their own order; those of the u-th id stand at starts[u] .. starts[u + 1].
-struct IdGroups {
+struct Segments {
   std::int64_t* unique;
   int* count;
   int* order;
@@ -25,8 +25,8 @@ struct IdGroups {
 };
 
 // Beyond the ids of one block's sort, sorted runs are merged in memory of the caller's.
-std::int64_t group_ids_workspace_bytes(std::int64_t M);
+std::int64_t segment_ids_workspace_bytes(std::int64_t M);
 
-void group_ids(const IdLists& ids, const IdGroups& groups, char* workspace, cudaStream_t stream);
+void segment_ids(const IdLists& ids, const Segments& segments, char* workspace, cudaStream_t stream);
 
 }  // namespace fastlstm::cuda

@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "../csrc/cuda/device.h"
+#include "../csrc/cuda/device/device.h"
 
 namespace cg = cooperative_groups;
 
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads) cluster_barrier(Arguments a) {
 #endif
 }
 
-// A round: every block stores 16 bytes in every block, as csrc/cuda/cluster.h does, and waits for those of all.
+// A round: every block stores 16 bytes in every block, as recurrent/cluster.h does, and waits for those of all.
 __global__ void __launch_bounds__(kThreads) cluster_push(Arguments a) {
 #if __CUDA_ARCH__ >= 900
   using namespace fastlstm::cuda;

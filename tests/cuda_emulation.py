@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "csrc" / "cuda"
-FILES = sorted(path.name for path in SOURCE.glob("*.c[cu]"))
+FILES = sorted(SOURCE.rglob("*.c[cu]"))
 # Without fortification, which takes the jump from one fiber to another for an attack; and without fused multiply-add,
 # for the draws of classes, whose bits are fixed.
 FLAGS = (
@@ -67,9 +67,9 @@ def _cache() -> Path:
 
 
 def _compile(command: list[str], scratch: Path, target: Path) -> None:
-    def compile_file(name: str) -> Path:
-        compiled = scratch / f"{name}.o"
-        _run([*command, "-c", str(SOURCE / name), "-o", str(compiled)])
+    def compile_file(path: Path) -> Path:
+        compiled = scratch / f"{path.parent.name}-{path.name}.o"
+        _run([*command, "-c", str(path), "-o", str(compiled)])
         return compiled
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -43,7 +43,7 @@ def _check_ids(
     *, ids: int, checked: int, wide: bool, count: int, upper: int | None, ignore_index: int | None, source: int,
     fault: int, **_: int,
 ) -> None:  # fmt: skip
-    """The kernel of csrc/cuda/ids.cu."""
+    """The kernel of csrc/cuda/ids/check_ids.cu."""
 
     def at(address: int, kind: Any, size: int) -> Any:
         return np.ctypeslib.as_array((kind * size).from_address(address))
@@ -60,7 +60,7 @@ def _check_ids(
 
 
 def _store_scalars(*, target: int, values: list[int], **_: int) -> None:
-    """The kernel of csrc/cuda/graph_scalars.cu."""
+    """The kernel of csrc/cuda/graph/scalars.cu."""
     np.ctypeslib.as_array((ctypes.c_uint64 * len(values)).from_address(target))[...] = values
 
 

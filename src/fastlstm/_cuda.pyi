@@ -1,4 +1,4 @@
-"""Planning and launching of the kernels for GPUs, csrc/cuda/*bindings.cc. Private: it trusts every address."""
+"""Planning and launching of the kernels for GPUs, csrc/cuda/*/bindings.cc. Private: it trusts every address."""
 
 from typing import Literal, TypeAlias, TypedDict
 
@@ -8,7 +8,7 @@ Kernel: TypeAlias = Literal["step", "persistent", "rows", "cluster"]
 Cell: TypeAlias = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
 
 class Plan(TypedDict):
-    """How a pass runs; csrc/cuda/plan.h explains the words.
+    """How a pass runs; csrc/cuda/recurrent/plan.h explains the words.
 
     chunks and resident are those of all parts; step_cycles is an estimate, 0 for the row kernel.
     """
@@ -250,7 +250,7 @@ class SequencePass:
     def plan(self) -> Plan: ...
     def run(self, arrays: dict[str, int], workspace: int, stream: int) -> None: ...
 
-# Rows by ids: csrc/cuda/embedding.h. float_bytes and id_bytes tell float32 and int32 from float64 and int64.
+# Rows by ids: csrc/cuda/embedding. float_bytes and id_bytes tell float32 and int32 from float64 and int64.
 
 def gather_rows(
     *, W: int, ids: int, out: int, M: int, E: int, float_bytes: int, id_bytes: int, device: int, stream: int
@@ -292,7 +292,7 @@ def unique_rows(
     stream: int,
 ) -> None: ...
 
-# Cross entropy: csrc/cuda/losses.h. bias may be 0: none.
+# Cross entropy: csrc/cuda/losses. bias may be 0: none.
 
 TARGET_COUNTS: int
 

@@ -1,4 +1,4 @@
-"""Dropout's masks: csrc/cuda/dropout.cu."""
+"""Dropout's masks: csrc/cuda/dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding: csrc/cuda/embedding.cu. Sums are made in an order that the ids alone decide, without atomics.
+"""Embedding: csrc/cuda/embedding. Sums are made in an order that the ids alone decide, without atomics.
 
 Nothing synchronises but `embedding_backward_rows`, whose results have as many rows as there are unique ids: how many,
 only the device knows. `padded_rows` is the same without synchronising.

@@ -1,4 +1,4 @@
-"""GRU: csrc/cuda, the LSTM's kernels with the steps of gru_step.h."""
+"""GRU: csrc/cuda/recurrent, the LSTM's kernels with the steps of gru_step.h."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids are checked on the GPU, csrc/cuda/ids.h, without synchronising: what is wrong is known later.
+"""Ids are checked on the GPU, csrc/cuda/ids/check_ids.h, without synchronising: what is wrong is known later.
 
 A check copies the ids, with 0 in the place of those out of range, so that kernels never read or write elsewhere. The
 first check that finds something leaves it in a record in pinned memory, which the host looks at whenever it comes by.

@@ -1,4 +1,4 @@
-"""Cross entropy: csrc/cuda/losses.cu, around products of cuBLAS. The loss stays on the device, as a 0-d array.
+"""Cross entropy: csrc/cuda/losses, around products of cuBLAS. The loss stays on the device, as a 0-d array.
 
 linear_cross_entropy takes the rows in blocks: the logits of a block, their softmax, loss and gradient in their place,
 and from that gradient dh of the block and its share of dW and db. "fast" is one block of all rows; "low" holds

@@ -1,4 +1,4 @@
-"""LSTM: csrc/cuda. A cell is a sequence of one step."""
+"""LSTM: csrc/cuda/recurrent. A cell is a sequence of one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimisers: csrc/cuda/optim.cu. One launch updates up to 48 parameters; the host reads nothing from the device.
+"""Optimisers: csrc/cuda/optim. One launch updates up to 48 parameters; the host reads nothing from the device.
 
 lr, grad_scale and Adam's step may stand on the device, as 0-d arrays: then a captured graph reads them in every replay.
 """

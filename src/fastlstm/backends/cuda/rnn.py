@@ -1,4 +1,4 @@
-"""tanh RNN: csrc/cuda, the same kernels as the LSTM's with one gate."""
+"""tanh RNN: csrc/cuda/recurrent, the same kernels as the LSTM's with one gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampled classes: csrc/cuda, the draws in candidates.cu, logits and losses in sampling.cu.
+"""Sampled classes: csrc/cuda/sampling, the draws in candidates.cu, logits and losses in sampling.cu.
 
 A sample and its expected counts are two launches, a loss with its gradients six. One thing synchronises: how many
 rows the gradients have is known on the device only, so a call that returns a `RowGrad` ends with reading that number,

@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "csrc" / "cuda"
 FILES = sorted(SOURCE.rglob("*.c[cu]"))
+# Files that name FASTLSTM_PRECISION are compiled once for each, as CMakeLists.txt has it.
+PRECISIONS = ("kFloat32", "kFloat64", "kTf32", "kBf16")
 # Without fortification, which takes the jump from one fiber to another for an attack; and without fused multiply-add,
 # for the draws of classes, whose bits are fixed.
 FLAGS = (
@@ -67,13 +69,18 @@ def _cache() -> Path:
 
 
 def _compile(command: list[str], scratch: Path, target: Path) -> None:
-    def compile_file(path: Path) -> Path:
-        compiled = scratch / f"{path.parent.name}-{path.name}.o"
-        _run([*command, "-c", str(path), "-o", str(compiled)])
+    def compile_file(path: Path, precision: str | None) -> Path:
+        compiled = scratch / f"{path.parent.name}-{path.name}-{precision}.o"
+        define = [] if precision is None else [f"-DFASTLSTM_PRECISION={precision}"]
+        _run([*command, *define, "-c", str(path), "-o", str(compiled)])
         return compiled
 
+    units: list[tuple[Path, str | None]] = []
+    for path in FILES:
+        each = PRECISIONS if "FASTLSTM_PRECISION" in path.read_text() else (None,)
+        units += [(path, precision) for precision in each]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_file, FILES))
+        objects = list(pool.map(compile_file, *zip(*units, strict=True)))
     linked = scratch / target.name
     _run([command[0], "-shared", *map(str, objects), "-o", str(linked)])
     linked.replace(target)  # at once, in case another process builds the same

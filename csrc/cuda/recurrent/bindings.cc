@@ -40,7 +40,7 @@ Device device_with_number(int device) {
   int largest_cluster = 0;
   if (capability >= kHopper) {
     const CurrentDevice current(device);
-    largest_cluster = largest_cluster_of(device, shared_bytes);
+    largest_cluster = largest_cluster_of<Precision::kBf16>(device, shared_bytes);
   }
   return {attribute(cudaDevAttrMultiProcessorCount, device), shared_bytes, largest_cluster};
 }
@@ -169,37 +169,17 @@ class SequencePass {
     auto* const on = reinterpret_cast<cudaStream_t>(stream);
     const WithoutGil released;
     const CurrentDevice current(number_);
-    const bool gru = is_gru(problem_.cell);
-    if (plan_.kernel == Kernel::kCluster) return run_clusters(arrays, on);
-    switch (problem_.precision) {
-      case Precision::kFloat32:
-        return (gru ? run_gru_float32 : run_float32)(plan_, sequence<float>(arrays), memory, on);
-      case Precision::kFloat64:
-        return (gru ? run_gru_float64 : run_float64)(plan_, sequence<double>(arrays), memory, on);
-      case Precision::kTf32:
-        return (gru ? run_gru_tf32 : run_tf32)(plan_, sequence<float>(arrays), memory, on);
-      case Precision::kBf16:
-        return (gru ? run_gru_bf16 : run_bf16)(plan_, sequence<float>(arrays), memory, on);
-    }
+    with_precision(problem_.precision, [&]<Precision p>() {
+      const SequenceOf<p> s = sequence<SequenceOf<p>>(arrays);
+      if (plan_.kernel == Kernel::kCluster) return run_clusters<p>(plan_, s, on);
+      (is_gru(problem_.cell) ? run_gru<p> : run_lstm_or_rnn<p>)(plan_, s, memory, on);
+    });
   }
 
  private:
-  void run_clusters(const std::map<std::string, std::uintptr_t>& arrays, cudaStream_t stream) const {
-    switch (problem_.precision) {
-      case Precision::kFloat32:
-        return run_cluster_float32(plan_, sequence<float>(arrays), stream);
-      case Precision::kFloat64:
-        return run_cluster_float64(plan_, sequence<double>(arrays), stream);
-      case Precision::kTf32:
-        return run_cluster_tf32(plan_, sequence<float>(arrays), stream);
-      case Precision::kBf16:
-        return run_cluster_bf16(plan_, sequence<float>(arrays), stream);
-    }
-  }
-
-  template <class S>
-  Sequence<S> sequence(const std::map<std::string, std::uintptr_t>& addresses) const {
-    Sequence<S> s{};
+  template <class Sequence>
+  Sequence sequence(const std::map<std::string, std::uintptr_t>& addresses) const {
+    Sequence s{};
     s.N = problem_.N;
     s.T = problem_.T;
     s.H = problem_.H;

@@ -19,10 +19,7 @@
 // A cluster may be one block. It stores plainly, which st.async may not be asked to, and waits for its own threads.
 #pragma once
 
-#include <iterator>
-
 #include "lstm_step.h"
-#include "run.h"
 
 namespace fastlstm::cuda {
 
@@ -429,29 +426,6 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
   static_cast<void>(a);
   trap();
 #endif
-}
-
-template <class P, const auto& Js, std::size_t... i>
-auto* find_cluster_kernel(Direction direction, int J, std::index_sequence<i...>) {
-  void (*found)(ClusterArguments<P>) = nullptr;
-  const auto consider = [&]<int compiled>() {
-    if (compiled != J) return;
-    found = direction == Direction::kForward ? run_cluster_forward<P, compiled> : run_cluster_backward<P, compiled>;
-  };
-  (consider.template operator()<Js[i]>(), ...);
-  if (found == nullptr) throw std::logic_error("no kernel was compiled for the planned rows");
-  return found;
-}
-
-template <class P, const auto& Js>
-void run_clusters(const Plan& plan, const Sequence<typename P::State>& sequence, cudaStream_t stream) {
-  const PlannedPart& part = plan.parts[0];
-  const ClusterArguments<P> a{sequence,   static_cast<int>(plan.unit_blocks), static_cast<int>(plan.units),
-                              part.M,     static_cast<int>(part.chunks),      plan.k_parts,
-                              plan.memory};
-  auto* const kernel =
-      find_cluster_kernel<P, Js>(sequence.direction, plan.tile.J, std::make_index_sequence<std::size(Js)>());
-  launch_clusters(kernel, static_cast<unsigned>(plan.row_blocks), a.blocks, plan.threads, plan.shared_bytes, stream, a);
 }
 
 }  // namespace fastlstm::cuda

@@ -146,12 +146,53 @@ inline Index round_up(Index a, Index b) { return divide_up(a, b) * b; }
 // Of an operand of the product, and of the states and sums.
 inline Index operand_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : p == Precision::kBf16 ? 2 : 4; }
 inline Index state_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : 4; }
-inline bool on_tensor_cores(Precision p) { return p == Precision::kTf32 || p == Precision::kBf16; }
+constexpr bool on_tensor_cores(Precision p) { return p == Precision::kTf32 || p == Precision::kBf16; }
 
-inline std::vector<Tile> tiles_of(Precision p) {
-  if (on_tensor_cores(p)) return {std::begin(kTensorTiles), std::end(kTensorTiles)};
-  if (p == Precision::kFloat32) return {std::begin(kFloat32Tiles), std::end(kFloat32Tiles)};
-  return {std::begin(kFloat64Tiles), std::end(kFloat64Tiles)};
+// Calls body<p>() for a precision that is known when the program runs.
+template <class Body>
+auto with_precision(Precision p, const Body& body) {
+  switch (p) {
+    case Precision::kFloat32:
+      return body.template operator()<Precision::kFloat32>();
+    case Precision::kFloat64:
+      return body.template operator()<Precision::kFloat64>();
+    case Precision::kTf32:
+      return body.template operator()<Precision::kTf32>();
+    default:
+      return body.template operator()<Precision::kBf16>();
+  }
+}
+
+template <Precision p>
+constexpr const auto& compiled_tiles() {
+  if constexpr (on_tensor_cores(p)) {
+    return kTensorTiles;
+  } else if constexpr (p == Precision::kFloat32) {
+    return kFloat32Tiles;
+  } else {
+    return kFloat64Tiles;
+  }
+}
+template <Precision p>
+constexpr const auto& compiled_cluster_Js() {
+  if constexpr (p == Precision::kFloat64) {
+    return kFloat64ClusterJs;
+  } else {
+    return kClusterJs;
+  }
+}
+
+inline std::vector<Tile> tiles_of(Precision precision) {
+  return with_precision(precision, []<Precision p>() {
+    const auto& tiles = compiled_tiles<p>();
+    return std::vector<Tile>(std::begin(tiles), std::end(tiles));
+  });
+}
+inline std::vector<int> cluster_Js_of(Precision precision) {
+  return with_precision(precision, []<Precision p>() {
+    const auto& Js = compiled_cluster_Js<p>();
+    return std::vector<int>(std::begin(Js), std::end(Js));
+  });
 }
 
 // Columns of a unit in a product.
@@ -375,13 +416,11 @@ struct ClusterShape {
 
 inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, ClusterShape asked) {
   if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return std::nullopt;
-  const bool float64 = p.precision == Precision::kFloat64;
   std::optional<Plan> best;
   for (const int blocks : kClusterSizes) {
     if (blocks > std::min(device.largest_cluster, device.multiprocessors)) break;
     if (asked.blocks != 0 && asked.blocks != blocks) continue;
-    for (const int J : float64 ? std::vector<int>(std::begin(kFloat64ClusterJs), std::end(kFloat64ClusterJs))
-                               : std::vector<int>(std::begin(kClusterJs), std::end(kClusterJs))) {
+    for (const int J : cluster_Js_of(p.precision)) {
       if (asked.rows != 0 && asked.rows != 8 * J) continue;
       const std::optional<Plan> plan = plan_cluster(p, device, blocks, J);
       if (plan && (!best || cluster_step_cycles(p, *plan) < cluster_step_cycles(p, *best))) best = plan;

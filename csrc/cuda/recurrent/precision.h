@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "../../lstm_cell.h"
 #include "../device/device.h"
@@ -182,5 +183,9 @@ struct Bf16Format {
 
 using Tf32 = Tensor<Tf32Format>;
 using Bf16 = Tensor<Bf16Format>;
+
+template <Precision p>
+using Arithmetic = std::conditional_t<on_tensor_cores(p), std::conditional_t<p == Precision::kTf32, Tf32, Bf16>,
+                                      std::conditional_t<p == Precision::kFloat32, Float32, Float64>>;
 
 }  // namespace fastlstm::cuda

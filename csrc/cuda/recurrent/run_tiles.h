@@ -21,7 +21,7 @@ auto* find_tile(Tile tile, std::index_sequence<i...>) {
   return found;
 }
 
-template <class P, const auto& tiles, class C = LstmOrRnn>
+template <class P, const auto& tiles, class C>
 void run_tiles(const Plan& plan, const Sequence<typename P::State>& sequence, char* workspace, cudaStream_t stream) {
   TileArguments<P> a{};
   a.sequence = sequence;

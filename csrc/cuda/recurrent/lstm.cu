@@ -1,4 +1,4 @@
-// float32: exact products, and the row kernel.
+// The step, persistent and row kernels of the LSTM and the RNN, of one precision: FASTLSTM_PRECISION.
 #include "rows.h"
 #include "run_tiles.h"
 
@@ -12,7 +12,9 @@ void (*row_kernel(int rows))(Sequence<float>) {
   return rows == kRowCounts[1] ? run_rows<width, kRowCounts[1]> : run_rows<width, kRowCounts[2]>;
 }
 
-void run_row_blocks(const Plan& plan, const Sequence<float>& sequence, cudaStream_t stream) {
+// A template, so that only one precision compiles it.
+template <class S>
+void run_row_blocks(const Plan& plan, const Sequence<S>& sequence, cudaStream_t stream) {
   static_assert(std::size(kRowWidths) == 4);
   const int width = plan.tile.M, rows = plan.tile.J;
   auto* const kernel = width == kRowWidths[0]   ? row_kernel<kRowWidths[0]>(rows)
@@ -25,9 +27,16 @@ void run_row_blocks(const Plan& plan, const Sequence<float>& sequence, cudaStrea
 
 }  // namespace
 
-void run_float32(const Plan& plan, const Sequence<float>& sequence, char* workspace, cudaStream_t stream) {
-  if (plan.kernel == Kernel::kRows) return run_row_blocks(plan, sequence, stream);
-  run_tiles<Float32, kFloat32Tiles>(plan, sequence, workspace, stream);
+template <Precision p>
+void run_lstm_or_rnn(const Plan& plan, const SequenceOf<p>& sequence, char* workspace, cudaStream_t stream) {
+  if constexpr (p == Precision::kFloat32) {
+    if (plan.kernel == Kernel::kRows) return run_row_blocks(plan, sequence, stream);
+  }
+  run_tiles<Arithmetic<p>, compiled_tiles<p>(), LstmOrRnn>(plan, sequence, workspace, stream);
 }
+
+template void run_lstm_or_rnn<Precision::FASTLSTM_PRECISION>(const Plan&,
+                                                             const SequenceOf<Precision::FASTLSTM_PRECISION>&, char*,
+                                                             cudaStream_t);
 
 }  // namespace fastlstm::cuda

@@ -2,9 +2,22 @@
 // which are trusted: fastlstm.backends.cuda owns the memory.
 #pragma once
 
+#include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+
 namespace fastlstm::cuda {
+
+// Of an array; 0: not there. Or of a stream.
+using Address = std::uintptr_t;
+
+template <class T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+inline cudaStream_t stream_at(Address address) { return reinterpret_cast<cudaStream_t>(address); }
 
 void bind_dropout(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);

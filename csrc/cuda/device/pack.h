@@ -4,13 +4,16 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "../recurrent/plan.h"
 #include "device.h"
+#include "index.h"
 
 namespace fastlstm::cuda {
 
+template <class S>
+inline constexpr int kInPack = sizeof(Packed16) / sizeof(S);
+
 // Up to 16 bytes, in one load or store.
-template <class S, int n>
+template <class S, int n = kInPack<S>>
 struct alignas(n * sizeof(S)) Pack {
   S v[n];
 
@@ -21,7 +24,7 @@ struct alignas(n * sizeof(S)) Pack {
   }
 };
 
-template <class S, int n>
+template <class S, int n = kInPack<S>>
 __device__ inline Pack<S, n> load_pack(const S* from) {
   return *reinterpret_cast<const Pack<S, n>*>(from);
 }
@@ -30,10 +33,15 @@ __device__ inline void store_pack(S* to, const Pack<S, n>& pack) {
   *reinterpret_cast<Pack<S, n>*>(to) = pack;
 }
 
+// Whether packs of 16 bytes may begin there.
+FASTLSTM_HOST_DEVICE inline bool begins_with_pack(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Packed16) == 0;
+}
+
 // The largest packs that rows of E numbers at these addresses consist of.
 template <class S>
 int pack_size(Index E, std::initializer_list<const void*> addresses) {
-  int n = 16 / static_cast<int>(sizeof(S));
+  int n = kInPack<S>;
   const auto fits = [&] {
     if (E % n != 0) return false;
     for (const void* address : addresses) {

@@ -1,9 +1,6 @@
 // Masks of dropout, for Python.
 #include "../bindings.h"
 
-#include <cuda_runtime.h>
-#include <pybind11/pybind11.h>
-
 #include "../../without_gil.h"
 #include "../device/current_device.h"
 #include "dropout.h"
@@ -13,17 +10,17 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-void dropout_mask_at(std::uintptr_t mask, bool float64, std::int64_t count, double ratio, double factor,
-                     std::uint64_t seed, std::uintptr_t seed_at, int device, std::uintptr_t stream) {
+void dropout_mask_at(Address mask, bool float64, std::int64_t count, double ratio, double factor, std::uint64_t seed,
+                     Address seed_at, int device, Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  dropout_mask({.mask = reinterpret_cast<void*>(mask),
+  dropout_mask({.mask = pointer<void>(mask),
                 .float64 = float64,
                 .count = count,
                 .ratio = ratio,
                 .factor = factor,
-                .seed = {seed, reinterpret_cast<const std::uint64_t*>(seed_at)}},
-               reinterpret_cast<cudaStream_t>(stream));
+                .seed = {seed, pointer<const std::uint64_t>(seed_at)}},
+               stream_at(stream));
 }
 
 }  // namespace

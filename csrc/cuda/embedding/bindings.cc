@@ -1,8 +1,6 @@
 // Gathers, clears and sums rows by ids, for Python.
 #include "../bindings.h"
 
-#include <pybind11/pybind11.h>
-
 #include "../device/current_device.h"
 #include "../device/element_types.h"
 #include "embedding.h"
@@ -14,8 +12,8 @@ namespace fastlstm::cuda {
 void bind_embedding(py::module_& module) {
   module.def(
       "gather_rows",
-      [](std::uintptr_t W, std::uintptr_t ids, std::uintptr_t out, Index M, Index E, int float_bytes, int id_bytes,
-         int device, std::uintptr_t stream) {
+      [](Address W, Address ids, Address out, Index M, Index E, int float_bytes, int id_bytes, int device,
+         Address stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           gather_rows(RowGather<S, Id>{pointer<const S>(W), pointer<const Id>(ids), pointer<S>(out), M, E},
@@ -26,8 +24,7 @@ void bind_embedding(py::module_& module) {
       py::arg("id_bytes"), py::arg("device"), py::arg("stream"));
   module.def(
       "clear_rows",
-      [](std::uintptr_t target, std::uintptr_t ids, Index M, Index E, int float_bytes, int id_bytes, int device,
-         std::uintptr_t stream) {
+      [](Address target, Address ids, Index M, Index E, int float_bytes, int id_bytes, int device, Address stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           clear_rows(RowClearing<S, Id>{pointer<S>(target), pointer<const Id>(ids), M, E}, stream_at(stream));
@@ -39,8 +36,8 @@ void bind_embedding(py::module_& module) {
              py::arg("float_bytes"));
   module.def(
       "sum_rows",
-      [](std::uintptr_t target, std::uintptr_t ids, std::uintptr_t rows, std::uintptr_t workspace, Index M, Index E,
-         Index V, Index skip, bool accumulate, int float_bytes, int id_bytes, int device, std::uintptr_t stream) {
+      [](Address target, Address ids, Address rows, Address workspace, Index M, Index E, Index V, Index skip,
+         bool accumulate, int float_bytes, int id_bytes, int device, Address stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           sum_rows(RowSum<S, Id>{pointer<S>(target), pointer<const Id>(ids), pointer<const S>(rows), M, E, V, skip,
@@ -55,8 +52,8 @@ void bind_embedding(py::module_& module) {
              py::arg("id_bytes"), py::arg("float_bytes"));
   module.def(
       "unique_rows",
-      [](std::uintptr_t indices, std::uintptr_t values, std::uintptr_t count, std::uintptr_t ids, std::uintptr_t rows,
-         std::uintptr_t workspace, Index M, Index E, int float_bytes, int id_bytes, int device, std::uintptr_t stream) {
+      [](Address indices, Address values, Address count, Address ids, Address rows, Address workspace, Index M, Index E,
+         int float_bytes, int id_bytes, int device, Address stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           unique_rows(UniqueRows<S, Id>{pointer<const Id>(ids), pointer<const S>(rows), M, E, pointer<Id>(indices),

@@ -4,7 +4,7 @@
 
 #include <cuda_runtime.h>
 
-#include "../recurrent/plan.h"
+#include "../device/index.h"
 
 namespace fastlstm::cuda {
 

@@ -1,8 +1,6 @@
 // Scalars of the host's for captured graphs, for Python.
 #include "../bindings.h"
 
-#include <cuda_runtime.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -10,7 +8,6 @@
 
 #include "../../without_gil.h"
 #include "../device/current_device.h"
-#include "../device/element_types.h"
 #include "scalars.h"
 
 namespace py = pybind11;
@@ -18,8 +15,7 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-void store_scalars_at(std::uintptr_t target, const std::vector<std::uint64_t>& values, int device,
-                      std::uintptr_t stream) {
+void store_scalars_at(Address target, const std::vector<std::uint64_t>& values, int device, Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
   for (std::size_t first = 0; first < values.size(); first += kMostScalars) {

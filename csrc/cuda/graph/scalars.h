@@ -11,13 +11,15 @@
 
 namespace fastlstm::cuda {
 
-// A seed that the host knows, or that stands on the device.
-struct Seed {
-  std::uint64_t value;
-  const std::uint64_t* at;  // on the device, or null
+// A number that the host knows, or that stands on the device.
+template <class T>
+struct Scalar {
+  T value;
+  const T* at;  // on the device, or null
 
-  FASTLSTM_HOST_DEVICE std::uint64_t get() const { return at ? *at : value; }
+  FASTLSTM_HOST_DEVICE T get() const { return at ? *at : value; }
 };
+using Seed = Scalar<std::uint64_t>;
 
 inline constexpr int kMostScalars = 256;  // a launch
 

@@ -1,8 +1,6 @@
 // Checks of ids, for Python.
 #include "../bindings.h"
 
-#include <cuda_runtime.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <optional>
@@ -16,22 +14,22 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-void check_at(std::uintptr_t ids, std::uintptr_t checked, bool wide, std::int64_t count,
-              std::optional<std::int64_t> upper, std::optional<std::int64_t> ignore_index, std::int64_t source,
-              std::uintptr_t shared, std::uintptr_t fault, int device, std::uintptr_t stream) {
+void check_at(Address ids, Address checked, bool wide, std::int64_t count, std::optional<std::int64_t> upper,
+              std::optional<std::int64_t> ignore_index, std::int64_t source, Address shared, Address fault, int device,
+              Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  check_ids({.ids = reinterpret_cast<const void*>(ids),
-             .checked = reinterpret_cast<void*>(checked),
+  check_ids({.ids = pointer<const void>(ids),
+             .checked = pointer<void>(checked),
              .wide = wide,
              .count = count,
              .upper = upper.value_or(std::numeric_limits<std::int64_t>::max()),
              .has_ignore_index = ignore_index.has_value(),
              .ignore_index = ignore_index.value_or(0),
              .source = source,
-             .shared = reinterpret_cast<Shared*>(shared),
-             .fault = reinterpret_cast<Fault*>(fault)},
-            reinterpret_cast<cudaStream_t>(stream));
+             .shared = pointer<Shared>(shared),
+             .fault = pointer<Fault>(fault)},
+            stream_at(stream));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "../device/device.h"
+#include "../device/index.h"
 #include "check_ids.h"
 
 namespace fastlstm::cuda {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) check_ids_kernel(IdCheck check) {
 
 void check_ids(const IdCheck& check, cudaStream_t stream) {
   if (check.count == 0) return;
-  const auto blocks = static_cast<unsigned>(std::min((check.count + kThreads - 1) / kThreads, kMostBlocks));
+  const auto blocks = static_cast<unsigned>(std::min(divide_up(check.count, kThreads), kMostBlocks));
   launch(check.wide ? check_ids_kernel<std::int64_t> : check_ids_kernel<std::int32_t>, dim3(blocks), kThreads, 0,
          stream, false, check);
 }

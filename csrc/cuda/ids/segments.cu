@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../device/index.h"
 #include "../device/reduce.h"
 #include "segments.h"
 
@@ -142,7 +143,7 @@ void segment_ids(const IdLists& ids, const Segments& segments, char* workspace, 
   int padded = kWarp;
   while (padded < std::min<std::int64_t>(ids.M, kRun)) padded *= 2;
   const int threads = std::max(kWarp, std::min(kMostThreads, padded / 2));
-  const std::int64_t runs = (ids.M + kRun - 1) / kRun;
+  const std::int64_t runs = divide_up(ids.M, kRun);
   const std::int64_t scratch_bytes = kMostWarps * sizeof(unsigned);
   SortRuns sort{ids, padded, {}, segments};
   Sorted other{};
@@ -158,7 +159,7 @@ void segment_ids(const IdLists& ids, const Segments& segments, char* workspace, 
   Sorted sorted = sort.sorted;
   for (std::int64_t run = kRun; run < ids.M; run *= 2) {
     if (2 * run >= ids.M) other.order = segments.order;  // the last pass
-    const auto blocks = static_cast<unsigned>((ids.M + kMergeThreads - 1) / kMergeThreads);
+    const auto blocks = static_cast<unsigned>(divide_up(ids.M, kMergeThreads));
     launch(merge_runs, dim3(blocks), kMergeThreads, 0, stream, false, MergeRuns{ids.M, run, sorted, other});
     std::swap(sorted, other);
   }

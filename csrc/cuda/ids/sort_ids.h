@@ -9,8 +9,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../device/index.h"
 #include "../device/reduce.h"
-#include "../recurrent/plan.h"
 
 namespace fastlstm::cuda {
 

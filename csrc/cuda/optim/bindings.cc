@@ -1,8 +1,6 @@
 // Optimisers and clipping, for Python.
 #include "../bindings.h"
 
-#include <cuda_runtime.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -20,7 +18,6 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-using Address = std::uintptr_t;
 // Addresses of param, grad, first, second, rows and num_rows (0: not there); bytes of a row number; elements of grad
 // and of a row.
 using Updated = std::tuple<Address, Address, Address, Address, Address, Address, int, Index, Index>;
@@ -28,13 +25,6 @@ using Updated = std::tuple<Address, Address, Address, Address, Address, Address,
 using Flat = std::tuple<Address, Index>;
 // The same, and the address of num_rows (0: not there) and the elements of a row.
 using Squared = std::tuple<Address, Index, Address, Index>;
-
-template <class T>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-cudaStream_t stream_at(Address stream) { return reinterpret_cast<cudaStream_t>(stream); }
 
 OptimRule rule_named(const std::string& name) {
   static const std::map<std::string, OptimRule> rules{
@@ -56,14 +46,14 @@ void in_launches(Arguments arguments, const std::vector<Entry>& entries, const F
   }
 }
 
-struct Hyper {
-  Scalar lr, grad_scale;
+struct Hyperparameters {
+  Scalar<double> lr, grad_scale;
   double correction, momentum, beta2, eps, weight_decay;
   const std::int64_t* step;
 };
 
 template <class S>
-void update(OptimRule rule, const std::vector<Updated>& tensors, const Hyper& h, cudaStream_t stream) {
+void update(OptimRule rule, const std::vector<Updated>& tensors, const Hyperparameters& h, cudaStream_t stream) {
   UpdateArguments<S> arguments{};
   arguments.lr = h.lr;
   arguments.grad_scale = h.grad_scale;
@@ -93,14 +83,14 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
                   double grad_scale, Address grad_scale_at, double correction, double momentum, double beta2,
                   double eps, double weight_decay, Address step_at, int device, Address stream) {
   const OptimRule chosen = rule_named(rule);
-  const Hyper hyper{{lr, pointer<const double>(lr_at)},
-                    {grad_scale, pointer<const double>(grad_scale_at)},
-                    correction,
-                    momentum,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    pointer<const std::int64_t>(step_at)};
+  const Hyperparameters hyper{{lr, pointer<const double>(lr_at)},
+                              {grad_scale, pointer<const double>(grad_scale_at)},
+                              correction,
+                              momentum,
+                              beta2,
+                              eps,
+                              weight_decay,
+                              pointer<const std::int64_t>(step_at)};
   const WithoutGil released;
   const CurrentDevice current(device);
   if (float64) return update<double>(chosen, tensors, hyper, stream_at(stream));
@@ -108,7 +98,7 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
 }
 
 template <class S>
-void scale(const std::vector<Flat>& tensors, Scalar factor, cudaStream_t stream) {
+void scale(const std::vector<Flat>& tensors, Scalar<double> factor, cudaStream_t stream) {
   ScaleArguments<S> arguments{};
   arguments.factor = factor;
   const auto fill = [](ScaledTensor<S>& tensor, const Flat& entry) {
@@ -121,7 +111,7 @@ void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, 
                  Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  const Scalar scalar{factor, pointer<const double>(factor_at)};
+  const Scalar<double> scalar{factor, pointer<const double>(factor_at)};
   if (float64) return scale<double>(tensors, scalar, stream_at(stream));
   scale<float>(tensors, scalar, stream_at(stream));
 }

@@ -1,42 +1,14 @@
 // The kernels of the optimisers and of clipping: bound by the memory's speed, so all they do is to read and write in
 // whole 16 bytes wherever the arrays' places allow it.
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 
-#include "../device/device.h"
+#include "../device/pack.h"
 #include "../device/reduce.h"
 #include "optim.h"
 
 namespace fastlstm::cuda {
 namespace {
-
-template <class S>
-inline constexpr int kPerPack = 16 / sizeof(S);
-
-template <class S>
-struct Values {
-  S v[kPerPack<S>];
-};
-
-template <class S>
-__device__ Values<S> load_pack(const S* p) {
-  const Packed16 pack = *reinterpret_cast<const Packed16*>(p);
-  Values<S> values;
-  std::memcpy(values.v, &pack, sizeof pack);
-  return values;
-}
-
-template <class S>
-__device__ void store_pack(S* p, const Values<S>& values) {
-  Packed16 pack;
-  std::memcpy(&pack, values.v, sizeof pack);
-  *reinterpret_cast<Packed16*>(p) = pack;
-}
-
-__device__ inline bool in_whole_packs(const void* p) {
-  return reinterpret_cast<std::uintptr_t>(p) % sizeof(Packed16) == 0;
-}
 
 // The array that a piece belongs to: the last one whose first piece is not behind it.
 template <class Tensors>
@@ -82,7 +54,7 @@ template <class S, OptimRule rule>
 __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<S> a) {
   constexpr bool kFirst = rule != OptimRule::kSgd;
   constexpr bool kSecond = rule == OptimRule::kAdam;
-  constexpr Index kPiece = kPiecePacks * kPerPack<S>;
+  constexpr Index kPiece = kPiecePacks * kInPack<S>;
   const OptimNumbers<S> hyperparameters = hyperparameters_of<S, rule>(a);
   const int piece = static_cast<int>(blockIdx.x);
   const UpdatedTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
@@ -107,19 +79,19 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   const Index size = valid_size(tensor.size, tensor.width, tensor.num_rows);
   if (begin >= size) return;
   const Index end = begin + kPiece < size ? begin + kPiece : size;
-  const bool packs = in_whole_packs(param) && in_whole_packs(grad) && in_whole_packs(first) && in_whole_packs(second) &&
-                     (!rows || width % kPerPack<S> == 0);
-  const Index end_of_packs = packs ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
+  const bool packs = begins_with_pack(param) && begins_with_pack(grad) && begins_with_pack(first) &&
+                     begins_with_pack(second) && (!rows || width % kInPack<S> == 0);
+  const Index end_of_packs = packs ? begin + (end - begin) / kInPack<S> * kInPack<S> : begin;
 #pragma unroll 1
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
-       at += kOptimThreads * kPerPack<S>) {
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kInPack<S>; at < end_of_packs;
+       at += kOptimThreads * kInPack<S>) {
     const Index place = place_of(at);
-    const Values<S> g = load_pack(grad + at);
-    Values<S> p = load_pack(param + place), m{}, v{};
+    const Pack<S> g = load_pack(grad + at);
+    Pack<S> p = load_pack(param + place), m{}, v{};
     if constexpr (kFirst) m = load_pack(first + place);
     if constexpr (kSecond) v = load_pack(second + place);
 #pragma unroll
-    for (int k = 0; k < kPerPack<S>; ++k) optim_step<rule, Roots>(hyperparameters, p.v[k], g.v[k], m.v[k], v.v[k]);
+    for (int k = 0; k < kInPack<S>; ++k) optim_step<rule, Roots>(hyperparameters, p.v[k], g.v[k], m.v[k], v.v[k]);
     store_pack(param + place, p);
     if constexpr (kFirst) store_pack(first + place, m);
     if constexpr (kSecond) store_pack(second + place, v);
@@ -141,7 +113,7 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
 
 template <class S>
 __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
-  constexpr Index kPiece = kPiecePacks * kPerPack<S>;
+  constexpr Index kPiece = kPiecePacks * kInPack<S>;
   const S factor = static_cast<S>(a.factor.get());
   if (factor == S(1)) return;  // gradients below the limit are not even read
   const int piece = static_cast<int>(blockIdx.x);
@@ -149,13 +121,13 @@ __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S>
   S* const values = tensor.values;
   const Index begin = (piece - tensor.first_piece) * kPiece;
   const Index end = begin + kPiece < tensor.size ? begin + kPiece : tensor.size;
-  const Index end_of_packs = in_whole_packs(values) ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
-       at += kOptimThreads * kPerPack<S>) {
-    Values<S> four = load_pack(values + at);
+  const Index end_of_packs = begins_with_pack(values) ? begin + (end - begin) / kInPack<S> * kInPack<S> : begin;
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kInPack<S>; at < end_of_packs;
+       at += kOptimThreads * kInPack<S>) {
+    Pack<S> pack = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kPerPack<S>; ++k) four.v[k] *= factor;
-    store_pack(values + at, four);
+    for (int k = 0; k < kInPack<S>; ++k) pack.v[k] *= factor;
+    store_pack(values + at, pack);
   }
   for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) values[at] *= factor;
 }
@@ -163,21 +135,21 @@ __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S>
 // The sum of squares of a piece, in float64.
 template <class S>
 __global__ void __launch_bounds__(kOptimThreads) sum_squares(NormArguments<S> a) {
-  constexpr Index kPiece = kNormPiecePacks * kPerPack<S>;
+  constexpr Index kPiece = kNormPiecePacks * kInPack<S>;
   const int piece = static_cast<int>(blockIdx.x);
   const ScaledTensor<const S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   const S* const values = tensor.values;
   const Index begin = (piece - tensor.first_piece) * kPiece;
   const Index size = valid_size(tensor.size, tensor.width, tensor.num_rows);
   const Index end = begin + kPiece < size ? begin + kPiece : (begin < size ? size : begin);
-  const Index end_of_packs = in_whole_packs(values) ? begin + (end - begin) / kPerPack<S> * kPerPack<S> : begin;
-  double sums[kPerPack<S>] = {};
+  const Index end_of_packs = begins_with_pack(values) ? begin + (end - begin) / kInPack<S> * kInPack<S> : begin;
+  double sums[kInPack<S>] = {};
 #pragma unroll 4
-  for (Index at = begin + static_cast<Index>(threadIdx.x) * kPerPack<S>; at < end_of_packs;
-       at += kOptimThreads * kPerPack<S>) {
-    const Values<S> x = load_pack(values + at);
+  for (Index at = begin + static_cast<Index>(threadIdx.x) * kInPack<S>; at < end_of_packs;
+       at += kOptimThreads * kInPack<S>) {
+    const Pack<S> x = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kPerPack<S>; ++k) sums[k] += static_cast<double>(x.v[k]) * static_cast<double>(x.v[k]);
+    for (int k = 0; k < kInPack<S>; ++k) sums[k] += static_cast<double>(x.v[k]) * static_cast<double>(x.v[k]);
   }
   double total = 0;
   for (const double sum : sums) total += sum;

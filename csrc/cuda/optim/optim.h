@@ -7,7 +7,8 @@
 #include <cuda_runtime.h>
 
 #include "../../optim_rules.h"
-#include "../recurrent/plan.h"
+#include "../device/index.h"
+#include "../graph/scalars.h"
 
 namespace fastlstm::cuda {
 
@@ -22,14 +23,6 @@ FASTLSTM_HOST_DEVICE inline Index valid_size(Index size, Index width, const std:
   const Index valid = *num_rows * width;
   return valid < size ? valid : size;
 }
-
-// A number that the host knows, or that stands on the device.
-struct Scalar {
-  double value;
-  const double* at;  // on the device, or null
-
-  FASTLSTM_HOST_DEVICE double get() const { return at ? *at : value; }
-};
 
 template <class S>
 struct UpdatedTensor {
@@ -48,7 +41,7 @@ struct UpdatedTensor {
 // As in optim_rules.h. The learning rate is lr times correction; with step, the correction is Adam's for that step.
 template <class S>
 struct UpdateArguments {
-  Scalar lr, grad_scale;
+  Scalar<double> lr, grad_scale;
   double correction, momentum, beta2, eps, weight_decay;
   const std::int64_t* step;  // on the device, or null
   int count;
@@ -67,7 +60,7 @@ struct ScaledTensor {
 
 template <class S>
 struct ScaleArguments {
-  Scalar factor;
+  Scalar<double> factor;
   int count;
   ScaledTensor<S> tensors[kMostTensors];
 };

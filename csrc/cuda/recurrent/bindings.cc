@@ -1,8 +1,6 @@
 // Plans and launches the time loops of the LSTM, the GRU and the RNN, for Python.
 #include "../bindings.h"
 
-#include <cuda_runtime.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <cstdio>
@@ -124,13 +122,13 @@ py::dict plan_for(const std::string& cell, const std::string& direction, const s
 // Addresses by name, as a Sequence has them; a name that nobody took is an error.
 class Arrays {
  public:
-  explicit Arrays(const std::map<std::string, std::uintptr_t>& addresses) : addresses_(addresses) {}
+  explicit Arrays(const std::map<std::string, Address>& addresses) : addresses_(addresses) {}
 
   template <class T>
-  void take(const char* name, T*& pointer) {
+  void take(const char* name, T*& array) {
     const auto found = addresses_.find(name);
     if (found == addresses_.end()) return;
-    pointer = reinterpret_cast<T*>(found->second);
+    array = pointer<T>(found->second);
     taken_.insert(name);
   }
   void expect_all_taken() const {
@@ -140,7 +138,7 @@ class Arrays {
   }
 
  private:
-  const std::map<std::string, std::uintptr_t>& addresses_;
+  const std::map<std::string, Address>& addresses_;
   std::set<std::string> taken_;
 };
 
@@ -164,9 +162,9 @@ class SequencePass {
   Index workspace_bytes() const { return plan_.workspace_bytes; }
   py::dict plan() const { return as_dict(problem_, plan_, device_); }
 
-  void run(const std::map<std::string, std::uintptr_t>& arrays, std::uintptr_t workspace, std::uintptr_t stream) const {
-    char* const memory = reinterpret_cast<char*>(workspace);
-    auto* const on = reinterpret_cast<cudaStream_t>(stream);
+  void run(const std::map<std::string, Address>& arrays, Address workspace, Address stream) const {
+    char* const memory = pointer<char>(workspace);
+    auto* const on = stream_at(stream);
     const WithoutGil released;
     const CurrentDevice current(number_);
     with_precision(problem_.precision, [&]<Precision p>() {
@@ -178,7 +176,7 @@ class SequencePass {
 
  private:
   template <class Sequence>
-  Sequence sequence(const std::map<std::string, std::uintptr_t>& addresses) const {
+  Sequence sequence(const std::map<std::string, Address>& addresses) const {
     Sequence s{};
     s.N = problem_.N;
     s.T = problem_.T;

@@ -1,5 +1,6 @@
 // The cluster kernel, of one precision: FASTLSTM_PRECISION.
 #include <iterator>
+#include <stdexcept>
 #include <utility>
 
 #include "cluster.h"

@@ -38,8 +38,7 @@ struct Units {
   static constexpr int kGroup = static_cast<int>(unit_group(sizeof(typename P::Operand)));
   int H, blocks, groups;
 
-  __device__ Units(Index H_, int blocks_)
-      : H(static_cast<int>(H_)), blocks(blocks_), groups((H + kGroup - 1) / kGroup) {}
+  __device__ Units(Index H_, int blocks_) : H(static_cast<int>(H_)), blocks(blocks_), groups(divide_up(H, kGroup)) {}
   __device__ int first_of(int block) const { return kGroup * (block * groups / blocks); }
   __device__ int count_of(int block) const {
     const int last = kGroup * ((block + 1) * groups / blocks);
@@ -250,7 +249,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
   const Sequence<S>& s = a.sequence;
   const Block block(a);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int bytes = block.rows * ((block.units.H + kInPack - 1) / kInPack) * 16;
+  const int bytes = block.rows * divide_up(block.units.H, kInPack) * 16;
 
   if (threadIdx.x == 0) block.expect_first(bytes);
   block.load_weights();
@@ -274,7 +273,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
   const int gates = gates_of(s.cell), stride = 16 * a.tiles + 4;
   const int warp_groups = kWarps / a.k_parts, warp_group = warp % warp_groups, k_part = warp / warp_groups;
   const int first_chunk = a.chunks * k_part / a.k_parts, last_chunk = a.chunks * (k_part + 1) / a.k_parts;
-  const int tiles_of_warp = (a.tiles - warp_group + warp_groups - 1) / warp_groups;
+  const int tiles_of_warp = divide_up(a.tiles - warp_group, warp_groups);
   S* const part = block.sums + k_part * kRows * stride;
   for (Index phase = 0; phase < s.T; ++phase) {
     Inputs<S> inputs[kMostOwned];
@@ -347,7 +346,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
   const Sequence<S>& s = a.sequence;
   const Block block(a);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int bytes = a.blocks * block.rows * ((block.own + kInPack - 1) / kInPack) * 16;
+  const int bytes = a.blocks * block.rows * divide_up(block.own, kInPack) * 16;
   S* const inbox = reinterpret_cast<S*>(shared_memory<char>() + a.memory.inbox);  // [2][blocks][kRows][units]
   const int share = kRows * a.units, slot = a.blocks * share;
 
@@ -400,7 +399,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
 
     S* const next = inbox + (phase + 1) % 2 * slot + block.rank * share;
     block.multiply(
-        reinterpret_cast<const Packed16*>(dz), 0, a.chunks, (a.tiles - warp + kWarps - 1) / kWarps,
+        reinterpret_cast<const Packed16*>(dz), 0, a.chunks, divide_up(a.tiles - warp, kWarps),
         [&](int i) {
           const int tile = first_tile + warp + i * kWarps;
           return tile < a.tiles ? tile : tile - a.tiles;

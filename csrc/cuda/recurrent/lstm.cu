@@ -1,4 +1,6 @@
 // The step, persistent and row kernels of the LSTM and the RNN, of one precision: FASTLSTM_PRECISION.
+#include <iterator>
+
 #include "rows.h"
 #include "run_tiles.h"
 

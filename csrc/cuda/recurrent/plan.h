@@ -18,10 +18,9 @@
 #include <vector>
 
 #include "../../lstm_cell.h"
+#include "../device/index.h"
 
 namespace fastlstm::cuda {
-
-using Index = std::int64_t;
 
 enum class Cell { kLstm, kRnn, kGruResetAfter, kGruResetBefore };
 enum class Direction { kForward, kBackward };
@@ -74,7 +73,6 @@ inline constexpr int kTileThreads = 256;
 inline constexpr int kWarps = kTileThreads / 32;
 inline constexpr Index kChunkBytes = 64;
 inline constexpr Index kTileChunkBytes = 16 * kChunkBytes;
-inline constexpr Index kAlignment = 256;
 // From counter to counter of a barrier between blocks: a line of L2 each, so that rows do not wait for other rows'.
 inline constexpr Index kCounterBytes = 128, kCounterStride = kCounterBytes / static_cast<Index>(sizeof(unsigned));
 
@@ -139,9 +137,6 @@ struct Plan {
   // Places in the workspace, in bytes.
   Index exchange_at, state_at, counters_at, workspace_bytes;
 };
-
-inline Index divide_up(Index a, Index b) { return (a + b - 1) / b; }
-inline Index round_up(Index a, Index b) { return divide_up(a, b) * b; }
 
 // Of an operand of the product, and of the states and sums.
 inline Index operand_bytes(Precision p) { return p == Precision::kFloat64 ? 8 : p == Precision::kBf16 ? 2 : 4; }

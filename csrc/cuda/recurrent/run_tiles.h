@@ -1,7 +1,9 @@
 // The step and persistent kernels of a precision: the time loop of the one, the passes of the other.
 #pragma once
 
+#include <algorithm>
 #include <iterator>
+#include <stdexcept>
 #include <utility>
 
 #include "run.h"

@@ -139,8 +139,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   using S = typename P::State;
   using Operand = typename P::Operand;
   constexpr int kRows = 8 * J;
-  constexpr int kColumns = (16 * M * kRows + kTileThreads - 1) / kTileThreads;  // a thread's, of the product
-  constexpr int kOwned = kColumns < kMostOwned ? kColumns : kMostOwned;         // units of rows a thread owns, at most
+  constexpr int kColumns = divide_up(16 * M * kRows, kTileThreads);      // a thread's, of the product
+  constexpr int kOwned = kColumns < kMostOwned ? kColumns : kMostOwned;  // units of rows a thread owns, at most
   const Sequence<S>& s = a.sequence;
   const Index unit_block = blockIdx.x, row_block = a.first_row_block + blockIdx.y;
   const Index first_unit = unit_block * a.units, first_row = row_block * kRows;

@@ -1,13 +1,9 @@
 // Sampled classes, for Python: samples, expected counts, logits, losses and their gradients.
 #include "../bindings.h"
 
-#include <pybind11/pybind11.h>
-
-#include <stdexcept>
-#include <string>
-
 #include "../../without_gil.h"
 #include "../device/current_device.h"
+#include "../device/element_types.h"
 #include "candidates.h"
 #include "sampling.h"
 
@@ -16,15 +12,6 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-using Address = std::uintptr_t;
-
-template <class T>
-T* at(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
-cudaStream_t stream_at(Address address) { return reinterpret_cast<cudaStream_t>(address); }
-
 // The sample first, then the expected counts of the true classes (M,) and of the sampled ones.
 struct CandidateArrays {
   Sample sample;
@@ -32,11 +19,11 @@ struct CandidateArrays {
 
   CandidateArrays(Index num_sampled, bool unique, Address true_classes, Index M, Address sampled,
                   Address true_expected_count, Address sampled_expected_count, Address num_tries, Address workspace)
-      : sample{num_sampled, unique, at<Index>(sampled), at<Index>(num_tries), at<char>(workspace)},
-        counts{{at<const Index>(true_classes), at<const Index>(sampled)},
+      : sample{num_sampled, unique, pointer<Index>(sampled), pointer<Index>(num_tries), pointer<char>(workspace)},
+        counts{{pointer<const Index>(true_classes), pointer<const Index>(sampled)},
                {M, num_sampled},
-               {at<double>(true_expected_count), at<double>(sampled_expected_count)},
-               at<const Index>(num_tries),
+               {pointer<double>(true_expected_count), pointer<double>(sampled_expected_count)},
+               pointer<const Index>(num_tries),
                0,
                num_sampled} {}
 };
@@ -49,7 +36,8 @@ void log_uniform_candidates(Index num_sampled, Index range_max, Address true_cla
                                sampled_expected_count, num_tries, workspace);
   const WithoutGil released;
   const CurrentDevice current(device);
-  log_uniform_sample(arrays.sample, range_max, log_range, {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
+  log_uniform_sample(arrays.sample, range_max, log_range, {seed, pointer<const std::uint64_t>(seed_at)},
+                     stream_at(stream));
   log_uniform_expected_counts(arrays.counts, log_range, stream_at(stream));
 }
 
@@ -61,30 +49,22 @@ void unigram_candidates(Address probabilities, Address threshold, Address alias,
                                sampled_expected_count, num_tries, workspace);
   const WithoutGil released;
   const CurrentDevice current(device);
-  unigram_sample(arrays.sample, at<const double>(threshold), at<const Index>(alias), V,
-                 {seed, at<const std::uint64_t>(seed_at)}, stream_at(stream));
-  unigram_expected_counts(arrays.counts, at<const double>(probabilities), stream_at(stream));
+  unigram_sample(arrays.sample, pointer<const double>(threshold), pointer<const Index>(alias), V,
+                 {seed, pointer<const std::uint64_t>(seed_at)}, stream_at(stream));
+  unigram_expected_counts(arrays.counts, pointer<const double>(probabilities), stream_at(stream));
 }
 
 void log_uniform_expected_count(Address classes, Index M, double log_range, Address num_tries, Index known_tries,
                                 Index num_sampled, Address counts, int device, Address stream) {
-  const ExpectedCounts list{{at<const Index>(classes), nullptr}, {M, 0},      {at<double>(counts), nullptr},
-                            at<const Index>(num_tries),          known_tries, num_sampled};
+  const ExpectedCounts list{{pointer<const Index>(classes), nullptr}, {M, 0},      {pointer<double>(counts), nullptr},
+                            pointer<const Index>(num_tries),          known_tries, num_sampled};
   const CurrentDevice current(device);
   log_uniform_expected_counts(list, log_range, stream_at(stream));
 }
 
-// Calls body<S>() for numbers of so many bytes.
-template <class Body>
-auto with_float_of(int float_bytes, const Body& body) {
-  if (float_bytes == 4) return body(float{});
-  if (float_bytes == 8) return body(double{});
-  throw std::invalid_argument("float_bytes is " + std::to_string(float_bytes) + ", expected 4 or 8");
-}
-
 Index workspace_bytes(int float_bytes, Index B, Index K, Index S, Index E, bool with_logits) {
-  return with_float_of(float_bytes,
-                       [&](auto zero) { return sampled_workspace_bytes<decltype(zero)>(B, K, S, E, with_logits); });
+  return with_float(float_bytes,
+                    [&]<class Float>() { return sampled_workspace_bytes<Float>(B, K, S, E, with_logits); });
 }
 
 template <class S>
@@ -95,31 +75,31 @@ SampledClasses<S> sampled_classes(Index B, Index K, Index sampled_count, Index E
   call.K = K;
   call.sampled_count = sampled_count;
   call.E = E;
-  call.weights = at<const S>(weights);
-  call.labels = at<const Index>(labels);
-  call.inputs = at<const S>(inputs);
-  call.sampled = at<const Index>(sampled);
+  call.weights = pointer<const S>(weights);
+  call.labels = pointer<const Index>(labels);
+  call.inputs = pointer<const S>(inputs);
+  call.sampled = pointer<const Index>(sampled);
   return call;
 }
 
 template <class S>
 void set_offsets(SampledClasses<S>& call, Address biases, Address true_expected_count, Address sampled_expected_count,
                  bool remove_accidental_hits) {
-  call.biases = at<const S>(biases);
-  call.true_expected = at<const double>(true_expected_count);
-  call.sampled_expected = at<const double>(sampled_expected_count);
+  call.biases = pointer<const S>(biases);
+  call.true_expected = pointer<const double>(true_expected_count);
+  call.sampled_expected = pointer<const double>(sampled_expected_count);
   call.remove_accidental_hits = remove_accidental_hits;
 }
 
 template <class S>
 void set_gradients(SampledClasses<S>& call, Address dinputs, Address indices, Address dweights, Address dbiases,
                    Address num_rows, Address workspace) {
-  call.dinputs = at<S>(dinputs);
-  call.segments.unique = at<Index>(indices);
-  call.segments.count = at<int>(num_rows);
-  call.dweights = at<S>(dweights);
-  call.dbiases = at<S>(dbiases);
-  call.workspace = at<char>(workspace);
+  call.dinputs = pointer<S>(dinputs);
+  call.segments.unique = pointer<Index>(indices);
+  call.segments.count = pointer<int>(num_rows);
+  call.dweights = pointer<S>(dweights);
+  call.dbiases = pointer<S>(dbiases);
+  call.workspace = pointer<char>(workspace);
 }
 
 void logits_forward(int float_bytes, Index B, Index K, Index S, Index E, Address weights, Address biases,
@@ -128,12 +108,11 @@ void logits_forward(int float_bytes, Index B, Index K, Index S, Index E, Address
                     int device, Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  with_float_of(float_bytes, [&](auto zero) {
-    using Float = decltype(zero);
+  with_float(float_bytes, [&]<class Float>() {
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
     set_offsets(call, biases, true_expected_count, sampled_expected_count, remove_accidental_hits);
-    call.logits = at<Float>(logits);
-    call.is_true = at<Float>(is_true);
+    call.logits = pointer<Float>(logits);
+    call.is_true = pointer<Float>(is_true);
     sampled_logits_forward(call, stream_at(stream));
   });
 }
@@ -144,10 +123,9 @@ void logits_backward(int float_bytes, Index B, Index K, Index S, Index E, Addres
                      Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  with_float_of(float_bytes, [&](auto zero) {
-    using Float = decltype(zero);
+  with_float(float_bytes, [&]<class Float>() {
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
-    call.dlogits = at<const Float>(dlogits);
+    call.dlogits = pointer<const Float>(dlogits);
     set_gradients(call, dinputs, indices, dweights, dbiases, num_rows, workspace);
     sampled_logits_backward(call, stream_at(stream));
   });
@@ -160,12 +138,11 @@ void loss_and_gradients(int float_bytes, Index B, Index K, Index S, Index E, Add
                         Address workspace, int device, Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
-  with_float_of(float_bytes, [&](auto zero) {
-    using Float = decltype(zero);
+  with_float(float_bytes, [&]<class Float>() {
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
     set_offsets(call, biases, true_expected_count, sampled_expected_count, remove_accidental_hits);
     set_gradients(call, dinputs, indices, dweights, dbiases, num_rows, workspace);
-    sampled_loss(call, softmax ? SampledLossKind::kSoftmax : SampledLossKind::kSigmoid, at<Float>(losses),
+    sampled_loss(call, softmax ? SampledLossKind::kSoftmax : SampledLossKind::kSigmoid, pointer<Float>(losses),
                  stream_at(stream));
   });
 }

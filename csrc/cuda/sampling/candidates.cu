@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../../class_draws.h"
+#include "../device/index.h"
 #include "../device/reduce.h"
 #include "candidates.h"
 
@@ -16,7 +17,7 @@ constexpr int kMostWarps = kMostThreads / kWarp;
 constexpr int kMostSharedSlots = 2048;
 constexpr Word kNone = ~Word{0};
 
-unsigned blocks_of(std::int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+unsigned blocks_of(std::int64_t threads) { return static_cast<unsigned>(divide_up(threads, kThreads)); }
 
 // ---- Different classes ---------------------------------------------------------------------------------------------
 
@@ -34,8 +35,7 @@ struct UniqueSample {
 
 int threads_for(std::int64_t num_sampled) {
   constexpr std::int64_t kFewest = 128;
-  return static_cast<int>(
-      std::clamp<std::int64_t>((2 * num_sampled + kWarp - 1) / kWarp * kWarp, kFewest, kMostThreads));
+  return static_cast<int>(std::clamp<std::int64_t>(round_up(2 * num_sampled, kWarp), kFewest, kMostThreads));
 }
 
 // At most half of the slots are taken: by all classes of a sample but one, and by those of a batch.

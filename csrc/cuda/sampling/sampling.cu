@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "../device/pack.h"
 #include "../device/reduce.h"
 #include "sampling.h"
 
@@ -17,23 +18,13 @@ constexpr int kSide = 16;   // threads of a tile stand 16 by 16
 constexpr int kDepth = 64;  // of a chunk
 constexpr int kWarps = kThreads / kWarp;
 
-template <class S>
-constexpr int kInPack = sizeof(Packed16) / sizeof(S);
 // A row in shared memory; one pack more than its numbers, so that a quarter of a warp meets all banks.
 template <class S>
 constexpr int kStride = kDepth + kInPack<S>;
 
-__host__ __device__ constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
-
 // Most numbers per thread along each side of a tile. Wider ones of float64 would leave no room for a second block.
 template <class S>
 constexpr int kWidest = 16 / static_cast<int>(sizeof(S));
-
-template <class S>
-union Numbers {
-  Packed16 pack;
-  S at[kInPack<S>];
-};
 
 // ---- Tiles of products ---------------------------------------------------------------------------------------------
 
@@ -45,7 +36,7 @@ struct Tile {
 
   __device__ Tile(Index number, Index all_rows, Index all_columns) {
     constexpr int kTile = m * kSide;
-    const Index across = ceil_div(all_columns, kTile);
+    const Index across = divide_up(all_columns, kTile);
     row = number / across * kTile;
     column = number % across * kTile;
     rows = static_cast<int>(all_rows - row < kTile ? all_rows - row : kTile);
@@ -60,26 +51,26 @@ __device__ void fill_along(S* chunk, int rows, int depth, bool whole_packs, cons
   for (int i = static_cast<int>(threadIdx.x); i < m * kSide * kPacks; i += kThreads) {
     const int r = i / kPacks, k = i % kPacks * kInPack<S>;
     if (k >= depth) continue;
-    Numbers<S> numbers{};
+    Pack<S> numbers{};
     if (r < rows) {
       const S* const from = row(r) + k;
       if (whole_packs) {
-        numbers.pack = *reinterpret_cast<const Packed16*>(from);
+        numbers = load_pack(from);
       } else {
 #pragma unroll
         for (int n = 0; n < kInPack<S>; ++n) {
-          if (k + n < depth) numbers.at[n] = from[n];
+          if (k + n < depth) numbers.v[n] = from[n];
         }
       }
     }
-    *reinterpret_cast<Packed16*>(chunk + r * kStride<S> + k) = numbers.pack;
+    store_pack(chunk + r * kStride<S> + k, numbers);
   }
 }
 
 // The same from memory where the rows lie side by side: at(k, r) is an element.
 template <class S, int m, class At>
 __device__ void fill_across(S* chunk, int rows, int depth, const At& at) {
-  const int padded = static_cast<int>(ceil_div(depth, kInPack<S>)) * kInPack<S>;
+  const int padded = round_up(depth, kInPack<S>);
   for (int i = static_cast<int>(threadIdx.x); i < m * kSide * padded; i += kThreads) {
     const int r = i % (m * kSide), k = i / (m * kSide);
     chunk[r * kStride<S> + k] = r < rows && k < depth ? at(k, r) : S{0};
@@ -102,18 +93,18 @@ __device__ void multiply(Index depth, const FillA& fill_a, const FillB& fill_b, 
     __syncthreads();
     S sum[m][m] = {};
     for (int k = 0; k < here; k += kInPack<S>) {
-      Numbers<S> x[m], y[m];
+      Pack<S> x[m], y[m];
 #pragma unroll
       for (int i = 0; i < m; ++i) {
-        x[i].pack = *reinterpret_cast<const Packed16*>(a_rows + i * kSide * kStride<S> + k);
-        y[i].pack = *reinterpret_cast<const Packed16*>(b_rows + i * kSide * kStride<S> + k);
+        x[i] = load_pack(a_rows + i * kSide * kStride<S> + k);
+        y[i] = load_pack(b_rows + i * kSide * kStride<S> + k);
       }
 #pragma unroll
       for (int n = 0; n < kInPack<S>; ++n) {
 #pragma unroll
         for (int i = 0; i < m; ++i) {
 #pragma unroll
-          for (int j = 0; j < m; ++j) sum[i][j] += x[i].at[n] * y[j].at[n];
+          for (int j = 0; j < m; ++j) sum[i][j] += x[i].v[n] * y[j].v[n];
         }
       }
     }
@@ -168,11 +159,9 @@ __device__ S dot(const S* a, const S* b, Index E, bool whole_packs) {
   S sum = 0;
   if (whole_packs) {
     for (Index e = lane * kInPack<S>; e < E; e += kWarp * kInPack<S>) {
-      Numbers<S> x, y;
-      x.pack = *reinterpret_cast<const Packed16*>(a + e);
-      y.pack = *reinterpret_cast<const Packed16*>(b + e);
+      const Pack<S> x = load_pack(a + e), y = load_pack(b + e);
 #pragma unroll
-      for (int n = 0; n < kInPack<S>; ++n) sum += x.at[n] * y.at[n];
+      for (int n = 0; n < kInPack<S>; ++n) sum += x.v[n] * y.v[n];
     }
   } else {
     for (Index e = lane; e < E; e += kWarp) sum += a[e] * b[e];
@@ -351,13 +340,11 @@ __global__ void __launch_bounds__(kThreads) sum_classes(Pass<S> pass) {
 
 // ---- Launches ------------------------------------------------------------------------------------------------------
 
-bool on_packs(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % sizeof(Packed16) == 0; }
-
 template <class S>
 Pass<S> pass_of(const SampledClasses<S>& call) {
   Pass<S> pass{};
   pass.call = call;
-  pass.whole_packs = call.E % kInPack<S> == 0 && on_packs(call.weights) && on_packs(call.inputs);
+  pass.whole_packs = call.E % kInPack<S> == 0 && begins_with_pack(call.weights) && begins_with_pack(call.inputs);
   return pass;
 }
 
@@ -373,7 +360,7 @@ template <class S, class KernelOf>
 void launch_tiles(const KernelOf& kernel, Index rows, Index columns, Index blocks_behind, Pass<S> pass,
                   cudaStream_t stream) {
   const Index wanted = multiprocessors();
-  const auto tiles = [&](int m) { return ceil_div(rows, m * kSide) * ceil_div(columns, m * kSide); };
+  const auto tiles = [&](int m) { return divide_up(rows, m * kSide) * divide_up(columns, m * kSide); };
   int m = 1;
   while (m < kWidest<S> && tiles(2 * m) >= wanted) m *= 2;
   pass.tiles = tiles(m);
@@ -391,12 +378,10 @@ template <class S>
 void launch_logits(const Pass<S>& pass, cudaStream_t stream) {
   const SampledClasses<S>& call = pass.call;
   launch_tiles([](auto m) { return &compute_logits<S, decltype(m)::value>; }, call.B, call.sampled_count,
-               ceil_div(call.B * call.K, kWarps), pass, stream);
+               divide_up(call.B * call.K, kWarps), pass, stream);
 }
 
-constexpr Index aligned(Index bytes) {
-  return ceil_div(bytes, sizeof(Packed16)) * static_cast<Index>(sizeof(Packed16));
-}
+constexpr Index aligned(Index bytes) { return round_up(bytes, sizeof(Packed16)); }
 
 // The workspace's parts, one after the other.
 template <class S>
@@ -427,7 +412,7 @@ void launch_backward(Pass<S> pass, const Layout<S>& layout, cudaStream_t stream)
   launch_tiles([](auto m) { return &compute_dsampled<S, decltype(m)::value>; }, call.sampled_count, call.E + 1, 0, pass,
                stream);
   segment_ids({call.labels, call.B * call.K, call.sampled, M}, call.segments, call.workspace + layout.segments, stream);
-  const auto threads = static_cast<int>(std::min<Index>(kThreads, ceil_div(call.E + 1, kWarp) * kWarp));
+  const auto threads = static_cast<int>(std::min<Index>(kThreads, divide_up(call.E + 1, kWarp) * kWarp));
   launch(sum_classes<S>, dim3(static_cast<unsigned>(M)), threads, 0, stream, false, pass);
 }
 
@@ -459,7 +444,7 @@ void sampled_loss(const SampledClasses<S>& call, SampledLossKind kind, S* losses
   if (call.B > 0) {
     launch(kind == SampledLossKind::kSigmoid ? compute_losses<S, SampledLossKind::kSigmoid>
                                              : compute_losses<S, SampledLossKind::kSoftmax>,
-           dim3(static_cast<unsigned>(ceil_div(call.B, kWarps))), kThreads, 0, stream, false, pass);
+           dim3(static_cast<unsigned>(divide_up(call.B, kWarps))), kThreads, 0, stream, false, pass);
   }
   launch_backward(pass, layout, stream);
 }

@@ -6,11 +6,10 @@
 
 #include <cstdint>
 
+#include "../device/index.h"
 #include "../ids/segments.h"
 
 namespace fastlstm::cuda {
-
-using Index = std::int64_t;
 
 enum class SampledLossKind { kSigmoid, kSoftmax };
 

@@ -3,7 +3,7 @@
 Forward and backward of a whole sequence, the input products and all gradients included, in the same precision on both
 sides; ours in bf16 stands against cuDNN's fp16 too. The sides take turns. A time is the median over calls between
 device events, with a few input sets in turn; `step_us` is our time loop alone, the calls of _cuda, per time step, with
-the kernel that recurrent/plan.h chooses; `step_us_of` is that of every kernel that takes the shape, so that the
+the kernel that recurrent/make_plan.h chooses; `step_us_of` is that of every kernel that takes the shape, so that the
 choice can be judged. Results are compared before anything is timed.
 """
 

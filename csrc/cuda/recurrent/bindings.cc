@@ -11,6 +11,7 @@
 
 #include "../../without_gil.h"
 #include "../device/current_device.h"
+#include "make_plan.h"
 #include "run.h"
 
 namespace py = pybind11;

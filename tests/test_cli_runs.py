@@ -18,7 +18,7 @@ import pytest
 from command_line import error_of
 
 from fastlstm import callbacks, datasets, tensor_file
-from fastlstm.cli import command, main, plots, run_folder, training_run
+from fastlstm.cli import command, dates, main, plots, run_folder, training_run, translate
 from fastlstm.cli.training_run import write_config
 from fastlstm.datasets.pairs import decode
 from fastlstm.models import RNNLM, Model, memory
@@ -53,6 +53,22 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("text.txt").write_text("the cat saw a dog .\na dog saw the cat .\n" * 20)
     Path("labelled.tsv").write_text("good\ta fine film\nbad\tdreadful and dull\n" * 20)
     Path("pairs.tsv").write_text("".join(f"{word} .\t{word[::-1]} !\n" for word in ("go", "sit", "run", "see", "eat")))
+
+
+@pytest.fixture
+def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One map of attention where there are several, few dots, no search for room: most of a short run is drawing."""
+    from matplotlib.figure import Figure
+
+    savefig = Figure.savefig
+
+    def save_small(figure: Figure, file: Any, **options: Any) -> None:
+        figure.set_layout_engine("none")
+        savefig(figure, file, **{**options, "dpi": 20})
+
+    monkeypatch.setattr(Figure, "savefig", save_small)
+    for module in (dates, translate):
+        monkeypatch.setattr(module, "MAPS", 1)
 
 
 def train(task: str, *more: str | Path) -> int:
@@ -280,6 +296,7 @@ def result_of(run: dict[str, bytes]) -> Any:
     return result
 
 
+@pytest.mark.usefixtures("_small_pictures")
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("task", ARGUMENTS)
 def test_a_run_killed_at_its_end_becomes_whole(
@@ -301,10 +318,13 @@ def test_a_run_killed_at_its_end_becomes_whole(
     assert contents("r") == part
 
 
+@pytest.mark.usefixtures("_small_pictures")
 @pytest.mark.parametrize("task", ARGUMENTS)
 def test_every_file_that_is_missing_is_made_again(task: str) -> None:
     whole = whole_run(task)
-    assert train(task) == 0
+    for name, content in whole.items():
+        Path("r", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("r", name).write_bytes(content)
     made_again = ("continued.csv", "translations.txt", "vectors.txt", "attention.png", "loss.png", "perplexity.png")
     for name in whole:
         if Path(name).name in made_again:
@@ -332,6 +352,7 @@ def test_pictures_are_drawn_once_there_is_matplotlib(
 # --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_small_pictures")
 @pytest.mark.parametrize("task", ARGUMENTS)
 def test_a_full_disk_while_drawing_costs_the_pictures_only(
     task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -156,7 +156,7 @@ def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(
     line: bytes, pack: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "text"
-    path.write_bytes(pack(line * 100_000))
+    path.write_bytes(pack(line * 20_000))
     assert len(datasets.read_words(path).ids) >= 1
     monkeypatch.setattr(files, "_UNPACKED_ANYHOW", 1_000_000)
     with pytest.raises(ValueError, match="text unpacks to more than [0-9,]* bytes, as no text of its size does"):

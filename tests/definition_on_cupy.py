@@ -133,8 +133,6 @@ def _family(name: str) -> types.ModuleType:
     for function_name, function in vars(definition).items():
         if inspect.isfunction(function) and not function_name.startswith("_"):
             setattr(made, function_name, _wrapped(function))
-    if name == "dense":
-        made.batched_product = _wrapped(lambda a, b: a @ b)
     if name == "embedding":
         made.padded_rows = _wrapped(lambda ids, rows: _padded(definition.embedding_backward_rows(ids, rows), len(ids)))
     if name == "sampling":

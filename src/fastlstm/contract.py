@@ -307,7 +307,7 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
 # On a GPU the forward functions of lstm, gru and rnn also take `precision`, which the tape carries to backward, and so
-# do matrix_product and linear_cross_entropy.
+# do matrix_product, batched_product and linear_cross_entropy.
 
 
 class LSTMFamily(Protocol):
@@ -411,15 +411,16 @@ class EmbeddingFamily(Protocol):
 
 
 class DenseFamily(Protocol):
-    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is.
-
-    On a GPU it also has batched_product(a, b, *, precision), for layers/product.py: CuPy's own cannot be captured.
-    """
+    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is."""
 
     def matrix_product(
         self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None
     ) -> FloatArray:
         """a b + bias (L,), (M, L) C-contiguous, in out if that is given."""
+        ...
+
+    def batched_product(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """a (N, M, K) times b (N, K, L), matrix by matrix; either is C-contiguous or ``swapaxes(1, 2)`` of what is."""
         ...
 
 

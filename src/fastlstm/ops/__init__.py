@@ -1,6 +1,6 @@
 """Pure functions of arrays: the kernels to drop into a training loop of one's own."""
 
-from fastlstm.ops.dense import matrix_product
+from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gru import gru_backward, gru_forward
@@ -37,6 +37,7 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "adamw_update",
+    "batched_product",
     "clip_grad_norm",
     "clip_scale",
     "dropout_mask",

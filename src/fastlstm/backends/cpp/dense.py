@@ -1,11 +1,14 @@
-"""Matrix products: csrc/cpu/dense.cc."""
+"""Matrix products: csrc/cpu/dense.cc. Those of many pairs at once, attention's small ones, are numpy's."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import fastlstm._cpu as _cpu
+from fastlstm.backends.numpy.dense import batched_product
 from fastlstm.contract import FloatArray
+
+__all__ = ["batched_product", "matrix_product"]
 
 
 def matrix_product(a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None) -> FloatArray:

@@ -24,6 +24,5 @@ def matrix_product(
 
 
 def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision = "float32") -> FloatArray:
-    """(N, M, K) times (N, K, X); either may be a transposed view."""
     with device_of(a), products_in(precision):
         return _batched_product(a, b)

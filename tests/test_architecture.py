@@ -23,7 +23,10 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each room of the flow may import itself, those after it, and these.
 FLOW = ("models", "layers", "ops", "backends")
-ANYWHERE = {"contract"}
+ANYWHERE = {"arrays", "contract"}
+
+# Who computes asks ops. The others speak of backends: which there are, which one runs, and why.
+IMPORT_BACKENDS = {"ops", "backends", "config", "testing", "cli", "__init__"}
 
 
 def room_of(path: Path) -> str:
@@ -73,8 +76,20 @@ def test_imports_point_one_way(room: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_contract_imports_nothing_of_the_package() -> None:
-    names = imported_names(SOURCE / "contract.py", inside_functions=True)
+def test_only_operators_compute_with_backends() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {name}"
+        for path in FILES
+        if room_of(path) not in IMPORT_BACKENDS
+        for name in imported_names(path, inside_functions=True)
+        if name.split(".")[:2] == ["fastlstm", "backends"]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", sorted(ANYWHERE))
+def test_the_ground_floor_imports_nothing_of_the_package(name: str) -> None:
+    names = imported_names(SOURCE / f"{name}.py", inside_functions=True)
     assert not [name for name in names if name.startswith("fastlstm")]
 
 

@@ -32,6 +32,11 @@ FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 IntArray: TypeAlias = "NDArray[np.signedinteger[Any]]"
 BoolArray: TypeAlias = "NDArray[np.bool_]"
 
+
+class BackendNotAvailable(ImportError):
+    """A backend was asked for that cannot run here; the message says why and what to install."""
+
+
 # --------------------------------------------------------------------------------------------
 # Gates
 # --------------------------------------------------------------------------------------------

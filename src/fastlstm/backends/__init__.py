@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from fastlstm.backends.blas import module_on_our_threads
+from fastlstm.contract import BackendNotAvailable
 
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
@@ -31,10 +30,6 @@ _INSTALL_AGAIN = (
     "fastlstm again: FASTLSTM_REQUIRE_EXTENSIONS=1 pip install --no-cache-dir --force-reinstall --no-deps "
     "--no-binary fastlstm fastlstm (or, in its source tree, '.' for the last word)"
 )
-
-
-class BackendNotAvailable(ImportError):
-    """A backend was asked for that cannot run here; the message says why and what to install."""
 
 
 @functools.cache
@@ -148,16 +143,6 @@ def load_family(backend: str, family: str) -> ModuleType:
     """The module of one operator family of one backend, for instance ``fastlstm.backends.cpp.lstm``."""
     module = importlib.import_module(f"fastlstm.backends.{backend}.{family}")
     return module_on_our_threads(module) if backend == "numpy" else module
-
-
-def is_device_array(array: Any) -> bool:
-    """Whether ``array`` lives on a GPU."""
-    return hasattr(array, "__cuda_array_interface__")
-
-
-def array_module(array: Any) -> Any:
-    """numpy, or CuPy for an array on a GPU: the functions that make and take arrays of that kind."""
-    return importlib.import_module("cupy") if is_device_array(array) else np
 
 
 def family_for(array: Any, family: str) -> ModuleType:

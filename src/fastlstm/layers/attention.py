@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 

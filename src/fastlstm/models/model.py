@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from fastlstm.backends import array_module, check_can_run, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.initial_weights import room_for
@@ -20,7 +20,7 @@ from fastlstm.models.names import Names
 from fastlstm.models.rows import ALL_STEPS, Rows, StepsThatCount
 from fastlstm.models.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.ops import scalars
-from fastlstm.ops.device import Device, copier_to, device_of, read, to_device
+from fastlstm.ops.device import Device, check_device, copier_to, device_of, read, to_device
 
 if TYPE_CHECKING:
     from fastlstm.training import Callback, History, OptimizerLike
@@ -365,8 +365,7 @@ class Model(abc.ABC):
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
-        if device == "cuda":
-            check_can_run("cuda")
+        check_device(device)
         self._check_precision(precision, device)
         for layer in self.layers.values():
             layer.set_precision(precision)

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import array_module, check_gpu, is_device_array, load_family
+from fastlstm.arrays import array_module, is_device_array
+from fastlstm.backends import check_gpu, load_family
 from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))

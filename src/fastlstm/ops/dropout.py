@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.backends import family_for, is_device_array
+from fastlstm.arrays import is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray
 from fastlstm.ops import checks, scalars
 

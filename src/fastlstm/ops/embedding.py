@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastlstm.backends import array_module, family_for, is_device_array
+from fastlstm.arrays import array_module, is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device_steps import rows_are_padded

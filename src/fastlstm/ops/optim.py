@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import family_for, is_device_array
+from fastlstm.arrays import is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import Array, FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from fastlstm.backends import family_for, is_device_array
+from fastlstm.arrays import is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import (
     Array,
     Candidates,

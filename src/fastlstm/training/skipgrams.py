@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import BackendNotAvailable
-from fastlstm.contract import Array, FloatArray, IntArray, SkipgramPairs
+from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, SkipgramPairs
 from fastlstm.models.rows import Rows
 from fastlstm.models.word2vec import Word2Vec
 from fastlstm.ops import scalars

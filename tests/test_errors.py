@@ -642,7 +642,7 @@ def test_every_raise_in_ops_is_met_by_a_wrong_call() -> None:
             met.add(_raised_from(error))
     missed = []
     for path in Path(ops.__file__).parent.glob("*.py"):
-        if path.name == "sampling.py":  # test_sampling.py has its wrong calls
+        if path.name in ("sampling.py", "candidates.py"):  # test_sampling.py has their wrong calls
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise):

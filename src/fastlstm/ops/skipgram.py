@@ -14,7 +14,7 @@ import numpy as np
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
 from fastlstm.ops import checks, scalars
-from fastlstm.ops.sampling import UnigramTable
+from fastlstm.ops.candidates import UnigramTable
 
 _INT64 = np.dtype(np.int64)
 

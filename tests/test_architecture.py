@@ -126,11 +126,22 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 # Backends
 # --------------------------------------------------------------------------------------------
 
-PROTOCOLS = {
-    name.removesuffix("Family").lower(): protocol
+ALL_PROTOCOLS: dict[str, type[Any]] = {
+    name.removesuffix("Family"): protocol
     for name, protocol in vars(contract).items()
     if name.endswith("Family") and getattr(protocol, "_is_protocol", False)
 }
+PROTOCOLS = {name.lower(): protocol for name, protocol in ALL_PROTOCOLS.items() if not name.startswith("Device")}
+# Those that are others on a GPU.
+DEVICE_PROTOCOLS = {
+    name.removeprefix("Device").lower(): protocol
+    for name, protocol in ALL_PROTOCOLS.items()
+    if name.startswith("Device")
+}
+
+
+def protocol_of(backend: str, family: str) -> type[Any]:
+    return DEVICE_PROTOCOLS.get(family, PROTOCOLS[family]) if backend == "cuda" else PROTOCOLS[family]
 
 
 def backend_packages() -> list[str]:
@@ -144,7 +155,7 @@ def load(backend: str, family: str) -> ModuleType:
 
 
 def functions_of(protocol: type[Any]) -> dict[str, Any]:
-    return {name: f for name, f in vars(protocol).items() if inspect.isfunction(f) and not name.startswith("_")}
+    return {name: f for name, f in inspect.getmembers(protocol, inspect.isfunction) if not name.startswith("_")}
 
 
 def test_every_family_has_a_protocol_and_every_operator_module_a_family() -> None:
@@ -159,7 +170,7 @@ def test_backend_has_the_functions_of_the_protocol(package: str, family: str) ->
     if package == "cuda" and family not in importlib.import_module("fastlstm.backends.cuda").FAMILIES:
         pytest.skip(f"the CUDA backend has no {family} yet")
     module = load(package, family)
-    for name, wanted in functions_of(PROTOCOLS[family]).items():
+    for name, wanted in functions_of(protocol_of(package, family)).items():
         assert hasattr(module, name), f"{module.__name__} has no {name}"
         expected = list(inspect.signature(wanted).parameters.values())[1:]  # without self
         try:
@@ -169,6 +180,21 @@ def test_backend_has_the_functions_of_the_protocol(package: str, family: str) ->
         assert [(p.name, p.kind) for p in actual[: len(expected)]] == [(p.name, p.kind) for p in expected], name
         for further in actual[len(expected) :]:
             assert further.default is not inspect.Parameter.empty, f"{name} needs {further.name}"
+
+
+def test_the_type_checker_reads_every_family_of_every_backend() -> None:
+    """backend_types.py is a list of them; a module of another signature is an error of mypy there."""
+    listed = {
+        (ast.unparse(node.annotation), ast.unparse(node.value))
+        for node in ast.parse((Path(__file__).parent / "backend_types.py").read_text()).body
+        if isinstance(node, ast.AnnAssign) and node.value is not None
+    }
+    wanted = {
+        (protocol_of(path.parent.name, path.stem).__name__, f"fastlstm.backends.{path.parent.name}.{path.stem}")
+        for path in (SOURCE / "backends").glob("*/*.py")
+        if path.stem in PROTOCOLS
+    }
+    assert listed == wanted
 
 
 @pytest.mark.parametrize("name", ["_cpu", "_cuda"])

@@ -15,10 +15,25 @@ import os
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, overload
 
 from fastlstm.backends.blas import module_on_our_threads
-from fastlstm.contract import BackendNotAvailable
+from fastlstm.contract import (
+    BackendNotAvailable,
+    DenseFamily,
+    DeviceEmbeddingFamily,
+    DeviceOptimFamily,
+    DeviceSamplingFamily,
+    DropoutFamily,
+    EmbeddingFamily,
+    GRUFamily,
+    LossesFamily,
+    LSTMFamily,
+    OptimFamily,
+    RNNFamily,
+    SamplingFamily,
+    SkipgramFamily,
+)
 
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
@@ -145,11 +160,45 @@ def load_family(backend: str, family: str) -> ModuleType:
     return module_on_our_threads(module) if backend == "numpy" else module
 
 
+@overload
+def family_for(array: Any, family: Literal["lstm"]) -> LSTMFamily: ...
+@overload
+def family_for(array: Any, family: Literal["gru"]) -> GRUFamily: ...
+@overload
+def family_for(array: Any, family: Literal["rnn"]) -> RNNFamily: ...
+@overload
+def family_for(array: Any, family: Literal["embedding"]) -> EmbeddingFamily: ...
+@overload
+def family_for(array: Any, family: Literal["dense"]) -> DenseFamily: ...
+@overload
+def family_for(array: Any, family: Literal["dropout"]) -> DropoutFamily: ...
+@overload
+def family_for(array: Any, family: Literal["losses"]) -> LossesFamily: ...
+@overload
+def family_for(array: Any, family: Literal["sampling"]) -> SamplingFamily: ...
+@overload
+def family_for(array: Any, family: Literal["skipgram"]) -> SkipgramFamily: ...
 def family_for(array: Any, family: str) -> ModuleType:
-    """The module that computes ``family`` on arrays of the kind of ``array``."""
+    """The module that computes ``family`` on arrays of the kind of ``array``; for "optim", see `host_optim`."""
     if hasattr(array, "__cuda_array_interface__"):
         return _cuda_family(family)
     return load_family(_chosen_here.get() or _chosen or _default_backend(), family)
+
+
+def host_optim() -> OptimFamily:
+    """The module that updates parameters on the host."""
+    return load_family(get_backend(), "optim")
+
+
+@overload
+def device_family(family: Literal["embedding"]) -> DeviceEmbeddingFamily: ...
+@overload
+def device_family(family: Literal["sampling"]) -> DeviceSamplingFamily: ...
+@overload
+def device_family(family: Literal["optim"]) -> DeviceOptimFamily: ...
+def device_family(family: str) -> ModuleType:
+    """The module of a GPU whose functions are more or others than those of the host."""
+    return _cuda_family(family)
 
 
 def check_gpu() -> None:

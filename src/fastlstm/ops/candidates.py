@@ -69,7 +69,7 @@ def log_uniform_candidates(
     if unique:
         _enough_classes(num_sampled, range_max, "range_max")
         _ends_in_time(num_sampled, math.log1p((range_max + 1 - num_sampled) / num_sampled) / log_range)
-    candidates: Candidates = family_for(flat, "sampling").log_uniform_candidates(
+    candidates = family_for(flat, "sampling").log_uniform_candidates(
         num_sampled,
         range_max,
         flat.astype(_INT64, copy=False),
@@ -120,7 +120,7 @@ def log_uniform_expected_count(
         num_tries = num_sampled
     elif not _stays_on_device("num_tries", num_tries, flat):
         num_tries = scalars.integer("num_tries", num_tries, num_sampled)
-    count: FloatArray = family_for(flat, "sampling").log_uniform_expected_count(
+    count = family_for(flat, "sampling").log_uniform_expected_count(
         flat.astype(_INT64, copy=False),
         log_range=math.log1p(range_max),
         num_tries=num_tries,
@@ -282,7 +282,7 @@ def unigram_candidates(
     if unique:
         _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
         _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
-    candidates: Candidates = family_for(flat, "sampling").unigram_candidates(
+    candidates = family_for(flat, "sampling").unigram_candidates(
         *table.beside(flat),
         num_sampled,
         flat.astype(_INT64, copy=False),

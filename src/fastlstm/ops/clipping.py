@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from numpy import ndarray
 
 from fastlstm.arrays import is_device_array
-from fastlstm.backends import family_for
+from fastlstm.backends import device_family, host_optim
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.parameters import Grads, is_transpose, listed, name_of
@@ -62,10 +62,10 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     norm = _norm(_with_row_counts(grads, arrays))
     factor = clip_scale(norm, max_norm)
     if type(factor) is not float and is_device_array(factor):
-        family_for(arrays[0], "optim").scale(arrays, factor)
+        device_family("optim").scale(arrays, factor)
     elif factor != 1.0:
         for array in arrays:
-            family_for(array, "optim").scale(array, factor)
+            host_optim().scale(array, factor)
     return norm
 
 
@@ -89,19 +89,18 @@ def clip_scale(norm: float, max_norm: float) -> float:
     """
     max_norm = scalars.positive("max_norm", max_norm)
     if type(norm) is not float and is_device_array(norm):
-        scale: float = family_for(norm, "optim").clip_scale(norm, max_norm)
-        return scale
+        return cast(float, device_family("optim").clip_scale(cast(FloatArray, norm), max_norm))
     return max_norm / (norm + 1e-6) if norm > max_norm else 1.0
 
 
 def _norm(arrays: list[Any]) -> float:
     first = arrays[0].values if arrays and isinstance(arrays[0], PaddedRowGrad) else arrays[0] if arrays else None
     if first is not None and type(first) is not ndarray and is_device_array(first):
-        norm: float = family_for(first, "optim").norm(arrays)
-        return norm
+        return cast(float, device_family("optim").norm(arrays))
+    family = host_optim()
     total = 0.0
     for array in arrays:
-        total += family_for(array, "optim").squared_norm(array)
+        total += family.squared_norm(array)
     return math.sqrt(total)
 
 

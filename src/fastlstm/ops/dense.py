@@ -55,9 +55,8 @@ def matrix_product(
         out = checks.changed_array("out", out, a.dtype, "a")
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
         checks.expect_apart("out", out, "a b bias", a, b, bias)
-    options = checks.precision_option(precision, a)
-    product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, **options)
-    return product
+    precision = checks.precision_of(a, precision)
+    return family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, precision=precision)
 
 
 def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision | None = None) -> FloatArray:
@@ -86,9 +85,7 @@ def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision | None
     N, _, K = a.shape
     if b.shape[:2] != (N, K):
         raise ValueError(f"b has shape {b.shape}, expected ({N}, {K}, L) for a with shape {a.shape}")
-    options = checks.precision_option(precision, a)
-    products: FloatArray = family_for(a, "dense").batched_product(a, b, **options)
-    return products
+    return family_for(a, "dense").batched_product(a, b, precision=checks.precision_of(a, precision))
 
 
 def _matrices(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:

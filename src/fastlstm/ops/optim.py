@@ -9,8 +9,9 @@ GPU, so that nothing waits for the device and a captured graph finds new numbers
 
 from __future__ import annotations
 
+from fastlstm.backends import device_family, host_optim
 from fastlstm.ops import scalars
-from fastlstm.ops.parameters import Grads, Params, checked_updates, number, stands_on_device
+from fastlstm.ops.parameters import DeviceUpdate, Grads, Params, checked_updates, number, stands_on_device
 
 
 def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1.0) -> None:
@@ -35,7 +36,12 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     """
     lr = scalars.finite("lr", lr) if type(lr) is float else number("lr", lr, params, finite=True)
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
-    for family, param, grad, rows, _ in checked_updates(params, grads, (), lazy=True):
+    updates = checked_updates(params, grads, (), lazy=True)
+    if isinstance(updates, DeviceUpdate):
+        device_family("optim").sgd_update(*updates[:3], lr=lr, grad_scale=grad_scale)
+        return
+    family = host_optim()
+    for param, grad, rows, _ in updates:
         family.sgd_update(param, grad, rows, lr=lr, grad_scale=grad_scale)
 
 
@@ -111,7 +117,14 @@ def _momentum(
     lr = scalars.finite("lr", lr) if type(lr) is float else number("lr", lr, params, finite=True)
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
     momentum = scalars.finite("momentum", momentum, 0, 1)
-    for family, param, grad, rows, (velocity,) in checked_updates(params, grads, (("velocities", velocities),), lazy):
+    updates = checked_updates(params, grads, (("velocities", velocities),), lazy)
+    if isinstance(updates, DeviceUpdate):
+        device_family("optim").momentum_update(
+            *updates[:3], *updates.states, lr=lr, momentum=momentum, nesterov=nesterov, grad_scale=grad_scale
+        )
+        return
+    family = host_optim()
+    for param, grad, rows, (velocity,) in updates:
         family.momentum_update(
             param, grad, rows, velocity, lr=lr, momentum=momentum, nesterov=nesterov, grad_scale=grad_scale
         )
@@ -151,9 +164,12 @@ def adagrad_update(
     lr = scalars.finite("lr", lr) if type(lr) is float else number("lr", lr, params, finite=True)
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
     eps = scalars.finite("eps", eps, 0)
-    for family, param, grad, rows, (accumulator,) in checked_updates(
-        params, grads, (("accumulators", accumulators),), lazy
-    ):
+    updates = checked_updates(params, grads, (("accumulators", accumulators),), lazy)
+    if isinstance(updates, DeviceUpdate):
+        device_family("optim").adagrad_update(*updates[:3], *updates.states, lr=lr, eps=eps, grad_scale=grad_scale)
+        return
+    family = host_optim()
+    for param, grad, rows, (accumulator,) in updates:
         family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
 
 
@@ -189,9 +205,14 @@ def rmsprop_update(
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
     eps = scalars.finite("eps", eps, 0)
     decay = scalars.finite("decay", decay, 0, 1)
-    for family, param, grad, rows, (accumulator,) in checked_updates(
-        params, grads, (("accumulators", accumulators),), lazy
-    ):
+    updates = checked_updates(params, grads, (("accumulators", accumulators),), lazy)
+    if isinstance(updates, DeviceUpdate):
+        device_family("optim").rmsprop_update(
+            *updates[:3], *updates.states, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale
+        )
+        return
+    family = host_optim()
+    for param, grad, rows, (accumulator,) in updates:
         family.rmsprop_update(param, grad, rows, accumulator, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale)
 
 
@@ -298,9 +319,22 @@ def _adam(
     beta1, beta2 = scalars.below_one("beta1", beta1), scalars.below_one("beta2", beta2)
     if type(step) is int or not stands_on_device("step", step, params, "iu"):
         step = scalars.integer("step", step, 1)
-    for family, param, grad, rows, (m_of_param, v_of_param) in checked_updates(
-        params, grads, (("m", m), ("v", v)), lazy
-    ):
+    updates = checked_updates(params, grads, (("m", m), ("v", v)), lazy)
+    if isinstance(updates, DeviceUpdate):
+        device_family("optim").adam_update(
+            *updates[:3],
+            *updates.states,
+            lr=lr,
+            step=step,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            weight_decay=weight_decay,
+            grad_scale=grad_scale,
+        )
+        return
+    family = host_optim()
+    for param, grad, rows, (m_of_param, v_of_param) in updates:
         family.adam_update(
             param,
             grad,

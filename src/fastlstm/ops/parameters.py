@@ -6,25 +6,32 @@ One parameter, or a sequence of them; a gradient is an array of its parameter's 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy import ndarray
 
 from fastlstm.arrays import is_device_array
-from fastlstm.backends import family_for
-from fastlstm.contract import Array, FloatArray, IntArray, PaddedRowGrad, RowGrad
+from fastlstm.backends import check_gpu
+from fastlstm.contract import Array, DeviceRows, FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
 
 Params: TypeAlias = "FloatArray | Sequence[FloatArray]"
 _Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
 Grads: TypeAlias = "_Grad | Sequence[_Grad]"
 
-# One parameter's checked arguments, in the order the backends take them: the backend's module, the parameter, its
-# gradient, the gradient's rows, the state. A plain tuple, because there is one for every parameter in every step. On a
-# GPU a list of them all stands in each array's place: see `_together`.
-Update: TypeAlias = "tuple[ModuleType, Any, Any, Any, Sequence[Any]]"
+# One parameter's checked arguments, in the order the backends take them: the parameter, its gradient, the gradient's
+# rows, the state. A plain tuple, because there is one for every parameter in every step.
+Update: TypeAlias = "tuple[FloatArray, FloatArray, IntArray | None, Sequence[FloatArray]]"
+
+
+class DeviceUpdate(NamedTuple):
+    """The arguments of all parameters, as a GPU's backend takes them; states[s][k] is that of parameter k."""
+
+    params: Sequence[FloatArray]
+    grads: Sequence[FloatArray]
+    rows: DeviceRows
+    states: Sequence[Sequence[FloatArray]]
 
 
 def _is_single(entries: Any) -> bool:
@@ -72,7 +79,9 @@ def stands_on_device(name: str, value: Any, params: Params, kinds: str) -> bool:
     return True
 
 
-def checked_updates(params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy: bool) -> list[Update]:
+def checked_updates(
+    params: Any, grads: Any, states: tuple[tuple[str, Any], ...], lazy: bool
+) -> list[Update] | DeviceUpdate:
     """Check every parameter with its gradient and state; only then does the caller change any."""
     param_list, grad_list = listed("params", params), listed("grads", grads)
     state_lists = [listed(name, entries) for name, entries in states]
@@ -90,14 +99,16 @@ def checked_updates(params: Any, grads: Any, states: tuple[tuple[str, Any], ...]
                 # Gradients of one sampled loss have the same indices, which need to be looked at once only.
                 if lazy and _rows_fit(grad, param, grad.indices is ascending):
                     ascending = rows = grad.indices
-                    updates.append((family_for(param, "optim"), param, grad.values, rows, state))
+                    updates.append((param, grad.values, rows, state))
                     continue
             elif _like(grad, param) and grad.flags.carray:
-                updates.append((family_for(param, "optim"), param, grad, None, state))
+                updates.append((param, grad, None, state))
                 continue
         names = [name_of(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
         updates.append(_checked_one(names, param, grad, state, lazy))
         anywhere = anywhere or is_device_array(param)
+    if anywhere:
+        check_gpu()
     _expect_apart((("params", params), *states, ("grads", grads)), updates)
     return _together(params, updates) if anywhere else updates
 
@@ -111,7 +122,7 @@ def _expect_apart(called: tuple[tuple[str, Any], ...], updates: list[Update]) ->
     written: list[Any] = []
     read: list[Any] = []
     state_of: dict[int, Sequence[Any]] = {}
-    for _, param, grad, rows, state in updates:
+    for param, grad, rows, state in updates:
         read.append(grad)
         if rows is not None:
             read.append(rows.indices if isinstance(rows, PaddedRowGrad) else rows)
@@ -132,7 +143,7 @@ def _argument(called: tuple[tuple[str, Any], ...], updates: list[Update], array:
     """What errors call an array of ``updates``; see `_expect_apart`."""
     *of_written, of_grads = called
     named: list[tuple[Any, str]] = []
-    for k, (_, param, grad, rows, state) in enumerate(updates):
+    for k, (param, grad, rows, state) in enumerate(updates):
         if written:
             named += ((own, name_of(*of, k)) for of, own in zip(of_written, (param, *state), strict=True))
         else:
@@ -140,11 +151,10 @@ def _argument(called: tuple[tuple[str, Any], ...], updates: list[Update], array:
     return next(name for own, name in named if own is array)
 
 
-def _together(params: Params, updates: list[Update]) -> list[Update]:
-    """All updates as one: a GPU's family takes a list in every array's place."""
-    families, arrays, grads, rows, states = zip(*updates, strict=True)
+def _together(params: Params, updates: list[Update]) -> DeviceUpdate:
+    arrays, grads, rows, states = zip(*updates, strict=True)
     checks.same_device(" ".join(name_of("params", params, k) for k in range(len(arrays))), *arrays)
-    return [(families[0], arrays, grads, rows, list(zip(*states, strict=True)))]
+    return DeviceUpdate(arrays, grads, rows, list(zip(*states, strict=True)))
 
 
 def _fit(param: Any, state: Sequence[Any]) -> bool:
@@ -223,7 +233,7 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
         param, grad, state = param.T, grad.T, [array.T for array in state]
     if rows is None:
         grad = checks.float_array(grad_name, grad, param.ndim, param.dtype, name)
-    return family_for(param, "optim"), param, grad, rows, state
+    return param, grad, rows, state
 
 
 def _padded(name: str, grad: PaddedRowGrad, param_name: str, param: FloatArray, state: list[Any], lazy: bool) -> Update:
@@ -240,7 +250,7 @@ def _padded(name: str, grad: PaddedRowGrad, param_name: str, param: FloatArray, 
     checks.expect_shape(parts[2], grad.num_rows, (1,), "for one number of rows")
     if not is_device_array(param):
         raise TypeError(f"{name} is a PaddedRowGrad on the host, where a RowGrad is expected")
-    return family_for(param, "optim"), param, values, grad, state
+    return param, values, cast(IntArray, grad), state  # whose rows `DeviceUpdate` takes
 
 
 def _checked_rows(name: str, grad: RowGrad, param_name: str, param: FloatArray) -> tuple[IntArray, FloatArray]:

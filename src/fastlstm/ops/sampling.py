@@ -5,21 +5,21 @@ Semantics are TensorFlow's: ``tf.nn.nce_loss`` and ``tf.nn.sampled_softmax_loss`
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from fastlstm.arrays import is_device_array
-from fastlstm.backends import family_for
+from fastlstm.backends import device_family, family_for
 from fastlstm.contract import (
     Candidates,
     FloatArray,
     IntArray,
-    PaddedRowGrad,
     SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
     SampledLossKind,
+    SamplingFamily,
     Tape,
 )
 from fastlstm.ops import checks
@@ -75,6 +75,7 @@ def sampled_logits_forward(
     _compute_sampled_logits in TensorFlow's nn_impl.py.
     """
     args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=subtract_log_q)
+    assert args.biases is not None
     family = family_for(args.weights, "sampling")
     logits, is_true, saved = family.sampled_logits_forward(
         args.weights,
@@ -92,7 +93,7 @@ def sampled_logits_forward(
     return SampledLogits(logits, is_true, tape)
 
 
-def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrads:
+def sampled_logits_backward(dlogits: FloatArray, tape: Tape[SamplingFamily] | None) -> SampledLogitsGrads:
     """Gradients of `sampled_logits_forward`.
 
     Parameters
@@ -118,8 +119,7 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Any) -> SampledLogitsGrad
     dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype, "the tape")
     expected = (tape.sizes["B"], tape.sizes["num_true"] + tape.sizes["S"])
     checks.expect_shape("dlogits", dlogits, expected, "= (B, num_true + S) of the forward call")
-    grads: SampledLogitsGrads = tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
-    return grads
+    return tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
 
 
 def nce_loss(
@@ -231,26 +231,22 @@ class _Checked(NamedTuple):
 
 
 def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -> SampledLoss:
-    family = family_for(args.weights, "sampling")
-    padded = rows_are_padded() and is_device_array(args.weights)
-    result = (family.padded_sampled_loss if padded else family.sampled_loss)(
-        args.weights,
-        args.biases,
-        args.labels,
-        args.inputs,
-        args.sampled,
+    if rows_are_padded() and is_device_array(args.weights):
+        padded = device_family("sampling").padded_sampled_loss(
+            *args[:5],
+            true_expected_count=args.true_expected_count,
+            sampled_expected_count=args.sampled_expected_count,
+            remove_accidental_hits=bool(remove_accidental_hits),
+            loss=kind,
+        )
+        return cast(SampledLoss, padded)  # as whoever asked for it knows
+    return family_for(args.weights, "sampling").sampled_loss(
+        *args[:5],
         true_expected_count=args.true_expected_count,
         sampled_expected_count=args.sampled_expected_count,
         remove_accidental_hits=bool(remove_accidental_hits),
         loss=kind,
     )
-    if not padded:
-        loss: SampledLoss = result
-        return loss
-    losses, (dinputs, indices, dweights, dbiases, num_rows) = result
-    of_biases: Any = None if dbiases is None else PaddedRowGrad(indices, dbiases, num_rows)
-    of_weights: Any = PaddedRowGrad(indices, dweights, num_rows)
-    return SampledLoss(losses, dinputs, of_weights, of_biases)
 
 
 def _checked(

@@ -6,12 +6,14 @@ import numpy as np
 
 import fastlstm._cpu as _cpu
 from fastlstm.backends.numpy.dense import batched_product
-from fastlstm.contract import FloatArray
+from fastlstm.contract import FloatArray, Precision
 
 __all__ = ["batched_product", "matrix_product"]
 
 
-def matrix_product(a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None) -> FloatArray:
+def matrix_product(
+    a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None, precision: Precision
+) -> FloatArray:
     if out is None:
         out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     a_transposed, b_transposed = not a.flags.c_contiguous, not b.flags.c_contiguous

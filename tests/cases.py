@@ -331,7 +331,24 @@ def _product(name: str, M: int, K: int, L: int, *, bias: bool = True) -> list[Ca
     ]
 
 
+def _batched_product(name: str, N: int, M: int, K: int, L: int) -> list[Case]:
+    """Both operands as they are, either a transposed view, and one a part of something wider."""
+    draw = Draw("batched product" + name)
+    a, b = draw.floats(N, M, K), draw.floats(N, K, L, scale=1 / np.sqrt(max(K, 1)))
+    wider = np.concatenate([a, a], axis=2)
+    return [
+        Case(name, "batched_product", {"a": a, "b": b}),
+        Case(name + "-a-transposed", "batched_product", {"a": a.swapaxes(1, 2).copy().swapaxes(1, 2), "b": b}),
+        Case(name + "-b-transposed", "batched_product", {"a": a, "b": b.swapaxes(1, 2).copy().swapaxes(1, 2)}),
+        Case(name + "-a-part", "batched_product", {"a": wider[:, :, :K], "b": b}),
+    ]
+
+
 DENSE = [
+    *_batched_product("batch", 3, 5, 17, 7),
+    *_batched_product("batch-of-one", 1, 1, 33, 16),
+    *_batched_product("no-batch", 0, 5, 17, 7),
+    *_batched_product("batch-without-depth", 2, 3, 0, 4),
     *_product("ones", 1, 1, 1),
     *_product("one-row", 1, 33, 200),
     *_product("few-rows", 5, 17, 64),

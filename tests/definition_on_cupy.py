@@ -20,7 +20,7 @@ import gpu_stand_in
 import numpy as np
 import numpy_as_cupy
 
-from fastlstm.contract import PaddedRowGrad, RowGrad
+from fastlstm.contract import PaddedRowGrad, PaddedSampledLoss, RowGrad
 
 WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")
 
@@ -133,18 +133,15 @@ def _family(name: str) -> types.ModuleType:
     for function_name, function in vars(definition).items():
         if inspect.isfunction(function) and not function_name.startswith("_"):
             setattr(made, function_name, _wrapped(function))
-    if name == "dense":
-        made.batched_product = _wrapped(lambda a, b: a @ b)
     if name == "embedding":
         made.padded_rows = _wrapped(lambda ids, rows: _padded(definition.embedding_backward_rows(ids, rows), len(ids)))
     if name == "sampling":
 
-        def padded_sampled_loss(*arrays: Any, **options: Any) -> Any:
-            result = definition.sampled_loss(*arrays, **options)
+        def padded_sampled_loss(*arrays: Any, **options: Any) -> PaddedSampledLoss:
+            loss, dinputs, dweights, dbiases = definition.sampled_loss(*arrays, **options)
             most = arrays[2].size + len(arrays[4])
-            indices, dweights, num_rows = _padded(result.dweights, most)
-            dbiases = None if result.dbiases is None else _padded(result.dbiases, most).values
-            return result.loss, (result.dinputs, indices, dweights, dbiases, num_rows)
+            of_biases = None if dbiases is None else _padded(dbiases, most)
+            return PaddedSampledLoss(loss, dinputs, _padded(dweights, most), of_biases)
 
         made.padded_sampled_loss = _wrapped(padded_sampled_loss)
     return made  # type: ignore[no-any-return]
@@ -174,7 +171,6 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*map(_as_given, arguments), **values)
 
     def on_cupy(*arguments: Any, **options: Any) -> Any:
-        options.pop("precision", None)
         given = [value for value in (*arguments, *options.values()) if _is_array(value)]
         values: Any = [list(map(_unwrapped, arguments)), {name: _unwrapped(value) for name, value in options.items()}]
         capture = numpy_as_cupy.Capture.current
@@ -205,14 +201,16 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple) and not hasattr(value, "tape"):
+    if isinstance(value, tuple) and not _is_saved(value):
         for entry in value:
             yield from _leaves(entry)
-    elif isinstance(value, tuple) and hasattr(value, "tape"):
-        for name, entry in value._asdict().items():  # type: ignore[attr-defined]
-            yield from [entry] if name == "tape" else _leaves(entry)
     else:
         yield value
+
+
+def _is_saved(value: Any) -> bool:
+    """Whether it is the definition's own record of a forward call."""
+    return type(value).__module__.startswith("fastlstm.backends.")
 
 
 def _is_array(value: Any) -> bool:
@@ -235,12 +233,11 @@ def _as_of_a_gpu(value: Any, given: dict[int, Any], *, store: bool = True) -> An
         if store:
             made.host[...] = value
         return made
+    if _is_saved(value):
+        return _Tape(value, [*given.values()])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         record: Any = value
-        fields = {
-            name: _Tape(field, [*given.values()]) if name == "tape" else _as_of_a_gpu(field, given, store=store)
-            for name, field in record._asdict().items()
-        }
+        fields = {name: _as_of_a_gpu(field, given, store=store) for name, field in record._asdict().items()}
         return record._replace(**fields)
     if isinstance(value, tuple):
         return tuple(_as_of_a_gpu(entry, given, store=store) for entry in value)

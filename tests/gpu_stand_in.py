@@ -19,7 +19,7 @@ def installed(extension: Any) -> Iterator[pytest.MonkeyPatch]:
     patch = pytest.MonkeyPatch()
     _forget()
     for name in list(sys.modules):
-        if name.startswith("fastlstm.backends.cuda"):
+        if name.startswith(("fastlstm.backends.cuda", "fastlstm.ops.graph")):
             patch.delitem(sys.modules, name)
     numpy_as_cupy.install(patch, numpy_as_cupy.Extension(extension))
     try:

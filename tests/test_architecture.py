@@ -24,7 +24,10 @@ FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each room of the flow may import itself, those after it, and these.
 FLOW = ("models", "training", "datasets", "tensor_file", "optim", "layers", "ops", "backends")
-ANYWHERE = {"contract"}
+ANYWHERE = {"arrays", "contract"}
+
+# Who computes asks ops. The others speak of backends: which there are, which one runs, and why.
+IMPORT_BACKENDS = {"ops", "backends", "config", "testing", "cli", "__init__"}
 
 
 def room_of(path: Path) -> str:
@@ -86,8 +89,20 @@ def test_rooms_import_each_other_in_no_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_the_contract_imports_nothing_of_the_package() -> None:
-    names = imported_names(SOURCE / "contract.py", inside_functions=True)
+def test_only_operators_compute_with_backends() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {name}"
+        for path in FILES
+        if room_of(path) not in IMPORT_BACKENDS
+        for name in imported_names(path, inside_functions=True)
+        if name.split(".")[:2] == ["fastlstm", "backends"]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", sorted(ANYWHERE))
+def test_the_ground_floor_imports_nothing_of_the_package(name: str) -> None:
+    names = imported_names(SOURCE / f"{name}.py", inside_functions=True)
     assert not [name for name in names if name.startswith("fastlstm")]
 
 
@@ -103,6 +118,17 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# No file of more lines, but the contract and these, which are still to be split.
+MOST_LINES = 600
+LONGER = {"contract.py", "seq2seq.py", "sampling.py", "gru.cc", "recurrent.h"}
+
+
+def test_no_source_file_is_too_long_to_read() -> None:
+    kernels = SOURCE.parents[1] / "csrc"
+    files = [*FILES, *(path for kind in ("cc", "cu", "h") for path in kernels.rglob(f"*.{kind}"))]
+    assert not [path for path in files if len(path.read_text().splitlines()) > MOST_LINES and path.name not in LONGER]
+
+
 def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not [
         path for path in FILES if path.stem in {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
@@ -113,11 +139,22 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 # Backends
 # --------------------------------------------------------------------------------------------
 
-PROTOCOLS = {
-    name.removesuffix("Family").lower(): protocol
+ALL_PROTOCOLS: dict[str, type[Any]] = {
+    name.removesuffix("Family"): protocol
     for name, protocol in vars(contract).items()
     if name.endswith("Family") and getattr(protocol, "_is_protocol", False)
 }
+PROTOCOLS = {name.lower(): protocol for name, protocol in ALL_PROTOCOLS.items() if not name.startswith("Device")}
+# Those that are others on a GPU.
+DEVICE_PROTOCOLS = {
+    name.removeprefix("Device").lower(): protocol
+    for name, protocol in ALL_PROTOCOLS.items()
+    if name.startswith("Device")
+}
+
+
+def protocol_of(backend: str, family: str) -> type[Any]:
+    return DEVICE_PROTOCOLS.get(family, PROTOCOLS[family]) if backend == "cuda" else PROTOCOLS[family]
 
 
 def backend_packages() -> list[str]:
@@ -131,7 +168,7 @@ def load(backend: str, family: str) -> ModuleType:
 
 
 def functions_of(protocol: type[Any]) -> dict[str, Any]:
-    return {name: f for name, f in vars(protocol).items() if inspect.isfunction(f) and not name.startswith("_")}
+    return {name: f for name, f in inspect.getmembers(protocol, inspect.isfunction) if not name.startswith("_")}
 
 
 def test_every_family_has_a_protocol_and_every_operator_module_a_family() -> None:
@@ -146,7 +183,7 @@ def test_backend_has_the_functions_of_the_protocol(package: str, family: str) ->
     if package == "cuda" and family not in importlib.import_module("fastlstm.backends.cuda").FAMILIES:
         pytest.skip(f"the CUDA backend has no {family} yet")
     module = load(package, family)
-    for name, wanted in functions_of(PROTOCOLS[family]).items():
+    for name, wanted in functions_of(protocol_of(package, family)).items():
         assert hasattr(module, name), f"{module.__name__} has no {name}"
         expected = list(inspect.signature(wanted).parameters.values())[1:]  # without self
         try:
@@ -156,6 +193,21 @@ def test_backend_has_the_functions_of_the_protocol(package: str, family: str) ->
         assert [(p.name, p.kind) for p in actual[: len(expected)]] == [(p.name, p.kind) for p in expected], name
         for further in actual[len(expected) :]:
             assert further.default is not inspect.Parameter.empty, f"{name} needs {further.name}"
+
+
+def test_the_type_checker_reads_every_family_of_every_backend() -> None:
+    """backend_types.py is a list of them; a module of another signature is an error of mypy there."""
+    listed = {
+        (ast.unparse(node.annotation), ast.unparse(node.value))
+        for node in ast.parse((Path(__file__).parent / "backend_types.py").read_text()).body
+        if isinstance(node, ast.AnnAssign) and node.value is not None
+    }
+    wanted = {
+        (protocol_of(path.parent.name, path.stem).__name__, f"fastlstm.backends.{path.parent.name}.{path.stem}")
+        for path in (SOURCE / "backends").glob("*/*.py")
+        if path.stem in PROTOCOLS
+    }
+    assert listed == wanted
 
 
 @pytest.mark.parametrize("name", ["_cpu", "_cuda"])

@@ -75,6 +75,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
         "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
         "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
+        "batched_product": {"a": floats(N, 3, H), "b": floats(N, H, V)},
         "softmax_cross_entropy": {"logits": floats(3, V), "targets": targets},
         "linear_cross_entropy": {"h": floats(3, H), "W": floats(H, V), "b": floats(V), "targets": targets},
         "dropout_mask": {"xs": floats(2, 3), "ratio": 0.5, "seed": 1},
@@ -414,7 +415,7 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(
             op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
         )
-    for op in ("matrix_product", "linear_cross_entropy"):
+    for op in ("matrix_product", "batched_product", "linear_cross_entropy"):
         yield Wrong(op, {"precision": "tf32"}, ValueError, "precision is 'tf32', but the arrays are on the host")
     for op, name in (("lstm_cell_backward", "dh"), ("lstm_backward", "dhs"), ("rnn_backward", "dhs")):
         away = {name: OnGpu(_right()[op][name])}
@@ -424,6 +425,9 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "matrix_product", {"b": floats(H + 1, V)}, ValueError, r"b has shape \(.*, expected \(.*, L\) for a with shape"
     )
+    for b in (floats(N, H + 1, V), floats(N + 1, H, V)):
+        yield Wrong("batched_product", {"b": b}, ValueError, r"b has shape .*, expected \(2, 5, L\) for a with shape")
+    yield Wrong("batched_product", {"a": floats(3, H)}, ValueError, r"a has shape \(3, 5\), expected 3 axes")
     yield Wrong("matrix_product", {"bias": floats(V + 1)}, ValueError, "bias has shape")
     yield Wrong("matrix_product", {"out": floats(3, V + 1)}, ValueError, "out has shape")
     yield Wrong("matrix_product", {"out": read_only(floats(3, V))}, ValueError, "out is read-only")
@@ -638,7 +642,7 @@ def test_every_raise_in_ops_is_met_by_a_wrong_call() -> None:
             met.add(_raised_from(error))
     missed = []
     for path in Path(ops.__file__).parent.glob("*.py"):
-        if path.name == "sampling.py":  # test_sampling.py has its wrong calls
+        if path.name in ("sampling.py", "candidates.py"):  # test_sampling.py has their wrong calls
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise):

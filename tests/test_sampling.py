@@ -660,6 +660,6 @@ def test_logits_backward_errors() -> None:
         ops.sampled_logits_backward(np.zeros((B, S)), out.tape)
     with pytest.raises(TypeError, match="tape is None"):
         ops.sampled_logits_backward(np.zeros((B, 1 + S)), None)
-    other = ops.rnn_forward(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)).tape
+    other: Any = ops.rnn_forward(np.zeros((1, 1, 1)), np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1)).tape
     with pytest.raises(ValueError, match="tape was made by rnn_forward"):
         ops.sampled_logits_backward(np.zeros((B, 1 + S)), other)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import cases
@@ -10,21 +9,26 @@ import numpy as np
 import pytest
 
 from fastlstm import contract
+from fastlstm.backends import load_family
 from fastlstm.testing import Case, check_backend, check_gradient
 
-NUMPY_LSTM: Any = importlib.import_module("fastlstm.backends.numpy.lstm")
 CASE = next(case for case in cases.LSTM if case.name == "H17")
-RIGHT_BACKWARD = NUMPY_LSTM.lstm_backward
+
+
+def numpy_lstm() -> Any:
+    """The module as it runs: not the definition's, but with its functions on our threads."""
+    return load_family("numpy", "lstm")
 
 
 def _break_float32(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Let the numpy backend be wrong in float32 only; the definition runs in float64."""
+    right = numpy_lstm().lstm_backward
 
     def backward(saved: Any, **upstream: Any) -> Any:
-        grads = RIGHT_BACKWARD(saved, **upstream)
+        grads = right(saved, **upstream)
         return change(grads) if grads.dxs.dtype == np.float32 else grads
 
-    monkeypatch.setattr(NUMPY_LSTM, "lstm_backward", backward)
+    monkeypatch.setattr(numpy_lstm(), "lstm_backward", backward)
 
 
 def test_check_backend_names_the_wrong_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,14 +64,14 @@ def test_check_backend_sees_a_wrong_dtype(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_check_backend_sees_a_changed_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = NUMPY_LSTM.lstm_forward
+    right = numpy_lstm().lstm_forward
 
     def forward(xs: Any, *args: Any, **options: Any) -> Any:
         out = right(xs, *args, **options)
         xs[0, 0, 0] = 0
         return out
 
-    monkeypatch.setattr(NUMPY_LSTM, "lstm_forward", forward)
+    monkeypatch.setattr(numpy_lstm(), "lstm_forward", forward)
     with pytest.raises(AssertionError, match="xs was changed"):
         check_backend("numpy", CASE, "float32")
 

@@ -19,10 +19,11 @@ has the functions of the protocol of that family at the end of this file.
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -31,6 +32,11 @@ Array: TypeAlias = "NDArray[Any]"
 FloatArray: TypeAlias = "NDArray[np.floating[Any]]"
 IntArray: TypeAlias = "NDArray[np.signedinteger[Any]]"
 BoolArray: TypeAlias = "NDArray[np.bool_]"
+
+
+class BackendNotAvailable(ImportError):
+    """A backend was asked for that cannot run here; the message says why and what to install."""
+
 
 # --------------------------------------------------------------------------------------------
 # Gates
@@ -81,7 +87,13 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "tf32", "bf16")
 # --------------------------------------------------------------------------------------------
 
 
-class Tape:
+# What a backend keeps of a forward call: a record of its own, which nobody else looks into.
+Saved: TypeAlias = Any
+
+Family = TypeVar("Family")
+
+
+class Tape(Generic[Family]):
     """What a forward call keeps for its backward call. Opaque: only the backend that made it can read it.
 
     Attributes
@@ -104,10 +116,10 @@ class Tape:
     def __init__(
         self,
         op: str,
-        family: ModuleType,
+        family: Family,
         sizes: dict[str, int],
         dtype: np.dtype[Any],
-        saved: Any,
+        saved: Saved,
         device: int | None = None,
     ) -> None:
         self.op = op
@@ -119,7 +131,7 @@ class Tape:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
-        return f"<tape of {self.op} made by {self.family.__name__}: {sizes}, {self.dtype}>"
+        return f"<tape of {self.op} made by {vars(self.family)['__name__']}: {sizes}, {self.dtype}>"
 
 
 class LSTMCellOutput(NamedTuple):
@@ -127,7 +139,7 @@ class LSTMCellOutput(NamedTuple):
 
     h: FloatArray
     c: FloatArray
-    tape: Any
+    tape: Tape[LSTMFamily]
 
 
 class LSTMCellGrads(NamedTuple):
@@ -147,7 +159,7 @@ class LSTMOutput(NamedTuple):
     hs: FloatArray
     h_n: FloatArray
     c_n: FloatArray
-    tape: Any
+    tape: Tape[LSTMFamily] | None
 
 
 class LSTMGrads(NamedTuple):
@@ -166,7 +178,7 @@ class GRUOutput(NamedTuple):
 
     hs: FloatArray
     h_n: FloatArray
-    tape: Any
+    tape: Tape[GRUFamily] | None
 
 
 class GRUGrads(NamedTuple):
@@ -184,7 +196,7 @@ class RNNOutput(NamedTuple):
 
     hs: FloatArray
     h_n: FloatArray
-    tape: Any
+    tape: Tape[RNNFamily] | None
 
 
 class RNNGrads(NamedTuple):
@@ -260,7 +272,7 @@ class SampledLogits(NamedTuple):
 
     logits: FloatArray
     labels: FloatArray
-    tape: Any
+    tape: Tape[SamplingFamily]
 
 
 class SampledLogitsGrads(NamedTuple):
@@ -281,6 +293,15 @@ class SampledLoss(NamedTuple):
     dinputs: FloatArray
     dweights: RowGrad
     dbiases: RowGrad | None
+
+
+class PaddedSampledLoss(NamedTuple):
+    """A SampledLoss on a GPU for which nobody has waited."""
+
+    loss: FloatArray
+    dinputs: FloatArray
+    dweights: PaddedRowGrad
+    dbiases: PaddedRowGrad | None
 
 
 class SkipgramPairs(NamedTuple):
@@ -305,9 +326,10 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # The backend protocol: a module of that name in every backend package
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
-# and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays.
-# On a GPU the forward functions of lstm, gru and rnn also take `precision`, which the tape carries to backward, and so
-# do matrix_product and linear_cross_entropy.
+# and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays. On the host
+# precision is always the dtype's own; the record of a forward call carries it to backward.
+#
+# Where a family has more or other functions on a GPU, its protocol there is another, whose name begins with Device.
 
 
 class LSTMFamily(Protocol):
@@ -323,9 +345,12 @@ class LSTMFamily(Protocol):
         h_prev: FloatArray,
         c_prev: FloatArray,
         gate_order: str,
-    ) -> LSTMCellOutput: ...
+        precision: Precision,
+    ) -> tuple[FloatArray, FloatArray, Saved]:
+        """h, c, and the record."""
+        ...
 
-    def lstm_cell_backward(self, saved: Any, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads: ...
+    def lstm_cell_backward(self, saved: Saved, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads: ...
 
     def lstm_forward(
         self,
@@ -341,10 +366,13 @@ class LSTMFamily(Protocol):
         gate_order: str,
         recurrent_activation: RecurrentActivation,
         training: bool,
-    ) -> LSTMOutput: ...
+        precision: Precision,
+    ) -> tuple[FloatArray, FloatArray, FloatArray, Saved | None]:
+        """hs, h_n, c_n, and with training the record."""
+        ...
 
     def lstm_backward(
-        self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
     ) -> LSTMGrads: ...
 
 
@@ -363,9 +391,12 @@ class GRUFamily(Protocol):
         reverse: bool,
         convention: GRUConvention,
         training: bool,
-    ) -> GRUOutput: ...
+        precision: Precision,
+    ) -> tuple[FloatArray, FloatArray, Saved | None]:
+        """hs, h_n, and with training the record."""
+        ...
 
-    def gru_backward(self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads: ...
+    def gru_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads: ...
 
 
 class RNNFamily(Protocol):
@@ -382,9 +413,12 @@ class RNNFamily(Protocol):
         mask: BoolArray | None,
         reverse: bool,
         training: bool,
-    ) -> RNNOutput: ...
+        precision: Precision,
+    ) -> tuple[FloatArray, FloatArray, Saved | None]:
+        """hs, h_n, and with training the record."""
+        ...
 
-    def rnn_backward(self, saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads: ...
+    def rnn_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads: ...
 
 
 class EmbeddingFamily(Protocol):
@@ -410,23 +444,35 @@ class EmbeddingFamily(Protocol):
     def scatter_add(self, target: FloatArray, ids: IntArray, rows: FloatArray) -> None: ...
 
 
-class DenseFamily(Protocol):
-    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is.
+class DeviceEmbeddingFamily(EmbeddingFamily, Protocol):
+    """``embedding.py`` of a GPU."""
 
-    On a GPU it also has batched_product(a, b, *, precision), for layers/product.py: CuPy's own cannot be captured.
-    """
+    def padded_rows(self, ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
+        """As embedding_backward_rows, but nothing waits for the device."""
+        ...
+
+
+class DenseFamily(Protocol):
+    """``dense.py``. a (M, K) and b (K, L) are C-contiguous or the transpose of what is."""
 
     def matrix_product(
-        self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None
+        self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None, precision: Precision
     ) -> FloatArray:
         """a b + bias (L,), (M, L) C-contiguous, in out if that is given."""
         ...
 
+    def batched_product(self, a: FloatArray, b: FloatArray, *, precision: Precision) -> FloatArray:
+        """a (N, M, K) times b (N, K, L), matrix by matrix; either is C-contiguous or ``swapaxes(1, 2)`` of what is."""
+        ...
+
 
 class DropoutFamily(Protocol):
-    """``dropout.py``. Draw j of `SamplingFamily` decides about element j, in the order of memory."""
+    """``dropout.py``. Draw j of `SamplingFamily` decides about element j, in the order of memory.
 
-    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: Any) -> FloatArray:
+    On a GPU the seed may be a 0-d uint64 array, here and in the sampling family.
+    """
+
+    def dropout_mask(self, xs: FloatArray, *, ratio: float, seed: int) -> FloatArray:
         """Of xs' shape and dtype: 1 / (1 - ratio), divided in float64, where the draw is at least ratio, else 0."""
         ...
 
@@ -448,6 +494,7 @@ class LossesFamily(Protocol):
         *,
         ignore_index: int,
         memory: Literal["fast", "low"],
+        precision: Precision,
     ) -> LinearLossGrads: ...
 
 
@@ -531,9 +578,11 @@ class SamplingFamily(Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
-    ) -> SampledLogits: ...
+    ) -> tuple[FloatArray, FloatArray, Saved]:
+        """The logits, their labels, and the record."""
+        ...
 
-    def sampled_logits_backward(self, saved: Any, *, dlogits: FloatArray) -> SampledLogitsGrads: ...
+    def sampled_logits_backward(self, saved: Saved, *, dlogits: FloatArray) -> SampledLogitsGrads: ...
 
     def sampled_loss(
         self,
@@ -548,6 +597,26 @@ class SamplingFamily(Protocol):
         remove_accidental_hits: bool,
         loss: SampledLossKind,
     ) -> SampledLoss: ...
+
+
+class DeviceSamplingFamily(SamplingFamily, Protocol):
+    """``sampling.py`` of a GPU."""
+
+    def padded_sampled_loss(
+        self,
+        weights: FloatArray,
+        biases: FloatArray | None,
+        labels: IntArray,
+        inputs: FloatArray,
+        sampled: IntArray,
+        *,
+        true_expected_count: FloatArray | None,
+        sampled_expected_count: FloatArray | None,
+        remove_accidental_hits: bool,
+        loss: SampledLossKind,
+    ) -> PaddedSampledLoss:
+        """As sampled_loss, but nothing waits for the device."""
+        ...
 
 
 class SkipgramFamily(Protocol):
@@ -597,11 +666,6 @@ class OptimFamily(Protocol):
 
     Every gradient is multiplied by grad_scale first (a folded gradient clipping). With rows (U,), grad is (U, ...)
     and only param[rows] and the same rows of the state change.
-
-    On a GPU a call updates all parameters: a sequence stands in the place of each array and of rows, which may hold a
-    `PaddedRowGrad` in the place of its indices, as may the gradients of norm; lr, grad_scale and
-    step may be 0-d arrays. squared_norm gives a 0-d float64 array, as do norm(grads), its root, and clip_scale(norm,
-    max_norm), which stand there beside it; scale takes such a factor.
     """
 
     def sgd_update(
@@ -666,3 +730,88 @@ class OptimFamily(Protocol):
     def squared_norm(self, grad: FloatArray) -> float: ...
 
     def scale(self, array: FloatArray, factor: float) -> None: ...
+
+
+# A number of the host, or a 0-d array of a GPU.
+Number: TypeAlias = "float | FloatArray"
+# What changes in each parameter: all of it, the rows of these indices, or those that a PaddedRowGrad names.
+DeviceRows: TypeAlias = "Sequence[IntArray | PaddedRowGrad | None]"
+
+
+class DeviceOptimFamily(Protocol):
+    """``optim.py`` of a GPU, where a call updates all parameters: everything is as in `OptimFamily`, one for each."""
+
+    def sgd_update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[FloatArray],
+        rows: DeviceRows,
+        *,
+        lr: Number,
+        grad_scale: Number,
+    ) -> None: ...
+
+    def momentum_update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[FloatArray],
+        rows: DeviceRows,
+        velocities: Sequence[FloatArray],
+        *,
+        lr: Number,
+        momentum: float,
+        nesterov: bool,
+        grad_scale: Number,
+    ) -> None: ...
+
+    def adagrad_update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[FloatArray],
+        rows: DeviceRows,
+        accumulators: Sequence[FloatArray],
+        *,
+        lr: Number,
+        eps: float,
+        grad_scale: Number,
+    ) -> None: ...
+
+    def rmsprop_update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[FloatArray],
+        rows: DeviceRows,
+        accumulators: Sequence[FloatArray],
+        *,
+        lr: Number,
+        decay: float,
+        eps: float,
+        grad_scale: Number,
+    ) -> None: ...
+
+    def adam_update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[FloatArray],
+        rows: DeviceRows,
+        m: Sequence[FloatArray],
+        v: Sequence[FloatArray],
+        *,
+        lr: Number,
+        step: int | IntArray,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        grad_scale: Number,
+    ) -> None: ...
+
+    def norm(self, grads: Sequence[FloatArray | PaddedRowGrad]) -> FloatArray:
+        """The root of the sum of all squares, added in float64 and in one order: 0-d, float64."""
+        ...
+
+    def clip_scale(self, norm: FloatArray, max_norm: float) -> FloatArray:
+        """The factor of `ops.clip_scale`, 0-d, float64."""
+        ...
+
+    def scale(self, arrays: Sequence[FloatArray], factor: Number) -> None: ...

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device

@@ -15,11 +15,25 @@ import os
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal, overload
 
 from fastlstm.backends.blas import ModuleOnOurThreads
+from fastlstm.contract import (
+    BackendNotAvailable,
+    DenseFamily,
+    DeviceEmbeddingFamily,
+    DeviceOptimFamily,
+    DeviceSamplingFamily,
+    DropoutFamily,
+    EmbeddingFamily,
+    GRUFamily,
+    LossesFamily,
+    LSTMFamily,
+    OptimFamily,
+    RNNFamily,
+    SamplingFamily,
+    SkipgramFamily,
+)
 
 # Fastest first.
 HOST_BACKENDS = ("cpp", "numba", "numpy")
@@ -31,10 +45,6 @@ _INSTALL_AGAIN = (
     "fastlstm again: FASTLSTM_REQUIRE_EXTENSIONS=1 pip install --no-cache-dir --force-reinstall --no-deps "
     "--no-binary fastlstm fastlstm (or, in its source tree, '.' for the last word)"
 )
-
-
-class BackendNotAvailable(ImportError):
-    """A backend was asked for that cannot run here; the message says why and what to install."""
 
 
 @functools.cache
@@ -150,21 +160,45 @@ def load_family(backend: str, family: str) -> ModuleType:
     return ModuleOnOurThreads(module) if backend == "numpy" else module
 
 
-def is_device_array(array: Any) -> bool:
-    """Whether ``array`` lives on a GPU."""
-    return hasattr(array, "__cuda_array_interface__")
-
-
-def array_module(array: Any) -> Any:
-    """numpy, or CuPy for an array on a GPU: the functions that make and take arrays of that kind."""
-    return importlib.import_module("cupy") if is_device_array(array) else np
-
-
+@overload
+def family_for(array: Any, family: Literal["lstm"]) -> LSTMFamily: ...
+@overload
+def family_for(array: Any, family: Literal["gru"]) -> GRUFamily: ...
+@overload
+def family_for(array: Any, family: Literal["rnn"]) -> RNNFamily: ...
+@overload
+def family_for(array: Any, family: Literal["embedding"]) -> EmbeddingFamily: ...
+@overload
+def family_for(array: Any, family: Literal["dense"]) -> DenseFamily: ...
+@overload
+def family_for(array: Any, family: Literal["dropout"]) -> DropoutFamily: ...
+@overload
+def family_for(array: Any, family: Literal["losses"]) -> LossesFamily: ...
+@overload
+def family_for(array: Any, family: Literal["sampling"]) -> SamplingFamily: ...
+@overload
+def family_for(array: Any, family: Literal["skipgram"]) -> SkipgramFamily: ...
 def family_for(array: Any, family: str) -> ModuleType:
-    """The module that computes ``family`` on arrays of the kind of ``array``."""
+    """The module that computes ``family`` on arrays of the kind of ``array``; for "optim", see `host_optim`."""
     if hasattr(array, "__cuda_array_interface__"):
         return _cuda_family(family)
     return load_family(_chosen_here.get() or _chosen or _default_backend(), family)
+
+
+def host_optim() -> OptimFamily:
+    """The module that updates parameters on the host."""
+    return load_family(get_backend(), "optim")
+
+
+@overload
+def device_family(family: Literal["embedding"]) -> DeviceEmbeddingFamily: ...
+@overload
+def device_family(family: Literal["sampling"]) -> DeviceSamplingFamily: ...
+@overload
+def device_family(family: Literal["optim"]) -> DeviceOptimFamily: ...
+def device_family(family: str) -> ModuleType:
+    """The module of a GPU whose functions are more or others than those of the host."""
+    return _cuda_family(family)
 
 
 def check_gpu() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm.backends import array_module
+from fastlstm import ops
+from fastlstm.arrays import array_module
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
-from fastlstm.layers.product import batched_product
 
 
 class TimeAttention(Layer):
@@ -38,7 +38,7 @@ class TimeAttention(Layer):
         Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
         """
         xp = array_module(hs_dec)
-        weights = batched_product(hs_dec, hs_enc.swapaxes(1, 2), precision=self.precision)
+        weights = ops.batched_product(hs_dec, hs_enc.swapaxes(1, 2), precision=self.precision)
         if mask is not None:
             # Not minus infinity, of which a row without any valid step would become NaN.
             weights = xp.where(mask[:, None, :], weights, np.finfo(weights.dtype).min / 2)
@@ -46,14 +46,14 @@ class TimeAttention(Layer):
         xp.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
         self._hs, self._weights = (hs_enc, hs_dec), weights
-        return batched_product(weights, hs_enc, precision=self.precision)
+        return ops.batched_product(weights, hs_enc, precision=self.precision)
 
     def backward(self, dout: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(N, T, H) -> dhs_enc (N, S, H), dhs_dec (N, T, H)."""
         (hs_enc, hs_dec), weights = saved(self._hs), saved(self._weights)
-        dscores = batched_product(dout, hs_enc.swapaxes(1, 2), precision=self.precision)
+        dscores = ops.batched_product(dout, hs_enc.swapaxes(1, 2), precision=self.precision)
         dscores -= (dscores * weights).sum(axis=-1, keepdims=True)
         dscores *= weights
-        dhs_enc = batched_product(weights.swapaxes(1, 2), dout, precision=self.precision)
-        dhs_enc += batched_product(dscores.swapaxes(1, 2), hs_dec, precision=self.precision)
-        return dhs_enc, batched_product(dscores, hs_enc, precision=self.precision)
+        dhs_enc = ops.batched_product(weights.swapaxes(1, 2), dout, precision=self.precision)
+        dhs_enc += ops.batched_product(dscores.swapaxes(1, 2), hs_dec, precision=self.precision)
+        return dhs_enc, ops.batched_product(dscores, hs_enc, precision=self.precision)

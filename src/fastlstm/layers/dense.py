@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product

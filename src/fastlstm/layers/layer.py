@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import Array, FloatArray, Precision, Tape
 from fastlstm.ops.checks import is_array
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConventionName
 from fastlstm.layers.layer import Layer
 

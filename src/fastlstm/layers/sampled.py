@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, SampledLoss
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved

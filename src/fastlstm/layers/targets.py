@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import Array, IntArray
 from fastlstm.ops import checks
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from fastlstm.backends import array_module, check_can_run
+from fastlstm.arrays import array_module
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.initial_weights import room_for
 from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
 from fastlstm.models.names import Names
 from fastlstm.ops import scalars
-from fastlstm.ops.device import Device, copier_to, device_of, to_device
+from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_device
 from fastlstm.optim import Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History
@@ -306,8 +306,7 @@ class Model(abc.ABC):
         """
         if device not in ("cpu", "cuda"):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
-        if device == "cuda":
-            check_can_run("cuda")
+        check_device(device)
         self._check_precision(precision, device)
         for layer in self.layers.values():
             layer.set_precision(precision)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array

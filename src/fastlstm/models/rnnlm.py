@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import BackendNotAvailable, array_module
-from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
+from fastlstm.arrays import array_module
+from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, RowGrad
 from fastlstm.layers import (
     Embedding,
     NCELoss,

@@ -1,6 +1,13 @@
 """Pure functions of arrays: the kernels to drop into a training loop of one's own."""
 
-from fastlstm.ops.dense import matrix_product
+from fastlstm.ops.candidates import (
+    UnigramTable,
+    log_uniform_candidates,
+    log_uniform_expected_count,
+    unigram_candidates,
+)
+from fastlstm.ops.clipping import clip_grad_norm, clip_scale, global_norm
+from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gru import gru_backward, gru_forward
@@ -10,9 +17,6 @@ from fastlstm.ops.optim import (
     adagrad_update,
     adam_update,
     adamw_update,
-    clip_grad_norm,
-    clip_scale,
-    global_norm,
     momentum_update,
     nesterov_update,
     rmsprop_update,
@@ -20,15 +24,11 @@ from fastlstm.ops.optim import (
 )
 from fastlstm.ops.rnn import rnn_backward, rnn_forward
 from fastlstm.ops.sampling import (
-    UnigramTable,
-    log_uniform_candidates,
-    log_uniform_expected_count,
     nce_loss,
     negative_sampling_loss,
     sampled_logits_backward,
     sampled_logits_forward,
     sampled_softmax_loss,
-    unigram_candidates,
 )
 from fastlstm.ops.skipgram import negative_sampling_update, skipgram_counts, skipgram_pairs, subsample
 
@@ -37,6 +37,7 @@ __all__ = [
     "adagrad_update",
     "adam_update",
     "adamw_update",
+    "batched_product",
     "clip_grad_norm",
     "clip_scale",
     "dropout_mask",

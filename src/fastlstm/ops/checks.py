@@ -14,16 +14,18 @@ import ctypes
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.backends import array_module, check_gpu, is_device_array, load_family
+from fastlstm.arrays import array_module, is_device_array
+from fastlstm.backends import check_gpu, load_family
 from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTS = (np.dtype(np.int64), np.dtype(np.int32))
+_Family = TypeVar("_Family")
 _GATE_ORDERS = frozenset(map("".join, itertools.permutations(GATES)))
 
 
@@ -227,26 +229,28 @@ def on_device_of(array: Array, like: Array) -> Array:
     return copied
 
 
-def precision_option(precision: Any, array: Array) -> dict[str, Precision]:
-    """What a recurrent family takes beside the protocol's arguments: on a GPU the precision, on the host nothing.
+def precision_of(array: FloatArray, asked: Any) -> Precision:
+    """In what precision products of ``array`` are made: as asked, or exactly in its dtype if that is None.
 
-    None stands for exact products in the array's dtype, the only ones that run on the host.
+    Only those run on the host.
     """
-    on_device = is_device_array(array)
-    if precision is not None:
-        check_choice("precision", precision, PRECISIONS)
-        exact = str(array.dtype)
-        if precision != exact and (precision in ("float32", "float64") or exact != "float32"):
+    exact: Precision = "float32" if array.dtype == FLOATS[0] else "float64"
+    if asked is None:
+        return exact
+    check_choice("precision", asked, PRECISIONS)
+    precision: Precision = asked
+    if precision != exact:
+        if precision in ("float32", "float64") or exact != "float32":
             raise ValueError(
                 f"precision is {precision!r}, but the arrays have dtype {exact}; 'tf32' and 'bf16' are precisions of "
                 "products of float32 arrays, 'float32' and 'float64' those of their dtypes"
             )
-        if precision != exact and not on_device:
+        if not is_device_array(array):
             raise ValueError(
                 f"precision is {precision!r}, but the arrays are on the host, where products are exact; leave it out, "
                 "or pass CuPy arrays"
             )
-    return {"precision": precision or str(array.dtype)} if on_device else {}  # type: ignore[dict-item]
+    return precision
 
 
 def check_gate_order(gate_order: Any) -> None:
@@ -262,7 +266,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r:.60}, expected one of {', '.join(map(repr, choices))}")
 
 
-def check_tape(tape: Any, op: str) -> Tape:
+def check_tape(tape: Tape[_Family] | None, op: str) -> Tape[_Family]:
     """The tape that ``{op}_forward`` made."""
     if isinstance(tape, Tape):
         if tape.op != op:
@@ -460,7 +464,7 @@ def same_device(names: str, *arrays: Any) -> None:
                 )
 
 
-def same_device_as_tape(names: str, tape: Tape, *arrays: Any) -> None:
+def same_device_as_tape(names: str, tape: Tape[Any], *arrays: Any) -> None:
     """Raise unless the gradients live where the arrays of the forward call lived. Absent ones (None) are skipped."""
     for name, array in zip(names.split(), arrays, strict=True):
         if (isinstance(array, ndarray) and tape.device is None) or not is_array(array):
@@ -474,19 +478,24 @@ def same_device_as_tape(names: str, tape: Tape, *arrays: Any) -> None:
 
 
 def upstream_of_sequence(
-    op: str, tape: Any, dhs: FloatArray | None, **dstates: FloatArray | None
-) -> tuple[Tape, FloatArray | None, dict[str, FloatArray | None]]:
+    op: str,
+    tape: Tape[_Family] | None,
+    dhs: FloatArray | None,
+    dh_n: FloatArray | None,
+    dc_n: FloatArray | None = None,
+) -> tuple[Tape[_Family], FloatArray | None, FloatArray | None, FloatArray | None]:
     """The tape of ``op`` and the gradients by its results: dhs (N, T, H), and (N, H) by each last state."""
     tape = check_tape(tape, op)
-    same_device_as_tape(" ".join(("dhs", *dstates)), tape, dhs, *dstates.values())
+    same_device_as_tape("dhs dh_n dc_n", tape, dhs, dh_n, dc_n)
     N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
     if dhs is not None:
         dhs = float_array("dhs", dhs, 3, tape.dtype, "the tape")
         expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
-    for name, array in dstates.items():
-        if array is not None:
-            dstates[name] = state(name, array, N, H, tape.dtype, "the tape")
-    return tape, dhs, dstates
+    if dh_n is not None:
+        dh_n = state("dh_n", dh_n, N, H, tape.dtype, "the tape")
+    if dc_n is not None:
+        dc_n = state("dc_n", dc_n, N, H, tape.dtype, "the tape")
+    return tape, dhs, dh_n, dc_n
 
 
 def gpu_of(name: str, array: Array) -> int | None:

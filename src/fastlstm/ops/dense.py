@@ -1,6 +1,10 @@
-"""Products with the weights of dense layers."""
+"""Products of matrices: with the weights of dense layers, and of many pairs at once."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, Precision
@@ -51,6 +55,43 @@ def matrix_product(
         out = checks.changed_array("out", out, a.dtype, "a")
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
         checks.expect_apart("out", out, "a b bias", a, b, bias)
-    options = checks.precision_option(precision, a)
-    product: FloatArray = family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, **options)
-    return product
+    precision = checks.precision_of(a, precision)
+    return family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, precision=precision)
+
+
+def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision | None = None) -> FloatArray:
+    """a[n] @ b[n] for every n.
+
+    Parameters
+    ----------
+    a : (N, M, K) float32 or float64
+    b : (N, K, L) of the same dtype
+        Either may be ``swapaxes(1, 2)`` of a C-contiguous array: it is not copied.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `fastlstm.ops.lstm_forward`; the last two are one here.
+
+    Returns
+    -------
+    (N, M, L)
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype, a shape or the precision does not fit.
+    """
+    checks.same_device("a b", a, b)
+    a = _matrices("a", a)
+    b = _matrices("b", b, a.dtype, "a")
+    N, _, K = a.shape
+    if b.shape[:2] != (N, K):
+        raise ValueError(f"b has shape {b.shape}, expected ({N}, {K}, L) for a with shape {a.shape}")
+    return family_for(a, "dense").batched_product(a, b, precision=checks.precision_of(a, precision))
+
+
+def _matrices(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
+    """A float array with three axes that is C-contiguous, or was before its last two were swapped."""
+    if checks.is_array(value) and value.ndim == 3 and not value.flags.c_contiguous:
+        swapped = value.swapaxes(1, 2)
+        if swapped.flags.c_contiguous:
+            return checks.float_array(name, swapped, 3, dtype, of).swapaxes(1, 2)
+    return checks.float_array(name, value, 3, dtype, of)

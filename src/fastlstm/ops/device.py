@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
+from fastlstm.backends import check_can_run
 from fastlstm.contract import Array
 from fastlstm.ops import checks
 
@@ -21,6 +22,12 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 def device_of(array: Any) -> Device:
     """Where an array lives."""
     return "cuda" if is_device_array(array) else "cpu"
+
+
+def check_device(device: Device) -> None:
+    """Raise `BackendNotAvailable` if nothing can be computed on the device here; the message says why."""
+    if device == "cuda":
+        check_can_run("cuda")
 
 
 def to_device(array: Any, device: Device) -> Array:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.backends import family_for, is_device_array
+from fastlstm.arrays import is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray
 from fastlstm.ops import checks, scalars
 
@@ -42,8 +43,7 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
     ratio = scalars.below_one("ratio", ratio)
     if not _is_seed_on_device(seed, like):
         seed = scalars.seed("seed", seed)
-    mask: FloatArray = family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=seed)
-    return mask
+    return family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=seed)
 
 
 def _is_seed_on_device(seed: Any, xs: FloatArray) -> bool:

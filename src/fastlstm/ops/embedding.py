@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
-from fastlstm.backends import array_module, family_for, is_device_array
+from fastlstm.arrays import array_module, is_device_array
+from fastlstm.backends import device_family, family_for
 from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device_steps import rows_are_padded
@@ -38,7 +39,7 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
     if V == 0 or E == 0:
         raise ValueError(f"W has shape {W.shape} = (V, E): both must be at least 1")
     flat = checks.int_ids("ids", ids, V, "W has V = {} rows")
-    out: FloatArray = family_for(W, "embedding").embedding_forward(W, flat)
+    out = family_for(W, "embedding").embedding_forward(W, flat)
     return out if ids.ndim == 1 else out.reshape(*ids.shape, E)
 
 
@@ -104,10 +105,9 @@ def embedding_backward(
         checks.expect_apart("out", out, "dout ids touched", dout, flat, touched)
     if touched is not None and touched.size >= V:  # then clearing all rows is less work
         touched = None
-    dW: FloatArray = family_for(dout, "embedding").embedding_backward(
+    return family_for(dout, "embedding").embedding_backward(
         flat, dout, V, padding_idx=padding_idx, out=out, touched=touched
     )
-    return dW
 
 
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
@@ -136,10 +136,9 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
     checks.same_device("dout ids", dout, ids)
     dout, _ = _rows_of(dout, ids)
     flat = checks.int_ids("ids", ids, None, "")
-    family = family_for(dout, "embedding")
-    padded = rows_are_padded() and is_device_array(dout)
-    grad: RowGrad = family.padded_rows(flat, dout) if padded else family.embedding_backward_rows(flat, dout)
-    return grad
+    if rows_are_padded() and is_device_array(dout):
+        return cast(RowGrad, device_family("embedding").padded_rows(flat, dout))  # as whoever asked for it knows
+    return family_for(dout, "embedding").embedding_backward_rows(flat, dout)
 
 
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:

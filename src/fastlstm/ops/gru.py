@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastlstm.backends import family_for
 from fastlstm.contract import (
     GRU_CONVENTIONS,
     Array,
     FloatArray,
     GRUConventionName,
+    GRUFamily,
     GRUGrads,
     GRUOutput,
     Precision,
@@ -89,17 +88,26 @@ def gru_forward(
     if h0 is not None:
         h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
-    options = checks.precision_option(precision, xs)
+    precision = checks.precision_of(xs, precision)
     family = family_for(xs, "gru")
     hs, h_n, saved = family.gru_forward(
-        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), convention=chosen, training=bool(training), **options
+        xs,
+        Wx,
+        Wh,
+        b,
+        h0=h0,
+        mask=valid,
+        reverse=bool(reverse),
+        convention=chosen,
+        training=bool(training),
+        precision=precision,
     )
     sizes = {"N": N, "T": T, "D": D, "H": H}
     tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
     return GRUOutput(hs, h_n, tape)
 
 
-def gru_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None) -> GRUGrads:
+def gru_backward(dhs: FloatArray | None, tape: Tape[GRUFamily] | None, *, dh_n: FloatArray | None = None) -> GRUGrads:
     """Back-propagation through time over a whole sequence.
 
     Parameters
@@ -121,6 +129,5 @@ def gru_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
     TypeError, ValueError
         The gradients do not fit the tape, or the tape is another operator's.
     """
-    tape, dhs, dstates = checks.upstream_of_sequence("gru", tape, dhs, dh_n=dh_n)
-    grads: GRUGrads = tape.family.gru_backward(tape.saved, dhs=dhs, **dstates)
-    return grads
+    tape, dhs, dh_n, _ = checks.upstream_of_sequence("gru", tape, dhs, dh_n)
+    return tape.family.gru_backward(tape.saved, dhs=dhs, dh_n=dh_n)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastlstm.backends import family_for, is_device_array
+from fastlstm.arrays import is_device_array
+from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 from fastlstm.ops import checks, scalars
 
@@ -40,7 +41,7 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
     rows = _rows("logits", logits, "V")
     V = rows.shape[1]
     flat, ignore_index = _targets(targets, logits.shape, V, ignore_index)
-    result: LossGrad = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
+    result = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
     return result if logits.ndim == 2 else LossGrad(result.loss, result.dlogits.reshape(logits.shape))
 
 
@@ -102,9 +103,9 @@ def linear_cross_entropy(
         )
     flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
     checks.check_choice("memory", memory, ("fast", "low"))
-    options = checks.precision_option(precision, rows)
-    grads: LinearLossGrads = family_for(rows, "losses").linear_cross_entropy(
-        rows, W, b, flat, ignore_index=ignore_index, memory=memory, **options
+    precision = checks.precision_of(rows, precision)
+    grads = family_for(rows, "losses").linear_cross_entropy(
+        rows, W, b, flat, ignore_index=ignore_index, memory=memory, precision=precision
     )
     return grads if h.ndim == 2 else grads._replace(dh=grads.dh.reshape(h.shape))
 

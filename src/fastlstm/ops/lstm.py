@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastlstm.backends import family_for
 from fastlstm.contract import (
     DEFAULT_GATE_ORDER,
@@ -12,6 +10,7 @@ from fastlstm.contract import (
     FloatArray,
     LSTMCellGrads,
     LSTMCellOutput,
+    LSTMFamily,
     LSTMGrads,
     LSTMOutput,
     Precision,
@@ -74,14 +73,16 @@ def lstm_cell_forward(
     h_prev = checks.state("h_prev", h_prev, N, H, x.dtype, "x")
     c_prev = checks.state("c_prev", c_prev, N, H, x.dtype, "x")
     checks.check_gate_order(gate_order)
-    options = checks.precision_option(precision, x)
+    precision = checks.precision_of(x, precision)
     family = family_for(x, "lstm")
-    h, c, saved = family.lstm_cell_forward(x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, **options)
+    h, c, saved = family.lstm_cell_forward(
+        x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, precision=precision
+    )
     tape = Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x))
     return LSTMCellOutput(h, c, tape)
 
 
-def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGrads:
+def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Tape[LSTMFamily] | None) -> LSTMCellGrads:
     """Gradients of one LSTM step.
 
     Parameters
@@ -106,8 +107,7 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Any) -> LSTMCellGra
     N, H = tape.sizes["N"], tape.sizes["H"]
     dh = checks.state("dh", dh, N, H, tape.dtype, "the tape")
     dc = checks.state("dc", dc, N, H, tape.dtype, "the tape")
-    grads: LSTMCellGrads = tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
-    return grads
+    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
 
 
 def lstm_forward(
@@ -183,7 +183,7 @@ def lstm_forward(
     valid = checks.valid_steps(mask, lengths, N, T)
     checks.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
-    options = checks.precision_option(precision, xs)
+    precision = checks.precision_of(xs, precision)
     family = family_for(xs, "lstm")
     hs, h_n, c_n, saved = family.lstm_forward(
         xs,
@@ -197,7 +197,7 @@ def lstm_forward(
         gate_order=gate_order,
         recurrent_activation=recurrent_activation,
         training=bool(training),
-        **options,
+        precision=precision,
     )
     sizes = {"N": N, "T": T, "D": D, "H": H}
     tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
@@ -205,7 +205,11 @@ def lstm_forward(
 
 
 def lstm_backward(
-    dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
+    dhs: FloatArray | None,
+    tape: Tape[LSTMFamily] | None,
+    *,
+    dh_n: FloatArray | None = None,
+    dc_n: FloatArray | None = None,
 ) -> LSTMGrads:
     """Back-propagation through time over a whole sequence.
 
@@ -228,6 +232,5 @@ def lstm_backward(
     TypeError, ValueError
         The gradients do not fit the tape, or the tape is another operator's.
     """
-    tape, dhs, dstates = checks.upstream_of_sequence("lstm", tape, dhs, dh_n=dh_n, dc_n=dc_n)
-    grads: LSTMGrads = tape.family.lstm_backward(tape.saved, dhs=dhs, **dstates)
-    return grads
+    tape, dhs, dh_n, dc_n = checks.upstream_of_sequence("lstm", tape, dhs, dh_n, dc_n)
+    return tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)

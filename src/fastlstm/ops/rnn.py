@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastlstm.backends import family_for
-from fastlstm.contract import Array, FloatArray, Precision, RNNGrads, RNNOutput, Tape
+from fastlstm.contract import Array, FloatArray, Precision, RNNFamily, RNNGrads, RNNOutput, Tape
 from fastlstm.ops import checks
 
 
@@ -70,17 +68,25 @@ def rnn_forward(
     if h0 is not None:
         h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
-    options = checks.precision_option(precision, xs)
+    precision = checks.precision_of(xs, precision)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
-        xs, Wx, Wh, b, h0=h0, mask=valid, reverse=bool(reverse), training=bool(training), **options
+        xs,
+        Wx,
+        Wh,
+        b,
+        h0=h0,
+        mask=valid,
+        reverse=bool(reverse),
+        training=bool(training),
+        precision=precision,
     )
     sizes = {"N": N, "T": T, "D": D, "H": H}
     tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
     return RNNOutput(hs, h_n, tape)
 
 
-def rnn_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None = None) -> RNNGrads:
+def rnn_backward(dhs: FloatArray | None, tape: Tape[RNNFamily] | None, *, dh_n: FloatArray | None = None) -> RNNGrads:
     """Back-propagation through time over a whole sequence.
 
     Parameters
@@ -102,6 +108,5 @@ def rnn_backward(dhs: FloatArray | None, tape: Any, *, dh_n: FloatArray | None =
     TypeError, ValueError
         The gradients do not fit the tape, or the tape is another operator's.
     """
-    tape, dhs, dstates = checks.upstream_of_sequence("rnn", tape, dhs, dh_n=dh_n)
-    grads: RNNGrads = tape.family.rnn_backward(tape.saved, dhs=dhs, **dstates)
-    return grads
+    tape, dhs, dh_n, _ = checks.upstream_of_sequence("rnn", tape, dhs, dh_n)
+    return tape.family.rnn_backward(tape.saved, dhs=dhs, dh_n=dh_n)

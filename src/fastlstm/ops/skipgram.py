@@ -7,14 +7,14 @@ worked through in pieces.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
 from fastlstm.ops import checks, scalars
-from fastlstm.ops.sampling import UnigramTable
+from fastlstm.ops.candidates import UnigramTable
 
 _INT64 = np.dtype(np.int64)
 
@@ -54,8 +54,7 @@ def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
         )
     seed = scalars.seed("seed", seed)
     keep = keep.astype(np.float64, copy=False)
-    kept: IntArray = family_for(text, "skipgram").subsample(text, keep, seed=seed)
-    return kept
+    return family_for(text, "skipgram").subsample(text, keep, seed=seed)
 
 
 def skipgram_counts(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> IntArray:
@@ -71,8 +70,7 @@ def skipgram_counts(ids: IntArray, window: int, *, start: int = 0, stop: int | N
     (stop - start,) int64
     """
     text, options = _checked_window(ids, window, start, stop, seed)
-    counts: IntArray = family_for(text, "skipgram").skipgram_counts(text, **options)
-    return counts
+    return family_for(text, "skipgram").skipgram_counts(text, **options)
 
 
 def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> SkipgramPairs:
@@ -104,8 +102,7 @@ def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | No
     Mikolov et al. (2013), "Efficient estimation of word representations in vector space", section 3.2.
     """
     text, options = _checked_window(ids, window, start, stop, seed)
-    pairs: SkipgramPairs = family_for(text, "skipgram").skipgram_pairs(text, **options)
-    return pairs
+    return family_for(text, "skipgram").skipgram_pairs(text, **options)
 
 
 def negative_sampling_update(
@@ -173,7 +170,7 @@ def negative_sampling_update(
     for name, array in (("vectors", vectors), ("weights", weights)):
         checks.expect_apart(name, array, "centers contexts", centers, contexts)
     _, threshold, alias = table.beside(vectors)
-    total: float = family_for(vectors, "skipgram").negative_sampling_update(
+    total = family_for(vectors, "skipgram").negative_sampling_update(
         vectors,
         weights,
         centers.astype(_INT64, copy=False),
@@ -195,11 +192,20 @@ def _text(ids: Any) -> IntArray:
     return checks.in_order(ids).astype(_INT64, copy=False)
 
 
-def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> tuple[IntArray, dict[str, int]]:
+class _Window(TypedDict):
+    """The options of pairs, by the names that backends know them by."""
+
+    window: int
+    start: int
+    stop: int
+    seed: int
+
+
+def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> tuple[IntArray, _Window]:
     text = _text(ids)
     L = len(text)
     stop = L if stop is None else scalars.integer("stop", stop, 0)
-    options = {"window": scalars.integer("window", window, 1), "start": scalars.integer("start", start, 0)}
-    if not options["start"] <= stop <= L:
+    window, start = scalars.integer("window", window, 1), scalars.integer("start", start, 0)
+    if not start <= stop <= L:
         raise ValueError(f"start is {start} and stop {stop}, expected 0 <= start <= stop <= {L} for a text of {L} ids")
-    return text, {**options, "stop": stop, "seed": scalars.seed("seed", seed)}
+    return text, {"window": window, "start": start, "stop": stop, "seed": scalars.seed("seed", seed)}

@@ -142,7 +142,7 @@ class DeviceSteps:
 
     def _capture(self, graph: _StepGraph, inputs: tuple[Array, ...]) -> bool:
         """Capture the step that is to run now; False, and everything as it was, if it cannot be captured."""
-        from fastlstm.backends.cuda.graph import Capture, GraphScalars
+        from fastlstm.ops.graph import Capture, GraphScalars
 
         cupy, trainer = self._cupy, self._trainer
         model, optimizer = trainer.model, trainer.optimizer
@@ -201,7 +201,7 @@ class _StepGraph:
     """The graph of a step for one shape of batches, and the arrays in which it finds and leaves things."""
 
     def __init__(self) -> None:
-        from fastlstm.backends.cuda.graph import Capture, GraphScalars
+        from fastlstm.ops.graph import Capture, GraphScalars
 
         self.eager_steps = 1
         self.captures = 0

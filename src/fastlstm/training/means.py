@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 
-from fastlstm.backends import is_device_array
+from fastlstm.arrays import is_device_array
 from fastlstm.ops.device import read
 
 

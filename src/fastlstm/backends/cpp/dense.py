@@ -1,14 +1,19 @@
-"""Matrix products: csrc/cpu/dense.cc."""
+"""Matrix products: csrc/cpu/dense.cc. Those of many pairs at once, attention's small ones, are numpy's."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import FloatArray
+from fastlstm.backends.numpy.dense import batched_product
+from fastlstm.contract import FloatArray, Precision
+
+__all__ = ["batched_product", "matrix_product"]
 
 
-def matrix_product(a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None) -> FloatArray:
+def matrix_product(
+    a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None, precision: Precision
+) -> FloatArray:
     if out is None:
         out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     a_transposed, b_transposed = not a.flags.c_contiguous, not b.flags.c_contiguous

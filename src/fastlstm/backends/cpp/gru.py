@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, GRUOutput
+from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
 
 
 def gru_forward(
@@ -19,8 +19,9 @@ def gru_forward(
     reverse: bool,
     convention: GRUConvention,
     training: bool,
-) -> GRUOutput:
-    return GRUOutput(*_cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, *convention, training))
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Any]:
+    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, *convention, training)
 
 
 def gru_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 _INT64 = np.dtype(np.int64)
 # Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.
@@ -26,6 +26,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int,
     memory: Literal["fast", "low"],
+    precision: Precision,
 ) -> LinearLossGrads:
     V = W.shape[1]
     block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V

@@ -9,9 +9,8 @@ from fastlstm.contract import (
     BoolArray,
     FloatArray,
     LSTMCellGrads,
-    LSTMCellOutput,
     LSTMGrads,
-    LSTMOutput,
+    Precision,
     RecurrentActivation,
 )
 
@@ -25,12 +24,13 @@ def lstm_cell_forward(
     h_prev: FloatArray,
     c_prev: FloatArray,
     gate_order: str,
-) -> LSTMCellOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Any]:
     mask, reverse, hard_sigmoid, training = None, False, False, True
     _, h, c, tape = _cpu.lstm_forward(
         x[:, None], Wx, Wh, b, h_prev, c_prev, mask, reverse, gate_order, hard_sigmoid, training
     )
-    return LSTMCellOutput(h, c, tape)
+    return h, c, tape
 
 
 def lstm_cell_backward(saved: Any, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
@@ -51,9 +51,10 @@ def lstm_forward(
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
-) -> LSTMOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
     hard_sigmoid = recurrent_activation == "hard_sigmoid"
-    return LSTMOutput(*_cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, gate_order, hard_sigmoid, training))
+    return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, gate_order, hard_sigmoid, training)
 
 
 def lstm_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None) -> LSTMGrads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
+from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
 
 
 def rnn_forward(
@@ -18,8 +18,9 @@ def rnn_forward(
     mask: BoolArray | None,
     reverse: bool,
     training: bool,
-) -> RNNOutput:
-    return RNNOutput(*_cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, training))
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Any]:
+    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, training)
 
 
 def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:

@@ -13,7 +13,6 @@ from fastlstm.contract import (
     FloatArray,
     IntArray,
     RowGrad,
-    SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
     SampledLossKind,
@@ -65,7 +64,7 @@ def sampled_logits_forward(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
-) -> SampledLogits:
+) -> tuple[FloatArray, FloatArray, Any]:
     logits, tape = _cpu.sampled_logits_forward(
         weights,
         biases,
@@ -79,7 +78,7 @@ def sampled_logits_forward(
     K = labels.shape[1]
     is_true = np.zeros_like(logits)
     is_true[:, :K] = 1 / K
-    return SampledLogits(logits, is_true, tape)
+    return logits, is_true, tape
 
 
 def sampled_logits_backward(saved: Any, *, dlogits: FloatArray) -> SampledLogitsGrads:

@@ -14,7 +14,7 @@ def matrix_product(
     *,
     bias: FloatArray | None,
     out: FloatArray | None,
-    precision: Precision = "float32",
+    precision: Precision,
 ) -> FloatArray:
     with device_of(a), products_in(precision):
         result = product(a, b, out=out)
@@ -23,7 +23,6 @@ def matrix_product(
     return result
 
 
-def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision = "float32") -> FloatArray:
-    """(N, M, K) times (N, K, X); either may be a transposed view."""
+def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision) -> FloatArray:
     with device_of(a), products_in(precision):
         return _batched_product(a, b)

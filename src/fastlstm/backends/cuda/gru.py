@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastlstm.backends.cuda import recurrence
 from fastlstm.backends.cuda.recurrence import Options, Saved, States
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, GRUOutput, Precision
+from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
 
 
 def gru_forward(
@@ -18,8 +18,8 @@ def gru_forward(
     reverse: bool,
     convention: GRUConvention,
     training: bool,
-    precision: Precision = "float32",
-) -> GRUOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Saved | None]:
     options = Options(
         "gru_reset_after" if convention.reset_after else "gru_reset_before",
         precision,
@@ -28,7 +28,7 @@ def gru_forward(
         z_keeps=convention.z_keeps,
     )
     hs, last, saved = recurrence.forward(options, xs, Wx, Wh, b, initial=States(h0, None), mask=mask, training=training)
-    return GRUOutput(hs, last.h, saved)
+    return hs, last.h, saved
 
 
 def gru_backward(saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:

@@ -38,7 +38,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int,
     memory: Literal["fast", "low"],
-    precision: Precision = "float32",
+    precision: Precision,
 ) -> LinearLossGrads:
     M, H = h.shape
     V = len(b)

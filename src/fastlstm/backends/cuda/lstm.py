@@ -8,9 +8,7 @@ from fastlstm.contract import (
     BoolArray,
     FloatArray,
     LSTMCellGrads,
-    LSTMCellOutput,
     LSTMGrads,
-    LSTMOutput,
     Precision,
     RecurrentActivation,
 )
@@ -25,13 +23,14 @@ def lstm_cell_forward(
     h_prev: FloatArray,
     c_prev: FloatArray,
     gate_order: str,
-    precision: Precision = "float32",
-) -> LSTMCellOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Saved]:
     options = Options("lstm", precision, gate_order=gate_order)
     _, (h, c), saved = recurrence.forward(
         options, x[:, None], Wx, Wh, b, initial=States(h_prev, c_prev), mask=None, training=True
     )
-    return LSTMCellOutput(h, c, saved)
+    assert saved is not None
+    return h, c, saved
 
 
 def lstm_cell_backward(saved: Saved, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
@@ -53,13 +52,13 @@ def lstm_forward(
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
-    precision: Precision = "float32",
-) -> LSTMOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, FloatArray, Saved | None]:
     options = Options("lstm", precision, reverse, gate_order, recurrent_activation == "hard_sigmoid")
     hs, (h_n, c_n), saved = recurrence.forward(
         options, xs, Wx, Wh, b, initial=States(h0, c0), mask=mask, training=training
     )
-    return LSTMOutput(hs, h_n, c_n, saved)
+    return hs, h_n, c_n, saved
 
 
 def lstm_backward(

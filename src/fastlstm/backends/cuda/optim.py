@@ -26,15 +26,15 @@ _Number: TypeAlias = Any
 _FLOAT64 = np.dtype(np.float64)
 
 
-def sgd_update(param: _Arrays, grad: _Arrays, rows: _Rows, *, lr: _Number, grad_scale: _Number) -> None:
-    _update("sgd", param, grad, rows, lr=lr, grad_scale=grad_scale)
+def sgd_update(params: _Arrays, grads: _Arrays, rows: _Rows, *, lr: _Number, grad_scale: _Number) -> None:
+    _update("sgd", params, grads, rows, lr=lr, grad_scale=grad_scale)
 
 
 def momentum_update(
-    param: _Arrays,
-    grad: _Arrays,
+    params: _Arrays,
+    grads: _Arrays,
     rows: _Rows,
-    velocity: _Arrays,
+    velocities: _Arrays,
     *,
     lr: _Number,
     momentum: float,
@@ -42,39 +42,39 @@ def momentum_update(
     grad_scale: _Number,
 ) -> None:
     rule: _Rule = "nesterov" if nesterov else "momentum"
-    _update(rule, param, grad, rows, velocity, lr=lr, momentum=momentum, grad_scale=grad_scale)
+    _update(rule, params, grads, rows, velocities, lr=lr, momentum=momentum, grad_scale=grad_scale)
 
 
 def adagrad_update(
-    param: _Arrays,
-    grad: _Arrays,
+    params: _Arrays,
+    grads: _Arrays,
     rows: _Rows,
-    accumulator: _Arrays,
+    accumulators: _Arrays,
     *,
     lr: _Number,
     eps: float,
     grad_scale: _Number,
 ) -> None:
-    _update("adagrad", param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
+    _update("adagrad", params, grads, rows, accumulators, lr=lr, eps=eps, grad_scale=grad_scale)
 
 
 def rmsprop_update(
-    param: _Arrays,
-    grad: _Arrays,
+    params: _Arrays,
+    grads: _Arrays,
     rows: _Rows,
-    accumulator: _Arrays,
+    accumulators: _Arrays,
     *,
     lr: _Number,
     decay: float,
     eps: float,
     grad_scale: _Number,
 ) -> None:
-    _update("rmsprop", param, grad, rows, accumulator, lr=lr, momentum=decay, eps=eps, grad_scale=grad_scale)
+    _update("rmsprop", params, grads, rows, accumulators, lr=lr, momentum=decay, eps=eps, grad_scale=grad_scale)
 
 
 def adam_update(
-    param: _Arrays,
-    grad: _Arrays,
+    params: _Arrays,
+    grads: _Arrays,
     rows: _Rows,
     m: _Arrays,
     v: _Arrays,
@@ -90,8 +90,8 @@ def adam_update(
     on_device = _on_device(step)
     _update(
         "adam",
-        param,
-        grad,
+        params,
+        grads,
         rows,
         m,
         v,
@@ -148,9 +148,9 @@ def clip_scale(norm: FloatArray, max_norm: float) -> FloatArray:
     return scale
 
 
-def scale(array: _Arrays, factor: _Number) -> None:
+def scale(arrays: _Arrays, factor: _Number) -> None:
     tables: dict[tuple[int, str], list[tuple[int, int]]] = {}
-    for one in array:
+    for one in arrays:
         on: Any = one
         tables.setdefault((on.device.id, one.dtype.char), []).append((address(one), one.size))
     value, at, kept = _scalar(factor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastlstm.backends.cuda import recurrence
 from fastlstm.backends.cuda.recurrence import Options, Saved, States
-from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads, RNNOutput
+from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
 
 
 def rnn_forward(
@@ -17,12 +17,12 @@ def rnn_forward(
     mask: BoolArray | None,
     reverse: bool,
     training: bool,
-    precision: Precision = "float32",
-) -> RNNOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, Saved | None]:
     hs, last, saved = recurrence.forward(
         Options("rnn", precision, reverse), xs, Wx, Wh, b, initial=States(h0, None), mask=mask, training=training
     )
-    return RNNOutput(hs, last.h, saved)
+    return hs, last.h, saved
 
 
 def rnn_backward(saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:

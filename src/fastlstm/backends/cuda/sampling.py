@@ -19,8 +19,9 @@ from fastlstm.contract import (
     Candidates,
     FloatArray,
     IntArray,
+    PaddedRowGrad,
+    PaddedSampledLoss,
     RowGrad,
-    SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
     SampledLossKind,
@@ -141,7 +142,7 @@ class _Saved(NamedTuple):
     sampled: IntArray
 
 
-class PaddedGradients(NamedTuple):
+class _Gradients(NamedTuple):
     """The gradients as the kernels leave them: only the device knows how many rows there are.
 
     dinputs : (B, E). indices : (M,), dweights : (M, E), dbiases : (M,) or None, of the M = B K + S true and sampled
@@ -164,10 +165,10 @@ class PaddedGradients(NamedTuple):
         )
 
 
-def _new_gradients(saved: _Saved, *, with_biases: bool) -> PaddedGradients:
+def _new_gradients(saved: _Saved, *, with_biases: bool) -> _Gradients:
     B, E = saved.inputs.shape
     M, dtype = saved.labels.size + len(saved.sampled), saved.inputs.dtype
-    return PaddedGradients(
+    return _Gradients(
         cupy.empty((B, E), dtype),
         cupy.empty(M, np.int64),
         cupy.empty((M, E), dtype),
@@ -191,7 +192,7 @@ def sampled_logits_forward(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
-) -> SampledLogits:
+) -> tuple[FloatArray, FloatArray, _Saved]:
     saved = _Saved(weights, labels, inputs, sampled)
     sizes = _sizes(saved)
     with device_of(inputs):
@@ -207,7 +208,7 @@ def sampled_logits_forward(
             is_true=address(is_true),
             **call_on(inputs),
         )
-        return SampledLogits(logits, is_true, saved)
+        return logits, is_true, saved
 
 
 def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLogitsGrads:
@@ -228,7 +229,7 @@ def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLog
         return SampledLogitsGrads(gradients.dinputs, dweights, dbiases)
 
 
-def padded_sampled_loss(
+def _sampled_loss(
     weights: FloatArray,
     biases: FloatArray | None,
     labels: IntArray,
@@ -239,7 +240,7 @@ def padded_sampled_loss(
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
     loss: SampledLossKind,
-) -> tuple[FloatArray, PaddedGradients]:
+) -> tuple[FloatArray, _Gradients]:
     """Computes the losses (B,) and the gradients of their mean, without synchronising."""
     saved = _Saved(weights, labels, inputs, sampled)
     sizes = _sizes(saved)
@@ -276,7 +277,7 @@ def sampled_loss(
     loss: SampledLossKind,
 ) -> SampledLoss:
     """Synchronises, for the number of classes that take part."""
-    losses, gradients = padded_sampled_loss(
+    losses, gradients = _sampled_loss(
         weights,
         biases,
         labels,
@@ -289,3 +290,34 @@ def sampled_loss(
     )
     with device_of(inputs):
         return SampledLoss(losses, gradients.dinputs, *gradients.rows())
+
+
+def padded_sampled_loss(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    *,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+    remove_accidental_hits: bool,
+    loss: SampledLossKind,
+) -> PaddedSampledLoss:
+    losses, (dinputs, indices, dweights, dbiases, num_rows) = _sampled_loss(
+        weights,
+        biases,
+        labels,
+        inputs,
+        sampled,
+        true_expected_count=true_expected_count,
+        sampled_expected_count=sampled_expected_count,
+        remove_accidental_hits=remove_accidental_hits,
+        loss=loss,
+    )
+    return PaddedSampledLoss(
+        losses,
+        dinputs,
+        PaddedRowGrad(indices, dweights, num_rows),
+        None if dbiases is None else PaddedRowGrad(indices, dbiases, num_rows),
+    )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fastlstm.backends.numpy.dense import matrix_product
+from fastlstm.backends.numpy.dense import batched_product, matrix_product
 
-__all__ = ["matrix_product"]
+__all__ = ["batched_product", "matrix_product"]

@@ -15,7 +15,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
 from fastlstm.backends.numba.products import ALL_PANELS, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, GRUOutput
+from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
 
 # Where the blocks of z, r and n begin in a row of 3H.
 _Starts = tuple[int, int, int]
@@ -282,7 +282,8 @@ def gru_forward(
     reverse: bool,
     convention: GRUConvention,
     training: bool,
-) -> GRUOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, _Tape | None]:
     N, T, D = xs.shape
     H = Wh.shape[0]
     dtype = xs.dtype
@@ -334,8 +335,8 @@ def gru_forward(
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
     if not training:
-        return GRUOutput(hs, h_n, None)
-    return GRUOutput(hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, steps, gates, qs, inputs, reverse, convention))
+        return hs, h_n, None
+    return hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, steps, gates, qs, inputs, reverse, convention)
 
 
 def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:

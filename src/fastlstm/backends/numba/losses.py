@@ -13,7 +13,7 @@ from fastlstm.backends.numba.products import multiply, part
 from fastlstm.backends.numba.reductions import largest, new_lanes
 from fastlstm.backends.numba.reductions import total as sum_of
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 # With memory="low" a block of logits has about this many bytes, and at least so many columns that threads can share it.
 _BLOCK_BYTES = 2**20
@@ -105,6 +105,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int,
     memory: Literal["fast", "low"],
+    precision: Precision,
 ) -> LinearLossGrads:
     W = np.ascontiguousarray(W)
     M, H = h.shape

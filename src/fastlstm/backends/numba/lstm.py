@@ -21,9 +21,8 @@ from fastlstm.contract import (
     BoolArray,
     FloatArray,
     LSTMCellGrads,
-    LSTMCellOutput,
     LSTMGrads,
-    LSTMOutput,
+    Precision,
     RecurrentActivation,
 )
 
@@ -255,7 +254,8 @@ def lstm_forward(
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
-) -> LSTMOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, FloatArray, _Tape | None]:
     N, T, D = xs.shape
     H = Wh.shape[0]
     dtype = xs.dtype
@@ -303,9 +303,9 @@ def lstm_forward(
     else:
         h_n, c_n = h_first, c_first
     if not training:
-        return LSTMOutput(hs, h_n, c_n, None)
+        return hs, h_n, c_n, None
     tape = _Tape(N, T, Wx, Wh, c_first.reshape(-1), steps, gates, cs.reshape(-1), inputs, starts, reverse, hard)
-    return LSTMOutput(hs, h_n, c_n, tape)
+    return hs, h_n, c_n, tape
 
 
 def lstm_backward(
@@ -356,9 +356,10 @@ def lstm_cell_forward(
     h_prev: FloatArray,
     c_prev: FloatArray,
     gate_order: str,
-) -> LSTMCellOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, _Tape]:
     """A sequence of one step."""
-    out = lstm_forward(
+    _, h, c, saved = lstm_forward(
         x[:, None, :],
         Wx,
         Wh,
@@ -370,8 +371,10 @@ def lstm_cell_forward(
         gate_order=gate_order,
         recurrent_activation="sigmoid",
         training=True,
+        precision=precision,
     )
-    return LSTMCellOutput(out.h_n, out.c_n, out.tape)
+    assert saved is not None
+    return h, c, saved
 
 
 def lstm_cell_backward(saved: _Tape, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:

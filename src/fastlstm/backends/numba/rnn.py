@@ -14,7 +14,7 @@ from fastlstm.backends.numba.compiling import flat, kernel
 from fastlstm.backends.numba.elementary import tanh
 from fastlstm.backends.numba.products import ALL_PANELS, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
+from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
 
 
 class _Tape(NamedTuple):
@@ -147,7 +147,8 @@ def rnn_forward(
     mask: BoolArray | None,
     reverse: bool,
     training: bool,
-) -> RNNOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, _Tape | None]:
     N, T, D = xs.shape
     H = Wh.shape[0]
     dtype = xs.dtype
@@ -180,7 +181,7 @@ def rnn_forward(
 
     over_blocks(work, N, N * T * (D + H) * H)
     h_n = h_first if T == 0 else hs[:, 0 if reverse else T - 1].copy()
-    return RNNOutput(hs, h_n, _Tape(N, T, Wx, Wh, steps, zs, inputs, reverse) if training else None)
+    return hs, h_n, _Tape(N, T, Wx, Wh, steps, zs, inputs, reverse) if training else None
 
 
 def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:

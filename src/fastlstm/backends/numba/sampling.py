@@ -36,7 +36,6 @@ from fastlstm.contract import (
     FloatArray,
     IntArray,
     RowGrad,
-    SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
     SampledLossKind,
@@ -433,7 +432,7 @@ def sampled_logits_forward(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
-) -> SampledLogits:
+) -> tuple[FloatArray, FloatArray, _Tape]:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
     w, x, true_ids, sampled_ids = flat(weights), flat(inputs), flat(labels), flat(sampled)
     bias = np.empty(0, w.dtype) if biases is None else flat(biases)
@@ -461,9 +460,7 @@ def sampled_logits_forward(
     is_true = np.zeros_like(logits)
     is_true[:, :K] = 1 / K
     true_rows, sampled_rows = weights[true_ids], weights[sampled_ids]
-    return SampledLogits(
-        logits, is_true, _Tape(E, labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
-    )
+    return logits, is_true, _Tape(E, labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
 
 
 def sampled_logits_backward(saved: _Tape, *, dlogits: FloatArray) -> SampledLogitsGrads:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.backends.numpy.lstm import sigmoid
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, GRUOutput
+from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
 
 
 class _Step(NamedTuple):
@@ -65,7 +65,8 @@ def gru_forward(
     reverse: bool,
     convention: GRUConvention,
     training: bool,
-) -> GRUOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, _Tape | None]:
     N, T, _ = xs.shape
     H = Wh.shape[0]
     both_biases = b if convention.reset_after else np.stack([b, np.zeros_like(b)])
@@ -92,7 +93,7 @@ def gru_forward(
         hs[:, t] = h
         if training:
             steps.append(_Step(t, h_prev, z, r, n, product, keep))
-    return GRUOutput(hs, h, _Tape(steps, mask, xs, Wx, Wh, convention) if training else None)
+    return hs, h, _Tape(steps, mask, xs, Wx, Wh, convention) if training else None
 
 
 def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:

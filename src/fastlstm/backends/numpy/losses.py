@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 # Bytes of one block of logits with memory="low"; a few such arrays exist at a time.
 _BLOCK_BYTES = 2**18
@@ -50,6 +50,7 @@ def linear_cross_entropy(
     *,
     ignore_index: int,
     memory: Literal["fast", "low"],
+    precision: Precision,
 ) -> LinearLossGrads:
     counted = np.flatnonzero(targets != ignore_index)
     dh = np.zeros_like(h)

@@ -19,9 +19,8 @@ from fastlstm.contract import (
     BoolArray,
     FloatArray,
     LSTMCellGrads,
-    LSTMCellOutput,
     LSTMGrads,
-    LSTMOutput,
+    Precision,
     RecurrentActivation,
 )
 
@@ -67,8 +66,9 @@ def lstm_cell_forward(
     h_prev: FloatArray,
     c_prev: FloatArray,
     gate_order: str,
+    precision: Precision,
     recurrent_activation: RecurrentActivation = "sigmoid",
-) -> LSTMCellOutput:
+) -> tuple[FloatArray, FloatArray, _CellTape]:
     gate = hard_sigmoid if recurrent_activation == "hard_sigmoid" else sigmoid
     z = dict(zip(gate_order, np.split(x @ Wx + h_prev @ Wh + b, 4, axis=-1), strict=True))
     gates = {"i": gate(z["i"]), "f": gate(z["f"]), "g": np.tanh(z["g"]), "o": gate(z["o"])}
@@ -76,7 +76,7 @@ def lstm_cell_forward(
     tanh_c = np.tanh(c)
     h = gates["o"] * tanh_c
     tape = _CellTape(x, h_prev, c_prev, Wx, Wh, gates, tanh_c, gate_order, recurrent_activation)
-    return LSTMCellOutput(h, c, tape)
+    return h, c, tape
 
 
 def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
@@ -115,7 +115,8 @@ def lstm_forward(
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
-) -> LSTMOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, FloatArray, _Tape | None]:
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h = np.zeros((N, H), xs.dtype) if h0 is None else h0.copy()
@@ -136,6 +137,7 @@ def lstm_forward(
             h_prev=h,
             c_prev=c,
             gate_order=gate_order,
+            precision=precision,
             recurrent_activation=recurrent_activation,
         )
         if mask is not None:
@@ -145,7 +147,7 @@ def lstm_forward(
         hs[:, t] = h
         if training:
             cells.append(cell)
-    return LSTMOutput(hs, h, c, _Tape(cells, steps, mask, xs, Wx, Wh) if training else None)
+    return hs, h, c, _Tape(cells, steps, mask, xs, Wx, Wh) if training else None
 
 
 def lstm_backward(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.contract import BoolArray, FloatArray, RNNGrads, RNNOutput
+from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
 
 
 class _Step(NamedTuple):
@@ -40,7 +40,8 @@ def rnn_forward(
     mask: BoolArray | None,
     reverse: bool,
     training: bool,
-) -> RNNOutput:
+    precision: Precision,
+) -> tuple[FloatArray, FloatArray, _Tape | None]:
     N, T, _ = xs.shape
     H = Wh.shape[0]
     h = np.zeros((N, H), xs.dtype) if h0 is None else h0.copy()
@@ -56,7 +57,7 @@ def rnn_forward(
         hs[:, t] = h
         if training:
             steps.append(_Step(t, h_prev, h))
-    return RNNOutput(hs, h, _Tape(steps, mask, xs, Wx, Wh) if training else None)
+    return hs, h, _Tape(steps, mask, xs, Wx, Wh) if training else None
 
 
 def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:

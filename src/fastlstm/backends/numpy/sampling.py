@@ -17,7 +17,6 @@ from fastlstm.contract import (
     FloatArray,
     IntArray,
     RowGrad,
-    SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
     SampledLossKind,
@@ -181,7 +180,7 @@ def sampled_logits_forward(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
-) -> SampledLogits:
+) -> tuple[FloatArray, FloatArray, _Tape]:
     B, K = labels.shape
     true_w, sampled_w = weights[labels], weights[sampled]
     true = (inputs[:, None, :] * true_w).sum(axis=2)
@@ -195,9 +194,7 @@ def sampled_logits_forward(
     if remove_accidental_hits:
         other[(labels[:, :, None] == sampled).any(axis=1)] = REMOVED
     is_true = np.concatenate([np.full((B, K), 1 / K, true.dtype), np.zeros_like(other)], axis=1)
-    return SampledLogits(
-        np.concatenate([true, other], axis=1), is_true, _Tape(labels, inputs, sampled, true_w, sampled_w)
-    )
+    return np.concatenate([true, other], axis=1), is_true, _Tape(labels, inputs, sampled, true_w, sampled_w)
 
 
 def sampled_logits_backward(saved: _Tape, *, dlogits: FloatArray) -> SampledLogitsGrads:

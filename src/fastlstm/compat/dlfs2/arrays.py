@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.ops import checks
 from fastlstm.ops.device import device_of, to_device, to_host

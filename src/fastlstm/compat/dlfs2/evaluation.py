@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.compat.dlfs2.arrays import beside
 from fastlstm.contract import Array
 from fastlstm.ops.device import read, to_host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.targets import as_ids
 from fastlstm.ops.device import number

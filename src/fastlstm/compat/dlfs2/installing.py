@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from fastlstm import optim
-from fastlstm.backends import check_can_run
 from fastlstm.compat.dlfs2 import (
     arrays,
     base_model,
@@ -34,6 +33,7 @@ from fastlstm.compat.dlfs2 import (
     trainer,
     words,
 )
+from fastlstm.ops.device import check_device
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _on_gpu(name: str) -> bool:
 
 def _cupy() -> dict[str, Any]:
     """What the book's modules know as np."""
-    check_can_run("cuda")
+    check_device("cuda")
     cupy: Any = importlib.import_module("cupy")
     if not hasattr(cupy, "scatter_add"):
         cupy.scatter_add = arrays.scatter_add

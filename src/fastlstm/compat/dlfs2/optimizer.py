@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from fastlstm import ops, optim
-from fastlstm.backends import is_device_array
+from fastlstm.arrays import is_device_array
 from fastlstm.contract import FloatArray
 from fastlstm.optim import Grad
 

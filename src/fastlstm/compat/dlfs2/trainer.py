@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import optim
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.compat.dlfs2.arrays import beside
 from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.ops.device import device_of, read, to_device

@@ -14,7 +14,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -659,7 +659,8 @@ def test_wrong_parameter_files(tmp_path: Path) -> None:
         (pickle.dumps(good)[:-20], "is no pickled list of arrays"),
         (b"", "is no pickled list of arrays"),
         (b"garbage", "is no pickled list of arrays"),
-        (pickle.dumps({"W": 1}), "is no pickled list of float arrays"),
+        (pickle.dumps({"W": 1}), "is no pickled list of arrays: it holds a mapping"),
+        (pickle.dumps(tuple(good)), "is no pickled list of float arrays"),
         (pickle.dumps(good[:2]), r"holds arrays of shapes \[\(2, 3\), \(3, 2\)\], TwoArrays has"),
     ):
         path.write_bytes(content)
@@ -698,13 +699,14 @@ def test_an_array_of_a_pickle_has_floats_and_as_many_bytes_as_it_says(tmp_path: 
     for forged, message in (
         (array(dtype=pointers, shape=(1,), content=b"\x41" * 8), "it holds an array of 'O8', expected f2, f4 or f8"),
         (array(dtype=np.dtype("i8")), "it holds an array of 'i8'"),
-        (array(dtype=np.dtype([("a", "f2")])), "it holds an array of 'V2'"),
+        (array(dtype=np.dtype("V2")), "it holds an array of 'V2'"),
+        (array(dtype=np.dtype([("a", "f2")])), "it holds a mapping or a set"),
         (array(dtype=swapped), "byte order '\\?'"),
         (array(dtype="f2"), "an array that numpy does not write so"),
         (array(content=[1.0, 2.0]), "an array that numpy does not write so"),
         (array(shape=(3,)), r"an array of shape \(3,\) has 4 bytes, expected 6"),
         (array(shape=(2**62, 4)), r"has 4 bytes, expected 36893488147419103232"),
-        (array(shape=(-1, -2)), "an axis is -1"),
+        (array(shape=(-1, -2)), "an array of no shape"),
         (array(shape=None), "is no pickled list of arrays"),
         (Calls(reconstruct, arguments), "is no pickled list of float arrays"),
         (Calls(codecs.encode, ("x", "rot13")), "it holds bytes as 'rot13'"),
@@ -733,6 +735,42 @@ def test_what_a_pickle_announces_is_not_allocated(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2**20
+
+
+def test_few_bytes_of_a_pickle_do_not_become_many(tmp_path: Path) -> None:
+    """Tuples of tuples and objects used again are written in a few bytes each."""
+    path = tmp_path / "forged.pkl"
+    tuples: Any = ()
+    for _ in range(60):  # as text, or hashed, 2^60 pieces
+        tuples = (tuples, tuples)
+    reconstruct, arguments, _ = cast(Any, np.zeros(2).__reduce__())
+    once = Calls(reconstruct, arguments, (1, (2**20,), np.dtype("f4"), False, bytes(2**22)))
+    content = bytes(2**20)
+    many = [Calls(reconstruct, arguments, (1, (2**18,), np.dtype("f4"), False, content)) for _ in range(100)]
+    text = "x" * 2**20
+    for forged, protocol, message in (
+        (Calls(np.dtype, (tuples,)), 2, "it holds an array of tuple, expected f2, f4 or f8"),
+        (Calls(np.dtype, ("f4",), (3, tuples)), 2, "it holds numbers of the byte order tuple"),
+        (Calls(reconstruct, arguments, (1, tuples, np.dtype("f4"), False, b"")), 2, "an array of no shape"),
+        (Calls(codecs.encode, ("x", tuples)), 2, "it holds bytes as tuple"),
+        (many, 4, "several of its arrays have the same bytes"),
+        ([Calls(codecs.encode, (text, "latin1")) for _ in range(100)], 2, "it makes more bytes than it has"),
+    ):
+        path.write_bytes(pickle.dumps(forged if isinstance(forged, list) else [forged], protocol))
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            base_model.read_params(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**24
+    # {(): 1} with the tuples in the place of ()
+    mapping = b"\x80\x02})q\x00" + b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)) + b"K\x01s."
+    path.write_bytes(mapping)
+    with pytest.raises(ValueError, match="it holds a mapping or a set"):
+        base_model.read_params(path)
+    path.write_bytes(pickle.dumps([once, once], 4))
+    first, second = base_model.read_params(path)
+    assert first is second
 
 
 def test_arrays_of_every_order_and_byte_order_are_read(tmp_path: Path) -> None:

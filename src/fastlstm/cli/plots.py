@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -159,6 +160,8 @@ def plot_attention(path: Path, title: str, maps: Sequence[AttentionMap]) -> None
 _NAMES = {"\n": "end", "\t": "start", " ": "_"}
 
 
+_TITLE_WIDTH = 80  # letters that fit above a picture
+
 # Fonts of matplotlib that have other things in the places of signs.
 _STAND_INS = ("Last Resort", "STIXNonUnicode")
 
@@ -166,7 +169,9 @@ _STAND_INS = ("Last Resort", "STIXNonUnicode")
 def _title(path: Path, title: str) -> tuple[str, dict[str, Any]]:
     """A picture's title, in which a file's name may stand, and its text properties."""
     font, unknown = _font_for(path, [title])
-    return _visible(title, unknown), {"wrap": True, "parse_math": False, **font, "fontsize": "large"}
+    # matplotlib's own wrapping reads what stands between two dollars as mathematics, whatever parse_math is.
+    text = "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in _visible(title, unknown).split("\n"))
+    return text, {"parse_math": False, **font, "fontsize": "large"}
 
 
 def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str]]:

@@ -228,6 +228,9 @@ def test_generate_answers_questions(
         "fastlstm: stdin, line 3: 'a+1'",
         "fastlstm: stdin, line 4: '1000+1000'",
     ]
+    monkeypatch.setattr("sys.stdin", None)  # where the caller has closed it
+    assert main(["generate", "r"]) == 0
+    assert capsys.readouterr().out == ""
     assert "nothing is asked" in error_of(capsys, main(["generate", "r", ""]))
     assert main(["generate", "r", "a+1", "16+75"]) == 2  # the rest are answered
     assert capsys.readouterr().out == f"\n16+75 = {said}\n"

@@ -203,7 +203,9 @@ def test_a_run_folder_that_cannot_be_made(task: str, capsys: pytest.CaptureFixtu
         "a" * 300: "File name too long",
         "": "exists already",
     }.items():
-        assert message in error_of(capsys, train(task, "--out", out)), out
+        said = error_of(capsys, train(task, "--out", out))
+        assert message in said, out
+        assert "--resume" not in said  # there is no run to go on with
     assert contents(".") == before
 
 
@@ -396,7 +398,20 @@ def test_an_error_of_matplotlib_is_one_line_too(
     assert "perplexity.png" not in contents("r")
 
 
-NAMES = ["a$x", "$_{", "$x$_{y", "\\frac", "日本語", "a_b%#&~^", "\udcff", "😀$", "हिन्दी", "x" * 200, "two\nlines"]
+NAMES = [
+    "a$x",
+    "$_{",
+    "$x$_{y",
+    "a $\\x{$ b",
+    "\\frac",
+    "日本語",
+    "a_b%#&~^",
+    "\udcff",
+    "😀$",
+    "हिन्दी",
+    "x" * 200,
+    "two\nlines",
+]
 
 
 @pytest.mark.filterwarnings("error")

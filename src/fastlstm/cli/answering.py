@@ -31,5 +31,7 @@ def answer_each(texts: Sequence[str], answer: Callable[[str], str]) -> int:
 
 
 def _lines_of_stdin() -> Iterable[bytes]:
+    if sys.stdin is None:  # closed by who called
+        return ()
     # As bytes, so that one line that is no UTF-8 ends nothing. What a program puts in stdin's place may have text only.
     return getattr(sys.stdin, "buffer", None) or (line.encode() for line in sys.stdin)

@@ -26,7 +26,8 @@ Options = TypeVar("Options")
 def check_out(out: str | None) -> None:
     """Raises if --out names something that is there already, but for an empty folder."""
     if out is not None and (folder := Path(out)).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already; choose another --out, or go on with it: --resume {folder}")
+        go_on = f", or go on with it: --resume {folder}" if (folder / CONFIG).exists() else ""
+        raise FileExistsError(f"{folder} exists already; choose another --out{go_on}")
 
 
 @contextlib.contextmanager

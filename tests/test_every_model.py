@@ -339,6 +339,16 @@ def test_names_that_are_none(names: Any, error: type[Exception], message: str) -
     assert model.classes == ["a", "b"]
 
 
+def test_a_list_that_was_changed_after_it_was_set_is_not_saved(tmp_path: Any) -> None:
+    """The file could not be loaded."""
+    model = SequenceClassifier(3, 2, 2, 2)
+    model.classes = ["bad", "good"]
+    model.classes.append("so so")
+    with pytest.raises(ValueError, match="classes has 3 names, expected 2"):
+        model.save(tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_there_are_no_more_names_than_ids() -> None:
     model = Seq2seq(3, 2, 2, target_vocab_size=2)
     model.vocabulary, model.target_vocabulary = ["a", "b", "c"], ["a"]

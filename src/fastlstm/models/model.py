@@ -266,6 +266,8 @@ class Model(abc.ABC):
 
     def description(self) -> dict[str, Any]:
         """What a saved file says beside the weights."""
+        for name in set(self.vocabulary_names).intersection(vars(self)):
+            setattr(self, name, vars(self)[name])  # checked again: a list may have been changed since it was set
         return {
             "format": FORMAT_VERSION,
             "class": type(self).__name__,

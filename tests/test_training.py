@@ -712,6 +712,7 @@ def test_terminate_on_nan(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda: callbacks.ModelCheckpoint("{0}"), "but the training has only epoch, loss"),
         (lambda: callbacks.ModelCheckpoint("{epoch"), "which is no format: expected '}'"),
         (lambda: callbacks.ModelCheckpoint("{loss:d}"), "which is no format: Unknown format code 'd'"),
+        (lambda: callbacks.ModelCheckpoint("{loss[0]}"), "which is no format: 'float' object is not subscriptable"),
         (lambda: callbacks.ModelCheckpoint("file/x"), "file"),
         (lambda: callbacks.ModelCheckpoint("file/{epoch}"), "file"),
         (lambda: callbacks.ModelCheckpoint("folder"), "not a regular file: .*folder"),

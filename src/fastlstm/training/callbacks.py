@@ -394,7 +394,7 @@ class ModelCheckpoint(_Monitor):
                 f"ModelCheckpoint's filepath is {self.filepath!r}, but the training has only epoch, {', '.join(logs)}: "
                 f"no {error}"
             ) from None
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"ModelCheckpoint's filepath is {self.filepath!r}, which is no format: {error}") from None
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from fastlstm import datasets
 from fastlstm.datasets import files
+from fastlstm.models import WordVectors
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -98,9 +99,10 @@ def test_archives_are_to_be_unpacked_first(tmp_path: Path) -> None:
             datasets.plain_text(tmp_path / name)
 
 
-def test_an_address_is_to_be_downloaded_first() -> None:
+@pytest.mark.parametrize("read", [datasets.plain_text, WordVectors.load_word2vec_format])
+def test_an_address_is_to_be_downloaded_first(read: Callable[[str], Any]) -> None:
     with pytest.raises(FileNotFoundError, match="https://example.org/a.txt is an address, .*: download it"):
-        datasets.plain_text("https://example.org/a.txt")
+        read("https://example.org/a.txt")
 
 
 @pytest.mark.parametrize(

@@ -305,10 +305,18 @@ def test_neighbours_and_analogies_known_by_hand() -> None:
     questions = [("man", "king", "woman", "queen"), ("woman", "queen", "man", "king"), ("man", "king", "duke", "queen")]
     assert ROYAL.accuracy(questions) == (1.0, 2, 1)
     assert ROYAL.accuracy([("man", "king", "woman", "table")]) == (0.0, 1, 0)
-    assert ROYAL.accuracy([]) == (0.0, 0, 0)
+    np.testing.assert_equal(ROYAL.accuracy([]), (math.nan, 0, 0))
+    nothing = WordVectors(ROYAL.vocabulary, np.full_like(ROYAL.vectors, np.nan))
+    first, *others = ROYAL.vocabulary
+    assert nothing.accuracy([(others[0], others[1], others[2], first)]) == (0.0, 1, 0)
     judged = [("man", "king", 9.0), ("man", "woman", 3.0), ("man", "table", 1.0), ("man", "duke", 5.0)]
     assert ROYAL.agreement(judged) == (1.0, 3, 1)
-    assert ROYAL.agreement([("duke", "earl", 9.0)]) == (0.0, 0, 1)
+    np.testing.assert_equal(ROYAL.agreement([("duke", "earl", 9.0)]), (math.nan, 0, 1))
+
+
+def test_vectors_are_no_masked_array() -> None:
+    with pytest.raises(TypeError, match="vectors is a masked array"):
+        WordVectors(["a", "b"], np.ma.array(np.ones((2, 3)), mask=True))
 
 
 def test_words_that_are_not_there() -> None:

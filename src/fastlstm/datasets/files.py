@@ -41,13 +41,18 @@ def find_file(name: str | os.PathLike[str], where_to_get_it: str) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    if re.match(r"\w+://", os.fspath(name)):
-        raise FileNotFoundError(f"{os.fspath(name)} is an address, expected a file: download it and give its path")
+    refuse_address(name)
     data_dir = os.environ.get("FASTLSTM_DATA_DIR")
     if data_dir and not path.is_absolute() and (Path(data_dir) / path).exists():
         return Path(data_dir) / path
     also = f", nor below FASTLSTM_DATA_DIR = {data_dir}" if data_dir else "; FASTLSTM_DATA_DIR is not set"
     raise FileNotFoundError(f"{path} does not exist{also}. {where_to_get_it}")
+
+
+def refuse_address(name: str | os.PathLike[str]) -> None:
+    """Raise FileNotFoundError if the name of a file is an address of the web."""
+    if re.match(r"\w+://", os.fspath(name)):
+        raise FileNotFoundError(f"{os.fspath(name)} is an address, expected a file: download it and give its path")
 
 
 def without_packing(name: str) -> str:

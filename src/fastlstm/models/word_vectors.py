@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.contract import FloatArray, IntArray
+from fastlstm.models.model import right_answers
 from fastlstm.ops import scalars
+from fastlstm.ops.checks import refuse_masked
 from fastlstm.tensor_file import write_atomically
 
 _BLOCK = 1024  # rows of a product with all vectors at once
@@ -19,7 +22,7 @@ _BLOCK = 1024  # rows of a product with all vectors at once
 
 class Agreement(NamedTuple):
     """spearman: rank correlation with people's judgements, over the ``used`` pairs; ``unknown`` ones have a word the
-    vocabulary lacks.
+    vocabulary lacks. NaN where no pair was used.
     """
 
     spearman: float
@@ -28,7 +31,9 @@ class Agreement(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """accuracy: share of the ``used`` questions answered right; ``unknown`` ones have a word the vocabulary lacks."""
+    """accuracy: share of the ``used`` questions answered right; ``unknown`` ones have a word the vocabulary lacks. NaN
+    where no question was used.
+    """
 
     accuracy: float
     used: int
@@ -51,6 +56,7 @@ class WordVectors:
     """
 
     def __init__(self, vocabulary: Sequence[str], vectors: FloatArray) -> None:
+        refuse_masked("vectors", vectors)
         if vectors.ndim != 2 or len(vectors) != len(vocabulary) or vectors.dtype not in (np.float32, np.float64):
             raise ValueError(
                 f"vectors is {vectors.dtype} of shape {vectors.shape}, expected float32 or float64 and "
@@ -143,7 +149,7 @@ class WordVectors:
         judged = list(judged)
         known = [(a, b, score) for a, b, score in judged if a in self and b in self]
         if not known:
-            return Agreement(0.0, 0, len(judged))
+            return Agreement(math.nan, 0, len(judged))
         unit = self._unit_vectors()
         first, second = [self._id_of[a] for a, _, _ in known], [self._id_of[b] for _, b, _ in known]
         cosines = (unit[first] * unit[second]).sum(axis=1)
@@ -161,7 +167,7 @@ class WordVectors:
         questions = list(questions)
         known = np.array([[self._id_of[w] for w in q] for q in questions if all(w in self for w in q)], np.int64)
         if not len(known):
-            return Accuracy(0.0, 0, len(questions))
+            return Accuracy(math.nan, 0, len(questions))
         unit, right = self._unit_vectors(), 0
         for start in range(0, len(known), _BLOCK):
             a, b, c, d = known[start : start + _BLOCK].T
@@ -169,7 +175,7 @@ class WordVectors:
             rows = np.arange(len(a))
             for asked in (a, b, c):
                 scores[rows, asked] = -np.inf
-            right += int((scores.argmax(axis=1) == d).sum())
+            right += int(right_answers(scores, d).sum())
         return Accuracy(right / len(known), len(known), len(questions) - len(known))
 
     def _unit_vectors(self) -> FloatArray:
@@ -232,8 +238,9 @@ class WordVectors:
         ValueError
             It is something else, damaged or cut short; the message says where.
         """
-        from fastlstm.datasets.files import open_unpacked
+        from fastlstm.datasets.files import open_unpacked, refuse_address
 
+        refuse_address(path)
         path = Path(path)
         with open_unpacked(path) as file:
             content = file.read().removeprefix(codecs.BOM_UTF8)

@@ -1,9 +1,9 @@
 """Gradients of an embedding on a GPU against torch and cupyx.scatter_add: ``python -m benchmarks.gpu_embedding``.
 
 The dense gradient goes into one array, one batch after the other, as a layer's does: we clear all rows, or only those
-of the batch before. The row gradient waits for the device, whose number of rows it has to know. torch makes a new
-array, which it clears. Results are compared with the definition before anything is timed; a time is the median of calls
-between device events, "graph" that of the dense gradient as a captured graph, without the host.
+of the batch before. The row gradient synchronises, for its number of rows. torch makes a new array, which it clears.
+Results are compared with the definition before anything is timed; a time is the median of calls between device events,
+"graph" that of the dense gradient as a captured graph, without the host.
 """
 
 from __future__ import annotations

@@ -54,37 +54,49 @@ def _blend(h: FloatArray, h_prev: FloatArray, z: FloatArray, n: FloatArray, z_ke
         h[j] = keep * h_prev[j] + (one - keep) * n[j]
 
 
+class _Weights(NamedTuple):
+    """Packed, and for the backward pass transposed before; Wz, Wr and Wn are the blocks of Wh."""
+
+    Wx: FloatArray
+    Wz: FloatArray
+    Wr: FloatArray
+    Wn: FloatArray
+
+
+class _ForwardArrays(NamedTuple):
+    """All arrays are flat; b (3H,), state_b (H,); hs, gates, qs and inputs are results.
+
+    With training, gates (N, T, 3H) and qs (N, T, H) keep every step, else they have room for one step.
+    """
+
+    xs: FloatArray
+    b: FloatArray
+    state_b: FloatArray
+    h0: FloatArray
+    mask: BoolArray
+    hs: FloatArray
+    gates: FloatArray
+    qs: FloatArray
+    inputs: FloatArray
+
+
 @kernel
 def _forward(
     first: int,
     last: int,
-    T: int,
-    D: int,
-    H: int,
-    xs: FloatArray,
-    Wx: FloatArray,
-    Wz: FloatArray,
-    Wr: FloatArray,
-    Wn: FloatArray,
-    b: FloatArray,
-    state_b: FloatArray,
-    h0: FloatArray,
-    mask: BoolArray,
-    hs: FloatArray,
-    gates: FloatArray,
-    qs: FloatArray,
-    inputs: FloatArray,
-    columns: int,
+    sizes: recurrence.Sizes,
+    weights: _Weights,
+    arrays: _ForwardArrays,
     starts: _Starts,
     reset_after: bool,
     z_keeps: bool,
-    reverse: bool,
     training: bool,
 ) -> None:
-    """Sequences first to last - 1. All arrays are flat, the weights packed; b (3H,), state_b (H,).
-
-    With training, gates (N, T, 3H) and qs (N, T, H) keep every step, else they have room for one step.
-    """
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    Wx, Wz, Wr, Wn = weights.Wx, weights.Wz, weights.Wr, weights.Wn
+    xs, b, state_b, h0, mask = arrays.xs, arrays.b, arrays.state_b, arrays.h0, arrays.mask
+    hs, gates, qs = arrays.hs, arrays.gates, arrays.qs
     G = 3 * H
     rows = last - first
     slots = T if training else 1
@@ -143,7 +155,7 @@ def _forward(
                         candidate[j] = tanh(candidate[j])
                 _blend(h, h_prev, z, candidate, z_keeps)
     if training:
-        recurrence.keep_inputs(first, last, T, D, H, xs, h0, hs, mask, reverse, inputs, columns)
+        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
 
 
 @inner
@@ -178,37 +190,41 @@ def _cell_backward(
             dq[j] = dn[j] * r[j]
 
 
-@kernel
-def _backward(
-    first: int,
-    last: int,
-    T: int,
-    D: int,
-    H: int,
-    Wx: FloatArray,
-    Wz: FloatArray,
-    Wr: FloatArray,
-    Wn: FloatArray,
-    h0: FloatArray,
-    hs: FloatArray,
-    mask: BoolArray,
-    gates: FloatArray,
-    qs: FloatArray,
-    dhs: FloatArray,
-    dh: FloatArray,
-    da: FloatArray,
-    dqs: FloatArray,
-    dxs: FloatArray,
-    starts: _Starts,
-    reset_after: bool,
-    z_keeps: bool,
-    reverse: bool,
-) -> None:
-    """Sequences first to last - 1. All arrays are flat, the weights transposed and packed.
+class _BackwardArrays(NamedTuple):
+    """All arrays are flat.
 
     dh (N, H) holds dh_n and becomes dh0; da (N, T, 3H), dqs (N, T, H; with reset_after only) and dxs are results; dhs
     may be empty.
     """
+
+    h0: FloatArray
+    hs: FloatArray
+    mask: BoolArray
+    gates: FloatArray
+    qs: FloatArray
+    dhs: FloatArray
+    dh: FloatArray
+    da: FloatArray
+    dqs: FloatArray
+    dxs: FloatArray
+
+
+@kernel
+def _backward(
+    first: int,
+    last: int,
+    sizes: recurrence.Sizes,
+    weights: _Weights,
+    arrays: _BackwardArrays,
+    starts: _Starts,
+    reset_after: bool,
+    z_keeps: bool,
+) -> None:
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    Wx, Wz, Wr, Wn = weights.Wx, weights.Wz, weights.Wr, weights.Wn
+    h0, hs, mask, gates, qs = arrays.h0, arrays.hs, arrays.mask, arrays.gates, arrays.qs
+    dhs, dh, da, dqs, dxs = arrays.dhs, arrays.dh, arrays.da, arrays.dqs, arrays.dxs
     G = 3 * H
     rows = last - first
     scratch, product_of = tile_scratch(da), np.empty(rows * H, da.dtype)
@@ -271,6 +287,12 @@ def _backward(
     product(da, first * T * G, G, rows * T, G, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
 
 
+def _packed(Wx: FloatArray, Wh: FloatArray, starts: _Starts, *, transposed: bool) -> _Weights:
+    H = len(Wh)
+    z, r, n = (pack(Wh[:, start : start + H], transposed=transposed) for start in starts)
+    return _Weights(pack(Wx, transposed=transposed), z, r, n)
+
+
 def gru_forward(
     xs: FloatArray,
     Wx: FloatArray,
@@ -296,47 +318,33 @@ def gru_forward(
     else:
         b, state_b = flat(b), np.zeros(H, dtype)
     h_first = recurrence.state(h0, N, H, dtype)
-    steps = recurrence.NO_MASK if mask is None else flat(mask)
     slots = T if training else 1
     hs = np.empty((N, T, H), dtype)
     gates, qs = np.empty(N * slots * 3 * H, dtype), np.empty(N * slots * H, dtype)
     inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
-    x, Wx_packed = flat(xs), pack(Wx)
-    Wz, Wr, Wn = (pack(Wh[:, start : start + H]) for start in starts)
+    weights = _packed(Wx, Wh, starts, transposed=False)
+    arrays = _ForwardArrays(
+        xs=flat(xs),
+        b=b,
+        state_b=state_b,
+        h0=h_first.reshape(-1),
+        mask=recurrence.NO_MASK if mask is None else flat(mask),
+        hs=hs.reshape(-1),
+        gates=gates,
+        qs=qs,
+        inputs=inputs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, reverse)
+    reset_after, z_keeps = convention.reset_after, convention.z_keeps
 
     def work(first: int, last: int) -> None:
-        _forward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            x,
-            Wx_packed,
-            Wz,
-            Wr,
-            Wn,
-            b,
-            state_b,
-            h_first.reshape(-1),
-            steps,
-            hs.reshape(-1),
-            gates,
-            qs,
-            inputs.reshape(-1),
-            inputs.shape[1],
-            starts,
-            convention.reset_after,
-            convention.z_keeps,
-            reverse,
-            training,
-        )
+        _forward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps, training)
 
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
     if not training:
         return hs, h_n, None
-    return hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, steps, gates, qs, inputs, reverse, convention)
+    return hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, arrays.mask, gates, qs, inputs, reverse, convention)
 
 
 def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:
@@ -347,36 +355,24 @@ def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     dh = recurrence.state(dh_n, N, H, dtype)
     da, dxs = np.empty((N * T, 3 * H), dtype), np.empty((N, T, D), dtype)
     dqs = np.empty((N * T if convention.reset_after else 0, H), dtype)
-    dhs_given = np.empty(0, dtype) if dhs is None else flat(dhs)
-    Wx_packed = pack(Wx, transposed=True)
-    Wz, Wr, Wn = (pack(Wh[:, start : start + H], transposed=True) for start in starts)
+    weights = _packed(Wx, Wh, starts, transposed=True)
+    arrays = _BackwardArrays(
+        h0=saved.h0.reshape(-1),
+        hs=saved.hs.reshape(-1),
+        mask=saved.mask,
+        gates=saved.gates,
+        qs=saved.qs,
+        dhs=np.empty(0, dtype) if dhs is None else flat(dhs),
+        dh=dh.reshape(-1),
+        da=da.reshape(-1),
+        dqs=dqs.reshape(-1),
+        dxs=dxs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, saved.reverse)
+    reset_after, z_keeps = convention.reset_after, convention.z_keeps
 
     def work(first: int, last: int) -> None:
-        _backward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            Wx_packed,
-            Wz,
-            Wr,
-            Wn,
-            saved.h0.reshape(-1),
-            saved.hs.reshape(-1),
-            saved.mask,
-            saved.gates,
-            saved.qs,
-            dhs_given,
-            dh.reshape(-1),
-            da.reshape(-1),
-            dqs.reshape(-1),
-            dxs.reshape(-1),
-            starts,
-            convention.reset_after,
-            convention.z_keeps,
-            saved.reverse,
-        )
+        _backward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps)
 
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     return GRUGrads(dxs, *_weight_gradients(saved, da, dqs, D, H), dh)

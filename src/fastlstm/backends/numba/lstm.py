@@ -26,12 +26,15 @@ from fastlstm.contract import (
     RecurrentActivation,
 )
 
+# Where the blocks of i, f, g and o begin in a row of 4H.
+_Starts = tuple[int, int, int, int]
+
 
 class _Tape(NamedTuple):
     """All arrays but Wx, Wh and inputs are flat.
 
     gates (N, T, 4H), after their activations, in the caller's order; cs (N, T, H); c0 (N, H);
-    inputs: see ``recurrence``; starts: where the blocks of i, f, g and o begin.
+    inputs: see ``recurrence``.
     """
 
     N: int
@@ -43,7 +46,7 @@ class _Tape(NamedTuple):
     gates: FloatArray
     cs: FloatArray
     inputs: FloatArray
-    starts: tuple[int, int, int, int]
+    starts: _Starts
     reverse: bool
     hard: bool
 
@@ -59,7 +62,7 @@ def _cell_forward(
     c_prev: FloatArray,
     c: FloatArray,
     h: FloatArray,
-    starts: tuple[int, int, int, int],
+    starts: _Starts,
     hard: bool,
 ) -> None:
     """One row of one step. z: x Wx + h_prev Wh, becomes the gates; c, h: results; c may be c_prev."""
@@ -98,7 +101,7 @@ def _cell_backward(
     dc: FloatArray,
     dz: FloatArray,
     tanh_c: FloatArray,
-    starts: tuple[int, int, int, int],
+    starts: _Starts,
     hard: bool,
 ) -> None:
     """One row of one step. dz: result; dc becomes dc_prev; tanh_c: room for one row."""
@@ -124,34 +127,33 @@ def _cell_backward(
         dc[j] *= f[j]
 
 
-@kernel
-def _forward(
-    first: int,
-    last: int,
-    T: int,
-    D: int,
-    H: int,
-    xs: FloatArray,
-    Wx: FloatArray,
-    Wh: FloatArray,
-    b: FloatArray,
-    h0: FloatArray,
-    c0: FloatArray,
-    mask: BoolArray,
-    hs: FloatArray,
-    gates: FloatArray,
-    cs: FloatArray,
-    inputs: FloatArray,
-    columns: int,
-    starts: tuple[int, int, int, int],
-    reverse: bool,
-    hard: bool,
-    training: bool,
-) -> None:
-    """Sequences first to last - 1. All arrays are flat, Wx and Wh packed.
+class _ForwardArrays(NamedTuple):
+    """All arrays are flat, Wx and Wh packed; hs, gates, cs and inputs are results.
 
     With training, gates (N, T, 4H) and cs (N, T, H) keep every step, else they have room for one step.
     """
+
+    xs: FloatArray
+    Wx: FloatArray
+    Wh: FloatArray
+    b: FloatArray
+    h0: FloatArray
+    c0: FloatArray
+    mask: BoolArray
+    hs: FloatArray
+    gates: FloatArray
+    cs: FloatArray
+    inputs: FloatArray
+
+
+@kernel
+def _forward(
+    first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArrays, starts: _Starts, hard: bool, training: bool
+) -> None:
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    xs, Wx, Wh, b, h0, c0 = arrays.xs, arrays.Wx, arrays.Wh, arrays.b, arrays.h0, arrays.c0
+    mask, hs, gates, cs = arrays.mask, arrays.hs, arrays.gates, arrays.cs
     G = 4 * H
     rows = last - first
     slots = T if training else 1
@@ -181,35 +183,36 @@ def _forward(
             else:
                 _cell_forward(part(gates, (n * slots + slot) * G, G), b, c_prev, c, h, starts, hard)
     if training:
-        recurrence.keep_inputs(first, last, T, D, H, xs, h0, hs, mask, reverse, inputs, columns)
+        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
+
+
+class _BackwardArrays(NamedTuple):
+    """All arrays are flat, Wx and Wh transposed and packed.
+
+    dh, dc (N, H) hold dh_n, dc_n and become dh0, dc0; dz (N, T, 4H) and dxs are results; dhs may be empty.
+    """
+
+    Wx: FloatArray
+    Wh: FloatArray
+    c0: FloatArray
+    mask: BoolArray
+    gates: FloatArray
+    cs: FloatArray
+    dhs: FloatArray
+    dh: FloatArray
+    dc: FloatArray
+    dz: FloatArray
+    dxs: FloatArray
 
 
 @kernel
 def _backward(
-    first: int,
-    last: int,
-    T: int,
-    D: int,
-    H: int,
-    Wx: FloatArray,
-    Wh: FloatArray,
-    c0: FloatArray,
-    mask: BoolArray,
-    gates: FloatArray,
-    cs: FloatArray,
-    dhs: FloatArray,
-    dh: FloatArray,
-    dc: FloatArray,
-    dz: FloatArray,
-    dxs: FloatArray,
-    starts: tuple[int, int, int, int],
-    reverse: bool,
-    hard: bool,
+    first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays, starts: _Starts, hard: bool
 ) -> None:
-    """Sequences first to last - 1. All arrays are flat, Wx and Wh transposed and packed.
-
-    dh, dc (N, H) hold dh_n, dc_n and become dh0, dc0; dz (N, T, 4H) and dxs are results; dhs may be empty.
-    """
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    Wx, Wh, c0, mask, gates, cs = arrays.Wx, arrays.Wh, arrays.c0, arrays.mask, arrays.gates, arrays.cs
+    dhs, dh, dc, dz, dxs = arrays.dhs, arrays.dh, arrays.dc, arrays.dz, arrays.dxs
     G = 4 * H
     rows = last - first
     scratch, tanh_c = tile_scratch(dz), np.empty(H, dz.dtype)
@@ -263,38 +266,27 @@ def lstm_forward(
     i, f, g, o = (gate_order.index(gate) * H for gate in GATES)
     starts = (i, f, g, o)
     hard = recurrent_activation == "hard_sigmoid"
-    steps = recurrence.NO_MASK if mask is None else flat(mask)
     slots = T if training else 1
     hs = np.empty((N, T, H), dtype)
     gates, cs = np.empty(N * slots * 4 * H, dtype), np.empty((N, slots, H), dtype)
     inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
-    x, bias = flat(xs), flat(b)
-    Wx_packed, Wh_packed = pack(Wx), pack(Wh)
+    arrays = _ForwardArrays(
+        xs=flat(xs),
+        Wx=pack(Wx),
+        Wh=pack(Wh),
+        b=flat(b),
+        h0=h_first.reshape(-1),
+        c0=c_first.reshape(-1),
+        mask=recurrence.NO_MASK if mask is None else flat(mask),
+        hs=hs.reshape(-1),
+        gates=gates,
+        cs=cs.reshape(-1),
+        inputs=inputs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, reverse)
 
     def work(first: int, last: int) -> None:
-        _forward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            x,
-            Wx_packed,
-            Wh_packed,
-            bias,
-            h_first.reshape(-1),
-            c_first.reshape(-1),
-            steps,
-            hs.reshape(-1),
-            gates,
-            cs.reshape(-1),
-            inputs.reshape(-1),
-            inputs.shape[1],
-            starts,
-            reverse,
-            hard,
-            training,
-        )
+        _forward(first, last, sizes, arrays, starts, hard, training)
 
     if T > 0:
         over_blocks(work, N, N * T * (D + H) * 4 * H)
@@ -304,7 +296,7 @@ def lstm_forward(
         h_n, c_n = h_first, c_first
     if not training:
         return hs, h_n, c_n, None
-    tape = _Tape(N, T, Wx, Wh, c_first.reshape(-1), steps, gates, cs.reshape(-1), inputs, starts, reverse, hard)
+    tape = _Tape(N, T, Wx, Wh, arrays.c0, arrays.mask, gates, arrays.cs, inputs, starts, reverse, hard)
     return hs, h_n, c_n, tape
 
 
@@ -316,31 +308,23 @@ def lstm_backward(
     dtype = Wx.dtype
     dh, dc = recurrence.state(dh_n, N, H, dtype), recurrence.state(dc_n, N, H, dtype)
     dz, dxs = np.empty((N * T, 4 * H), dtype), np.empty((N, T, D), dtype)
-    dhs_given = np.empty(0, dtype) if dhs is None else flat(dhs)
-    Wx_packed, Wh_packed = pack(Wx, transposed=True), pack(Wh, transposed=True)
+    arrays = _BackwardArrays(
+        Wx=pack(Wx, transposed=True),
+        Wh=pack(Wh, transposed=True),
+        c0=saved.c0,
+        mask=saved.mask,
+        gates=saved.gates,
+        cs=saved.cs,
+        dhs=np.empty(0, dtype) if dhs is None else flat(dhs),
+        dh=dh.reshape(-1),
+        dc=dc.reshape(-1),
+        dz=dz.reshape(-1),
+        dxs=dxs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, saved.reverse)
 
     def work(first: int, last: int) -> None:
-        _backward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            Wx_packed,
-            Wh_packed,
-            saved.c0,
-            saved.mask,
-            saved.gates,
-            saved.cs,
-            dhs_given,
-            dh.reshape(-1),
-            dc.reshape(-1),
-            dz.reshape(-1),
-            dxs.reshape(-1),
-            saved.starts,
-            saved.reverse,
-            saved.hard,
-        )
+        _backward(first, last, sizes, arrays, saved.starts, saved.hard)
 
     over_blocks(work, N, N * T * (D + H) * 4 * H)
     weights = recurrence.weight_gradients(saved.inputs, dz, D, H)

@@ -1,4 +1,4 @@
-"""What the LSTM and the plain RNN share: the weights' gradients after the time loop.
+"""What the recurrent kernels share: their sizes, and the weights' gradients after the time loop.
 
 The gradients of Wx, Wh and b are one product over all N T rows: [x, h_prev, 1] transposed, times dz. The forward call
 writes the left factor, (D + H + 1, N T), for its tape, which therefore needs neither xs nor hs.
@@ -15,6 +15,15 @@ from fastlstm.backends.numba.products import multiply, part, transpose
 from fastlstm.contract import BoolArray, FloatArray
 
 NO_MASK = np.empty(0, np.bool_)
+
+
+class Sizes(NamedTuple):
+    """What a kernel has to know of the sequences; with reverse the last step comes first."""
+
+    T: int
+    D: int
+    H: int
+    reverse: bool
 
 
 class WeightGrads(NamedTuple):
@@ -42,18 +51,19 @@ def state(given: FloatArray | None, N: int, H: int, dtype: np.dtype[np.floating]
 def keep_inputs(
     first: int,
     last: int,
-    T: int,
-    D: int,
-    H: int,
+    sizes: Sizes,
     xs: FloatArray,
     h0: FloatArray,
     hs: FloatArray,
     mask: BoolArray,
-    reverse: bool,
     inputs: FloatArray,
-    columns: int,
 ) -> None:
-    """Write the columns of sequences first to last - 1 of the transposed [x, h_prev, 1]; x is 0 where mask is 0."""
+    """Write the columns of sequences first to last - 1 of the transposed [x, h_prev, 1]; x is 0 where mask is 0.
+
+    All arrays are flat, inputs too.
+    """
+    T, D, H, reverse = sizes
+    columns = inputs.size // (D + H + 1)
     zero, one = xs.dtype.type(0), xs.dtype.type(1)
     transpose(xs, first * T * D, (last - first) * T, D, inputs, first * T, columns)
     if mask.size:

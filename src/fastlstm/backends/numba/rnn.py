@@ -30,30 +30,29 @@ class _Tape(NamedTuple):
     reverse: bool
 
 
-@kernel
-def _forward(
-    first: int,
-    last: int,
-    T: int,
-    D: int,
-    H: int,
-    xs: FloatArray,
-    Wx: FloatArray,
-    Wh: FloatArray,
-    b: FloatArray,
-    h0: FloatArray,
-    mask: BoolArray,
-    hs: FloatArray,
-    zs: FloatArray,
-    inputs: FloatArray,
-    columns: int,
-    reverse: bool,
-    training: bool,
-) -> None:
-    """Sequences first to last - 1. All arrays are flat, Wx and Wh packed.
+class _ForwardArrays(NamedTuple):
+    """All arrays are flat, Wx and Wh packed; hs, zs and inputs are results.
 
     zs becomes tanh(z): (N, T, H) with training, else it has room for one step.
     """
+
+    xs: FloatArray
+    Wx: FloatArray
+    Wh: FloatArray
+    b: FloatArray
+    h0: FloatArray
+    mask: BoolArray
+    hs: FloatArray
+    zs: FloatArray
+    inputs: FloatArray
+
+
+@kernel
+def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArrays, training: bool) -> None:
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    xs, Wx, Wh, b, h0 = arrays.xs, arrays.Wx, arrays.Wh, arrays.b, arrays.h0
+    mask, hs, zs = arrays.mask, arrays.hs, arrays.zs
     rows = last - first
     slots = T if training else 1
     scratch = tile_scratch(xs)
@@ -85,30 +84,31 @@ def _forward(
                 for j in range(H):
                     h[j] = z[j]
     if training:
-        recurrence.keep_inputs(first, last, T, D, H, xs, h0, hs, mask, reverse, inputs, columns)
+        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
 
 
-@kernel
-def _backward(
-    first: int,
-    last: int,
-    T: int,
-    D: int,
-    H: int,
-    Wx: FloatArray,
-    Wh: FloatArray,
-    mask: BoolArray,
-    tanhs: FloatArray,
-    dhs: FloatArray,
-    dh: FloatArray,
-    dz: FloatArray,
-    dxs: FloatArray,
-    reverse: bool,
-) -> None:
-    """Sequences first to last - 1. All arrays are flat, Wx and Wh transposed and packed.
+class _BackwardArrays(NamedTuple):
+    """All arrays are flat, Wx and Wh transposed and packed.
 
     dh (N, H) holds dh_n and becomes dh0; dz (N, T, H) and dxs are results; dhs may be empty.
     """
+
+    Wx: FloatArray
+    Wh: FloatArray
+    mask: BoolArray
+    tanhs: FloatArray
+    dhs: FloatArray
+    dh: FloatArray
+    dz: FloatArray
+    dxs: FloatArray
+
+
+@kernel
+def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays) -> None:
+    """Sequences first to last - 1."""
+    T, D, H, reverse = sizes
+    Wx, Wh, mask, tanhs = arrays.Wx, arrays.Wh, arrays.mask, arrays.tanhs
+    dhs, dh, dz, dxs = arrays.dhs, arrays.dh, arrays.dz, arrays.dxs
     rows = last - first
     scratch, dh_prev = tile_scratch(dz), np.empty(rows * H, dz.dtype)
     zero, one = dz.dtype.type(0), dz.dtype.type(1)
@@ -153,35 +153,27 @@ def rnn_forward(
     H = Wh.shape[0]
     dtype = xs.dtype
     h_first = recurrence.state(h0, N, H, dtype)
-    steps = recurrence.NO_MASK if mask is None else flat(mask)
     hs, zs = np.empty((N, T, H), dtype), np.empty(N * (T if training else 1) * H, dtype)
     inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
-    x, bias, Wx_packed, Wh_packed = flat(xs), flat(b), pack(Wx), pack(Wh)
+    arrays = _ForwardArrays(
+        xs=flat(xs),
+        Wx=pack(Wx),
+        Wh=pack(Wh),
+        b=flat(b),
+        h0=h_first.reshape(-1),
+        mask=recurrence.NO_MASK if mask is None else flat(mask),
+        hs=hs.reshape(-1),
+        zs=zs,
+        inputs=inputs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, reverse)
 
     def work(first: int, last: int) -> None:
-        _forward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            x,
-            Wx_packed,
-            Wh_packed,
-            bias,
-            h_first.reshape(-1),
-            steps,
-            hs.reshape(-1),
-            zs,
-            inputs.reshape(-1),
-            inputs.shape[1],
-            reverse,
-            training,
-        )
+        _forward(first, last, sizes, arrays, training)
 
     over_blocks(work, N, N * T * (D + H) * H)
     h_n = h_first if T == 0 else hs[:, 0 if reverse else T - 1].copy()
-    return hs, h_n, _Tape(N, T, Wx, Wh, steps, zs, inputs, reverse) if training else None
+    return hs, h_n, _Tape(N, T, Wx, Wh, arrays.mask, zs, inputs, reverse) if training else None
 
 
 def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
@@ -190,26 +182,20 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     dtype = Wx.dtype
     dh = recurrence.state(dh_n, N, H, dtype)
     dz, dxs = np.empty((N * T, H), dtype), np.empty((N, T, D), dtype)
-    dhs_given = np.empty(0, dtype) if dhs is None else flat(dhs)
-    Wx_packed, Wh_packed = pack(Wx, transposed=True), pack(Wh, transposed=True)
+    arrays = _BackwardArrays(
+        Wx=pack(Wx, transposed=True),
+        Wh=pack(Wh, transposed=True),
+        mask=saved.mask,
+        tanhs=saved.tanhs,
+        dhs=np.empty(0, dtype) if dhs is None else flat(dhs),
+        dh=dh.reshape(-1),
+        dz=dz.reshape(-1),
+        dxs=dxs.reshape(-1),
+    )
+    sizes = recurrence.Sizes(T, D, H, saved.reverse)
 
     def work(first: int, last: int) -> None:
-        _backward(
-            first,
-            last,
-            T,
-            D,
-            H,
-            Wx_packed,
-            Wh_packed,
-            saved.mask,
-            saved.tanhs,
-            dhs_given,
-            dh.reshape(-1),
-            dz.reshape(-1),
-            dxs.reshape(-1),
-            saved.reverse,
-        )
+        _backward(first, last, sizes, arrays)
 
     over_blocks(work, N, N * T * (D + H) * H)
     weights = recurrence.weight_gradients(saved.inputs, dz, D, H)

@@ -13,7 +13,7 @@ import numpy as np
 from fastlstm.backends.numba import recurrence
 from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
-from fastlstm.backends.numba.products import ALL_PANELS, multiply, pack, part, product, tile_scratch
+from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
 from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
 
@@ -104,7 +104,7 @@ def _forward(
     zero = xs.dtype.type(0)
     z_at, r_at, n_at = starts
     if training:
-        product(xs, first * T * D, D, rows * T, D, Wx, G, gates, first * T * G, G, False, scratch, ALL_PANELS)
+        product(Rows(xs, first * T * D, D), rows * T, D, Wx, G, Rows(gates, first * T * G, G), False, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
@@ -112,12 +112,13 @@ def _forward(
         gate = (first * slots + slot) * G
         q_start = (first * slots + slot) * H
         if not training:
-            product(xs, (first * T + t) * D, T * D, rows, D, Wx, G, gates, gate, G, False, scratch, ALL_PANELS)
+            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, G, Rows(gates, gate, G), False, scratch)
         state, start, stride = (h0, first * H, H) if step == 0 else (hs, (first * T + t_prev) * H, T * H)
-        product(state, start, stride, rows, H, Wz, H, gates, gate + z_at, slots * G, True, scratch, ALL_PANELS)
-        product(state, start, stride, rows, H, Wr, H, gates, gate + r_at, slots * G, True, scratch, ALL_PANELS)
+        states = Rows(state, start, stride)
+        product(states, rows, H, Wz, H, Rows(gates, gate + z_at, slots * G), True, scratch)
+        product(states, rows, H, Wr, H, Rows(gates, gate + r_at, slots * G), True, scratch)
         if reset_after:
-            product(state, start, stride, rows, H, Wn, H, qs, q_start, slots * H, False, scratch, ALL_PANELS)
+            product(states, rows, H, Wn, H, Rows(qs, q_start, slots * H), False, scratch)
         for n in range(first, last):
             row = part(gates, (n * slots + slot) * G, G)
             z, r, candidate = part(row, z_at, H), part(row, r_at, H), part(row, n_at, H)
@@ -141,7 +142,7 @@ def _forward(
                 for j in range(H):
                     q[j] = r[j] * h_prev[j]
         if not reset_after:
-            product(qs, q_start, slots * H, rows, H, Wn, H, gates, gate + n_at, slots * G, True, scratch, ALL_PANELS)
+            product(Rows(qs, q_start, slots * H), rows, H, Wn, H, Rows(gates, gate + n_at, slots * G), True, scratch)
         for n in range(first, last):
             row = part(gates, (n * slots + slot) * G, G)
             z, candidate = part(row, z_at, H), part(row, n_at, H)
@@ -265,9 +266,9 @@ def _backward(
                 z_keeps,
             )
         if reset_after:
-            product(dqs, (first * T + t) * H, T * H, rows, H, Wn, H, product_of, 0, H, False, scratch, ALL_PANELS)
+            product(Rows(dqs, (first * T + t) * H, T * H), rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
         else:
-            product(da, gate + n_at, T * G, rows, H, Wn, H, product_of, 0, H, False, scratch, ALL_PANELS)
+            product(Rows(da, gate + n_at, T * G), rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
             for n in range(first, last):
                 at = n * T + t
                 if mask.size and not mask[at]:
@@ -277,14 +278,14 @@ def _backward(
                 for j in range(H):
                     dr[j] = dq[j] * q[j] * (one - r[j])  # q = r h_prev
                     dq[j] *= r[j]
-        product(da, gate + z_at, T * G, rows, H, Wz, H, product_of, 0, H, True, scratch, ALL_PANELS)
-        product(da, gate + r_at, T * G, rows, H, Wr, H, product_of, 0, H, True, scratch, ALL_PANELS)
+        product(Rows(da, gate + z_at, T * G), rows, H, Wz, H, Rows(product_of, 0, H), True, scratch)
+        product(Rows(da, gate + r_at, T * G), rows, H, Wr, H, Rows(product_of, 0, H), True, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(product_of, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] += new[j]
-    product(da, first * T * G, G, rows * T, G, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
+    product(Rows(da, first * T * G, G), rows * T, G, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
 
 
 def _packed(Wx: FloatArray, Wh: FloatArray, starts: _Starts, *, transposed: bool) -> _Weights:

@@ -14,7 +14,7 @@ import numpy as np
 from fastlstm.backends.numba import recurrence
 from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import hard_sigmoid, sigmoid, tanh
-from fastlstm.backends.numba.products import ALL_PANELS, pack, part, product, tile_scratch
+from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
 from fastlstm.contract import (
     GATES,
@@ -159,18 +159,16 @@ def _forward(
     slots = T if training else 1
     scratch = tile_scratch(xs)
     if training:
-        product(xs, first * T * D, D, rows * T, D, Wx, G, gates, first * T * G, G, False, scratch, ALL_PANELS)
+        product(Rows(xs, first * T * D, D), rows * T, D, Wx, G, Rows(gates, first * T * G, G), False, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
         slot, slot_prev = (t, t_prev) if training else (0, 0)
         z = (first * slots + slot) * G
         if not training:
-            product(xs, (first * T + t) * D, T * D, rows, D, Wx, G, gates, z, G, False, scratch, ALL_PANELS)
-        if step == 0:
-            product(h0, first * H, H, rows, H, Wh, G, gates, z, slots * G, True, scratch, ALL_PANELS)
-        else:
-            product(hs, (first * T + t_prev) * H, T * H, rows, H, Wh, G, gates, z, slots * G, True, scratch, ALL_PANELS)
+            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, G, Rows(gates, z, G), False, scratch)
+        states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
+        product(states, rows, H, Wh, G, Rows(gates, z, slots * G), True, scratch)
         for n in range(first, last):
             c_prev = part(c0, n * H, H) if step == 0 else part(cs, (n * slots + slot_prev) * H, H)
             h_prev = part(h0, n * H, H) if step == 0 else part(hs, (n * T + t_prev) * H, H)
@@ -235,13 +233,13 @@ def _backward(
                 c_prev = part(c0, n * H, H) if step == 0 else part(cs, (n * T + t_prev) * H, H)
                 gate_row, c, dc_row = part(gates, row * G, G), part(cs, row * H, H), part(dc, n * H, H)
                 _cell_backward(gate_row, c_prev, c, dh_row, dc_row, dz_row, tanh_c, starts, hard)
-        product(dz, (first * T + t) * G, T * G, rows, G, Wh, H, dh_prev, 0, H, False, scratch, ALL_PANELS)
+        product(Rows(dz, (first * T + t) * G, T * G), rows, G, Wh, H, Rows(dh_prev, 0, H), False, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    product(dz, first * T * G, G, rows * T, G, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
+    product(Rows(dz, first * T * G, G), rows * T, G, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
 
 
 def lstm_forward(

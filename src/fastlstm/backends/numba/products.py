@@ -12,7 +12,7 @@ result is one chain of multiply-adds over k, in order, in blocks of `_DEPTH`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding
 import numpy as np
@@ -38,7 +38,13 @@ _DEPTH = 512
 # Transposing moves squares of this side: each cache line is read once, and those written to are still there.
 _BLOCK = 64
 
-ALL_PANELS = -1
+
+class Rows(NamedTuple):
+    """A matrix in a flat array: its first row is at start, row after row `distance` elements apart."""
+
+    array: FloatArray
+    start: int
+    distance: int
 
 
 @intrinsic
@@ -291,73 +297,63 @@ def _copy_tile(
 
 
 @inner
-def product(
-    a: FloatArray,
-    a_start: int,
-    a_row: int,
-    M: int,
-    K: int,
-    packed: FloatArray,
-    N: int,
-    c: FloatArray,
-    c_start: int,
-    c_row: int,
-    add: bool,
-    scratch: FloatArray,
-    only_panel: int,
+def _panel_product(
+    A: Rows, M: int, K: int, packed: FloatArray, start: int, N: int, C: Rows, add: bool, scratch: FloatArray, panel: int
 ) -> None:
+    """The columns of one panel, which lies in packed from start on, of C = A B or, with add, C += A B."""
+    a, a_start, a_row = A
+    c, c_start, c_row = C
+    lanes, columns = _VECTOR_BYTES // a.itemsize, panel_columns(a.itemsize)
+    tiles = -(-M // _TILE_ROWS)
+    padded = _padded_width(N, panel, a.itemsize)
+    width = min(padded, N - panel * columns)
+    wide, exact = padded == columns, padded == width
+    for k in range(0, K, _DEPTH):
+        depth = min(_DEPTH, K - k)
+        adding = add or k > 0
+        row = 0
+        for tile in range(tiles):
+            # Tiles of nearly equal height: two of 5 rows are faster than 6 and 4.
+            rows = (M - row) // (tiles - tile)
+            a_tile, c_tile = a_start + row * a_row + k, c_start + row * c_row + panel * columns
+            target, target_start, target_row = (c, c_tile, c_row) if exact else (scratch, 0, padded)
+            for column in range(0, padded, columns if wide else lanes):
+                _tile(
+                    rows,
+                    wide,
+                    a,
+                    a_tile,
+                    a_row,
+                    packed,
+                    start + k * padded + column,
+                    padded,
+                    depth,
+                    target,
+                    target_start + column,
+                    target_row,
+                    adding and exact,
+                )
+            if not exact:
+                _copy_tile(scratch, rows, width, padded, c, c_tile, c_row, adding)
+            row += rows
+
+
+@inner
+def product(A: Rows, M: int, K: int, packed: FloatArray, N: int, C: Rows, add: bool, scratch: FloatArray) -> None:
     """C = A B or, with add, C += A B.
 
     Parameters
     ----------
-    a, c : flat arrays
-        A (M, K) has its first row at a_start, row after row a_row elements apart; C (M, N) likewise.
+    A : (M, K)
     packed : flat array
         B (K, N) from `pack`; K > 0.
+    C : (M, N)
     scratch : flat array
         From `tile_scratch`.
-    only_panel : int
-        ALL_PANELS, or the panel whose columns are wanted; packed then holds this panel alone.
     """
-    lanes, columns = _VECTOR_BYTES // a.itemsize, panel_columns(a.itemsize)
-    tiles = -(-M // _TILE_ROWS)
-    first_panel, last_panel = 0, _panel_count(N, a.itemsize)
-    if only_panel != ALL_PANELS:
-        first_panel, last_panel = only_panel, only_panel + 1
-    for panel in range(first_panel, last_panel):
-        padded = _padded_width(N, panel, a.itemsize)
-        width = min(padded, N - panel * columns)
-        wide = padded == columns
-        for k in range(0, K, _DEPTH):
-            depth = min(_DEPTH, K - k)
-            b_start = (panel - first_panel) * columns * K + k * padded
-            row = 0
-            for tile in range(tiles):
-                # Tiles of nearly equal height: two of 5 rows are faster than 6 and 4.
-                rows = (M - row) // (tiles - tile)
-                a_tile, c_tile = a_start + row * a_row + k, c_start + row * c_row + panel * columns
-                exact = width == padded
-                adding = add or k > 0
-                target, target_start, target_row = (c, c_tile, c_row) if exact else (scratch, 0, padded)
-                for column in range(0, padded, columns if wide else lanes):
-                    _tile(
-                        rows,
-                        wide,
-                        a,
-                        a_tile,
-                        a_row,
-                        packed,
-                        b_start + column,
-                        padded,
-                        depth,
-                        target,
-                        target_start + column,
-                        target_row,
-                        adding and exact,
-                    )
-                if not exact:
-                    _copy_tile(scratch, rows, width, padded, c, c_tile, c_row, adding)
-                row += rows
+    for panel in range(_panel_count(N, packed.itemsize)):
+        start = panel * panel_columns(packed.itemsize) * K
+        _panel_product(A, M, K, packed, start, N, C, add, scratch, panel)
 
 
 @inner
@@ -378,37 +374,26 @@ def transpose(
 
 @kernel
 def _multiply(
-    first_panel: int,
-    last_panel: int,
-    a: FloatArray,
-    a_row: int,
-    M: int,
-    K: int,
-    b: FloatArray,
-    b_row: int,
-    transposed: bool,
-    N: int,
-    c: FloatArray,
-    c_row: int,
-    add: bool,
+    first_panel: int, last_panel: int, A: Rows, M: int, K: int, B: Rows, transposed: bool, N: int, C: Rows, add: bool
 ) -> None:
     """The columns of panels first_panel to last_panel - 1 of C = A B, each packed when its turn comes."""
-    scratch = tile_scratch(a)
-    packed = np.empty(K * panel_columns(a.itemsize), a.dtype)
+    b, _, b_row = B
+    scratch = tile_scratch(b)
+    packed = np.empty(K * panel_columns(b.itemsize), b.dtype)
     for panel in range(first_panel, last_panel):
         _pack_panel(b, b_row, transposed, K, N, panel, packed, 0)
-        product(a, 0, a_row, M, K, packed, N, c, 0, c_row, add, scratch, panel)
+        _panel_product(A, M, K, packed, 0, N, C, add, scratch, panel)
 
 
-def _as_rows(array: FloatArray) -> tuple[FloatArray, int]:
-    """A flat view from the first element on and the distance of its rows, of a matrix whose rows are contiguous."""
-    if not (array.flags.writeable and array.flags.aligned and array.strides[1] == array.itemsize):
-        array = array.copy()
-    rows, columns = array.shape
-    row = array.strides[0] // array.itemsize
-    if array.flags.c_contiguous:
-        return array.reshape(-1), columns
-    return as_strided(array, ((rows - 1) * row + columns,), (array.itemsize,)), row
+def _as_rows(matrix: FloatArray) -> Rows:
+    """A view of a matrix whose rows are contiguous, or of a copy."""
+    if not (matrix.flags.writeable and matrix.flags.aligned and matrix.strides[1] == matrix.itemsize):
+        matrix = matrix.copy()
+    rows, columns = matrix.shape
+    row = matrix.strides[0] // matrix.itemsize
+    if matrix.flags.c_contiguous:
+        return Rows(matrix.reshape(-1), 0, columns)
+    return Rows(as_strided(matrix, ((rows - 1) * row + columns,), (matrix.itemsize,)), 0, row)
 
 
 def multiply(a: FloatArray, b: FloatArray, out: FloatArray, *, transposed: bool = False, add: bool = False) -> None:
@@ -426,9 +411,9 @@ def multiply(a: FloatArray, b: FloatArray, out: FloatArray, *, transposed: bool 
         out[...] = 0
     if K == 0 or M == 0 or N == 0:
         return
-    (a_flat, a_row), (b_flat, b_row), (c_flat, c_row) = _as_rows(a), _as_rows(b), _as_rows(out)
+    A, B, C = _as_rows(a), _as_rows(b), _as_rows(out)
 
     def work(first: int, last: int) -> None:
-        _multiply(first, last, a_flat, a_row, M, K, b_flat, b_row, transposed, N, c_flat, c_row, add)
+        _multiply(first, last, A, M, K, B, transposed, N, C, add)
 
     over_blocks(work, _panel_count(N, a.itemsize), M * K * N)

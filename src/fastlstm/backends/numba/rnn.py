@@ -12,7 +12,7 @@ import numpy as np
 from fastlstm.backends.numba import recurrence
 from fastlstm.backends.numba.compiling import flat, kernel
 from fastlstm.backends.numba.elementary import tanh
-from fastlstm.backends.numba.products import ALL_PANELS, pack, part, product, tile_scratch
+from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
 from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
 
@@ -57,20 +57,16 @@ def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArr
     slots = T if training else 1
     scratch = tile_scratch(xs)
     if training:
-        product(xs, first * T * D, D, rows * T, D, Wx, H, zs, first * T * H, H, False, scratch, ALL_PANELS)
+        product(Rows(xs, first * T * D, D), rows * T, D, Wx, H, Rows(zs, first * T * H, H), False, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
         slot = t if training else 0
         z_start = (first * slots + slot) * H
         if not training:
-            product(xs, (first * T + t) * D, T * D, rows, D, Wx, H, zs, z_start, H, False, scratch, ALL_PANELS)
-        if step == 0:
-            product(h0, first * H, H, rows, H, Wh, H, zs, z_start, slots * H, True, scratch, ALL_PANELS)
-        else:
-            product(
-                hs, (first * T + t_prev) * H, T * H, rows, H, Wh, H, zs, z_start, slots * H, True, scratch, ALL_PANELS
-            )
+            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, H, Rows(zs, z_start, H), False, scratch)
+        states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
+        product(states, rows, H, Wh, H, Rows(zs, z_start, slots * H), True, scratch)
         for n in range(first, last):
             h = part(hs, (n * T + t) * H, H)
             if mask.size and not mask[n * T + t]:
@@ -128,13 +124,13 @@ def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardA
                 h = part(tanhs, row * H, H)
                 for j in range(H):
                     dz_row[j] = dh_row[j] * (one - h[j] * h[j])
-        product(dz, (first * T + t) * H, T * H, rows, H, Wh, H, dh_prev, 0, H, False, scratch, ALL_PANELS)
+        product(Rows(dz, (first * T + t) * H, T * H), rows, H, Wh, H, Rows(dh_prev, 0, H), False, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    product(dz, first * T * H, H, rows * T, H, Wx, D, dxs, first * T * D, D, False, scratch, ALL_PANELS)
+    product(Rows(dz, first * T * H, H), rows * T, H, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
 
 
 def rnn_forward(

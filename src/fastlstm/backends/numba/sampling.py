@@ -21,7 +21,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import exp, log1p_to_one
 from fastlstm.backends.numba.embedding import runs_of
 from fastlstm.backends.numba.products import (
-    ALL_PANELS,
+    Rows,
     packed,
     panel_columns,
     part,
@@ -114,19 +114,14 @@ def _logits(
             others[s] = shift[s]
     b_packed = packed(sampled_rows, E, S, True)
     product(
-        inputs,
-        first * E,
-        E,
+        Rows(inputs, first * E, E),
         last - first,
         E,
         b_packed,
         S,
-        logits,
-        first * columns + K,
-        columns,
+        Rows(logits, first * columns + K, columns),
         True,
         tile_scratch(inputs),
-        ALL_PANELS,
     )
     if remove_accidental_hits:
         for b in range(first, last):
@@ -161,19 +156,14 @@ def _gradient_of_inputs(
             for j in range(E):
                 dx[j] += factor * w[j]
     product(
-        dlogits,
-        first * columns + K,
-        columns,
+        Rows(dlogits, first * columns + K, columns),
         last - first,
         S,
         packed(sampled_rows, S, E, False),
         E,
-        dinputs,
-        first * E,
-        E,
+        Rows(dinputs, first * E, E),
         True,
         tile_scratch(dinputs),
-        ALL_PANELS,
     )
 
 
@@ -353,19 +343,14 @@ def _weight_rows(
         for j in range(width):
             target[j] = source[j]
     product(
-        transposed,
-        K * B,
-        B,
+        Rows(transposed, K * B, B),
         S,
         B,
         packed(own, B, width, False),
         width,
-        sampled_rows,
-        0,
-        width,
+        Rows(sampled_rows, 0, width),
         True,
         tile_scratch(inputs),
-        ALL_PANELS,
     )
     zero = inputs.dtype.type(0)
     for u in range(starts.size - 1):

@@ -30,7 +30,7 @@ template <class S, class Id>
 void gather(const S* W, const Id* ids, Index M, Index E, S* out) {
   parallel_pieces(M, 1, M * E, [=](Range rows) {
     for (Index m = rows.begin; m < rows.end; ++m) {
-      if (m + kFetchedAhead < rows.end) fetch_row(W + static_cast<Index>(ids[m + kFetchedAhead]) * E, E);
+      if (m + kPrefetchDistance < rows.end) prefetch_row(W + static_cast<Index>(ids[m + kPrefetchDistance]) * E, E);
       copy_row(W + static_cast<Index>(ids[m]) * E, out + m * E, E);
     }
   });
@@ -42,14 +42,14 @@ void clear_in_caches(S* begin, S* end) {
 }
 
 // Bytes of a gradient of which little would be left in the caches when it is needed.
-constexpr Index kPastCaches = 16 << 20;
+constexpr Index kStreamedBytes = 16 << 20;
 
 template <class S>
-void clear_past_caches(S* begin, S* end) {
+void stream_zeros(S* begin, S* end) {
   for (; begin < end && reinterpret_cast<std::uintptr_t>(begin) % FASTLSTM_VECTOR_BYTES != 0; ++begin) *begin = 0;
-  for (; begin + kLanes<S> <= end; begin += kLanes<S>) store_past_caches(begin, Vec<S>{});
+  for (; begin + kLanes<S> <= end; begin += kLanes<S>) stream_store(begin, Vec<S>{});
   clear_in_caches(begin, end);
-  stores_are_done();
+  stream_fence();
 }
 
 // body(m, row of ids[m]) in the order of m, but for the id `skip`; the threads share the ids, so that no two write the
@@ -79,9 +79,9 @@ void over_rows(S* target, const Id* ids, Index M, Index E, Index skip, const Bod
             own[count] = m;
             count += owner == team.member() && static_cast<Index>(id) != call.skip;
           }
-          for (Index k = 0; k < min_of(kFetchedAhead, count); ++k) fetch_row<S, true>(row(own[k]), call.E);
+          for (Index k = 0; k < min_of(kPrefetchDistance, count); ++k) prefetch_row<S, true>(row(own[k]), call.E);
           for (Index k = 0; k < count; ++k) {
-            if (k + kFetchedAhead < count) fetch_row<S, true>(row(own[k + kFetchedAhead]), call.E);
+            if (k + kPrefetchDistance < count) prefetch_row<S, true>(row(own[k + kPrefetchDistance]), call.E);
             call.body(own[k], row(own[k]));
           }
         }
@@ -93,9 +93,9 @@ template <class S, class Id>
 void scatter_add(S* target, Index V, const Id* ids, const S* rows, Index M, Index E, bool clear, Index skip) {
   constexpr Index kGrain = 64 / sizeof(S);  // a cache line
   if (clear) {
-    const bool past_caches = V * E * static_cast<Index>(sizeof(S)) >= kPastCaches;
+    const bool streamed = V * E * static_cast<Index>(sizeof(S)) >= kStreamedBytes;
     parallel_pieces(V * E, kGrain, V * E, [=](Range own) {
-      (past_caches ? clear_past_caches<S> : clear_in_caches<S>)(target + own.begin, target + own.end);
+      (streamed ? stream_zeros<S> : clear_in_caches<S>)(target + own.begin, target + own.end);
     });
   }
   over_rows(target, ids, M, E, skip, [=](Index m, S* row) { add_row(rows + m * E, row, E); });
@@ -141,7 +141,7 @@ void sum_segments(const S* rows, const Index* order, const Index* starts, Index 
         const Index end = starts[own.end];
         for (Index u = own.begin; u < own.end; ++u) {
           for (Index k = starts[u]; k < starts[u + 1]; ++k) {
-            if (k + kFetchedAhead < end) fetch_row(rows + order[k + kFetchedAhead] * E, E);
+            if (k + kPrefetchDistance < end) prefetch_row(rows + order[k + kPrefetchDistance] * E, E);
             k == starts[u] ? copy_row(rows + order[k] * E, out + u * E, E)
                            : add_row(rows + order[k] * E, out + u * E, E);
           }

@@ -1,6 +1,6 @@
 // Embedding.
 #include "bindings.h"
-#include "grouped_ids.h"
+#include "segment_arrays.h"
 
 namespace fastlstm {
 namespace {
@@ -53,15 +53,15 @@ void clear_rows(py::array target, const py::array& ids) {
 py::tuple embedding_backward_rows(const py::array& ids, const py::array& dout) {
   const Index E = dout.shape(1);
   return with_id_type(ids, [&]<class Id>() {
-    const RowGroups groups(pointer<Id>(ids), ids.shape(0));
-    const py::array indices = groups.unique(pointer<Id>(ids));
+    const Segments segments(pointer<Id>(ids), ids.shape(0));
+    const py::array indices = segments.unique(pointer<Id>(ids));
     return with_float_type(dout, [&]<class S>() {
-      py::array values = new_array<S>({groups.count(), E});
+      py::array values = new_array<S>({segments.count(), E});
       S* const out = writable<S>(values);
       {
         const WithoutGil released;
-        embedding_kernels<S, Id>().sum_segments(pointer<S>(dout), groups.order(), groups.starts(), groups.count(), E,
-                                                out);
+        embedding_kernels<S, Id>().sum_segments(pointer<S>(dout), segments.order(), segments.starts(), segments.count(),
+                                                E, out);
       }
       return py::make_tuple(indices, values);
     });

@@ -164,7 +164,7 @@ struct ForwardPass {
     if (args.keep) multiply_inputs({0, plan.T}, rows, units);
     for (Index step = 0; step < plan.T; ++step) {
       if (!args.keep) multiply_inputs({step, step + 1}, rows, units);
-      advance(team, step, rows, units);
+      step_forward(team, step, rows, units);
       plan.meet(team);
     }
     if (args.h_n) store_state(rows, units);
@@ -262,22 +262,22 @@ struct ForwardPass {
     });
   }
 
-  void advance(Team& team, Index step, Range rows, Range units) const {
+  void step_forward(Team& team, Index step, Range rows, Range units) const {
     const Operand<S> h{state(step, 0, 0), kUnits, state_stride(), kUnits, 1, plan.H};
     multiply_state(h, kZ, nullptr, kZ, step, rows, units);
     multiply_state(h, kR, nullptr, kR, step, rows, units);
     if (plan.sizes.reset_after) {
       multiply_state(h, kN, state_b, kQ, step, rows, units);
       for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
-        open_gates(step, n, u);
+        activate_gates(step, n, u);
         S* const candidate = plane(kN, step, n, u);
         store(candidate, Math<S>::tanh(load(candidate) + load(plane(kR, step, n, u)) * load(plane(kQ, step, n, u))));
-        finish(step, n, u, valid);
+        store_output(step, n, u, valid);
       });
       return;
     }
     for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
-      open_gates(step, n, u);
+      activate_gates(step, n, u);
       // Masked steps may hold anything; zeros keep it out of the weights' gradients.
       const Vec<S> reset = load(plane(kR, step, n, u)) * load(state(step, n, u));
       store(plane(kQ, step, n, u), valid ? reset : Vec<S>{});
@@ -288,11 +288,11 @@ struct ForwardPass {
     for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
       S* const candidate = plane(kN, step, n, u);
       store(candidate, Math<S>::tanh(load(candidate)));
-      finish(step, n, u, valid);
+      store_output(step, n, u, valid);
     });
   }
 
-  // Calls body(n, u, whether the step counts) for all vectors of units.
+  // Calls body(n, u, whether the step is valid) for all vectors of units.
   template <class Body>
   FASTLSTM_INLINE void for_each_vector(Index step, Range rows, Range units, const Body& body) const {
     const Index t = plan.time(step);
@@ -302,14 +302,14 @@ struct ForwardPass {
     }
   }
 
-  FASTLSTM_INLINE void open_gates(Index step, Index n, Index u) const {
+  FASTLSTM_INLINE void activate_gates(Index step, Index n, Index u) const {
     S* const z = plane(kZ, step, n, u);
     S* const r = plane(kR, step, n, u);
     store(z, Math<S>::sigmoid(load(z)));
     store(r, Math<S>::sigmoid(load(r)));
   }
 
-  FASTLSTM_INLINE void finish(Index step, Index n, Index u, bool valid) const {
+  FASTLSTM_INLINE void store_output(Index step, Index n, Index u, bool valid) const {
     Vec<S> h = load(state(step, n, u));
     if (valid) h = gru_blend(blend, load(plane(kZ, step, n, u)), load(plane(kN, step, n, u)), h);
     store(state(step + 1, n, u), h);
@@ -374,18 +374,18 @@ struct BackwardPass {
     pack_inputs(piece(plan.rows, team.member(), team.size()));
     if (plan.split_rows()) team.wait();  // all of Wh is packed
 
-    start(rows, units);
+    init_backward(rows, units);
     for (Index step = plan.T - 1; step >= 0; --step) {
       plan.meet(team);
       if (!plan.sizes.reset_after) {
-        through_reset_gate(step, rows, units);
+        reset_backward(step, rows, units);
         plan.meet(team);
       }
-      recede(step, rows, units);
+      step_backward(step, rows, units);
     }
 
     pack_Wx(team);
-    const Index input_items = row_groups(plan.rows, kRowBlock, team.size());
+    const Index input_items = row_pieces(plan.rows, kRowBlock, team.size());
     team.deal(input_items + weight_items());
     team.wait();
     for (Index item; (item = team.take()) >= 0;) {
@@ -435,27 +435,27 @@ struct BackwardPass {
   }
 
   // The gradient after the last step, and through the last step's cell.
-  void start(Range rows, Range units) const {
+  void init_backward(Range rows, Range units) const {
     for (Index u = units.begin; u < units.end; u += kLanes<S>) {
       for (Index n = rows.begin; n < rows.end; ++n) {
         const Vec<S> dh = args.dh_n ? load_partial(args.dh_n + n * plan.H + u, plan.H - u) : Vec<S>{};
-        hand_on(plan.T, n, u, dh);
+        propagate_dh(plan.T, n, u, dh);
       }
     }
   }
 
   // dh, the gradient of the state before `step` (without dhs), to the cell of the step before that.
-  FASTLSTM_INLINE void hand_on(Index step, Index n, Index u, const Vec<S>& dh) const {
+  FASTLSTM_INLINE void propagate_dh(Index step, Index n, Index u, const Vec<S>& dh) const {
     if (step > 0) {
-      through_cell(step - 1, n, u, dh);
+      cell_backward(step - 1, n, u, dh);
     } else {
       store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
     }
   }
 
   // From dh, the gradient of h after a step (without dhs): the gradients of the step's pre-activations. With the reset
-  // gate before the product, that of r has to wait for `through_reset_gate`.
-  FASTLSTM_INLINE void through_cell(Index step, Index n, Index u, Vec<S> dh) const {
+  // gate before the product, that of r has to wait for `reset_backward`.
+  FASTLSTM_INLINE void cell_backward(Index step, Index n, Index u, Vec<S> dh) const {
     const Index t = plan.time(step), row = step * plan.N + n;
     if (args.dhs) dh += load_partial(args.dhs + (n * plan.T + t) * plan.H + u, plan.H - u);
     S* const z_place = plane(kZ, row, u);
@@ -482,7 +482,7 @@ struct BackwardPass {
   }
 
   // The reset gate before the product: d(r h) = dn Wh_n^T, and from it the gradients of r and, in part, of h.
-  void through_reset_gate(Index step, Range rows, Range units) const {
+  void reset_backward(Index step, Range rows, Range units) const {
     multiply_back(step, rows, units, {kN}, [&](Index n, Index u, const Vec<S>& dq) {
       if (!plan.valid(args.mask, n, plan.time(step))) return;
       const Index row = step * plan.N + n;
@@ -494,8 +494,8 @@ struct BackwardPass {
   }
 
   // dh before a step; then on through the cell of the step before it.
-  void recede(Index step, Range rows, Range units) const {
-    const auto sum_up = [&](Index n, Index u, const Vec<S>& dh) { hand_on(step, n, u, dh + load(around(n, u))); };
+  void step_backward(Index step, Range rows, Range units) const {
+    const auto sum_up = [&](Index n, Index u, const Vec<S>& dh) { propagate_dh(step, n, u, dh + load(around(n, u))); };
     if (plan.sizes.reset_after) {
       multiply_back(step, rows, units, {kZ, kR, kQ}, sum_up);
     } else {
@@ -546,9 +546,9 @@ struct BackwardPass {
     }
   }
 
-  // dx = sum of the gates' gradients times Wx^T, of one group of rows.
-  void multiply_dx(const Team& team, Index group, Index groups) const {
-    const Range rows = piece(plan.rows, group, groups);
+  // dx = sum of the gates' gradients times Wx^T, of one piece of the rows.
+  void multiply_dx(const Team& team, Index item, Index items) const {
+    const Range rows = piece(plan.rows, item, items);
     const Index count = rows.end - rows.begin;
     const Range inputs{0, plan.padded_inputs()};
     S* const panels = product + team.member() * plan.padded_inputs() * kRowBlock;

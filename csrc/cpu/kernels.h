@@ -249,7 +249,7 @@ struct SampledLogits {
   bool remove_accidental_hits;
   S* logits;     // (B, K + S), out of forward
   S* workspace;  // kept from forward to backward
-  // Backward. The classes - labels, then sampled - grouped: see group_rows.
+  // Backward. The classes - labels, then sampled - in segments: see find_segments.
   const S* dlogits;  // (B, K + S), into backward
   const Index* order;
   const Index* starts;

@@ -419,9 +419,9 @@ struct LinearLossPass {
         Index panel = 0;
         const Index panels = ceil_div(vectors.end - vectors.begin, kTileVectors);
         for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
-          const Range fetched = piece(ceil_div(depth, kPanel), panel++, panels);
-          for (Index j = fetched.begin; j < fetched.end; ++j) {
-            fetch(dlogits.data + j * dlogits.block_stride + (row + count) * kPanel, following * kPanel);
+          const Range prefetched = piece(ceil_div(depth, kPanel), panel++, panels);
+          for (Index j = prefetched.begin; j < prefetched.end; ++j) {
+            prefetch(dlogits.data + j * dlogits.block_stride + (row + count) * kPanel, following * kPanel);
           }
           add_to_dh(dlogits.rows_from(row), Wt + (unit - units.begin) * depth, {row, row + count}, unit, width,
                     first + column == 0);

@@ -23,14 +23,14 @@ struct LstmCell {
   }
 
   template <class S>
-  static void open_gates(const S* pre_activations, S* opened, S* c, Index before, Index after) {
+  static void activate_gates(const S* pre_activations, S* activated, S* c, Index before, Index after) {
     Gates<Vec<S>> gates = load_gates<S>(pre_activations);
     store(c + after, lstm_cell_state<Math<S>, activation>(gates, load(c + before)));
-    store_gates<S>(opened, gates);
+    store_gates<S>(activated, gates);
   }
   template <class S>
-  static Vec<S> output(const S* opened, const S* c, Index after) {
-    return load(opened + 3 * kUnits) * Math<S>::tanh(load(c + after));
+  static Vec<S> output(const S* activated, const S* c, Index after) {
+    return load(activated + 3 * kUnits) * Math<S>::tanh(load(c + after));
   }
 
   template <class S>

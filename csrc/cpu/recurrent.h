@@ -164,9 +164,9 @@ struct ForwardPass {
     }
     for (Index step = 0; step < plan.T; ++step) {
       if (plan.packs()) {
-        for (Index j = blocks.begin; j < blocks.end; ++j) advance(step, j, blocks, rows, hoisted);
+        for (Index j = blocks.begin; j < blocks.end; ++j) step_forward(step, j, blocks, rows, hoisted);
       } else {
-        advance_single(step, blocks);
+        step_forward_one_row(step, blocks);
       }
       if (!plan.split_rows()) team.wait();
     }
@@ -248,24 +248,24 @@ struct ForwardPass {
   }
 
   // One step of block j of this thread's blocks of units.
-  void advance(Index step, Index j, Range blocks, Range rows, bool hoisted) const {
+  void step_forward(Index step, Index j, Range blocks, Range rows, bool hoisted) const {
     alignas(64) S tile[kTileRows<kTileVectors> * kWidth];
     const Index columns = plan.columns(j);
-    // Weights that do not stay in the first cache level: those of the next block are fetched bit by bit meanwhile.
+    // Weights that do not stay in the first cache level: those of the next block are prefetched bit by bit meanwhile.
     const bool look_ahead = kPanel * plan.H * static_cast<Index>(sizeof(S)) > kFirstLevelBytes;
     const Index next_j = j + 1 < blocks.end ? j + 1 : blocks.begin;
-    Index fetched = 0;
+    Index prefetched = 0;
     for (Index n = rows.begin; n < rows.end;) {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       const Operand<S> h{args.h + (slot_row(step) + n) * kUnits, kUnits, state_stride(), kUnits, 1, plan.H};
-      if (hoisted) fetch(gate_row(step, next_j, n), count * kWidth);
+      if (hoisted) prefetch(gate_row(step, next_j, n), count * kWidth);
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
         const S* next = nullptr;
-        if (look_ahead) next = fetched < kWidth * plan.H ? packed_Wh + next_j * kWidth * plan.H + fetched : Wh;
-        fetched += plan.H * kCacheLine<S>;
+        if (look_ahead) next = prefetched < kWidth * plan.H ? packed_Wh + next_j * kWidth * plan.H + prefetched : Wh;
+        prefetched += plan.H * kCacheLine<S>;
         const Term<S> terms[2] = {{inputs(step, n), Wx}, {h, Wh, next}};
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
           const Tile<S> multiply = kTilesOf<S, vectors>.by_rows[count];
@@ -276,14 +276,14 @@ struct ForwardPass {
           }
         });
       });
-      for (Index m = 0; m < count; ++m) open_gates(step, j, n + m, tile + m * kWidth);
-      for (Index m = 0; m < count; ++m) finish_row(step, j, n + m, tile + m * kWidth);
+      for (Index m = 0; m < count; ++m) activate_gates(step, j, n + m, tile + m * kWidth);
+      for (Index m = 0; m < count; ++m) store_output(step, j, n + m, tile + m * kWidth);
       n += count;
     }
   }
 
   // One step of the only row, without packed weights. Sums run over k in the order of the tiles: the same bits.
-  void advance_single(Index step, Range blocks) const {
+  void step_forward_one_row(Index step, Range blocks) const {
     S* const sums = packed_Wx;  // blocks of gates; free, because nothing is packed but the bias
     for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
     add_row(inputs(step, 0).data, plan.D, args.Wx, blocks, sums);
@@ -292,8 +292,8 @@ struct ForwardPass {
               args.Wh + j * kUnits * plan.G, blocks, sums);
     }
     for (Index j = blocks.begin; j < blocks.end; ++j) {
-      open_gates(step, j, 0, sums + j * kWidth);
-      finish_row(step, j, 0, sums + j * kWidth);
+      activate_gates(step, j, 0, sums + j * kWidth);
+      store_output(step, j, 0, sums + j * kWidth);
     }
   }
 
@@ -333,25 +333,25 @@ struct ForwardPass {
 
   // The cell's arithmetic on one row of a tile comes in two parts, so that the long chain from the gates to h is
   // broken: the first one of all rows runs while the processor waits for none.
-  void open_gates(Index step, Index j, Index n, S* tile_row) const {
+  void activate_gates(Index step, Index j, Index n, S* tile_row) const {
     if constexpr (Cell::kHasCellState) {
       if (!valid(step, n)) return;
       const Index before = place_before(step, j, n), after = place_before(step + 1, j, n);
-      S* const opened = args.gates ? gate_row(step, j, n) : tile_row;
+      S* const activated = args.gates ? gate_row(step, j, n) : tile_row;
       for (Index u = 0; u < kUnits; u += kLanes<S>) {
-        Cell::template open_gates<S>(tile_row + u, opened + u, args.c, before + u, after + u);
+        Cell::template activate_gates<S>(tile_row + u, activated + u, args.c, before + u, after + u);
       }
     }
   }
 
-  void finish_row(Index step, Index j, Index n, const S* tile_row) const {
+  void store_output(Index step, Index j, Index n, const S* tile_row) const {
     const Index t = plan.time(step);
     const Index before = place_before(step, j, n), after = place_before(step + 1, j, n);
-    const S* const opened = Cell::kHasCellState && args.gates ? gate_row(step, j, n) : tile_row;
+    const S* const activated = Cell::kHasCellState && args.gates ? gate_row(step, j, n) : tile_row;
     for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
       Vec<S> h;
       if (valid(step, n)) {
-        h = Cell::template output<S>(opened + u, args.c, after + u);
+        h = Cell::template output<S>(activated + u, args.c, after + u);
       } else {
         h = load(args.h + before + u);
         if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
@@ -428,17 +428,17 @@ struct BackwardPass {
     pack_inputs(piece(plan.rows, team.member(), team.size()));
     if (plan.split_rows()) team.wait();  // all of Wh is packed
 
-    start(rows, units);
+    init_backward(rows, units);
     for (Index step = plan.T - 1; step >= 0; --step) {
       if (!plan.split_rows()) team.wait();  // all gradients of this step's gates are there
-      recede(step, units, rows);
+      step_backward(step, units, rows);
     }
     if constexpr (Cell::kHasCellState) store_dc0(rows, units);
 
     for_each_own_input_panel(team, [&](Index first, Index width) {
       pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_Wx + first * plan.G);
     });
-    const Index input_items = row_groups(plan.rows, kRowBlock, team.size());
+    const Index input_items = row_pieces(plan.rows, kRowBlock, team.size());
     const WeightGroups groups(plan, team);
     team.deal(input_items + groups.count());
     team.wait();
@@ -485,7 +485,7 @@ struct BackwardPass {
   }
 
   // The gradients after the last step, and through the last step's cell.
-  void start(Range rows, Range units) const {
+  void init_backward(Range rows, Range units) const {
     for (Index u = units.begin; u < units.end; u += kLanes<S>) {
       for (Index n = rows.begin; n < rows.end; ++n) {
         const Index place = n * plan.H + u;
@@ -494,7 +494,7 @@ struct BackwardPass {
         }
         const Vec<S> dh = args.dh_n ? load_partial(args.dh_n + place, plan.H - u) : Vec<S>{};
         if (plan.T > 0) {
-          through_cell(plan.T - 1, n, u, dh);
+          cell_backward(plan.T - 1, n, u, dh);
         } else {
           store_partial(args.dh0 + place, dh, plan.H - u);
         }
@@ -509,7 +509,7 @@ struct BackwardPass {
   }
 
   // From dh, the gradient of h after a step (without dhs): the gradients of the step's pre-activations.
-  FASTLSTM_INLINE void through_cell(Index step, Index n, Index u, Vec<S> dh) const {
+  FASTLSTM_INLINE void cell_backward(Index step, Index n, Index u, Vec<S> dh) const {
     const Index t = plan.time(step);
     if (args.dhs) dh += load_partial(args.dhs + (n * plan.T + t) * plan.H + u, plan.H - u);
     const bool valid = args.mask == nullptr || args.mask[n * plan.T + t];
@@ -526,7 +526,7 @@ struct BackwardPass {
   }
 
   // out = dA W^T for `count` rows of the gates' gradients from `row` on, and columns of W^T: panels [count][width].
-  // While a part of dA meets the panels, the part that is next is fetched: in the end that of the `following` rows.
+  // While a part of dA meets the panels, the part that is next is prefetched: in the end that of the `following` rows.
   void multiply_gate_gradients(Index row, Index count, Range columns, const S* packed, S* out, Index following) const {
     constexpr Index kBlocks = kColumnBlock / kWidth;
     const Index width_in_vectors = ceil_div(columns.end - columns.begin, kLanes<S>);
@@ -542,10 +542,10 @@ struct BackwardPass {
         const bool last = column + width >= columns.end;
         const S* const next = last ? packed + columns.begin * plan.G + next_first * kWidth * first_width
                                    : packed + (column + width) * plan.G + first * kWidth * width;
-        const Range fetched = piece(min_of(kBlocks, plan.blocks - next_first), panel++, panels);
-        for (Index j = next_first + fetched.begin; j < next_first + fetched.end; ++j) {
+        const Range prefetched = piece(min_of(kBlocks, plan.blocks - next_first), panel++, panels);
+        for (Index j = next_first + prefetched.begin; j < next_first + prefetched.end; ++j) {
           const S* const gates = args.gates + j * gate_stride() + row * kWidth;
-          fetch(last_part ? gates + count * kWidth : gates, (last_part ? following : count) * kWidth);
+          prefetch(last_part ? gates + count * kWidth : gates, (last_part ? following : count) * kWidth);
         }
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
           multiply_rows<S, vectors>(part, b, next, count, first == 0, out + (column - columns.begin) * count);
@@ -555,7 +555,7 @@ struct BackwardPass {
   }
 
   // dh before a step: dA Wh^T; then on through the cell of the step before it.
-  void recede(Index step, Range units, Range rows) const {
+  void step_backward(Index step, Range units, Range rows) const {
     const Index count = rows.end - rows.begin;
     // Each thread's own part: of the rows, or of the units.
     S* const dh_panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
@@ -567,7 +567,7 @@ struct BackwardPass {
           Vec<S> dh = load(column + (n - rows.begin) * width);
           if (args.mask) dh += load(state(carried, n, u));
           if (step > 0) {
-            through_cell(step - 1, n, u, dh);
+            cell_backward(step - 1, n, u, dh);
           } else {
             store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
           }
@@ -588,11 +588,11 @@ struct BackwardPass {
     return {args.gates + row * kWidth, kWidth, gate_stride(), kUnits, static_cast<int>(P::kGates), plan.H};
   }
 
-  // dx = dA Wx^T, of one group of rows.
-  void multiply_dx(const Team& team, Index group, Index groups) const {
-    const Range rows = piece(plan.rows, group, groups);
+  // dx = dA Wx^T, of one piece of the rows.
+  void multiply_dx(const Team& team, Index item, Index items) const {
+    const Range rows = piece(plan.rows, item, items);
     const Index count = rows.end - rows.begin;
-    const Index following = group + 1 < groups ? piece(plan.rows, group + 1, groups).end - rows.end : 0;
+    const Index following = item + 1 < items ? piece(plan.rows, item + 1, items).end - rows.end : 0;
     S* const dx_panels = product + team.member() * plan.padded_inputs() * kRowBlock;
     multiply_gate_gradients(rows.begin, count, {0, plan.padded_inputs()}, packed_Wx, dx_panels, following);
     for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, dx_panels, count, r - rows.begin);

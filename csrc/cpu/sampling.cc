@@ -87,13 +87,13 @@ struct SampledPass {
     const Range rows = piece(B, team.member(), team.size());
     const Range samples = piece(S_, team.member(), team.size());
     for (Index s = samples.begin; s < samples.end; ++s) {
-      if (s + kFetchedAhead < samples.end) fetch_class(args.sampled[s + kFetchedAhead]);
+      if (s + kPrefetchDistance < samples.end) prefetch_class(args.sampled[s + kPrefetchDistance]);
       to_panels(args.weights + args.sampled[s] * E, s, S_, sampled_rows);
       offset[s] = class_offset(args.sampled[s], args.sampled_expected ? args.sampled_expected + s : nullptr);
     }
     for (Index b = rows.begin; b < rows.end; ++b) to_panels(args.inputs + b * E, b, B, inputs);
     for (Index m = rows.begin * K; m < rows.end * K; ++m) {
-      if (m + kFetchedAhead < rows.end * K) fetch_class(args.labels[m + kFetchedAhead]);
+      if (m + kPrefetchDistance < rows.end * K) prefetch_class(args.labels[m + kPrefetchDistance]);
       to_panels(args.weights + args.labels[m] * E, m, B * K, true_rows);
     }
     team.wait();
@@ -105,8 +105,8 @@ struct SampledPass {
     if (args.remove_accidental_hits) remove_hits(rows);
   }
 
-  void fetch_class(std::int64_t id) const {
-    fetch_row(args.weights + id * E, E);
+  void prefetch_class(std::int64_t id) const {
+    prefetch_row(args.weights + id * E, E);
     if (args.biases) __builtin_prefetch(args.biases + id);
   }
 
@@ -169,7 +169,7 @@ struct SampledPass {
   }
 
   // Losses of the rows; logits become gradients of the mean of all losses.
-  void lose(Range rows, SampledLossKind kind, S* losses) const {
+  void compute_losses(Range rows, SampledLossKind kind, S* losses) const {
     if (kind == SampledLossKind::kSigmoid) {
       sigmoid_losses(rows, losses);
     } else {
@@ -197,10 +197,10 @@ struct SampledPass {
     for (Index m = rows.begin * K; m < rows.end * K; m += kLanes<S>) {
       const Index left = rows.end * K - m;
       const Vec<S> x = load_partial(true_part + m, left);
-      const Sigmoid of = sigmoid(x);
-      store_partial(true_loss + m, of.positive - x * share, left);
-      store_partial(true_factor + m, of.factor, left);
-      store_partial(true_part + m, (of.value - share) * scale, left);
+      const Sigmoid terms = sigmoid(x);
+      store_partial(true_loss + m, terms.positive - x * share, left);
+      store_partial(true_factor + m, terms.factor, left);
+      store_partial(true_part + m, (terms.value - share) * scale, left);
     }
     for (Index b = rows.begin; b < rows.end; ++b) {
       LogOfProduct logs;
@@ -215,10 +215,10 @@ struct SampledPass {
         Vec<S> sum{}, product = broadcast<S>(1);
         Index s = begin;
         for (const Index end = min_of(begin + kTogether * kLanes<S>, S_); s < end; s += kLanes<S>) {
-          const Sigmoid of = sigmoid(load(x + s));
-          sum += of.positive;
-          product *= of.factor;
-          store(x + s, of.value * scale);
+          const Sigmoid terms = sigmoid(load(x + s));
+          sum += terms.positive;
+          product *= terms.factor;
+          store(x + s, terms.value * scale);
         }
         linear += static_cast<double>(sum_lanes<S>(sum));
         for (int lane = 0; lane < kLanes<S>; ++lane) {
@@ -250,19 +250,19 @@ struct SampledPass {
   };
 
   S softmax_loss(Index b) const {
-    S* const of_true = true_part + b * K;
-    S* const of_sampled = sampled_part + b * padded;
-    S top = of_true[0];
-    for (Index k = 1; k < K; ++k) top = larger(of_true[k], top);
-    for (Index s = 0; s < S_; ++s) top = larger(of_sampled[s], top);
+    S* const true_logits = true_part + b * K;
+    S* const sampled_logits = sampled_part + b * padded;
+    S top = true_logits[0];
+    for (Index k = 1; k < K; ++k) top = larger(true_logits[k], top);
+    for (Index s = 0; s < S_; ++s) top = larger(sampled_logits[s], top);
     const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
     double wanted = 0;
-    for (Index k = 0; k < K; ++k) wanted += static_cast<double>(of_true[k]) * static_cast<double>(share);
-    double total = exponentials(of_true, K, top);
-    total += exponentials(of_sampled, S_, top);
+    for (Index k = 0; k < K; ++k) wanted += static_cast<double>(true_logits[k]) * static_cast<double>(share);
+    double total = exponentials(true_logits, K, top);
+    total += exponentials(sampled_logits, S_, top);
     const S factor = scale / static_cast<S>(total);
-    for (Index k = 0; k < K; ++k) of_true[k] = of_true[k] * factor - share * scale;
-    for (Index s = 0; s < S_; ++s) of_sampled[s] *= factor;
+    for (Index k = 0; k < K; ++k) true_logits[k] = true_logits[k] * factor - share * scale;
+    for (Index s = 0; s < S_; ++s) sampled_logits[s] *= factor;
     return static_cast<S>(__builtin_log(total) + static_cast<double>(top) - wanted);
   }
 
@@ -410,7 +410,7 @@ void loss(const SampledLogits<S>& args, SampledLossKind kind, S* losses) {
       [](void* c, Team& team) {
         const Context& call = *static_cast<Context*>(c);
         call.pass.forward(team);
-        call.pass.lose(piece(call.pass.B, team.member(), team.size()), call.kind, call.losses);
+        call.pass.compute_losses(piece(call.pass.B, team.member(), team.size()), call.kind, call.losses);
         call.pass.backward(team);
       },
       &context);

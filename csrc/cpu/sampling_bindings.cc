@@ -5,7 +5,7 @@
 
 #include "bindings.h"
 #include "candidates.h"
-#include "grouped_ids.h"
+#include "segment_arrays.h"
 
 namespace fastlstm {
 namespace {
@@ -122,11 +122,11 @@ class SampledTape {
     const Array<std::int64_t> ids(M);
     std::copy_n(args.labels, labels, ids.data());
     std::copy_n(args.sampled, args.sampled_count, ids.data() + labels);
-    const RowGroups groups(ids.data(), M);
-    args.order = groups.order();
-    args.starts = groups.starts();
-    args.U = groups.count();
-    py::array indices = groups.unique(ids.data());
+    const Segments segments(ids.data(), M);
+    args.order = segments.order();
+    args.starts = segments.starts();
+    args.U = segments.count();
+    py::array indices = segments.unique(ids.data());
     py::array dinputs = new_array<S>({args.B, args.E});
     py::array dweights = new_array<S>({args.U, args.E});
     OptionalArray dbiases;

@@ -61,9 +61,9 @@ FASTLSTM_INLINE void store(S* p, const Vec<S>& v) {
 }
 
 // To p, aligned to a vector, past the caches: for more than they hold, which would be fetched for nothing. Other
-// threads may read it after stores_are_done.
+// threads may read it after stream_fence.
 template <class S>
-FASTLSTM_INLINE void store_past_caches(S* p, const Vec<S>& v) {
+FASTLSTM_INLINE void stream_store(S* p, const Vec<S>& v) {
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
   _mm512_stream_si512(reinterpret_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
 #elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
@@ -74,7 +74,7 @@ FASTLSTM_INLINE void store_past_caches(S* p, const Vec<S>& v) {
   store(p, v);
 #endif
 }
-FASTLSTM_INLINE void stores_are_done() {
+FASTLSTM_INLINE void stream_fence() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif
@@ -93,10 +93,10 @@ FASTLSTM_INLINE void keep_in_register(V& v) {
 template <class S>
 inline constexpr Index kCacheLine = 64 / static_cast<Index>(sizeof(S));
 
-// Asks for a row that is needed soon, by whoever takes rows that lie anywhere kFetchedAhead before its turn.
-inline constexpr Index kFetchedAhead = 6;
+// Asks for a row that is needed soon, by whoever takes rows that lie anywhere kPrefetchDistance before its turn.
+inline constexpr Index kPrefetchDistance = 6;
 template <class S, bool to_be_changed = false>
-FASTLSTM_INLINE void fetch_row(const S* row, Index count) {
+FASTLSTM_INLINE void prefetch_row(const S* row, Index count) {
   for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(row + k, to_be_changed);
 }
 

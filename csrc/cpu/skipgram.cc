@@ -1,13 +1,13 @@
 // word2vec's learning rule of one instruction set: pair after pair, every pair with negatives of its own. The rows of
-// the pairs to come are fetched while the pair at hand is computed; all in one thread, because each pair sees what the
-// one before has learned.
+// the pairs to come are prefetched while the pair at hand is computed; all in one thread, because each pair sees what
+// the one before has learned.
 #include "kernels.h"
 #include "vector_math.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
-constexpr Index kAhead = 3;       // pairs
+constexpr Index kPrefetchedPairs = 3;
 constexpr Index kRowsAtOnce = 6;  // 5 negatives, the usual number, and the true word
 
 // scores[t] = h . rows[t] for `count` rows.
@@ -72,10 +72,10 @@ struct Updates {
 
   const std::int64_t* negatives(Index m) const { return args.negatives + m * args.K; }
 
-  void fetch_rows(Index m) const {
-    fetch_row<S, true>(args.vectors + args.centers[m] * args.E, args.E);
-    fetch_row<S, true>(args.weights + args.contexts[m] * args.E, args.E);
-    for (Index k = 0; k < args.K; ++k) fetch_row<S, true>(args.weights + negatives(m)[k] * args.E, args.E);
+  void prefetch_rows(Index m) const {
+    prefetch_row<S, true>(args.vectors + args.centers[m] * args.E, args.E);
+    prefetch_row<S, true>(args.weights + args.contexts[m] * args.E, args.E);
+    for (Index k = 0; k < args.K; ++k) prefetch_row<S, true>(args.weights + negatives(m)[k] * args.E, args.E);
   }
 
   void score(const S* h) const {
@@ -86,10 +86,10 @@ struct Updates {
   }
 
   // A negative that is the true word counts for nothing.
-  bool counts(Index m, Index t) const { return t == 0 || negatives(m)[t - 1] != args.contexts[m]; }
+  bool valid(Index m, Index t) const { return t == 0 || negatives(m)[t - 1] != args.contexts[m]; }
 
   // Scores become steps. The loss is the sum of `loss` and log `factors`.
-  FASTLSTM_INLINE void lose(Index m, double& loss, double& factors) const {
+  FASTLSTM_INLINE void compute_losses(Index m, double& loss, double& factors) const {
     for (Index t = 0; t < classes; t += kLanes<S>) {
       const Index count = min_of(kLanes<S>, classes - t);
       const Vec<S> x = load(scores + t);
@@ -99,7 +99,7 @@ struct Updates {
       const Vec<S> sigmoid = x < 0 ? tail * of_magnitude : of_magnitude;
       store(scores + t, -args.lr * sigmoid);
       for (Index lane = 0; lane < count; ++lane) {
-        if (!counts(m, t + lane)) {
+        if (!valid(m, t + lane)) {
           scores[t + lane] = 0;
           continue;
         }
@@ -144,12 +144,12 @@ struct Updates {
   double run() const {
     double loss = 0, factors = 1;
     for (Index m = 0; m < args.M; ++m) {
-      if (m + kAhead < args.M) fetch_rows(m + kAhead);
+      if (m + kPrefetchedPairs < args.M) prefetch_rows(m + kPrefetchedPairs);
       S* const h = args.vectors + args.centers[m] * args.E;
       rows[0] = args.weights + args.contexts[m] * args.E;
       for (Index k = 0; k < args.K; ++k) rows[k + 1] = args.weights + negatives(m)[k] * args.E;
       score(h);
-      lose(m, loss, factors);
+      compute_losses(m, loss, factors);
       merge_repeats();
       step(h);
     }

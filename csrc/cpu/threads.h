@@ -20,9 +20,10 @@ class Team {
   void wait();
 
   // Items 0 .. count - 1 that any member may do, fewer than 2^32: every member deals them before a wait() and then
-  // takes one after the other until it gets -1, and deals again only behind another wait(). Whoever has done an equal
-  // share helps those who are slower, because their core is, or because another process has it.
+  // takes one after the other until it gets -1, and deals again only behind another wait().
   void deal(std::ptrdiff_t count);
+  // Work stealing: whoever has done an equal share helps those who are slower, because their core is, or because
+  // another process has it.
   std::ptrdiff_t take();
 
  private:

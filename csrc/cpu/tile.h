@@ -56,15 +56,16 @@ Operand<S> row_major(const S* data, Index row_stride, Index depth) {
 template <class S>
 struct Term {
   Operand<S> a;
-  const S* b;               // packed, as wide as the tile
-  const S* next = nullptr;  // not null if b lies beyond the first cache level: a line of it is fetched for a row of B
+  const S* b;  // packed, as wide as the tile
+  const S* next =
+      nullptr;  // not null if b lies beyond the first cache level: a line of it is prefetched for a row of B
 };
 
 // Rows of B that are asked of the second cache level before they are needed.
 inline constexpr Index kRowsAhead = 8;
 
 // sum += A B for `count` rows of B. With look_ahead, B is expected in the second cache level, and a line of `next` is
-// fetched there for every row.
+// prefetched there for every row.
 template <class S, int rows, int vectors, bool look_ahead>
 FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index a_row, Index a_step, const S* b,
                                 Index b_step, Index count, const S* next) {
@@ -203,15 +204,15 @@ FASTLSTM_INLINE Index next_tile(Index rows, Index done, Index most) {
   return ceil_div(left, ceil_div(left, most));
 }
 
-// Into how many groups rows are dealt out: some for each thread, of at most `most` rows.
-FASTLSTM_INLINE Index row_groups(Index rows, Index most, Index threads) {
+// Into how many pieces rows are dealt out: some for each thread, of at most `most` rows.
+FASTLSTM_INLINE Index row_pieces(Index rows, Index most, Index threads) {
   constexpr Index kFewRows = 16;
   return max_of(ceil_div(rows, most), min_of(2 * threads, ceil_div(rows, kFewRows)));
 }
 
 // Into the second cache level.
 template <class S>
-FASTLSTM_INLINE void fetch(const S* p, Index count) {
+FASTLSTM_INLINE void prefetch(const S* p, Index count) {
   for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(p + k, 0, 2);
 }
 
@@ -227,16 +228,16 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
   }
 }
 
-// out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is fetched.
+// out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is prefetched.
 template <class S, int vectors>
 void multiply_rows(const Operand<S>& a, const S* b, const S* next, Index rows, bool begin, S* out) {
   constexpr Index kColumns = vectors * kLanes<S>;
   const Index size = a.depth * a.gates * kColumns;
-  Index fetched = 0;
+  Index prefetched = 0;
   for (Index m = 0; m < rows;) {
     const Index count = next_tile(rows, m, kTileRows<vectors>);
-    const Term<S> term{a.rows_from(m), b, fetched < size ? next + fetched : b};
-    fetched += a.depth * a.gates * kCacheLine<S>;
+    const Term<S> term{a.rows_from(m), b, prefetched < size ? next + prefetched : b};
+    prefetched += a.depth * a.gates * kCacheLine<S>;
     S* const tile = out + m * kColumns;
     kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
     m += count;

@@ -1,4 +1,4 @@
-#include "row_groups.h"
+#include "segments.h"
 
 #include <algorithm>
 #include <array>
@@ -8,7 +8,7 @@ namespace fastlstm {
 
 namespace {
 
-// Radix sort of the rows by their ids, least significant digit first: stable, so that sums over a group run in the
+// Radix sort of the rows by their ids, least significant digit first: stable, so that sums over a segment run in the
 // order of the rows.
 template <int digit_bits, class Id>
 void sort_rows(const Id* ids, std::uint64_t largest, std::ptrdiff_t M, std::ptrdiff_t* order, std::ptrdiff_t* work) {
@@ -30,8 +30,8 @@ void sort_rows(const Id* ids, std::uint64_t largest, std::ptrdiff_t M, std::ptrd
 }  // namespace
 
 template <class Id>
-std::ptrdiff_t group_rows(const Id* ids, std::ptrdiff_t M, std::ptrdiff_t* order, std::ptrdiff_t* starts,
-                          std::ptrdiff_t* work) {
+std::ptrdiff_t find_segments(const Id* ids, std::ptrdiff_t M, std::ptrdiff_t* order, std::ptrdiff_t* starts,
+                             std::ptrdiff_t* work) {
   std::uint64_t largest = 0;
   for (std::ptrdiff_t m = 0; m < M; ++m) {
     largest = std::max(largest, static_cast<std::uint64_t>(ids[m]));
@@ -47,9 +47,9 @@ std::ptrdiff_t group_rows(const Id* ids, std::ptrdiff_t M, std::ptrdiff_t* order
   return unique;
 }
 
-template std::ptrdiff_t group_rows(const std::int32_t*, std::ptrdiff_t, std::ptrdiff_t*, std::ptrdiff_t*,
-                                   std::ptrdiff_t*);
-template std::ptrdiff_t group_rows(const std::int64_t*, std::ptrdiff_t, std::ptrdiff_t*, std::ptrdiff_t*,
-                                   std::ptrdiff_t*);
+template std::ptrdiff_t find_segments(const std::int32_t*, std::ptrdiff_t, std::ptrdiff_t*, std::ptrdiff_t*,
+                                      std::ptrdiff_t*);
+template std::ptrdiff_t find_segments(const std::int64_t*, std::ptrdiff_t, std::ptrdiff_t*, std::ptrdiff_t*,
+                                      std::ptrdiff_t*);
 
 }  // namespace fastlstm

@@ -1,19 +1,19 @@
-// What the gradients by rows of embeddings and sampled classes share: ids in groups, as Python gets them.
+// What the gradients by rows of embeddings and sampled classes share: segments of equal ids, as Python gets them.
 #pragma once
 
 #include "arrays.h"
-#include "row_groups.h"
+#include "segments.h"
 
 namespace fastlstm {
 
-// Rows grouped by id, ids ascending.
+// Rows in segments of equal ids, ids ascending.
 template <class Id>
-class RowGroups {
+class Segments {
  public:
-  RowGroups(const Id* ids, Index M) : order_(M), starts_(M + 1) {
+  Segments(const Id* ids, Index M) : order_(M), starts_(M + 1) {
     const Array<Index> work(M);
     const WithoutGil released;
-    count_ = group_rows(ids, M, order_.data(), starts_.data(), work.data());
+    count_ = find_segments(ids, M, order_.data(), starts_.data(), work.data());
   }
 
   const Index* order() const { return order_.data(); }

@@ -1,4 +1,4 @@
-"""The compiled kernels, csrc/cpu/*bindings.cc. Private: ``fastlstm.ops`` check what these functions trust."""
+"""The compiled kernels, csrc/cpu/**/bindings.cc. Private: ``fastlstm.ops`` check what these functions trust."""
 
 import enum
 from typing import Any

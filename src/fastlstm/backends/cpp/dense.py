@@ -1,4 +1,4 @@
-"""Matrix products: csrc/cpu/dense.cc. Those of many pairs at once, attention's small ones, are numpy's."""
+"""Matrix products: csrc/cpu/gemm/dense.cc. Those of many pairs at once, attention's small ones, are numpy's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dropout: csrc/cpu/dropout.cc."""
+"""Dropout: csrc/cpu/dropout/dropout.cc."""
 
 from fastlstm._cpu import dropout_mask
 

@@ -1,4 +1,4 @@
-"""Embedding: csrc/cpu/embedding.cc, and csrc/cpu/segments.cc for row gradients."""
+"""Embedding: csrc/cpu/embedding/embedding.cc, and csrc/cpu/ids/segments.cc for row gradients."""
 
 from __future__ import annotations
 

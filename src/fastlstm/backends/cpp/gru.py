@@ -1,4 +1,4 @@
-"""GRU: csrc/cpu/gru.cc."""
+"""GRU: csrc/cpu/recurrent/gru.cc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross entropy: csrc/cpu/losses.cc."""
+"""Cross entropy: csrc/cpu/losses/losses.cc."""
 
 from __future__ import annotations
 

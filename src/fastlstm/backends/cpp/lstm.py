@@ -1,4 +1,4 @@
-"""LSTM: csrc/cpu/lstm.cc and the time loop of csrc/cpu/recurrent.h. A cell is a sequence of one step."""
+"""LSTM: csrc/cpu/recurrent/lstm.cc and the time loop of recurrent.h beside it. A cell is a sequence of one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimisers: csrc/cpu/optim.cc, one pass over parameter, gradient and state."""
+"""Optimisers: csrc/cpu/optim/optim.cc, one pass over parameter, gradient and state."""
 
 from __future__ import annotations
 

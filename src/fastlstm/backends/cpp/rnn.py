@@ -1,4 +1,4 @@
-"""tanh RNN: csrc/cpu/rnn.cc and the time loop of csrc/cpu/recurrent.h."""
+"""tanh RNN: csrc/cpu/recurrent/rnn.cc and the time loop of recurrent.h beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampled classes: the draws in csrc/cpu/candidates.cc, logits and losses in csrc/cpu/sampling.cc."""
+"""Sampled classes: the draws in csrc/cpu/sampling/candidates.cc, logits and losses in csrc/cpu/sampling/sampling.cc."""
 
 from __future__ import annotations
 

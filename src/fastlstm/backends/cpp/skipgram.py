@@ -1,4 +1,4 @@
-"""Word vectors: pairs in csrc/cpu/pairs.cc, the learning rule in csrc/cpu/skipgram.cc."""
+"""Word vectors: pairs in csrc/cpu/skipgram/pairs.cc, the learning rule in csrc/cpu/skipgram/skipgram.cc."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 // Sampled classes.
+#include "../bindings.h"
+
 #include <algorithm>
 #include <memory>
 #include <mutex>
 
-#include "bindings.h"
+#include "../ids/segment_arrays.h"
 #include "candidates.h"
-#include "segment_arrays.h"
 
 namespace fastlstm {
 namespace {

@@ -6,7 +6,7 @@
 // number of threads nor the tiling changes a bit.
 #pragma once
 
-#include "simd.h"
+#include "../simd.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 

@@ -1,7 +1,7 @@
 // Compiled without fused multiply-add: every product and sum rounds by itself, as contract.py asks.
 #include "candidates.h"
 
-#include "../class_draws.h"
+#include "../../class_draws.h"
 
 namespace fastlstm {
 namespace {

@@ -1,8 +1,8 @@
 // Cross entropy kernels of one instruction set.
-#include "kernels.h"
-#include "parallel.h"
-#include "tile.h"
-#include "vector_math.h"
+#include "../gemm/tile.h"
+#include "../kernels.h"
+#include "../parallel.h"
+#include "../vector_math.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

@@ -1,6 +1,7 @@
 // Embedding.
-#include "bindings.h"
-#include "segment_arrays.h"
+#include "../bindings.h"
+
+#include "../ids/segment_arrays.h"
 
 namespace fastlstm {
 namespace {

@@ -1,11 +1,12 @@
 // The LSTM and the tanh RNN.
+#include "../bindings.h"
+
 #include <memory>
 #include <mutex>
 #include <string>
 
-#include "arrays.h"
-#include "bindings.h"
-#include "threads.h"
+#include "../arrays.h"
+#include "../threads.h"
 
 namespace fastlstm {
 namespace {

@@ -3,8 +3,8 @@
 #include <mutex>
 #include <string>
 
-#include "arrays.h"
-#include "bindings.h"
+#include "../arrays.h"
+#include "../bindings.h"
 
 namespace fastlstm {
 namespace {

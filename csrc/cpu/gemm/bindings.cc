@@ -1,7 +1,8 @@
 // Matrix products of dense layers.
-#include "arrays.h"
-#include "bindings.h"
-#include "threads.h"
+#include "../bindings.h"
+
+#include "../arrays.h"
+#include "../threads.h"
 
 namespace fastlstm {
 namespace {

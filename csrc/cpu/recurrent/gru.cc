@@ -6,11 +6,11 @@
 //
 // The split is that of recurrent.h: threads take rows of the batch and never wait for each other if the weights fit
 // the cache and the batch is large enough; else they take units, and meet wherever a product needs all of them.
-#include "../gru_cell.h"
-#include "kernels.h"
-#include "threads.h"
-#include "tile.h"
-#include "vector_math.h"
+#include "../../gru_cell.h"
+#include "../gemm/tile.h"
+#include "../kernels.h"
+#include "../threads.h"
+#include "../vector_math.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

@@ -1,6 +1,7 @@
 // Dropout masks.
-#include "arrays.h"
-#include "bindings.h"
+#include "../bindings.h"
+
+#include "../arrays.h"
 
 namespace fastlstm {
 namespace {

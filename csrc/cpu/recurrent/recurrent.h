@@ -7,10 +7,10 @@
 // never wait for each other; else they take units, and meet at a barrier each step.
 #pragma once
 
-#include "kernels.h"
-#include "threads.h"
-#include "tile.h"
-#include "vector_math.h"
+#include "../gemm/tile.h"
+#include "../kernels.h"
+#include "../threads.h"
+#include "../vector_math.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 

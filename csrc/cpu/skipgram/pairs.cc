@@ -1,7 +1,7 @@
 // Compiled without fused multiply-add: every product and sum rounds by itself, as contract.py asks.
 #include "pairs.h"
 
-#include "../splitmix.h"
+#include "../../splitmix.h"
 
 namespace fastlstm {
 namespace {

@@ -1,7 +1,7 @@
 // What the gradients by rows of embeddings and sampled classes share: segments of equal ids, as Python gets them.
 #pragma once
 
-#include "arrays.h"
+#include "../arrays.h"
 #include "segments.h"
 
 namespace fastlstm {

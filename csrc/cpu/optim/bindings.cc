@@ -1,8 +1,9 @@
 // Optimisers.
+#include "../bindings.h"
+
 #include <optional>
 
-#include "arrays.h"
-#include "bindings.h"
+#include "../arrays.h"
 
 namespace fastlstm {
 namespace {

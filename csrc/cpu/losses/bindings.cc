@@ -1,9 +1,10 @@
 // Cross entropy.
+#include "../bindings.h"
+
 #include <algorithm>
 
-#include "arrays.h"
-#include "bindings.h"
-#include "threads.h"
+#include "../arrays.h"
+#include "../threads.h"
 
 namespace fastlstm {
 namespace {

@@ -1,8 +1,8 @@
 // Kernels of sampled classes of one instruction set. Semantics are TensorFlow's (_compute_sampled_logits, nce_loss).
-#include "kernels.h"
-#include "parallel.h"
-#include "tile.h"
-#include "vector_math.h"
+#include "../gemm/tile.h"
+#include "../kernels.h"
+#include "../parallel.h"
+#include "../vector_math.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

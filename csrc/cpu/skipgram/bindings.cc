@@ -1,9 +1,10 @@
 // Word vectors: skip-gram pairs, and negative sampling pair by pair.
+#include "../bindings.h"
+
 #include <algorithm>
 
-#include "arrays.h"
-#include "bindings.h"
-#include "candidates.h"
+#include "../arrays.h"
+#include "../sampling/candidates.h"
 #include "pairs.h"
 
 namespace fastlstm {

@@ -1,7 +1,7 @@
 // Dropout's masks: draw j of splitmix.h decides about element j.
 #include "../../splitmix.h"
-#include "../kernels.h"
 #include "../parallel.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

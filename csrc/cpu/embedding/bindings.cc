@@ -2,6 +2,7 @@
 #include "../bindings.h"
 
 #include "../ids/segment_arrays.h"
+#include "kernels.h"
 
 namespace fastlstm {
 namespace {

@@ -1,6 +1,6 @@
 // Embedding kernels of one instruction set. Sums run in the order of m, whatever the threads.
-#include "../kernels.h"
 #include "../parallel.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

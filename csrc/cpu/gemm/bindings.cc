@@ -3,6 +3,7 @@
 
 #include "../arrays.h"
 #include "../threads.h"
+#include "kernels.h"
 
 namespace fastlstm {
 namespace {

@@ -1,6 +1,6 @@
 // Matrix products of one instruction set.
-#include "../kernels.h"
 #include "../threads.h"
+#include "kernels.h"
 #include "tile.h"
 
 namespace fastlstm::FASTLSTM_ISA {

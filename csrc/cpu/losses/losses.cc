@@ -1,8 +1,8 @@
 // Cross entropy kernels of one instruction set.
 #include "../gemm/tile.h"
-#include "../kernels.h"
 #include "../parallel.h"
 #include "../vector_math.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "../arrays.h"
+#include "kernels.h"
 
 namespace fastlstm {
 namespace {

@@ -1,6 +1,6 @@
 // Optimiser kernels of one instruction set: one pass over a parameter, its gradient and its state.
-#include "../kernels.h"
 #include "../parallel.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

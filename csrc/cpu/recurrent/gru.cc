@@ -8,9 +8,9 @@
 // the cache and the batch is large enough; else they take units, and meet wherever a product needs all of them.
 #include "../../gru_cell.h"
 #include "../gemm/tile.h"
-#include "../kernels.h"
 #include "../threads.h"
 #include "../vector_math.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "../arrays.h"
 #include "../bindings.h"
+#include "kernels.h"
 
 namespace fastlstm {
 namespace {

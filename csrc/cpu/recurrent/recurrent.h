@@ -8,9 +8,9 @@
 #pragma once
 
 #include "../gemm/tile.h"
-#include "../kernels.h"
 #include "../threads.h"
 #include "../vector_math.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 

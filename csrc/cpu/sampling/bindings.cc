@@ -7,6 +7,7 @@
 
 #include "../ids/segment_arrays.h"
 #include "candidates.h"
+#include "kernels.h"
 
 namespace fastlstm {
 namespace {

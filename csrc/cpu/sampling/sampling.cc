@@ -1,8 +1,8 @@
 // Kernels of sampled classes of one instruction set. Semantics are TensorFlow's (_compute_sampled_logits, nce_loss).
 #include "../gemm/tile.h"
-#include "../kernels.h"
 #include "../parallel.h"
 #include "../vector_math.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "../arrays.h"
 #include "../sampling/candidates.h"
+#include "kernels.h"
 #include "pairs.h"
 
 namespace fastlstm {

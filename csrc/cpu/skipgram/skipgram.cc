@@ -1,8 +1,8 @@
 // word2vec's learning rule of one instruction set: pair after pair, every pair with negatives of its own. The rows of
 // the pairs to come are prefetched while the pair at hand is computed; all in one thread, because each pair sees what
 // the one before has learned.
-#include "../kernels.h"
 #include "../vector_math.h"
+#include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {

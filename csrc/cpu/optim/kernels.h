@@ -1,0 +1,31 @@
+// What the optimisers take; see ../kernels.h.
+#pragma once
+
+#include "../../optim_rules.h"
+#include "../kernels.h"
+
+namespace fastlstm {
+
+// One parameter, changed in place. grad has `rows` rows of `width` elements; row u belongs to row ids[u] of the
+// parameter and its state, or to row u where ids is null.
+template <class S>
+struct OptimUpdate {
+  OptimRule rule;
+  S* param;
+  const S* grad;
+  S* first;   // velocity, accumulator or Adam's m
+  S* second;  // Adam's v
+  const std::int64_t* ids;
+  Index rows, width;
+  OptimNumbers<S> numbers;
+};
+
+template <class S>
+struct OptimKernels {
+  void (*update)(const OptimUpdate<S>&);
+  // In float64, in chunks of fixed size summed in order.
+  double (*squared_norm)(const S* values, Index count);
+  void (*scale)(S* values, Index count, S factor);
+};
+
+}  // namespace fastlstm

@@ -23,7 +23,6 @@ PYBIND11_MODULE(_cpu, module) {
   bind_dense(module);
   bind_dropout(module);
   bind_embedding(module);
-  bind_gru(module);
   bind_losses(module);
   bind_optim(module);
   bind_recurrent(module);

@@ -13,7 +13,6 @@ namespace fastlstm {
 void bind_dense(pybind11::module_& module);
 void bind_dropout(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);
-void bind_gru(pybind11::module_& module);
 void bind_losses(pybind11::module_& module);
 void bind_optim(pybind11::module_& module);
 void bind_recurrent(pybind11::module_& module);

@@ -16,8 +16,6 @@ inline constexpr Index kBlockPadding = 16;
 
 template <class S>
 struct RecurrentKernels;
-template <class S>
-struct GruKernels;
 template <class S, class Id>
 struct EmbeddingKernels;
 template <class S>
@@ -39,7 +37,7 @@ template <class S>
 struct Kernels {
   const RecurrentKernels<S>* lstm;
   const RecurrentKernels<S>* rnn;
-  const GruKernels<S>* gru;
+  const RecurrentKernels<S>* gru;
   const EmbeddingKernels<S, std::int32_t>* embedding_int32;
   const EmbeddingKernels<S, std::int64_t>* embedding_int64;
   const LossKernels<S, std::int32_t>* loss_int32;

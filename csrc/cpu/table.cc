@@ -3,10 +3,8 @@
 
 namespace fastlstm::FASTLSTM_ISA {
 
-extern const RecurrentKernels<float> lstm_float32, rnn_float32;
-extern const RecurrentKernels<double> lstm_float64, rnn_float64;
-extern const GruKernels<float> gru_float32;
-extern const GruKernels<double> gru_float64;
+extern const RecurrentKernels<float> lstm_float32, rnn_float32, gru_float32;
+extern const RecurrentKernels<double> lstm_float64, rnn_float64, gru_float64;
 extern const EmbeddingKernels<float, std::int32_t> embedding_float32_int32;
 extern const EmbeddingKernels<float, std::int64_t> embedding_float32_int64;
 extern const EmbeddingKernels<double, std::int32_t> embedding_float64_int32;

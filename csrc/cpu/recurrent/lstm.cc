@@ -1,5 +1,6 @@
 // LSTM kernels of one instruction set.
-#include "recurrent.h"
+#include "sequence_backward.h"
+#include "sequence_forward.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
@@ -7,7 +8,10 @@ namespace {
 template <RecurrentActivation activation>
 struct LstmCell {
   static constexpr BlockLayout kLayout = kLstmLayout;
+  static constexpr int kGates = 4;
+  static constexpr Index kGrain = 16;
   static constexpr bool kHasCellState = true;
+  static constexpr bool kHasResetGate = false;
   static constexpr Index kUnits = kLayout.units;
 
   template <class S>
@@ -34,12 +38,12 @@ struct LstmCell {
   }
 
   template <class S>
-  static void backward(S* kept, const S*, const S* c, Index before, Index after, const Vec<S>& dh, S* dc) {
-    Gates<Vec<S>> gates = load_gates<S>(kept);
-    Vec<S> dc_value = load(dc);
-    lstm_cell_backward<Math<S>, activation>(gates, load(c + before), load(c + after), dh, dc_value);
-    store_gates<S>(kept, gates);
-    store(dc, dc_value);
+  static FASTLSTM_INLINE void backward(const RecurrentSizes&, const CellPlaces<S>& places, const Vec<S>& dh) {
+    Gates<Vec<S>> gates = load_gates<S>(places.gates);
+    Vec<S> dc = load(places.dc);
+    lstm_cell_backward<Math<S>, activation>(gates, load(places.c_prev), load(places.c), dh, dc);
+    store_gates<S>(places.gates, gates);
+    store(places.dc, dc);
   }
 };
 
@@ -49,24 +53,24 @@ using HardSigmoidCell = LstmCell<RecurrentActivation::kHardSigmoid>;
 template <class S>
 void lstm_forward(const RecurrentForward<S>& args) {
   if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_forward<S, SigmoidCell>(args);
+    run_pass<SequenceForward<S, SigmoidCell>>(args);
   } else {
-    run_forward<S, HardSigmoidCell>(args);
+    run_pass<SequenceForward<S, HardSigmoidCell>>(args);
   }
 }
 
 template <class S>
 void lstm_backward(const RecurrentBackward<S>& args) {
   if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_backward<S, SigmoidCell>(args);
+    run_pass<SequenceBackward<S, SigmoidCell>>(args);
   } else {
-    run_backward<S, HardSigmoidCell>(args);
+    run_pass<SequenceBackward<S, HardSigmoidCell>>(args);
   }
 }
 
 template <class S>
 constexpr RecurrentKernels<S> table() {
-  return {ForwardPass<S, SigmoidCell>::workspace, lstm_forward<S>, BackwardPass<S, SigmoidCell>::workspace,
+  return {SequenceForward<S, SigmoidCell>::workspace, lstm_forward<S>, SequenceBackward<S, SigmoidCell>::workspace,
           lstm_backward<S>};
 }
 

@@ -1,5 +1,6 @@
 // tanh RNN kernels of one instruction set.
-#include "recurrent.h"
+#include "sequence_backward.h"
+#include "sequence_forward.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
@@ -7,7 +8,10 @@ namespace {
 // h = tanh(x Wx + h_prev Wh + b), Elman (1990). The tape is h alone.
 struct RnnCell {
   static constexpr BlockLayout kLayout = kRnnLayout;
+  static constexpr int kGates = 1;
+  static constexpr Index kGrain = 64;
   static constexpr bool kHasCellState = false;
+  static constexpr bool kHasResetGate = false;
 
   template <class S>
   static Vec<S> output(const S* pre_activation, const S*, Index) {
@@ -15,16 +19,16 @@ struct RnnCell {
   }
 
   template <class S>
-  static void backward(S* dz, const S* h, const S*, Index, Index after, const Vec<S>& dh, S*) {
-    const Vec<S> h_new = load(h + after);
-    store(dz, dh * (1 - h_new * h_new));
+  static FASTLSTM_INLINE void backward(const RecurrentSizes&, const CellPlaces<S>& places, const Vec<S>& dh) {
+    const Vec<S> h = load(places.h);
+    store(places.gates, dh * (1 - h * h));
   }
 };
 
 template <class S>
 constexpr RecurrentKernels<S> table() {
-  return {ForwardPass<S, RnnCell>::workspace, run_forward<S, RnnCell>, BackwardPass<S, RnnCell>::workspace,
-          run_backward<S, RnnCell>};
+  return {SequenceForward<S, RnnCell>::workspace, run_pass<SequenceForward<S, RnnCell>, RecurrentForward<S>>,
+          SequenceBackward<S, RnnCell>::workspace, run_pass<SequenceBackward<S, RnnCell>, RecurrentBackward<S>>};
 }
 
 }  // namespace

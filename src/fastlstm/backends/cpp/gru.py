@@ -1,4 +1,4 @@
-"""GRU: csrc/cpu/recurrent/gru.cc."""
+"""GRU: csrc/cpu/recurrent, the cell and the forward loop in gru.cc, the backward one in sequence_backward.h."""
 
 from __future__ import annotations
 

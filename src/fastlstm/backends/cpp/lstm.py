@@ -1,4 +1,7 @@
-"""LSTM: csrc/cpu/recurrent/lstm.cc and the time loop of recurrent.h beside it. A cell is a sequence of one step."""
+"""LSTM: csrc/cpu/recurrent, the cell in lstm.cc, the time loops in sequence_forward.h and sequence_backward.h.
+
+A cell is a sequence of one step.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tanh RNN: csrc/cpu/recurrent/rnn.cc and the time loop of recurrent.h beside it."""
+"""tanh RNN: csrc/cpu/recurrent, the cell in rnn.cc, the time loops in sequence_forward.h and sequence_backward.h."""
 
 from __future__ import annotations
 

@@ -1,0 +1,108 @@
+// What a recurrent call derives from its sizes: the split of the work, and where the gates lie.
+//
+// The split: if the packed weights fit the cache and the batch is large enough, threads take rows of the batch and
+// never wait for each other; else they take units, and meet wherever a product needs all of them.
+#pragma once
+
+#include "../gemm/tile.h"
+#include "../threads.h"
+#include "kernels.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+// Weights of more bytes are read from beyond the first cache level.
+inline constexpr Index kFirstLevelBytes = 40 * 1024;
+
+// A cell is LstmCell (lstm.cc), RnnCell (rnn.cc) or GruCell (gru.cc).
+template <class S, class Cell>
+struct Plan {
+  static constexpr BlockLayout kLayout = Cell::kLayout;
+  static constexpr Index kUnits = kLayout.units;
+  static constexpr Index kGates = kLayout.gates;                           // of a plane
+  static constexpr int kPlanes = Cell::kGates / static_cast<int>(kGates);  // that the weights have columns for
+  static constexpr Index kWidth = kUnits * kGates;                         // columns of a gate block
+  // Units come to threads in pieces of this size, whole vectors for every instruction set.
+  static constexpr Index kGrain = Cell::kGrain;
+  static_assert(kWidth % kTileColumns<S> == 0 && kGrain % kLanes<S> == 0);
+
+  const RecurrentSizes& sizes;
+  Index N, T, D, H;
+  Index G;             // columns of the weights
+  Index blocks;        // of units
+  Index input_blocks;  // of input columns, as wide as blocks of units
+  Index rows;          // T N
+
+  explicit Plan(const RecurrentSizes& s)
+      : sizes(s),
+        N(s.N),
+        T(s.N == 0 ? 0 : s.T),  // no rows, no steps
+        D(s.D),
+        H(s.H),
+        G(Cell::kGates * s.H),
+        blocks(kLayout.blocks(s.H)),
+        input_blocks(kLayout.blocks(s.D)),
+        rows(s.T * s.N) {}
+
+  Index time(Index step) const { return sizes.reverse ? T - 1 - step : step; }
+  bool valid(const bool* mask, Index step, Index n) const { return mask == nullptr || mask[n * T + time(step)]; }
+
+  // Where a gate's columns of the weights begin.
+  Index gate_column(Index gate) const { return sizes.gate_position[gate] * H; }
+
+  // Columns of block j that hold units, in whole vectors. Only a plane of one gate can leave the rest out: its units
+  // are neighbours.
+  Index columns(Index j) const {
+    if constexpr (kGates == 1) return min_of(kUnits, padded_units() - j * kUnits);
+    return kWidth;
+  }
+
+  // Units and columns of dx, in whole vectors.
+  Index padded_units() const { return ceil_div(H, kLanes<S>) * kLanes<S>; }
+  Index padded_inputs() const { return ceil_div(D, kLanes<S>) * kLanes<S>; }
+
+  // Where unit u of row r lies in the gate buffer, or in a state buffer of `state_rows` rows.
+  Index gate_place(int plane, Index r, Index u) const {
+    return plane * kLayout.plane(rows, H) + u / kUnits * kLayout.gate_stride(rows) + r * kWidth + u % kUnits;
+  }
+  static Index state_place(Index state_rows, Index r, Index u) {
+    return u / kUnits * kLayout.state_stride(state_rows) + r * kUnits + u % kUnits;
+  }
+
+  bool split_rows() const {
+    constexpr Index kCachedBytes = 1536 * 1024;
+    return N >= 8 && (D + H) * G * static_cast<Index>(sizeof(S)) <= kCachedBytes;
+  }
+
+  // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products.
+  bool packs() const {
+    constexpr Index kFewSteps = 2;
+    return N != 1 || T > kFewSteps;
+  }
+
+  int threads() const {
+    // Below this, waking another thread costs more than it brings.
+    constexpr double kSmallWork = 4e6;
+    const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
+    if (work < kSmallWork) return 1;
+    return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, kGrain), 1)));
+  }
+
+  Range own_rows(const Team& team) const { return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N}; }
+  Range own_units(const Team& team) const {
+    if (split_rows()) return {0, padded_units()};
+    const Range grains = piece(ceil_div(H, kGrain), team.member(), team.size());
+    return {min_of(grains.begin * kGrain, padded_units()), min_of(grains.end * kGrain, padded_units())};
+  }
+  // Waits where threads own units and the next product needs all of them.
+  void meet(Team& team) const {
+    if (!split_rows()) team.wait();
+  }
+};
+
+template <class Pass, class Args>
+void run_pass(const Args& args) {
+  Pass pass(args);
+  run_team(pass.plan.threads(), [](void* context, Team& team) { static_cast<const Pass*>(context)->run(team); }, &pass);
+}
+
+}  // namespace fastlstm::FASTLSTM_ISA

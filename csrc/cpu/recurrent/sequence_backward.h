@@ -1,0 +1,296 @@
+// The backward pass over a sequence, of all cells: back through the steps, then what all steps share.
+//
+// The gradients of the pre-activations take the place of the gates, plane by plane (see kernels.h). The GRU alone has
+// more planes than its weights have: the last one belongs to the columns of the one before it.
+#pragma once
+
+#include "../vector_math.h"
+#include "pack.h"
+#include "weight_gradients.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+// Where a cell's backward finds a vector of units of one step.
+template <class S>
+struct CellPlaces {
+  S* gates;     // in the first plane
+  Index plane;  // from a plane to the next
+  const S* h_prev;
+  const S* h;
+  const S* c_prev;  // LSTM only
+  const S* c;
+  S* dc;       // of c, then of c_prev
+  S* carried;  // GRU: what goes around the products to h_prev
+};
+
+template <class S, class Cell>
+struct SequenceBackward {
+  using P = Plan<S, Cell>;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth;
+  // Rows and columns of the gates' gradients that stay in the cache while they meet all panels of a weight.
+  static constexpr Index kRowBlock = 64;
+  static constexpr Index kColumnBlock = 1024;
+
+  const RecurrentBackward<S>& args;
+  P plan;
+  S* packed_weights;  // transposed: panels of Wh's units, then of Wx's inputs, each [G][width]
+  S* x;               // see pack_inputs
+  S* product;         // panels of dh for all rows, or of dx for kRowBlock rows a thread
+  S* dc;              // state layout, one slot
+  S* carried;         // what goes around the products to the state before a step, state layout, one slot
+  S* weight_sums;
+
+  explicit SequenceBackward(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
+    packed_weights = args.workspace;
+    x = packed_weights + packed_size(plan);
+    product = x + plan.input_blocks * P::kLayout.state_stride(plan.rows);
+    dc = product + product_size(plan);
+    carried = dc + (Cell::kHasCellState ? P::kLayout.state_buffer(plan.N, plan.H) : 0);
+    weight_sums = carried + P::kLayout.state_buffer(plan.N, plan.H);
+  }
+
+  static Index workspace(const RecurrentSizes& sizes) {
+    const P plan(sizes);
+    return packed_size(plan) + plan.input_blocks * P::kLayout.state_stride(plan.rows) + product_size(plan) +
+           (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
+           plan.threads() * WeightGradients<S, Cell>::workspace(plan);
+  }
+  static Index packed_size(const P& plan) { return max_of(plan.padded_units(), plan.padded_inputs()) * plan.G; }
+  static Index product_size(const P& plan) {
+    return max_of(plan.padded_units() * plan.N, plan.threads() * plan.padded_inputs() * kRowBlock);
+  }
+
+  void run(Team& team) const {
+    const Range rows = plan.own_rows(team), units = plan.own_units(team);
+    pack_Wh(team, units);
+    pack_inputs(plan, args.xs, args.mask, piece(plan.rows, team.member(), team.size()), x);
+    if (plan.split_rows()) team.wait();  // all of Wh is packed
+
+    init_backward(rows, units);
+    for (Index step = plan.T - 1; step >= 0; --step) {
+      plan.meet(team);  // all gradients of this step's gates are there
+      if constexpr (Cell::kHasResetGate) {
+        if (!plan.sizes.reset_after) {
+          reset_backward(step, rows, units);
+          plan.meet(team);
+        }
+      }
+      step_backward(step, rows, units);
+    }
+    if constexpr (Cell::kHasCellState) store_dc0(rows, units);
+
+    team.wait();  // nobody needs Wh any more: Wx takes its place
+    pack_Wx(team);
+    const Index input_items = row_pieces(plan.rows, kRowBlock, team.size());
+    const WeightGradients<S, Cell> weights(args, plan, x, weight_sums, team);
+    team.deal(input_items + weights.count());
+    team.wait();
+    for (Index item; (item = team.take()) >= 0;) {
+      if (item < input_items) {
+        multiply_dx(team, item, input_items);
+      } else {
+        weights.run(team, item - input_items);
+      }
+    }
+  }
+
+  // Threads that own rows share all panels; threads that own units pack the panels of their own units.
+  void pack_Wh(const Team& team, Range units) const {
+    Index index = 0;
+    for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
+      if (plan.split_rows() && index++ % team.size() != team.member()) return;
+      pack_transposed_panel(plan, args.Wh, plan.H, first, width, packed_weights + first * plan.G);
+    });
+  }
+
+  void pack_Wx(const Team& team) const {
+    Index index = 0;
+    for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
+      if (index++ % team.size() != team.member()) return;
+      pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_weights + first * plan.G);
+    });
+  }
+
+  S* state(S* buffer, Index n, Index u) const { return buffer + P::state_place(plan.N, n, u); }
+
+  // The gradients after the last step, and through the last step's cell.
+  void init_backward(Range rows, Range units) const {
+    for (Index u = units.begin; u < units.end; u += kLanes<S>) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        const Index place = n * plan.H + u;
+        if constexpr (Cell::kHasCellState) {
+          store(state(dc, n, u), args.dc_n ? load_partial(args.dc_n + place, plan.H - u) : Vec<S>{});
+        }
+        propagate_dh(plan.T, n, u, args.dh_n ? load_partial(args.dh_n + place, plan.H - u) : Vec<S>{});
+      }
+    }
+  }
+
+  // dh, the gradient of the state before `step` (without dhs), to the cell of the step before that.
+  FASTLSTM_INLINE void propagate_dh(Index step, Index n, Index u, const Vec<S>& dh) const {
+    if (step > 0) {
+      cell_backward(step - 1, n, u, dh);
+    } else {
+      store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
+    }
+  }
+
+  // From dh, the gradient of h after a step (without dhs): the gradients of the step's pre-activations.
+  FASTLSTM_INLINE void cell_backward(Index step, Index n, Index u, Vec<S> dh) const {
+    if (args.dhs) dh += load_partial(args.dhs + (n * plan.T + plan.time(step)) * plan.H + u, plan.H - u);
+    const bool valid = plan.valid(args.mask, step, n);
+    if (args.mask) store(state(carried, n, u), valid ? Vec<S>{} : dh);
+    const Index row = step * plan.N + n;
+    if (!valid) {
+      for (int plane = 0; plane < P::kLayout.planes; ++plane) {
+        for (Index gate = 0; gate < P::kGates; ++gate) store(gates(plane, row, u) + gate * kUnits, Vec<S>{});
+      }
+      return;
+    }
+    const Index before = P::state_place(plan.rows + plan.N, row, u), after = before + plan.N * kUnits;
+    CellPlaces<S> places{.gates = gates(0, row, u),
+                         .plane = P::kLayout.plane(plan.rows, plan.H),
+                         .h_prev = args.h + before,
+                         .h = args.h + after,
+                         .c_prev = nullptr,
+                         .c = nullptr,
+                         .dc = nullptr,
+                         .carried = state(carried, n, u)};
+    if constexpr (Cell::kHasCellState) {
+      places.c_prev = args.c + before;
+      places.c = args.c + after;
+      places.dc = state(dc, n, u);
+    }
+    Cell::template backward<S>(plan.sizes, places, dh);
+  }
+
+  S* gates(int plane, Index row, Index u) const { return args.gates + plan.gate_place(plane, row, u); }
+
+  // Planes of gradients that are multiplied by their gates' weights and summed.
+  struct Planes {
+    int index[P::kPlanes];
+    int count;
+  };
+  static constexpr Planes kInputPlanes = [] {
+    Planes all{.index = {}, .count = P::kPlanes};
+    for (int k = 0; k < P::kPlanes; ++k) all.index[k] = k;
+    return all;
+  }();
+  // Those that went through the product with h_prev itself.
+  Planes state_planes() const {
+    if constexpr (Cell::kHasResetGate) {
+      return plan.sizes.reset_after ? Planes{{Cell::kZ, Cell::kR, Cell::kQ}, 3} : Planes{{Cell::kZ, Cell::kR}, 2};
+    } else {
+      return kInputPlanes;
+    }
+  }
+
+  // dh before a step; then on through the cell of the step before it.
+  void step_backward(Index step, Range rows, Range units) const {
+    multiply_step(step, rows, units, state_planes(), [&](Index n, Index u, Vec<S> dh) {
+      if (Cell::kHasResetGate || args.mask) dh += load(state(carried, n, u));
+      propagate_dh(step, n, u, dh);
+    });
+  }
+
+  // The reset gate before the product: d(r h) = dn Wh_n^T, and from it the gradients of r and, in part, of h.
+  void reset_backward(Index step, Range rows, Range units) const {
+    multiply_step(step, rows, units, Planes{{Cell::kN}, 1}, [&](Index n, Index u, const Vec<S>& dq) {
+      if (!plan.valid(args.mask, step, n)) return;
+      const Index row = step * plan.N + n;
+      S* const around = state(carried, n, u);
+      const S* const h_prev = args.h + P::state_place(plan.rows + plan.N, row, u);
+      store(around, load(around) + Cell::template reset_backward<S>(gates(Cell::kR, row, u), h_prev, dq));
+    });
+  }
+
+  // Calls body(n, u, the sum of the planes' rows of a step times Wh^T).
+  template <class Body>
+  FASTLSTM_INLINE void multiply_step(Index step, Range rows, Range units, const Planes& planes,
+                                     const Body& body) const {
+    const Index count = rows.end - rows.begin;
+    // Each thread's own part: of the rows, or of the units.
+    S* const panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
+    multiply_gate_gradients(planes, step * plan.N + rows.begin, count, units, panels, 0);
+    for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
+      for (Index u = first; u < first + width; u += kLanes<S>) {
+        const S* const column = panels + (first - units.begin) * count + (u - first);
+        for (Index n = rows.begin; n < rows.end; ++n) body(n, u, load(column + (n - rows.begin) * width));
+      }
+    });
+  }
+
+  // out = dA W^T for `count` rows of the gates' gradients from `row` on, and columns of W^T: panels [count][width].
+  // While a part of dA meets the panels, the part that is next is prefetched: in the end that of the `following` rows.
+  void multiply_gate_gradients(const Planes& planes, Index row, Index count, Range columns, S* out,
+                               Index following) const {
+    constexpr Index kBlocks = kColumnBlock / kWidth;
+    const Index width_in_vectors = ceil_div(columns.end - columns.begin, kLanes<S>);
+    const Index panels = ceil_div(width_in_vectors, kTileVectors);
+    const Index first_width = next_tile(width_in_vectors, 0, kTileVectors) * kLanes<S>;
+    const Index parts = ceil_div(plan.blocks, kBlocks);  // of a plane
+    // What meets part `part` of all the planes' parts: rows of the panel of `width` columns from `column` on.
+    const auto weights = [&](Index part, Index column, Index width) {
+      const Index gate_plane = min_of(planes.index[part / parts], P::kPlanes - 1);
+      return packed_weights + column * plan.G +
+             (gate_plane * P::kGates * plan.H + part % parts * kBlocks * kWidth) * width;
+    };
+    for (Index part = 0; part < planes.count * parts; ++part) {
+      const Index first = part % parts * kBlocks;
+      const bool last_part = part + 1 == planes.count * parts;
+      const Index next_part = last_part ? 0 : part + 1;
+      const Index next_first = next_part % parts * kBlocks;
+      const Operand<S> dA = gate_gradients(planes.index[part / parts], row).blocks(first, first + kBlocks);
+      Index panel = 0;
+      for_each_panel<S>(columns.begin, columns.end, [&](Index column, Index width) {
+        const bool last = column + width >= columns.end;
+        const S* const next =
+            last ? weights(next_part, columns.begin, first_width) : weights(part, column + width, width);
+        const Range prefetched = piece(min_of(kBlocks, plan.blocks - next_first), panel++, panels);
+        for (Index j = next_first + prefetched.begin; j < next_first + prefetched.end; ++j) {
+          prefetch(gates(planes.index[next_part / parts], last_part ? row + count : row, j * kUnits),
+                   (last_part ? following : count) * kWidth);
+        }
+        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+          multiply_rows<S, vectors>(dA, weights(part, column, width), next, count, part == 0,
+                                    out + (column - columns.begin) * count);
+        });
+      });
+    }
+  }
+
+  Operand<S> gate_gradients(int plane, Index row) const {
+    return {gates(plane, row, 0),        kWidth, P::kLayout.gate_stride(plan.rows), kUnits,
+            static_cast<int>(P::kGates), plan.H};
+  }
+
+  void store_dc0(Range rows, Range units) const {
+    for (Index u = units.begin; u < units.end; u += kLanes<S>) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        store_partial(args.dc0 + n * plan.H + u, load(state(dc, n, u)), plan.H - u);
+      }
+    }
+  }
+
+  // dx = dA Wx^T, of one piece of the rows.
+  void multiply_dx(const Team& team, Index item, Index items) const {
+    const Range rows = piece(plan.rows, item, items);
+    const Index count = rows.end - rows.begin;
+    const Index following = item + 1 < items ? piece(plan.rows, item + 1, items).end - rows.end : 0;
+    S* const panels = product + team.member() * plan.padded_inputs() * kRowBlock;
+    multiply_gate_gradients(kInputPlanes, rows.begin, count, {0, plan.padded_inputs()}, panels, following);
+    for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, panels, count, r - rows.begin);
+  }
+
+  // Row m of panels of `count` rows to the input gradient of row r.
+  void store_dx(Index r, const S* panels, Index count, Index m) const {
+    S* const out = args.dxs + (r % plan.N * plan.T + plan.time(r / plan.N)) * plan.D;
+    for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
+      for (Index v = 0; v < width; v += kLanes<S>) {
+        store_partial(out + first + v, load(panels + first * count + m * width + v), plan.D - first - v);
+      }
+    });
+  }
+};
+
+}  // namespace fastlstm::FASTLSTM_ISA

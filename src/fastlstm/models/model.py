@@ -15,8 +15,9 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.initial_weights import room_for
-from fastlstm.models.layer_graph import Box, Edge, draw_layer_graph
+from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
+from fastlstm.models.summary import LayerSummary, draw, summarize, table
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_device
 from fastlstm.optim import Optimizer
@@ -149,41 +150,9 @@ class Model(abc.ABC):
 
     def summary(self) -> str:
         """Print a table of the layers, their parameters' shapes and counts (by gates too), and return it."""
-        names = {id(param): name for name, param in self.named_parameters()}
-        rows = [("layer", "kind", "parameters", "count")]
-        for layer_name, layer in self.layers.items():
-            own = [
-                (name, param)
-                for name, param in zip(layer.param_names, layer.params, strict=True)
-                if names[id(param)] == f"{layer_name}.{name}"
-            ]
-            shown = [f"{name} {'x'.join(map(str, param.shape))}" for name, param in own]
-            shown += [
-                f"{name} of {names[id(param)]}"
-                for name, param in zip(layer.param_names, layer.params, strict=True)
-                if names[id(param)] != f"{layer_name}.{name}"
-            ]
-            count = sum(param.size for _, param in own)
-            rows.append((layer_name, type(layer).__name__, ", ".join(shown), f"{count:,}"))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  {row[3]:>{widths[3]}}" for row in rows
-        ]
-        rule = "-" * len(lines[0])
-        table = "\n".join(
-            [
-                f"{type(self).__name__}, {self.params[0].dtype}",
-                rule,
-                lines[0],
-                rule,
-                *lines[1:],
-                rule,
-                *(f"  {name}: {how}" for name, layer in self.layers.items() if (how := _counted(layer))),
-                f"{self.num_parameters:,} parameters",
-            ]
-        )
-        print(table)
-        return table
+        shown = table(f"{type(self).__name__}, {self.params[0].dtype}", self._layer_summaries())
+        print(shown)
+        return shown
 
     def graph_edges(self) -> Sequence[Edge]:
         """What flows between the layers, for `plot`: one after the other, unless a model says otherwise.
@@ -206,19 +175,10 @@ class Model(abc.ABC):
         ImportError
             matplotlib is not installed.
         """
-        owner = {id(param): name for name, param in self.named_parameters()}
-        boxes = {}
-        for layer_name, layer in self.layers.items():
-            named = list(zip(layer.param_names, layer.params, strict=True))
-            own = [(name, param) for name, param in named if owner[id(param)] == f"{layer_name}.{name}"]
-            boxes[layer_name] = Box(
-                type(layer).__name__,
-                [f"{name} ({', '.join(map(str, param.shape))})" for name, param in own],
-                {name: owner[id(param)] for name, param in named if owner[id(param)] != f"{layer_name}.{name}"},
-                sum(param.size for _, param in own),
-            )
-        title = f"{type(self).__name__}, {self.num_parameters:,} parameters"
-        draw_layer_graph(path, title, boxes, self.graph_edges())
+        draw(path, type(self).__name__, self._layer_summaries(), self.graph_edges())
+
+    def _layer_summaries(self) -> dict[str, LayerSummary]:
+        return summarize(self.layers, self.named_parameters())
 
     @abc.abstractmethod
     def fit(self, *data: Any, **options: Any) -> History:
@@ -396,12 +356,6 @@ class Model(abc.ABC):
                     f"{source}: {name} has shape {got.shape} and dtype {got.dtype}, "
                     f"expected {param.shape} and {param.dtype}"
                 )
-
-
-def _counted(layer: Layer) -> str:
-    """How a layer's number of parameters comes about."""
-    formula = layer.count_formula
-    return formula and f"{formula} = {sum(param.size for param in layer.params):,}"
 
 
 def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:

@@ -8,7 +8,7 @@ Learning from Scratch 2".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,147 +23,15 @@ from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import right_answers
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel
+from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search, log_softmax
+from fastlstm.models.seq2seq.decoder import Decoder
+from fastlstm.models.seq2seq.encoder import Encoder
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 from fastlstm.training.batches import Lengths
 
 IGNORED = -1  # a target of this value does not count
 AXES = "two axes, (examples, time steps), or one-hot rows"
-STEPS_BETWEEN_LOOKS = 16  # on a GPU, whether all rows are finished is read so often
-
-
-class Encoded(NamedTuple):
-    """What the decoder gets: hs (N, S, H) of the top layer; h and c (N, H) of every layer after the last step.
-
-    mask (N, S) is False where hs belongs to padding; None if none does.
-    """
-
-    hs: FloatArray
-    states: list[tuple[FloatArray, FloatArray | None]]
-    mask: BoolArray | None = None
-
-
-class Encoder:
-    """Embedding and a stack of LSTMs over the source."""
-
-    def __init__(
-        self,
-        embedding: TimeEmbedding,
-        lstms: Sequence[TimeLSTM | TimeBiLSTM],
-        dropouts: Sequence[TimeDropout],
-        *,
-        reverse_source: bool,
-        pass_cell_state: bool,
-        pad_id: int | None,
-    ) -> None:
-        self.embedding = embedding
-        self.lstms = lstms
-        self.dropouts = dropouts
-        self.reverse_source = reverse_source
-        self.pass_cell_state = pass_cell_state
-        self.pad_id = pad_id
-
-    def forward(self, xs: IntArray, *, training: bool) -> Encoded:
-        """Ids (N, S) -> states."""
-        if self.reverse_source:
-            xs = array_module(xs).ascontiguousarray(xs[:, ::-1])
-        mask: BoolArray | None = None
-        if self.pad_id is not None:
-            padding = xs == self.pad_id
-            # On a GPU nobody looks whether there is any.
-            if is_device_array(xs) or padding.any():
-                mask = ~padding
-        out = self.embedding.forward(xs)
-        states = []
-        for dropout, lstm in zip(self.dropouts, self.lstms, strict=True):
-            out = lstm.forward(dropout.forward(out), mask=mask, training=training)
-            assert lstm.h is not None
-            states.append((lstm.h, lstm.c if self.pass_cell_state else None))
-        return Encoded(out, states, mask)
-
-    def backward(self, dhs: FloatArray | None, dstates: Sequence[tuple[FloatArray | None, FloatArray | None]]) -> None:
-        """dhs (N, S, H) by the top layer's states, None for zeros; dstates by every layer's last h and c."""
-        for dropout, lstm, (dh, dc) in reversed(list(zip(self.dropouts, self.lstms, dstates, strict=True))):
-            dhs = dropout.backward(lstm.backward(dhs, dh_n=dh, dc_n=dc if self.pass_cell_state else None))
-        assert dhs is not None
-        self.embedding.backward(dhs)
-
-
-class Decoder:
-    """Embedding and a stack of LSTMs that start from the encoder's states, up to what the output layer projects.
-
-    Peeky: the encoder's last state stands before the input of every LSTM and of the output layer. Attention: the
-    context vector stands before the input of the output layer.
-    """
-
-    def __init__(
-        self,
-        embedding: TimeEmbedding,
-        lstms: Sequence[TimeLSTM],
-        dropouts: Sequence[TimeDropout],
-        *,
-        peeky: bool,
-        attention: TimeAttention | None,
-    ) -> None:
-        self.embedding = embedding
-        self.lstms = lstms
-        self.dropouts = dropouts
-        self.peeky = peeky
-        self.attention = attention
-        self.H = lstms[0].params[1].shape[0]
-        self._encoded: Encoded | None = None
-
-    def start(self, encoded: Encoded) -> None:
-        """Take over the encoder's states."""
-        self._encoded = encoded
-        for lstm, (h, c) in zip(self.lstms, encoded.states, strict=True):
-            lstm.set_state(h, c)
-
-    def forward(self, ids: IntArray, *, training: bool) -> FloatArray:
-        """Previous ids (N, T) -> input of the output layer (N, T, F). Goes on from the last call, or from `start`."""
-        assert self._encoded is not None
-        out = self.embedding.forward(ids)
-        h = self._encoded.states[-1][0]
-        xp = array_module(h)
-        peek = [xp.broadcast_to(h[:, None], (*ids.shape, self.H))] if self.peeky else []
-        for dropout, lstm in zip(self.dropouts, self.lstms, strict=False):
-            out = lstm.forward(_join([*peek, dropout.forward(out)]), training=training)
-        encoded = self._encoded
-        context = [] if self.attention is None else [self.attention.forward(encoded.hs, out, encoded.mask)]
-        return self.dropouts[-1].forward(_join([*peek, *context, out]))
-
-    def backward(self, dout: FloatArray) -> tuple[FloatArray | None, list[tuple[FloatArray | None, FloatArray | None]]]:
-        """dout (N, T, F) -> dhs and dstates for `Encoder.backward`."""
-        H = self.H
-        dout = self.dropouts[-1].backward(dout)
-        dpeek: FloatArray | None = None
-        dhs: FloatArray | None = None
-        if self.peeky:
-            dpeek, dout = dout[..., :H].sum(axis=1), dout[..., H:]
-        if self.attention is not None:
-            dcontext, dout = dout[..., :H], dout[..., H:]
-            dhs, dout_by_attention = self.attention.backward(array_module(dcontext).ascontiguousarray(dcontext))
-            dout = dout + dout_by_attention
-        dstates: list[tuple[FloatArray | None, FloatArray | None]] = []
-        for dropout, lstm in reversed(list(zip(self.dropouts, self.lstms, strict=False))):
-            dout = lstm.backward(dout)
-            dstates.insert(0, (lstm.dh, lstm.dc))
-            if dpeek is not None:
-                dpeek += dout[..., :H].sum(axis=1)
-                dout = dout[..., H:]
-            dout = dropout.backward(dout)
-        self.embedding.backward(dout)
-        if dpeek is not None:
-            dh, dc = dstates[-1]
-            dstates[-1] = (dpeek if dh is None else dh + dpeek, dc)
-        return dhs, dstates
-
-    def pick_rows(self, rows: IntArray) -> None:
-        """Go on with these rows of the states: what a beam search keeps."""
-        for lstm in self.lstms:
-            assert lstm.h is not None
-            assert lstm.c is not None
-            lstm.set_state(lstm.h[rows], lstm.c[rows])
 
 
 class Seq2seq(RowModel):
@@ -502,7 +370,7 @@ class Seq2seq(RowModel):
         for start in range(0, len(xs), batch_size):
             batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
             scores = self._output.scores(self._features_of(*batch, training=False))
-            parts.append(to_host(array_module(scores).exp(_log_softmax(scores))))
+            parts.append(to_host(array_module(scores).exp(log_softmax(scores))))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
     def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:
@@ -539,73 +407,10 @@ class Seq2seq(RowModel):
         max_len, beam = scalars.integer("max_len", max_len, 1), scalars.integer("beam", beam, 1)
         self._set_dropout(False)
         encoded = self._encoder.forward(to_device(xs, self.device), training=False)
+        decoder, output = self._decoder, self._output
         if beam > 1:
-            return to_host(self._beam_search(encoded, start_id, max_len, beam, end_id))
-        self._decoder.start(encoded)
-        xp = array_module(encoded.hs)
-        last = xp.full((len(xs), 1), start_id, np.int64)
-        ended = xp.zeros((len(xs), 1), bool)
-        out = xp.full((len(xs), max_len), 0 if end_id is None else end_id, np.int64)
-        for t in range(max_len):
-            last = self._next_scores(last).argmax(axis=-1)[:, None]
-            if end_id is not None:
-                last = xp.where(ended, end_id, last)
-                ended |= last == end_id
-            out[:, t] = last[:, 0]
-            if end_id is not None and _all_known_to_have(ended, t):
-                break
-        return to_host(out)
-
-    def _next_scores(self, last: IntArray) -> FloatArray:
-        """Ids (N, 1) written last -> scores (N, V) of the next."""
-        return self._output.scores(self._decoder.forward(last, training=False))[:, 0]
-
-    def _beam_search(self, encoded: Encoded, start_id: int, max_len: int, beam: int, end_id: int | None) -> IntArray:
-        xp = array_module(encoded.hs)
-        N, V = len(encoded.hs), self.options["target_vocab_size"]
-        copies = xp.repeat(xp.arange(N), beam)
-        states = [(h[copies], None if c is None else c[copies]) for h, c in encoded.states]
-        mask = None if encoded.mask is None else encoded.mask[copies]
-        self._decoder.start(Encoded(encoded.hs[copies], states, mask))
-        # All candidates of a row start equal: only the first may go on, or the beam would hold one row many times.
-        total = xp.full((N, beam), -np.inf)
-        total[:, 0] = 0.0
-        written = xp.full((N, beam, max_len), 0 if end_id is None else end_id, np.int64)
-        ended = xp.zeros((N, beam), bool)
-        only_the_end = xp.full(V, -np.inf)
-        if end_id is not None:
-            only_the_end[end_id] = 0.0
-        last = xp.full((N * beam, 1), start_id, np.int64)
-        for t in range(max_len):
-            log_p = _log_softmax(self._next_scores(last)).reshape(N, beam, V).astype(np.float64)
-            if end_id is not None:
-                log_p = xp.where(ended[:, :, None], only_the_end, log_p)
-            candidates = (total[:, :, None] + log_p).reshape(N, beam * V)
-            best = xp.argsort(-candidates, axis=1, kind="stable")[:, :beam]
-            total = xp.take_along_axis(candidates, best, axis=1)
-            parents, ids = best // V, best % V
-            written = xp.take_along_axis(written, parents[:, :, None], axis=1)
-            written[:, :, t] = ids
-            if end_id is not None:
-                ended = xp.take_along_axis(ended, parents, axis=1) | (ids == end_id)
-                if _all_known_to_have(ended, t):
-                    break
-            self._decoder.pick_rows((xp.arange(N)[:, None] * beam + parents).ravel())
-            last = ids.reshape(N * beam, 1)
-        best_row: IntArray = written[:, 0]
-        return best_row
-
-
-def _all_known_to_have(ended: BoolArray, step: int) -> bool:
-    """Whether all rows have ended; on a GPU, which has to be waited for, it is found out only now and then."""
-    if is_device_array(ended) and (step + 1) % STEPS_BETWEEN_LOOKS:
-        return False
-    return bool(to_host(ended).all())
-
-
-def _join(parts: Sequence[FloatArray]) -> FloatArray:
-    """Side by side along the last axis."""
-    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
+            return to_host(beam_search(decoder, output, encoded, start_id, max_len, end_id, beam=beam))
+        return to_host(greedy_search(decoder, output, encoded, start_id, max_len, end_id))
 
 
 def _readable(ids: IntArray) -> IntArray:
@@ -626,10 +431,3 @@ def _without_last_padding(ids: IntArray, pad_id: int, at_least: int) -> IntArray
     used = np.flatnonzero(((ids != pad_id) & (ids != IGNORED)).any(axis=0))
     steps = max(int(used[-1]) + 1 if len(used) else 0, at_least)
     return ids if steps >= ids.shape[1] else np.ascontiguousarray(ids[:, :steps])
-
-
-def _log_softmax(scores: FloatArray) -> FloatArray:
-    shifted: FloatArray = scores - scores.max(axis=-1, keepdims=True)
-    xp = array_module(scores)
-    shifted -= xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
-    return shifted

@@ -142,6 +142,21 @@ def test_a_language_model_takes_its_state_along_and_nothing_to_go_back_through(c
         model.forward(*second)
 
 
+@pytest.mark.parametrize("name", ["rnnlm", "seq2seq", "classifier", "regressor"])
+def test_a_moved_model_has_no_metrics_of_the_forward_call_before(cupy: Any, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+    model = make()
+    batch = model.check_batch(*((ids(2, 3), ids(2, 3)) if name == "rnnlm" else data(3)))
+    metrics = [metric for metric in arguments["metrics"] if metric != "loss"]
+    model.forward(*batch)
+    assert model.loss_count
+    assert model.batch_metrics(metrics).keys() == set(metrics)
+    model.to("cuda")
+    assert not model.loss_count
+    with pytest.raises(RuntimeError, match="batch_metrics was called before forward"):
+        model.batch_metrics(metrics)
+
+
 @every_model
 def test_models_are_saved_and_loaded_on_any_device(cupy: Any, tmp_path: Path, name: str) -> None:
     model = MAKERS[name][0]().to("cuda")

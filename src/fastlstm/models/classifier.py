@@ -11,25 +11,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
-from fastlstm.models.ids import check_range, host_array, integers, signed
+from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
-from fastlstm.models.model import right_answers
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, check_validation_data
+from fastlstm.models.softmax_head import SoftmaxHead, probabilities
 from fastlstm.ops import checks, scalars
-from fastlstm.ops.device import count_true, number, to_device, to_host
+from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, Lengths, ShuffledRows
 from fastlstm.training.means import add_batch
 
 PADDING = -1  # an id of this value is no step
-IGNORED = -1  # a target of this value does not count
 POOLINGS = ("mean", "last")
 
 
@@ -104,6 +102,7 @@ class SequenceClassifier(RowModel):
         self._pooling = TimeMeanPooling() if pooling == "mean" else None
         self._dropout = TimeDropout(dropout, rng=self.rng)
         self._output = TimeAffineWithLoss(*weights.affine(hidden_size, num_classes))
+        self._head = SoftmaxHead(self._output)
         self._own_layers(
             {
                 "embedding": self._embedding,
@@ -112,9 +111,6 @@ class SequenceClassifier(RowModel):
                 "output": self._output,
             }
         )
-        self._targets: IntArray | None = None
-        self._features: FloatArray | None = None
-        self._scores: FloatArray | None = None
 
     # ----------------------------------------------------------------------------------------
     # Sequences of different lengths
@@ -166,13 +162,7 @@ class SequenceClassifier(RowModel):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
         checks.require_array("xs", xs)
         targets = as_ids("ts", ts, 1, self.options["num_classes"], IGNORED)
-        features = self._features_of(xs, training=training)
-        self._targets = targets
-        if training:
-            self._features, self._scores = features, None
-            return self._output.forward(features, targets)
-        self._features, self._scores = None, self._output.scores(features)
-        return ops.softmax_cross_entropy(self._scores, targets).loss
+        return self._head.forward(self._features_of(xs, training=training), targets, training=training)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, H)."""
@@ -194,30 +184,25 @@ class SequenceClassifier(RowModel):
         return row_lengths(xs), None
 
     def _backward(self) -> None:
-        dpooled = self._dropout.backward(self._output.backward())
+        dpooled = self._dropout.backward(self._head.backward())
         if self._pooling is None:
             dxs = self._lstm.backward(None, dh_n=dpooled)
         else:
             dxs = self._lstm.backward(self._pooling.backward(dpooled))
         self._embedding.backward(dxs)
 
+    def _forget(self) -> None:
+        self._head.forget()
+
     def count_targets(self, ts: Array) -> int:
         return int(np.count_nonzero(ts != IGNORED))
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else count_true(self._targets != IGNORED)
+        return self._head.loss_count
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
-        if self._targets is None:
-            raise RuntimeError("batch_metrics was called before forward")
-        if self._scores is None:
-            assert self._features is not None
-            self._scores = self._output.scores(self._features)
-        count = self.loss_count
-        right = count_true(right_answers(self._scores, self._targets))
-        values = {"accuracy": number(right), "error": number(count - right)}
-        return {name: (values[name], count) for name in names}
+        return self._head.metric_sums(names)
 
     # ----------------------------------------------------------------------------------------
     # Training and use
@@ -327,9 +312,7 @@ class SequenceClassifier(RowModel):
             batch = xs[rows]
             batch = to_device(batch[:, : longest(batch >= 0)], self.device)
             scores = self._output.scores(self._features_of(batch, training=False))
-            scores -= scores.max(axis=-1, keepdims=True)
-            array_module(scores).exp(scores, out=scores)
-            out[rows] = to_host(scores / scores.sum(axis=-1, keepdims=True))
+            out[rows] = to_host(probabilities(scores))
         return out
 
     def predict_classes(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> IntArray:

@@ -11,6 +11,8 @@ from fastlstm.contract import Array, IntArray
 from fastlstm.ops import checks
 from fastlstm.ops.device import to_host
 
+IGNORED = -1  # a target of this value does not count
+
 
 def host_array(name: str, values: Any) -> Array:
     """An array of the host, of any array-like."""

@@ -7,12 +7,11 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from fastlstm.arrays import array_module
-from fastlstm.contract import Array, BoolArray, FloatArray, IntArray, Precision
+from fastlstm.contract import Array, FloatArray, Precision
 from fastlstm.layers import Layer
 from fastlstm.models.initial_weights import room_for
 from fastlstm.models.layer_graph import Edge
@@ -27,6 +26,8 @@ from fastlstm.training.batches import Batches, Lengths
 from fastlstm.training.means import Means, RunningMean, add_batch
 
 FORMAT_VERSION = 1
+
+Kept = TypeVar("Kept")
 
 
 class Model(abc.ABC):
@@ -59,8 +60,6 @@ class Model(abc.ABC):
     vocabulary = Names("vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
-    # Attributes that hold arrays of the last forward call.
-    kept_names: ClassVar[tuple[str, ...]] = ("_targets", "_features", "_scores")
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
         if seed is not None:
@@ -99,6 +98,10 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def _backward(self) -> None:
         """Fill the layers' gradients for the last forward call."""
+
+    @abc.abstractmethod
+    def _forget(self) -> None:
+        """Keep no array of the last forward call; layers forget theirs when they move."""
 
     @abc.abstractmethod
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
@@ -280,8 +283,7 @@ class Model(abc.ABC):
         for arrays in (self.params, self.grads):
             arrays[:] = [copy(array) for array in arrays]
         self._shared = [(copy(total), copy(part)) for total, part in self._shared]
-        for name in self.kept_names:
-            setattr(self, name, None)
+        self._forget()
         return self
 
     def _check_precision(self, precision: Precision | None, device: Device) -> None:
@@ -358,10 +360,8 @@ class Model(abc.ABC):
                 )
 
 
-def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:
-    """Where the likeliest class by scores (..., V) is the target (...): nowhere where there are no probabilities."""
-    xp = array_module(scores)
-    likeliest = scores.argmax(axis=-1)  # of a row with NaN, the first that is
-    best = xp.take_along_axis(scores, likeliest[..., None], axis=-1)[..., 0]
-    right: BoolArray = (likeliest == targets) & (xp.abs(best) < math.inf)
-    return right
+def kept(value: Kept | None) -> Kept:
+    """What the forward call kept for the metrics."""
+    if value is None:
+        raise RuntimeError("batch_metrics was called before forward")
+    return value

@@ -12,6 +12,7 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.model import kept
 from fastlstm.models.row_model import RowModel
 from fastlstm.ops import scalars
 from fastlstm.ops.device import number, to_device, to_host
@@ -37,7 +38,6 @@ class SequenceRegressor(RowModel):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "mae")
-    kept_names: ClassVar[tuple[str, ...]] = ("_outputs", "_targets")
 
     def __init__(
         self,
@@ -108,16 +108,18 @@ class SequenceRegressor(RowModel):
     def _backward(self) -> None:
         self._recurrent.backward(None, dh_n=self._affine.backward(self._loss.backward()))
 
+    def _forget(self) -> None:
+        self._outputs = self._targets = None
+
     @property
     def loss_count(self) -> int:
         return 0 if self._targets is None else self._targets.size
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
-        if self._outputs is None or self._targets is None:
-            raise RuntimeError("batch_metrics was called before forward")
-        difference = array_module(self._outputs).abs(self._outputs - self._targets)
+        outputs, targets = kept(self._outputs), kept(self._targets)
+        difference = array_module(outputs).abs(outputs - targets)
         total = number(difference.sum(dtype=np.float64))
-        return dict.fromkeys(names, (total, self._targets.size))
+        return dict.fromkeys(names, (total, targets.size))
 
     def predict(self, xs: Any, *, batch_size: int = 512) -> FloatArray:
         """Series xs (N, T, D) -> outputs (N, K)."""

@@ -14,19 +14,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm import ops
 from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
 from fastlstm.layers.tied_output import TiedOutput
-from fastlstm.models.ids import check_range, host_array, integers, signed
+from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import Model, right_answers
-from fastlstm.models.text_streams import IGNORED, CarriedState, TextStreams, most_streams, parallel_streams
+from fastlstm.models.model import Model
+from fastlstm.models.softmax_head import SoftmaxHead, probabilities
+from fastlstm.models.text_streams import CarriedState, TextStreams, most_streams, parallel_streams
 from fastlstm.ops import scalars
-from fastlstm.ops.device import count_true, number, to_device, to_host
+from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
 from fastlstm.training.means import PerplexityMean, RunningMean, add_batch
@@ -116,10 +116,7 @@ class RNNLM(Model):
         layers: dict[str, Layer] = {"embedding": self._embedding}
         layers |= {f"{cell}{depth}": layer for depth, layer in enumerate(self._recurrent, 1)}
         self._own_layers({**layers, "output": self._output})
-        self._targets: IntArray | None = None
-        self._loss = 0.0
-        self._features: FloatArray | None = None
-        self._scores: FloatArray | None = None
+        self._head = SoftmaxHead(self._output)
 
     def graph_edges(self) -> list[Edge]:
         """What flows between the layers, for `plot`."""
@@ -183,15 +180,7 @@ class RNNLM(Model):
     def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, T), the ids that follow ts (N, T) -> loss. Goes on from the state of the call before."""
         targets = as_ids("ts", ts, 2, self.options["vocab_size"], IGNORED)
-        features = self._features_of(xs, training=training)
-        self._targets = targets
-        if training:
-            self._features, self._scores = features, None
-            self._loss = self._output.forward(features, targets)
-        else:
-            self._features, self._scores = None, self._output.scores(features)
-            self._loss = ops.softmax_cross_entropy(self._scores, targets).loss
-        return self._loss
+        return self._head.forward(self._features_of(xs, training=training), targets, training=training)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, H)."""
@@ -208,33 +197,24 @@ class RNNLM(Model):
         return self._dropouts[-1].forward(out)
 
     def _backward(self) -> None:
-        dout = self._dropouts[-1].backward(self._output.backward())
+        dout = self._dropouts[-1].backward(self._head.backward())
         for dropout, layer in reversed(list(zip(self._dropouts, self._recurrent, strict=False))):
             dout = dropout.backward(layer.backward(dout))
         self._embedding.backward(dout)
+
+    def _forget(self) -> None:
+        self._head.forget()
 
     def count_targets(self, ts: Array) -> int:
         return int(np.count_nonzero(ts != IGNORED))
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else count_true(self._targets != IGNORED)
+        return self._head.loss_count
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         """As for all models; of "perplexity", the sum of the losses, for `PerplexityMean`."""
-        if self._targets is None:
-            raise RuntimeError("batch_metrics was called before forward")
-        count = self.loss_count
-        sums: dict[str, tuple[float, int]] = {}
-        for name in names:
-            if name == "perplexity":
-                sums[name] = (self._loss * count, count)
-            else:
-                if self._scores is None:
-                    assert self._features is not None
-                    self._scores = self._output.scores(self._features)
-                sums[name] = (number(right_answers(self._scores, self._targets).sum()), count)
-        return sums
+        return self._head.metric_sums(names)
 
     def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:
         return (PerplexityMean if name == "perplexity" else RunningMean)(total, count)
@@ -371,10 +351,7 @@ class RNNLM(Model):
         with self._from_zero_state():
             ids = to_device(self._check_streams("xs", xs, 0), self.device)
             scores = self._output.scores(self._features_of(ids, training=False))
-        scores -= scores.max(axis=-1, keepdims=True)
-        array_module(scores).exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        return to_host(scores)
+        return to_host(probabilities(scores))
 
     def generate(
         self,

@@ -8,13 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm.contract import FloatArray, IntArray
+from fastlstm.models.ids import IGNORED
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device
 from fastlstm.training import Callback
 from fastlstm.training.batches import Batches
 from fastlstm.training.trainable import Trainable
-
-IGNORED = -1  # a target of this value does not count
 
 
 class TextStreams(Batches):

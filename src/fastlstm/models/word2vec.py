@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.arrays import array_module
 from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, RowGrad
 from fastlstm.layers import (
     Embedding,
@@ -29,6 +28,7 @@ from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
 from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
+from fastlstm.models.softmax_head import probabilities
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
@@ -79,7 +79,6 @@ class Word2Vec(Model):
     """
 
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "word_counts")
-    kept_names: ClassVar[tuple[str, ...]] = ("_words",)
 
     def __init__(
         self,
@@ -192,6 +191,9 @@ class Word2Vec(Model):
 
     def _backward(self) -> None:
         self._embedding.backward(self._output.backward())
+
+    def _forget(self) -> None:
+        self._words = None
 
     def row_gradients(self) -> list[RowGrad]:
         """The gradients of the last forward call, in the order of ``params``, without those of other words."""
@@ -406,10 +408,7 @@ class Word2Vec(Model):
         scores: FloatArray = h @ weights.T
         for b in biases:
             scores += b
-        scores -= scores.max(axis=-1, keepdims=True)
-        array_module(scores).exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        return to_host(scores)
+        return to_host(probabilities(scores))
 
     @property
     def words(self) -> WordVectors:

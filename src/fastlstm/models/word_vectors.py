@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.models.model import right_answers
+from fastlstm.models.softmax_head import right_answers
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import refuse_masked
 from fastlstm.tensor_file import write_atomically

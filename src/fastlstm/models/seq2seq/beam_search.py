@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss
 from fastlstm.models.seq2seq.decoder import Decoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlstm.backends import array_module
+from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.layers import TimeAttention, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.models.seq2seq.encoder import Encoded

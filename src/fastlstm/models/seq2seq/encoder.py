@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastlstm.backends import array_module, is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 

@@ -12,25 +12,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids
-from fastlstm.models.ids import check_range, host_array, integers, signed
+from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights
 from fastlstm.models.layer_graph import Edge
-from fastlstm.models.model import right_answers
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel
 from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search, log_softmax
 from fastlstm.models.seq2seq.decoder import Decoder
 from fastlstm.models.seq2seq.encoder import Encoder
+from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 from fastlstm.training.batches import Lengths
 
-IGNORED = -1  # a target of this value does not count
 AXES = "two axes, (examples, time steps), or one-hot rows"
 
 
@@ -168,6 +166,7 @@ class Seq2seq(RowModel):
             layers["decoder.attention"] = attention_layer
         self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(2 * num_layers + 1)]
         self._output = TimeAffineWithLoss(*weights.affine(H * (1 + peeky + attention), target_vocab_size))
+        self._head = SoftmaxHead(self._output)
         layers["output"] = self._output
 
         self._encoder = Encoder(
@@ -183,9 +182,6 @@ class Seq2seq(RowModel):
             decoder_embedding, decoder_lstms, self._dropouts[num_layers:], peeky=peeky, attention=attention_layer
         )
         self._own_layers(layers)
-        self._targets: IntArray | None = None
-        self._features: FloatArray | None = None
-        self._scores: FloatArray | None = None
 
     @property
     def attention_weights(self) -> list[FloatArray]:
@@ -295,13 +291,7 @@ class Seq2seq(RowModel):
             xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)
         targets = self._to_say(ts)
         previous = _readable(ts[:, :-1])
-        features = self._features_of(xs, previous, training=training)
-        self._targets = targets
-        if training:
-            self._features, self._scores = features, None
-            return self._output.forward(features, targets)
-        self._features, self._scores = None, self._output.scores(features)
-        return ops.softmax_cross_entropy(self._scores, targets).loss
+        return self._head.forward(self._features_of(xs, previous, training=training), targets, training=training)
 
     def _to_say(self, ts: IntArray) -> IntArray:
         """Targets with the start symbol first -> those behind it, -1 where they do not count."""
@@ -312,7 +302,7 @@ class Seq2seq(RowModel):
         return targets
 
     def _backward(self) -> None:
-        self._encoder.backward(*self._decoder.backward(self._output.backward()))
+        self._encoder.backward(*self._decoder.backward(self._head.backward()))
 
     def _features_of(self, xs: IntArray, previous: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, F), when the decoder reads ``previous``."""
@@ -324,21 +314,18 @@ class Seq2seq(RowModel):
         for dropout in self._dropouts:
             dropout.train_flg = training and dropout.dropout_ratio > 0
 
+    def _forget(self) -> None:
+        self._head.forget()
+
     def count_targets(self, ts: Array) -> int:
         return int(np.count_nonzero(self._to_say(ts) != IGNORED))
 
     @property
     def loss_count(self) -> int:
-        return 0 if self._targets is None else count_true(self._targets != IGNORED)
+        return self._head.loss_count
 
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
-        if self._targets is None:
-            raise RuntimeError("batch_metrics was called before forward")
-        if self._scores is None:
-            assert self._features is not None
-            self._scores = self._output.scores(self._features)
-        counts: BoolArray = self._targets != IGNORED
-        right = right_answers(self._scores, self._targets)
+        right, counts = self._head.right_answers(), self._head.counts()
         # Greedy decoding writes the right row exactly if every step is right when all steps before are.
         answers = counts.any(axis=1)
         values = {

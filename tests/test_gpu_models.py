@@ -343,7 +343,7 @@ def test_accuracy_of_nan_is_0_on_a_gpu(cupy: Any) -> None:
 
 
 def test_fit_and_evaluate_report_wrong_ids(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastlstm.models.seq2seq.model.check_range", lambda *_: None)  # the host's, before training
+    monkeypatch.setattr("fastlstm.models.ids.check_range", lambda *_: None)  # the host's, before training
     make, data, arguments = MAKERS["seq2seq"]
     xs, ts = data(6)
     xs[2, 1] = V + 3

@@ -345,7 +345,7 @@ def test_more_shapes_than_graphs(cupy: Any, switch: Any, monkeypatch: pytest.Mon
 
 def test_wrong_ids_in_a_captured_step_are_reported(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     switch(True)
-    monkeypatch.setattr("fastlstm.models.seq2seq.model.check_range", lambda *_: None)  # the host's, before training
+    monkeypatch.setattr("fastlstm.models.ids.check_range", lambda *_: None)  # the host's, before training
     make, data, arguments = MAKERS["seq2seq"]
     xs, ts = data(40)
     xs[-1, 1] = 99

@@ -16,10 +16,10 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, 
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
-from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
-from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.ids import IGNORED, check_range, class_ids, host_array, integers, signed
+from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
-from fastlstm.models.row_model import RowModel, check_validation_data
+from fastlstm.models.row_model import RowModel, check_validation_data, require_same_rows
 from fastlstm.models.softmax_head import SoftmaxHead, probabilities
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import to_device, to_host
@@ -79,7 +79,7 @@ class SequenceClassifier(RowModel):
         dtype: str = "float32",
         gate_order: str = DEFAULT_GATE_ORDER,
     ) -> None:
-        dtype = np.dtype(dtype).name
+        dtype = weights_dtype(dtype)
         sizes = {
             "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
             "wordvec_size": scalars.integer("wordvec_size", wordvec_size, 1),
@@ -88,8 +88,6 @@ class SequenceClassifier(RowModel):
         }
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}, expected 'mean' or 'last'")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         dropout = scalars.below_one("dropout", dropout)
         checks.check_gate_order(gate_order)
         options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
@@ -128,13 +126,11 @@ class SequenceClassifier(RowModel):
         V = self.options["vocab_size"]
         xs = xs if checks.is_array(xs) else pad_sequences(xs)
         ids = integers("xs", xs, 2, "two axes, (examples, time steps)")
-        limits = f"0 to {V - 1} (vocab_size = {V}), or {PADDING} for padding"
         if lengths is None:
-            check_range("xs", ids, PADDING, V, limits)
-            return signed(ids)
+            return class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
         valid = checks.valid_steps(None, host_array("lengths", lengths), *ids.shape)
         assert valid is not None
-        check_range("xs", ids[valid], PADDING, V, limits)
+        class_ids("xs", ids[valid], "vocab_size", V, minus_one="for padding")
         ids = signed(ids)
         return np.where(valid, ids, ids.dtype.type(PADDING))
 
@@ -147,10 +143,8 @@ class SequenceClassifier(RowModel):
         xs, ts = self.check_sequences(xs, lengths), as_ids("ts", host_array("ts", ts), 1, C, IGNORED)
         axes = f"classes, (examples,), a column of them, (examples, 1), or one-hot, (examples, {C})"
         ts = integers("ts", ts, 1, axes, "classes")
-        if len(xs) != len(ts):
-            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
-        check_range("ts", ts, IGNORED, C, f"0 to {C - 1} (num_classes = {C}), or {IGNORED} to ignore it")
-        return xs, np.ascontiguousarray(ts, np.int64)
+        require_same_rows(xs, ts)
+        return xs, class_ids("ts", ts, "num_classes", C, minus_one="to ignore it").astype(np.int64, copy=False)
 
     # ----------------------------------------------------------------------------------------
     # Forward and backward

@@ -47,5 +47,23 @@ def signed(ids: IntArray) -> IntArray:
     return np.ascontiguousarray(ids if ids.dtype in checks.INTS else ids.astype(np.int64))
 
 
+def class_ids(name: str, ids: IntArray, option: str, V: int, *, low: int = 0, minus_one: str = "") -> IntArray:
+    """Ids of the host as int32 or int64, C-contiguous; raises unless all are from low to V - 1.
+
+    Parameters
+    ----------
+    name : str
+    ids : integers of any shape and dtype
+    option : str
+        Of the model, which says V.
+    V, low : int
+    minus_one : str
+        What -1 is there for, where it may stand beside them: "to ignore it" for instance.
+    """
+    beside = f", or -1 {minus_one}" if minus_one else ""
+    check_range(name, ids, -1 if minus_one else low, V, f"{low} to {V - 1} ({option} = {V}){beside}")
+    return signed(ids)
+
+
 def _is_int64(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63

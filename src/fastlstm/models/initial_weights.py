@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,14 @@ def take_room(*shape: int) -> None:
         if math.prod(shape) > left:
             raise ValueError(f"there are {left} numbers left for weights of shape {shape}")
         _room.set(left - math.prod(shape))
+
+
+def weights_dtype(dtype: Any) -> str:
+    """The name of a dtype; raises unless weights may have it."""
+    name: str = np.dtype(dtype).name
+    if name not in ("float32", "float64"):
+        raise ValueError(f"dtype is {name}, expected float32 or float64")
+    return name
 
 
 class InitialWeights:

@@ -11,9 +11,9 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array
-from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.model import kept
-from fastlstm.models.row_model import RowModel
+from fastlstm.models.row_model import RowModel, require_same_rows
 from fastlstm.ops import scalars
 from fastlstm.ops.device import number, to_device, to_host
 
@@ -49,7 +49,7 @@ class SequenceRegressor(RowModel):
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
-        dtype = np.dtype(dtype).name
+        dtype = weights_dtype(dtype)
         sizes = {
             "input_size": scalars.integer("input_size", input_size, 1),
             "hidden_size": scalars.integer("hidden_size", hidden_size, 1),
@@ -57,8 +57,6 @@ class SequenceRegressor(RowModel):
         }
         if cell not in CELLS:
             raise ValueError(f"cell is {cell!r}, expected 'lstm' or 'rnn'")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         super().__init__({**sizes, "cell": cell, "seed": seed, "dtype": dtype}, seed)
 
         weights = InitialWeights(self.rng, dtype)
@@ -82,8 +80,7 @@ class SequenceRegressor(RowModel):
     def check_batch(self, xs: Any, ts: Any) -> tuple[FloatArray, FloatArray]:
         """Series xs (N, T, D) and targets ts (N, K) as arrays of the model's dtype."""
         xs, ts = self.check_series(xs), self._numbers("ts", ts, ("examples",), self.options["output_size"])
-        if len(xs) != len(ts):
-            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        require_same_rows(xs, ts)
         return xs, ts
 
     def _numbers(self, name: str, values: Any, axes: Sequence[str], width: int) -> FloatArray:

@@ -19,8 +19,8 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
 from fastlstm.layers.tied_output import TiedOutput
-from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
-from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
 from fastlstm.models.softmax_head import SoftmaxHead, probabilities
@@ -79,7 +79,7 @@ class RNNLM(Model):
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
-        dtype = np.dtype(dtype).name
+        dtype = weights_dtype(dtype)
         sizes = {
             "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
             "wordvec_size": scalars.integer("wordvec_size", wordvec_size, 1),
@@ -88,8 +88,6 @@ class RNNLM(Model):
         }
         if cell not in CELLS:
             raise ValueError(f"cell is {cell!r}, expected 'lstm', 'gru' or 'rnn'")
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         if tie_weights and wordvec_size != hidden_size:
             raise ValueError(
                 f"tie_weights needs equal widths, but wordvec_size is {wordvec_size} and hidden_size {hidden_size}"
@@ -172,7 +170,7 @@ class RNNLM(Model):
         ts may also be (N, T, 1), or one-hot (N, T, V), where a row of zeros does not count.
         """
         ts = as_ids("ts", host_array("ts", ts), 2, self.options["vocab_size"], IGNORED)
-        xs, ts = self._check_streams("xs", xs, 0), self._check_streams("ts", ts, IGNORED)
+        xs, ts = self._check_streams("xs", xs), self._check_streams("ts", ts, "to ignore it")
         if xs.shape != ts.shape:
             raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
         return xs, ts
@@ -349,7 +347,7 @@ class RNNLM(Model):
             [:, t] are the probabilities of what follows ``xs[:, t]``.
         """
         with self._from_zero_state():
-            ids = to_device(self._check_streams("xs", xs, 0), self.device)
+            ids = to_device(self._check_streams("xs", xs), self.device)
             scores = self._output.scores(self._features_of(ids, training=False))
         return to_host(probabilities(scores))
 
@@ -418,16 +416,12 @@ class RNNLM(Model):
         return ids
 
     def _check_ids(self, name: str, ids: Any) -> IntArray:
-        return self._in_range(name, integers(name, ids, 1, "one axis, (ids,)"), 0)
+        ids = integers(name, ids, 1, "one axis, (ids,)")
+        return class_ids(name, ids, "vocab_size", self.options["vocab_size"])
 
-    def _check_streams(self, name: str, ids: Any, low: int) -> IntArray:
-        return self._in_range(name, integers(name, ids, 2, "two axes, (streams, time steps)"), low)
-
-    def _in_range(self, name: str, ids: IntArray, low: int) -> IntArray:
-        V = self.options["vocab_size"]
-        ignored = f", or {IGNORED} to ignore it" if low == IGNORED else ""
-        check_range(name, ids, low, V, f"0 to {V - 1} (vocab_size = {V}){ignored}")
-        return signed(ids)
+    def _check_streams(self, name: str, ids: Any, minus_one: str = "") -> IntArray:
+        ids = integers(name, ids, 2, "two axes, (streams, time steps)")
+        return class_ids(name, ids, "vocab_size", self.options["vocab_size"], minus_one=minus_one)
 
 
 def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> TimeLSTM | TimeGRU | TimeRNN:

@@ -125,6 +125,12 @@ class RowModel(Model):
         return {name: mean.value for name, mean in means.items()}
 
 
+def require_same_rows(xs: Array, ts: Array) -> None:
+    """Raise unless there are as many targets as examples."""
+    if len(xs) != len(ts):
+        raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+
+
 def check_validation_data(validation_data: Any) -> Sequence[Any]:
     """The arguments of ``Model.check_batch``; raises unless there are at least two."""
     if not isinstance(validation_data, (tuple, list)):

@@ -23,7 +23,7 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.models.ids import check_range, host_array, integers
+from fastlstm.models.ids import check_range, class_ids, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
@@ -181,8 +181,7 @@ class Word2Vec(Model):
     def _check_ids(self, name: str, ids: Any, low: int) -> IntArray:
         ids = integers(name, ids, 1, "one axis, (ids,)")
         V = self.options["vocab_size"]
-        check_range(name, ids, low, V, f"{low} to {V - 1} (vocab_size = {V})")
-        return np.ascontiguousarray(ids, np.int64)
+        return class_ids(name, ids, "vocab_size", V, low=low).astype(np.int64, copy=False)
 
     def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:  # noqa: ARG002, nothing differs
         """Words xs (B,), a neighbour of each ts (B,) -> loss. The sampled words are drawn anew; all share them."""

@@ -16,11 +16,11 @@ from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids
-from fastlstm.models.ids import IGNORED, check_range, host_array, integers, signed
-from fastlstm.models.initial_weights import InitialWeights
+from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
-from fastlstm.models.row_model import RowModel
+from fastlstm.models.row_model import RowModel, require_same_rows
 from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search, log_softmax
 from fastlstm.models.seq2seq.decoder import Decoder
 from fastlstm.models.seq2seq.encoder import Encoder
@@ -100,7 +100,7 @@ class Seq2seq(RowModel):
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
-        dtype = np.dtype(dtype).name
+        dtype = weights_dtype(dtype)
         target_vocab_size = vocab_size if target_vocab_size is None else target_vocab_size
         sizes = {
             "vocab_size": scalars.integer("vocab_size", vocab_size, 1),
@@ -110,8 +110,6 @@ class Seq2seq(RowModel):
             "num_layers": scalars.integer("num_layers", num_layers, 1),
         }
         dropout = scalars.below_one("dropout", dropout)
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype is {dtype}, expected float32 or float64")
         if share_embedding and target_vocab_size != vocab_size:
             raise ValueError(
                 f"share_embedding needs one vocabulary, but vocab_size is {vocab_size} and target_vocab_size "
@@ -254,8 +252,7 @@ class Seq2seq(RowModel):
         with a last axis of one, (N, S, 1) and (N, T, 1).
         """
         xs, ts = self._source_ids(xs), self._target_ids(ts)
-        if len(xs) != len(ts):
-            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        require_same_rows(xs, ts)
         if ts.shape[1] < 2:
             raise ValueError(f"ts has shape {ts.shape}, expected at least 2 steps: the start symbol and what follows")
         return xs, ts
@@ -269,14 +266,18 @@ class Seq2seq(RowModel):
     def _source_ids(self, xs: Any) -> IntArray:
         V = self.options["vocab_size"]
         ids = integers("xs", as_ids("xs", host_array("xs", xs), 2, V, self._pad_id), 2, AXES)
-        check_range("xs", ids, 0, V, f"0 to {V - 1} (vocab_size = {V})")
-        return signed(ids)
+        return class_ids("xs", ids, "vocab_size", V)
 
     def _target_ids(self, ts: Any) -> IntArray:
         V = self.options["target_vocab_size"]
         ids = integers("ts", as_ids("ts", host_array("ts", ts), 2, V, IGNORED), 2, AXES)
-        check_range("ts", ids, IGNORED, V, f"0 to {V - 1} (target_vocab_size = {V}), or {IGNORED} to ignore it")
-        return signed(ids)
+        return class_ids("ts", ids, "target_vocab_size", V, minus_one="to ignore it")
+
+    def _target_id(self, name: str, value: int) -> int:
+        V, value = self.options["target_vocab_size"], scalars.integer(name, value)
+        if not 0 <= value < V:
+            raise IndexError(f"{name} is {value}, expected 0 to {V - 1} (target_vocab_size = {V})")
+        return value
 
     def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
@@ -350,8 +351,7 @@ class Seq2seq(RowModel):
             [:, t] are the probabilities of what follows ``ts[:, t]``.
         """
         xs, ts = self._source_ids(xs), _readable(self._target_ids(ts))
-        if len(xs) != len(ts):
-            raise ValueError(f"xs has {len(xs)} rows and ts {len(ts)}; they belong together row by row")
+        require_same_rows(xs, ts)
         batch_size = scalars.integer("batch_size", batch_size, 1)
         parts = []
         for start in range(0, len(xs), batch_size):
@@ -384,13 +384,8 @@ class Seq2seq(RowModel):
         if xs.ndim < 2:
             raise ValueError(f"xs has shape {xs.shape}, expected (N, S); one source is xs[None, :]")
         xs = self._source_ids(xs)
-        V = self.options["target_vocab_size"]
-        start_id = scalars.integer("start_id", start_id)
-        end_id = None if end_id is None else scalars.integer("end_id", end_id)
-        if not 0 <= start_id < V:
-            raise IndexError(f"start_id is {start_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
-        if end_id is not None and not 0 <= end_id < V:
-            raise IndexError(f"end_id is {end_id}, expected 0 to {V - 1} (target_vocab_size = {V})")
+        start_id = self._target_id("start_id", start_id)
+        end_id = None if end_id is None else self._target_id("end_id", end_id)
         max_len, beam = scalars.integer("max_len", max_len, 1), scalars.integer("beam", beam, 1)
         self._set_dropout(False)
         encoded = self._encoder.forward(to_device(xs, self.device), training=False)

@@ -9,7 +9,7 @@
 
 namespace fastlstm::cuda {
 
-// Of an array; 0: not there. Or of a stream.
+// An array, 0 where there is none, or a stream.
 using Address = std::uintptr_t;
 
 template <class T>

@@ -46,7 +46,7 @@ inline double cluster_step_cycles(const Problem& p, const Plan& plan) {
   const PlannedPart& part = plan.parts[0];
   const Index rows = 8 * plan.tile.J, warp_groups = kWarps / plan.k_parts;
   // As if all warps had as many tiles and chunks as the one that has most.
-  const Index tiles_of_warp = divide_up(part.M, warp_groups);
+  const Index tiles_of_warp = divide_up<Index>(part.M, warp_groups);
   const Index tiles = tiles_of_warp * warp_groups, chunks = divide_up(part.chunks, plan.k_parts) * plan.k_parts;
   const Index turns = divide_up(tiles_of_warp, cluster_tiles_at_once(on_tensor_cores(p.precision), plan.tile.J));
   const Index weights = tiles * chunks * kTileChunkBytes;

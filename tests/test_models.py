@@ -17,7 +17,7 @@ from tiny_models import MAKERS
 
 import fastlstm
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.models import Seq2seq
+from fastlstm.models import RNNLM, Seq2seq
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.testing import check_gradient
 
@@ -340,6 +340,14 @@ def test_a_saved_model_comes_back(kind: str, tmp_path: Path) -> None:
     assert loaded.forward(XS, TS, training=False) == model.forward(XS, TS, training=False)
     np.testing.assert_array_equal(loaded.generate(XS, 1, 5, beam=2), model.generate(XS, 1, 5, beam=2))
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_name_may_be_as_long_as_file_systems_allow(tmp_path: Path) -> None:
+    model = RNNLM(3, 2, 2, seed=0)
+    for name in ("n" * 255, "名" * 85):
+        model.save(tmp_path / name)
+        assert RNNLM.load(tmp_path / name).options == model.options
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -659,3 +659,11 @@ def test_mistakes_leave_no_run_folder(
         with pytest.raises(SystemExit):
             train(*wrong)
         assert wrong[0] in capsys.readouterr().err
+
+
+def test_every_word_has_a_name_or_none_has() -> None:
+    model = Word2Vec(5, 3, loss="nce", num_sampled=2, seed=0)
+    with pytest.raises(ValueError, match=r"vocabulary has 4 names, expected 5 \(vocab_size = 5\)"):
+        model.vocabulary = list("abcd")
+    model.vocabulary = list("abcde")
+    assert model.words.vocabulary == list("abcde")

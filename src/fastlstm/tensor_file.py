@@ -105,7 +105,7 @@ def _file_beside(path: Path) -> Iterator[tuple[int, Path]]:
     _remove_leftovers(path)  # first: a write that was cut short is made up for by this one or by a later one
     mode = 0o600 if path.exists() else 0o666  # until it has the old file's
     while True:
-        beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}{_BESIDE}")
+        beside = path.with_name(f".{_beginning(path)}.{os.urandom(8).hex()}{_BESIDE}")
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             _lock(descriptor, wait=True)
@@ -118,6 +118,11 @@ def _file_beside(path: Path) -> Iterator[tuple[int, Path]]:
             os.close(descriptor)
 
 
+def _beginning(path: Path) -> str:
+    """As much of a file's name as leaves room beside it: file systems end names at 255 bytes."""
+    return os.fsencode(path.name)[:200].decode(errors="ignore")
+
+
 def _keep_mode(descriptor: int, path: Path) -> None:
     """Give a new file the permissions of the one in its place, if there is one."""
     with contextlib.suppress(FileNotFoundError, PermissionError):  # some file systems have none
@@ -126,8 +131,8 @@ def _keep_mode(descriptor: int, path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove what writers that were killed in `write_atomically` left beside the file: what nobody has locked."""
-    named = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}{re.escape(_BESIDE)}")
-    for beside in path.parent.glob(f".{glob.escape(path.name)}.*{_BESIDE}"):
+    named = re.compile(rf"\.{re.escape(_beginning(path))}\.[0-9a-f]{{16}}{re.escape(_BESIDE)}")
+    for beside in path.parent.glob(f".{glob.escape(_beginning(path))}.*{_BESIDE}"):
         if named.fullmatch(beside.name):
             with contextlib.suppress(OSError):  # another user's, or gone by now
                 descriptor = os.open(beside, os.O_WRONLY)

@@ -27,6 +27,7 @@ from fastlstm.models.ids import check_range, class_ids, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
+from fastlstm.models.names import Names
 from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
 from fastlstm.models.softmax_head import probabilities
 from fastlstm.models.word_vectors import WordVectors
@@ -78,6 +79,7 @@ class Word2Vec(Model):
     (vectors uniform in -1 to 1 by 1/2E, weights zero).
     """
 
+    vocabulary = Names("vocab_size", all_named=True)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "word_counts")
 
     def __init__(

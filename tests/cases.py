@@ -349,6 +349,7 @@ DENSE = [
     *_batched_product("batch-of-one", 1, 1, 33, 16),
     *_batched_product("no-batch", 0, 5, 17, 7),
     *_batched_product("batch-without-depth", 2, 3, 0, 4),
+    *_batched_product("batch-without-rows", 2, 0, 4, 5),
     *_product("ones", 1, 1, 1),
     *_product("one-row", 1, 33, 200),
     *_product("few-rows", 5, 17, 64),
@@ -378,6 +379,48 @@ LOSSES = [
     *_losses("all-ignored", (5,), 3, 17, ignored=1.0),
     *_losses("no-rows", (0,), 3, 17),
     *_extreme_logits(),
+]
+
+
+def _softmax(name: str, *shape: int, **options: Any) -> Case:
+    return Case(name, "softmax", {"logits": Draw("softmax" + name).floats(*shape, scale=3.0), **options})
+
+
+SOFTMAX = [
+    _softmax("ones", 1, 1),
+    _softmax("vector", 17),
+    _softmax("attention", 4, 5, 9),
+    _softmax("cold", 7, 33, temperature=0.25),
+    _softmax("hot", 7, 33, temperature=np.inf),
+    _softmax("into", 5, 6, 7, out=np.full((5, 6, 7), np.nan)),
+    _softmax("no-rows", 0, 17),
+    *(Case(case.name, "softmax", {"logits": case.inputs["logits"]}) for case in _extreme_logits()),
+    Case("nothing-but-minus-infinity", "softmax", {"logits": np.full((2, 3), -np.inf)}),
+]
+
+
+def _sigmoid(name: str, *shape: int, scale: float = 1.0, **options: Any) -> Case:
+    draw = Draw("sigmoid" + name)
+    labels = draw.rng.random(shape).round(0 if draw.rng.random() < 0.5 else 2)
+    return Case(
+        name, "sigmoid_cross_entropy", {"logits": draw.floats(*shape, scale=scale), "labels": labels, **options}
+    )
+
+
+def _squared_error(name: str, *shape: int) -> Case:
+    draw = Draw("squared error" + name)
+    return Case(name, "mean_squared_error", {"y": draw.floats(*shape), "t": draw.floats(*shape)})
+
+
+PLAIN_LOSSES = [
+    _sigmoid("one", 1),
+    _sigmoid("sequence", 4, 5),
+    _sigmoid("normalizer", 7, 6, normalizer=7),
+    _sigmoid("huge", 33, scale=1e4),
+    _sigmoid("nothing", 0),
+    _squared_error("one", 1),
+    _squared_error("sequence", 4, 5, 3),
+    _squared_error("nothing", 0, 2),
 ]
 
 
@@ -607,6 +650,8 @@ ALL = [
     *DENSE,
     *DROPOUT,
     *LOSSES,
+    *PLAIN_LOSSES,
+    *SOFTMAX,
     *OPTIM,
     *SAMPLING,
     *SKIPGRAM,

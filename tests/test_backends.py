@@ -196,6 +196,19 @@ def _leaves(value: Any) -> list[Any]:
 
 
 # --------------------------------------------------------------------------------------------
+# Results into arrays of the caller's
+# --------------------------------------------------------------------------------------------
+
+
+def test_softmax_in_place_has_the_bits_of_a_new_array(backend: str) -> None:
+    logits = np.random.default_rng(0).standard_normal((3, 5, 7)).astype(np.float32)
+    with use_backend(backend):
+        want = ops.softmax(logits)
+        assert ops.softmax(logits, out=logits) is logits
+    np.testing.assert_array_equal(logits, want)
+
+
+# --------------------------------------------------------------------------------------------
 # Masks and sizes at the edge
 # --------------------------------------------------------------------------------------------
 

@@ -84,6 +84,18 @@ def test_loss_gradients(case: Case) -> None:
     check_gradient(loss, inputs, grads)
 
 
+# Differences of huge sums see nothing of small ones.
+@pytest.mark.parametrize("case", [case for case in cases.PLAIN_LOSSES if case.name != "huge"], ids=str)
+def test_gradients_of_losses_by_their_outputs(case: Case) -> None:
+    name = next(iter(case.inputs))
+    grads = {name: run_case(case)["d" + name]}
+
+    def loss(**outputs: FloatArray) -> float:
+        return float(getattr(ops, case.op)(**{**case.inputs, **outputs}).loss)
+
+    check_gradient(loss, {name: case.inputs[name]}, grads)
+
+
 @pytest.mark.parametrize("memory", ["fast", "low"])
 def test_linear_cross_entropy_is_the_projection_and_the_loss_in_one(memory: str) -> None:
     case = next(c for c in cases.LOSSES if str(c) == f"linear_cross_entropy-batch-{memory}")
@@ -103,6 +115,25 @@ def test_losses_known_by_hand() -> None:
     loss, dlogits = ops.softmax_cross_entropy(np.log([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0]]), np.array([2, 0]))
     assert loss == pytest.approx(-(np.log(5 / 8) + np.log(1 / 4)) / 2)
     np.testing.assert_allclose(dlogits, [[1 / 16, 2 / 16, -3 / 16], [-3 / 8, 1 / 8, 2 / 8]])
+
+
+def test_softmax_known_by_hand() -> None:
+    logits = np.log([[1.0, 2.0, 5.0]])
+    np.testing.assert_allclose(ops.softmax(logits), [[1 / 8, 2 / 8, 5 / 8]])
+    np.testing.assert_allclose(ops.softmax(logits, temperature=0.5), [[1 / 30, 4 / 30, 25 / 30]])
+    np.testing.assert_array_equal(ops.softmax(np.array([1e4, -1e4, -np.inf])), [1, 0, 0])
+
+
+def test_plain_losses_known_by_hand() -> None:
+    loss, dlogits = ops.sigmoid_cross_entropy(np.log([[3.0, 1.0]]), np.array([[1.0, 0.0]]))
+    assert loss == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)) / 2)
+    np.testing.assert_allclose(dlogits, [[-1 / 8, 1 / 4]])
+    loss, dlogits = ops.sigmoid_cross_entropy(np.log([[3.0, 1.0]]), np.array([[1.0, 0.0]]), normalizer=0.5)
+    assert loss == pytest.approx(-2 * (np.log(3 / 4) + np.log(1 / 2)))
+    np.testing.assert_allclose(dlogits, [[-1 / 2, 1]])
+    loss, dy = ops.mean_squared_error(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]))
+    assert (loss, type(loss)) == (2.5, float)
+    np.testing.assert_array_equal(dy, [[1.0, -2.0]])
 
 
 def test_a_cell_known_by_hand() -> None:

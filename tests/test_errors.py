@@ -76,6 +76,9 @@ def _right() -> dict[str, dict[str, Any]]:
         "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
         "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
         "batched_product": {"a": floats(N, 3, H), "b": floats(N, H, V)},
+        "softmax": {"logits": floats(3, V), "out": floats(3, V)},
+        "sigmoid_cross_entropy": {"logits": floats(2, 3), "labels": floats(2, 3)},
+        "mean_squared_error": {"y": floats(2, 3), "t": floats(2, 3)},
         "softmax_cross_entropy": {"logits": floats(3, V), "targets": targets},
         "linear_cross_entropy": {"h": floats(3, H), "W": floats(H, V), "b": floats(V), "targets": targets},
         "dropout_mask": {"xs": floats(2, 3), "ratio": 0.5, "seed": 1},
@@ -165,6 +168,9 @@ def _wrong() -> Iterator[Wrong]:
         ("matrix_product", "bias", "a"),
         ("linear_cross_entropy", "W", "h"),
         ("linear_cross_entropy", "b", "h"),
+        ("batched_product", "b", "a"),
+        ("sigmoid_cross_entropy", "labels", "logits"),
+        ("mean_squared_error", "t", "y"),
         ("sgd_update", "grads", "params"),
     ):
         array = {**_right()[op], "dc_n": floats(N, H)}[name]
@@ -173,6 +179,7 @@ def _wrong() -> Iterator[Wrong]:
     for op, name, other in (
         ("embedding_backward", "out", "dout"),
         ("matrix_product", "out", "a"),
+        ("softmax", "out", "logits"),
         ("adam_update", "v", "params"),
         ("negative_sampling_update", "weights", "vectors"),
     ):
@@ -470,6 +477,16 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
     )
+
+    for op, name in (("mean_squared_error", "t"), ("sigmoid_cross_entropy", "labels")):
+        yield Wrong(op, {name: floats(3, 2, 1)}, ValueError, rf"{name} has shape \(3, 2, 1\), expected \(2, ")
+    yield Wrong("sigmoid_cross_entropy", {"normalizer": 0}, ValueError, r"normalizer is 0\.0, expected a positive")
+    yield Wrong("softmax", {"logits": floats(3, 0)}, ValueError, r"logits has shape \(3, 0\), expected \(\.\.\., V\)")
+    yield Wrong("softmax", {"temperature": 0}, ValueError, r"temperature is 0\.0, expected a positive number")
+    yield Wrong("softmax", {"out": floats(V, 3)}, ValueError, r"out has shape \(7, 3\), expected \(3, 7\)")
+    yield Wrong("softmax", {"out": read_only(floats(3, V))}, ValueError, "out is read-only, but is changed in place")
+    rows = floats(4, V)
+    yield Wrong("softmax", {"logits": rows[:3], "out": rows[1:]}, ValueError, "out overlaps logits")
 
     # Dropout.
     yield Wrong(

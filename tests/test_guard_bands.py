@@ -40,8 +40,8 @@ class Guards:
 
     def guard(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """A copy of the same layout, ``offset`` elements behind an aligned address, between two margins."""
-        if not array.flags.c_contiguous and array.T.flags.c_contiguous:
-            return self.guard(array.T).T
+        if array.ndim > 1 and not array.flags.c_contiguous and (swapped := array.swapaxes(-1, -2)).flags.c_contiguous:
+            return self.guard(swapped).swapaxes(-1, -2)
         fill, itemsize = _FILL[array.dtype.name], array.itemsize
         size = _MARGIN + self.offset + array.size + _MARGIN
         raw = np.empty(size * itemsize + _ALIGNMENT, np.uint8)

@@ -244,6 +244,13 @@ class LossGrad(NamedTuple):
     dlogits: FloatArray
 
 
+class SquaredErrorGrad(NamedTuple):
+    """loss: as in `LossGrad`; dy: of the outputs' shape."""
+
+    loss: float
+    dy: FloatArray
+
+
 class LinearLossGrads(NamedTuple):
     """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,)."""
 
@@ -482,6 +489,18 @@ class LossesFamily(Protocol):
 
     W (H, V) is C-contiguous or the transpose of a C-contiguous (V, H), such as a tied embedding.
     """
+
+    def softmax(self, logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:
+        """In out (M, V) if that is given, which may be logits."""
+        ...
+
+    def sigmoid_cross_entropy(self, logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
+        """Any shape; the sum over all elements divided by normalizer."""
+        ...
+
+    def mean_squared_error(self, y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
+        """Any shape; 0.0 without elements."""
+        ...
 
     def softmax_cross_entropy(self, logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad: ...
 

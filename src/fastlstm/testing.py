@@ -32,6 +32,7 @@ CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "scatter_add": ("target",),
     "negative_sampling_update": ("vectors", "weights"),
     "matrix_product": ("out",),
+    "softmax": ("out",),
     "sgd_update": ("params",),
     "momentum_update": ("params", "velocities"),
     "nesterov_update": ("params", "velocities"),

@@ -37,14 +37,12 @@ class TimeAttention(Layer):
 
         Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
         """
-        xp = array_module(hs_dec)
         weights = ops.batched_product(hs_dec, hs_enc.swapaxes(1, 2), precision=self.precision)
         if mask is not None:
             # Not minus infinity, of which a row without any valid step would become NaN.
-            weights = xp.where(mask[:, None, :], weights, np.finfo(weights.dtype).min / 2)
-        weights -= weights.max(axis=-1, keepdims=True)
-        xp.exp(weights, out=weights)
-        weights /= weights.sum(axis=-1, keepdims=True)
+            least = np.finfo(weights.dtype).min / 2
+            weights = array_module(weights).where(mask[:, None, :], weights, least)
+        ops.softmax(weights, out=weights)
         self._hs, self._weights = (hs_enc, hs_dec), weights
         return ops.batched_product(weights, hs_enc, precision=self.precision)
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from fastlstm import ops
-from fastlstm.arrays import array_module
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
 from fastlstm.layers.targets import as_ids
 from fastlstm.ops import checks
-from fastlstm.ops.device import number
 
 
 class SoftmaxWithLoss(Layer):
@@ -62,15 +58,8 @@ class SigmoidWithLoss(Layer):
 
     def forward(self, x: FloatArray, t: Array) -> float:
         """Scores x (N,), labels t (N,) 0 or 1 -> loss."""
-        checks.require_array("x", x)
-        checks.require_array("t", t)
-        if x.shape != t.shape:
-            raise ValueError(f"t has shape {t.shape}, expected {x.shape} = the shape of the scores")
-        xp = array_module(x)
-        e = xp.exp(-xp.abs(x))
-        self._dx = (xp.where(x >= 0, x.dtype.type(1), e) / (1 + e) - t).astype(x.dtype, copy=False)
-        self._dx /= max(x.shape[0], 1)
-        loss: float = number((xp.maximum(x, 0) - x * t + xp.log1p(e)).sum() / max(x.shape[0], 1))
+        labels = _of_dtype_of(x, t)
+        loss, self._dx = ops.sigmoid_cross_entropy(x, labels, normalizer=max(x.shape[0], 1))
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:
@@ -152,17 +141,17 @@ class MeanSquaredError(Layer):
 
     def forward(self, y: FloatArray, t: FloatArray) -> float:
         """Outputs y and targets t of one shape -> loss."""
-        checks.require_array("y", y)
-        checks.require_array("t", t)
-        if y.shape != t.shape:
-            raise ValueError(f"t has shape {t.shape}, expected {y.shape} = the shape of the outputs")
-        difference = y - t
-        self._dy = difference * y.dtype.type(2 / max(y.size, 1))
-        square = array_module(y).square(difference, dtype=np.float64)
-        loss: float = number(square.sum() / max(y.size, 1))
+        loss, self._dy = ops.mean_squared_error(y, _of_dtype_of(y, t))
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:
         """Gradient by the outputs, of their shape."""
         dy = saved(self._dy)
         return dy if dout == 1 else dy * dy.dtype.type(dout)
+
+
+def _of_dtype_of(x: FloatArray, t: Array) -> FloatArray:
+    """Targets as numbers of x's dtype: labels may be integers."""
+    checks.require_array("x", x)
+    checks.require_array("t", t)
+    return t.astype(x.dtype, copy=False)

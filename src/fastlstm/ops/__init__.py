@@ -11,7 +11,13 @@ from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gru import gru_backward, gru_forward
-from fastlstm.ops.losses import linear_cross_entropy, softmax_cross_entropy
+from fastlstm.ops.losses import (
+    linear_cross_entropy,
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax,
+    softmax_cross_entropy,
+)
 from fastlstm.ops.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
 from fastlstm.ops.optim import (
     adagrad_update,
@@ -55,6 +61,7 @@ __all__ = [
     "lstm_cell_forward",
     "lstm_forward",
     "matrix_product",
+    "mean_squared_error",
     "momentum_update",
     "nce_loss",
     "negative_sampling_loss",
@@ -68,8 +75,10 @@ __all__ = [
     "sampled_softmax_loss",
     "scatter_add",
     "sgd_update",
+    "sigmoid_cross_entropy",
     "skipgram_counts",
     "skipgram_pairs",
+    "softmax",
     "softmax_cross_entropy",
     "subsample",
     "unigram_candidates",

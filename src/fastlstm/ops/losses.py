@@ -1,4 +1,4 @@
-"""Losses over a vocabulary, with their gradients in the same call."""
+"""Losses, with their gradients in the same call, and the softmax."""
 
 from __future__ import annotations
 
@@ -9,8 +9,46 @@ import numpy as np
 
 from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 from fastlstm.ops import checks, scalars
+
+
+def softmax(logits: FloatArray, *, temperature: float = 1.0, out: FloatArray | None = None) -> FloatArray:
+    """exp(logits / temperature), each row divided by its sum.
+
+    Parameters
+    ----------
+    logits : (..., V) float32 or float64
+    temperature : float above 0
+        Below 1 the largest logits get more, above 1 less.
+    out : (..., V), optional
+        Overwritten and returned; C-contiguous. It may be logits, otherwise it does not overlap them.
+
+    Returns
+    -------
+    (..., V) array
+        A row of nothing but minus infinity is NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype, a shape or an option does not fit, or out is read-only or overlaps logits in part. Nothing is changed
+        then.
+    """
+    checks.same_device("logits out", logits, out)
+    rows = _rows("logits", logits, "V")
+    temperature = scalars.positive("temperature", temperature)
+    into: FloatArray | None = None
+    if out is not None:
+        out = checks.changed_array("out", out, rows.dtype, "logits")
+        checks.expect_shape("out", out, logits.shape, "= the shape of the logits")
+        into = out.reshape(rows.shape)
+        if checks.span(into) != checks.span(rows):
+            checks.expect_apart("out", into, "logits", rows)
+    p = family_for(rows, "losses").softmax(rows, temperature=temperature, out=into)
+    if out is not None:
+        return out
+    return p if logits.ndim == 2 else p.reshape(logits.shape)
 
 
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int = -1) -> LossGrad:
@@ -108,6 +146,66 @@ def linear_cross_entropy(
         rows, W, b, flat, ignore_index=ignore_index, memory=memory, precision=precision
     )
     return grads if h.ndim == 2 else grads._replace(dh=grads.dh.reshape(h.shape))
+
+
+def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float | None = None) -> LossGrad:
+    """Binary cross entropy of sigmoid(logits) with the labels, summed and divided by a number, and its gradient.
+
+    Parameters
+    ----------
+    logits : (...) float32 or float64
+    labels : (...) of the same dtype
+        0 or 1, or how probable 1 is.
+    normalizer : float above 0, optional
+        What the sum is divided by: without it, the number of elements (1 if there are none).
+
+    Returns
+    -------
+    LossGrad
+        loss, a Python float, on a GPU a 0-d float64 array, and dlogits (...), its gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype or a shape does not fit, or the normalizer is not positive.
+    """
+    checks.same_device("logits labels", logits, labels)
+    checks.require_array("logits", logits)
+    logits = checks.float_array("logits", logits, logits.ndim)
+    checks.require_array("labels", labels)
+    labels = checks.float_array("labels", labels, labels.ndim, logits.dtype, "logits")
+    checks.expect_shape("labels", labels, logits.shape, "= the shape of the logits")
+    normalizer = max(logits.size, 1) if normalizer is None else scalars.positive("normalizer", normalizer)
+    return family_for(logits, "losses").sigmoid_cross_entropy(logits, labels, normalizer=normalizer)
+
+
+def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
+    """Mean of (y - t)^2 over all elements, and its gradient.
+
+    Parameters
+    ----------
+    y : (...) float32 or float64
+        Outputs.
+    t : (...) of the same dtype
+        Targets.
+
+    Returns
+    -------
+    SquaredErrorGrad
+        loss, a Python float, on a GPU a 0-d float64 array (0.0 without elements), and dy (...), its gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A dtype or a shape does not fit.
+    """
+    checks.same_device("y t", y, t)
+    checks.require_array("y", y)
+    y = checks.float_array("y", y, y.ndim)
+    checks.require_array("t", t)
+    t = checks.float_array("t", t, t.ndim, y.dtype, "y")
+    checks.expect_shape("t", t, y.shape, "= the shape of the outputs")
+    return family_for(y, "losses").mean_squared_error(y, t)
 
 
 def _rows(name: str, array: Any, last: str) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Cross entropy: csrc/cpu/losses/losses.cc."""
+"""Cross entropy over a vocabulary: csrc/cpu/losses/losses.cc. The rest is the definition's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Literal
 import numpy as np
 
 import fastlstm._cpu as _cpu
+
+# A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
+from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+
+__all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
 
 _INT64 = np.dtype(np.int64)
 # Columns of the logits that memory="low" holds at once: few, but enough for the products to run at speed.

@@ -1,5 +1,7 @@
 """Cross entropy: csrc/cuda/losses, around products of cuBLAS. The loss stays on the device, as a 0-d array.
 
+Softmax, sigmoid and squared error are CuPy's elementwise kernels: a few numbers a row, where a step has products.
+
 linear_cross_entropy takes the rows in blocks: the logits of a block, their softmax, loss and gradient in their place,
 and from that gradient dh of the block and its share of dW and db. "fast" is one block of all rows; "low" holds
 LOW_MEMORY_BYTES of logits at a time. Nothing is computed twice.
@@ -14,7 +16,7 @@ import cupy
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # With memory="low", logits of so many bytes are held at a time; of so many rows at least, because every block reads and
 # writes dW once, and narrower products do not keep a GPU busy.
@@ -63,6 +65,34 @@ def linear_cross_entropy(
             add_transposed_product(valid, z, dW, first=start == 0)
             _sum_columns(z, db, accumulate=start > 0)
         return LinearLossGrads(mean.loss(), dh, dW, db)
+
+
+def softmax(logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:
+    with device_of(logits):
+        p: FloatArray = cupy.empty(logits.shape, logits.dtype) if out is None else out
+        p[...] = logits - logits.max(axis=1, keepdims=True)
+        if temperature != 1:
+            p /= p.dtype.type(temperature)
+        cupy.exp(p, out=p)
+        p /= p.sum(axis=1, keepdims=True)
+        return p
+
+
+def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
+    with device_of(logits):
+        e = cupy.exp(-cupy.abs(logits))
+        sigmoid = cupy.where(logits >= 0, logits.dtype.type(1), e) / (1 + e)
+        dlogits = (sigmoid - labels) / logits.dtype.type(normalizer)
+        losses = (cupy.maximum(logits, 0) - logits * labels).astype("float64") + cupy.log1p(e)
+        return LossGrad(losses.sum() / normalizer, dlogits)
+
+
+def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
+    with device_of(y):
+        count = max(y.size, 1)
+        difference = y - t
+        loss: Any = cupy.square(difference, dtype="float64").sum() / count
+        return SquaredErrorGrad(loss, difference * y.dtype.type(2 / count))
 
 
 class _Mean:

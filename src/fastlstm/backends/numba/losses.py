@@ -1,4 +1,4 @@
-"""Losses over a vocabulary compiled by Numba. The definition is in ``backends/numpy/losses.py``."""
+"""Losses over a vocabulary compiled by Numba. The definition is in ``backends/numpy/losses.py``, and so is the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from fastlstm.backends.numba.products import multiply, part
 from fastlstm.backends.numba.reductions import largest, new_lanes
 from fastlstm.backends.numba.reductions import total as sum_of
 from fastlstm.backends.numba.workers import over_blocks
+
+# A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
+from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+
+__all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
 
 # With memory="low" a block of logits has about this many bytes, and at least so many columns that threads can share it.
 _BLOCK_BYTES = 2**20

@@ -1,11 +1,13 @@
-"""Losses over a vocabulary: the definition.
-
-::
+"""Losses: the definition. Over a vocabulary::
 
     loss = mean over the rows that count of  logsumexp(logits) - logits[target]
     dlogits = (softmax(logits) - onehot(target)) / number of rows that count
 
-Rows whose target is ignore_index are never read.
+Rows whose target is ignore_index are never read. With a sigmoid, for labels from 0 to 1, and of outputs y for
+targets t::
+
+    loss = sum of  log(1 + exp(logits)) - logits labels,   dlogits = sigmoid(logits) - labels,   both / normalizer
+    loss = mean of (y - t)^2,                              dy = 2 (y - t) / number of elements
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # Bytes of one block of logits with memory="low"; a few such arrays exist at a time.
 _BLOCK_BYTES = 2**18
@@ -23,6 +25,16 @@ _BLOCK_BYTES = 2**18
 def _quietly() -> np.errstate:
     """Infinite logits are legal (a masked word has -inf) and inf - inf is NaN by design: no warnings for them."""
     return np.errstate(divide="ignore", invalid="ignore", over="ignore")
+
+
+def softmax(logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:
+    with _quietly():
+        p: FloatArray = np.subtract(logits, logits.max(axis=1, keepdims=True), out=out)
+        if temperature != 1:
+            p /= p.dtype.type(temperature)
+        np.exp(p, out=p)
+        p /= p.sum(axis=1, keepdims=True)
+    return p
 
 
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
@@ -100,3 +112,18 @@ def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -
         db[block] = d.sum(axis=0)
     loss = float((log_total - (at_target - top)).mean(dtype=np.float64))
     return LinearLossGrads(loss, dh, dW, db)
+
+
+def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
+    e = np.exp(-np.abs(logits))  # of what is not above 0: nothing overflows
+    sigmoid = np.where(logits >= 0, logits.dtype.type(1), e) / (1 + e)
+    dlogits = (sigmoid - labels) / logits.dtype.type(normalizer)
+    losses = (np.maximum(logits, 0) - logits * labels).astype(np.float64) + np.log1p(e)
+    return LossGrad(float(losses.sum() / normalizer), dlogits)
+
+
+def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
+    count = max(y.size, 1)
+    difference = y - t
+    loss = np.square(difference, dtype=np.float64).sum() / count
+    return SquaredErrorGrad(float(loss), difference * y.dtype.type(2 / count))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from fastlstm import ops
 from fastlstm.arrays import array_module
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers.targets import as_ids
+from fastlstm.ops import checks
 from fastlstm.ops.device import number
 
 
@@ -23,9 +27,7 @@ def relu(x: FloatArray) -> FloatArray:
 
 def softmax(x: FloatArray) -> FloatArray:
     """Over the last axis of x, (V,) or (N, V)."""
-    y: FloatArray = array_module(x).exp(x - x.max(axis=-1, keepdims=True))
-    y /= y.sum(axis=-1, keepdims=True)
-    return y
+    return ops.softmax(x if x.dtype in checks.FLOATS else x.astype(np.float64))
 
 
 def cross_entropy_error(y: FloatArray, t: Array) -> float:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
@@ -20,7 +21,7 @@ from fastlstm.models.ids import IGNORED, check_range, class_ids, host_array, int
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, check_validation_data, require_same_rows
-from fastlstm.models.softmax_head import SoftmaxHead, probabilities
+from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
@@ -306,7 +307,7 @@ class SequenceClassifier(RowModel):
             batch = xs[rows]
             batch = to_device(batch[:, : longest(batch >= 0)], self.device)
             scores = self._output.scores(self._features_of(batch, training=False))
-            out[rows] = to_host(probabilities(scores))
+            out[rows] = to_host(ops.softmax(scores, out=scores))
         return out
 
     def predict_classes(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> IntArray:

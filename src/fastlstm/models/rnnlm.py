@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm import ops
 from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
@@ -23,7 +24,7 @@ from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
-from fastlstm.models.softmax_head import SoftmaxHead, probabilities
+from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.models.text_streams import CarriedState, TextStreams, most_streams, parallel_streams
 from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device, to_host
@@ -349,7 +350,7 @@ class RNNLM(Model):
         with self._from_zero_state():
             ids = to_device(self._check_streams("xs", xs), self.device)
             scores = self._output.scores(self._features_of(ids, training=False))
-        return to_host(probabilities(scores))
+        return to_host(ops.softmax(scores, out=scores))
 
     def generate(
         self,

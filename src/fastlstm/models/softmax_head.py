@@ -90,11 +90,3 @@ def right_answers(scores: FloatArray, targets: IntArray) -> BoolArray:
     best = xp.take_along_axis(scores, likeliest[..., None], axis=-1)[..., 0]
     right: BoolArray = (likeliest == targets) & (xp.abs(best) < math.inf)
     return right
-
-
-def probabilities(scores: FloatArray) -> FloatArray:
-    """The softmax of scores (..., V), in their place."""
-    scores -= scores.max(axis=-1, keepdims=True)
-    array_module(scores).exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores

@@ -29,7 +29,6 @@ from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
 from fastlstm.models.names import Names
 from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
-from fastlstm.models.softmax_head import probabilities
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
@@ -409,7 +408,7 @@ class Word2Vec(Model):
         scores: FloatArray = h @ weights.T
         for b in biases:
             scores += b
-        return to_host(probabilities(scores))
+        return to_host(ops.softmax(scores, out=scores))
 
     @property
     def words(self) -> WordVectors:

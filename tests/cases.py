@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.contract import GRU_CONVENTIONS, BoolArray, Candidates, FloatArray, IntArray, RowGrad
+from fastlstm.contract import GRU_CONVENTIONS, BoolArray, Candidates, FloatArray, IntArray, LinearLossGrads, RowGrad
 from fastlstm.testing import Case
 
 ALL_GATE_ORDERS = tuple("".join(order) for order in itertools.permutations("ifgo"))
@@ -216,11 +216,13 @@ def _embedding(name: str, V: int, E: int, ids: IntArray, *, padding_idx: int | N
     touched = draw.ids(V, 3, 2)
     used = np.zeros((V, E))
     used[touched] = np.nan
+    held = draw.floats(V, E)
     return [
         Case(name, "embedding_forward", {"W": W, "ids": ids}),
         Case(name, "embedding_backward", backward),
         Case(name + "-into", "embedding_backward", {**backward, "out": np.full((V, E), np.nan)}),
         Case(name + "-touched", "embedding_backward", {**backward, "out": used, "touched": touched}),
+        Case(name + "-added", "embedding_backward", {**backward, "out": held, "accumulate": True}),
         Case(name, "embedding_backward_rows", {"ids": ids, "dout": dout}),
         Case(name, "scatter_add", {"target": W, "ids": ids, "rows": dout}),
     ]
@@ -379,6 +381,51 @@ LOSSES = [
     *_losses("all-ignored", (5,), 3, 17, ignored=1.0),
     *_losses("no-rows", (0,), 3, 17),
     *_extreme_logits(),
+]
+
+
+def _gradients_into(
+    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, tied: bool = False
+) -> list[Case]:
+    """linear_cross_entropy into arrays that hold NaN, added to what there is, and without some of its results.
+
+    dW lies in memory as W does, or as its transpose.
+    """
+    draw = Draw("into" + name)
+    inputs: dict[str, Any] = {
+        "h": draw.floats(*shape, H),
+        "W": draw.weights(V, H).T if tied else draw.weights(H, V),
+        "b": draw.floats(V, scale=0.5),
+        "targets": _targets(draw, V, shape, ignored, -1),
+    }
+    dh, dW, db = (np.full(array.shape, np.nan) for array in (inputs["h"], inputs["W"], inputs["b"]))
+    held = {"dW": draw.floats(H, V), "db": draw.floats(V)}
+    nothing: Any = None
+    added: dict[str, Any] = {"out": LinearLossGrads(nothing, nothing, **held), "accumulate": True}
+    turned = {"out": LinearLossGrads(nothing, dh, np.asfortranarray(held["dW"]), nothing), "accumulate": True}
+    return [
+        Case(f"{name}-{memory}-{kind}", "linear_cross_entropy", {**inputs, "memory": memory, **options})
+        for memory in ("fast", "low")
+        for kind, options in {
+            "into": {"out": LinearLossGrads(0.0, dh, dW, db)},
+            "into-turned": {"out": LinearLossGrads(0.0, dh, np.asfortranarray(dW), db)},
+            "added": added,
+            "added-turned": turned,
+            "without-dh": {"without": ("dh",), **added},
+            "without-dW": {"without": ("dW",)},
+            "without-db": {"without": ("loss", "db")},
+            "db-alone": {"without": ("dh", "dW")},
+            "loss-alone": {"without": ("dh", "dW", "db")},
+        }.items()
+    ]
+
+
+LOSSES_INTO = [
+    *_gradients_into("V17", (7,), 15, 17, tied=True),
+    *_gradients_into("batch", (4, 5), 17, 33, ignored=0.4),
+    *_gradients_into("V1000", (20, 3), 33, 1000, ignored=0.2),
+    *_gradients_into("all-ignored", (5,), 3, 17, ignored=1.0),
+    *_gradients_into("no-rows", (0,), 3, 17, tied=True),
 ]
 
 
@@ -650,6 +697,7 @@ ALL = [
     *DENSE,
     *DROPOUT,
     *LOSSES,
+    *LOSSES_INTO,
     *PLAIN_LOSSES,
     *SOFTMAX,
     *OPTIM,

@@ -146,6 +146,7 @@ OF_A_FAMILY = {
     "embedding": [*cases.EMBEDDING, *_many_ids()],
     "losses": [
         *cases.LOSSES,
+        *cases.LOSSES_INTO,
         *cases.PLAIN_LOSSES,
         # numpy, which stands behind the emulation's arrays, warns of -inf - -inf; CuPy does not.
         *(case for case in cases.SOFTMAX if case.name != "nothing-but-minus-infinity"),

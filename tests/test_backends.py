@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import cases
@@ -198,6 +199,72 @@ def _leaves(value: Any) -> list[Any]:
 # --------------------------------------------------------------------------------------------
 # Results into arrays of the caller's
 # --------------------------------------------------------------------------------------------
+
+
+def _held(case: Case) -> Any:
+    """A copy of what the case writes into."""
+    return case.map_arrays(np.copy).inputs["out"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [c for c in cases.LOSSES_INTO if c.inputs.get("out")], ids=str)
+def test_gradients_go_into_the_arrays_given_with_the_bits_of_new_ones(backend: str, case: Case, dtype: str) -> None:
+    case = case.cast(dtype)
+    held, out = _held(case), _held(case)
+    plain = {name: value for name, value in case.inputs.items() if name not in ("out", "accumulate")}
+    with use_backend(backend):
+        want = ops.linear_cross_entropy(**plain)
+        got = ops.linear_cross_entropy(**{**case.inputs, "out": out})
+    assert got.loss == want.loss
+    for name in ("dh", "dW", "db"):
+        given, before, right = getattr(out, name), getattr(held, name), getattr(want, name)
+        if name in case.inputs.get("without", ()):
+            assert getattr(got, name) is None
+            continue
+        if given is not None:
+            assert getattr(got, name) is given
+            if case.inputs.get("accumulate") and name != "dh":
+                right = before + right
+        np.testing.assert_array_equal(getattr(got, name), right)
+
+
+@pytest.mark.parametrize("case", [c for c in cases.LOSSES_INTO if "without" in c.inputs], ids=str)
+def test_what_is_not_wanted_changes_no_bits_of_the_rest(backend: str, case: Case) -> None:
+    inputs = {name: value for name, value in case.inputs.items() if name not in ("out", "accumulate", "without")}
+    without = case.inputs["without"]
+    with use_backend(backend):
+        want = ops.linear_cross_entropy(**inputs)
+        got = ops.linear_cross_entropy(**inputs, without=without)
+    for name, value in got._asdict().items():
+        if name in without:
+            assert value is None
+        else:
+            np.testing.assert_array_equal(value, getattr(want, name))
+
+
+def test_fields_of_out_may_be_missing(backend: str) -> None:
+    h, W, b, targets = np.ones((2, 3)), np.ones((3, 4)), np.ones(4), np.array([1, 3])
+    db = np.full(4, np.nan)
+    with use_backend(backend):
+        want = ops.linear_cross_entropy(h, W, b, targets)
+        got = ops.linear_cross_entropy(h, W, b, targets, out=SimpleNamespace(db=db))
+    assert got.db is db
+    for array, right in zip(got, want, strict=True):
+        np.testing.assert_array_equal(array, right)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "case", [c for c in cases.EMBEDDING if c.op == "embedding_backward" and c.inputs.get("accumulate")], ids=str
+)
+def test_an_embedding_gradient_is_added_once_with_its_own_bits(backend: str, case: Case, dtype: str) -> None:
+    case = case.cast(dtype)
+    held, out = _held(case), _held(case)
+    plain = {name: value for name, value in case.inputs.items() if name not in ("out", "accumulate")}
+    with use_backend(backend):
+        want = held + ops.embedding_backward(**plain)
+        assert ops.embedding_backward(**{**case.inputs, "out": out}) is out
+    np.testing.assert_array_equal(out, want)
 
 
 def test_softmax_in_place_has_the_bits_of_a_new_array(backend: str) -> None:

@@ -115,6 +115,43 @@ class Wrong(NamedTuple):
     """A regular expression."""
 
 
+def _wrong_destinations() -> Iterator[Wrong]:
+    """Of ``out``, ``accumulate`` and ``without``."""
+    op, right = "linear_cross_entropy", _right()["linear_cross_entropy"]
+    for without in ("dh", ("dh", "dx"), None, 5):
+        expected = rf"without is {re.escape(repr(without))}, expected a tuple of names among loss, dh, dW, db"
+        yield Wrong(op, {"without": without}, ValueError, expected)
+    yield Wrong(op, {"accumulate": True}, ValueError, "accumulate is given without out")
+    for out in ({"dh": floats(3, H)}, floats(3, H), True):
+        yield Wrong(
+            op, {"out": out}, TypeError, "(?s)out is .*expected an object with the fields loss, dh, dW, db, for"
+        )
+    h, W, b = right["h"], right["W"], right["b"]
+    wide = np.zeros((H, V))
+    unaligned: Any = np.ndarray(V, np.float32, bytearray(4 * V + 1), offset=1)
+    for name, array, error, message in (
+        ("dh", 0.0, TypeError, r"out\.dh is float 0\.0; .*array, which is changed in place"),
+        ("dh", floats(3, H + 1), ValueError, r"out\.dh has shape \(3, 6\), expected \(3, 5\) = the shape of dh"),
+        ("dW", floats(V, H), ValueError, r"out\.dW has shape \(7, 5\), expected \(5, 7\)"),
+        ("db", floats(1, V), ValueError, r"out\.db has shape \(1, 7\), expected \(7,\)"),
+        ("dW", wide, TypeError, r"out\.dW has dtype float64, but h has float32; .*create it as numpy\.float32$"),
+        ("dh", floats(H, 3).T, ValueError, r"out\.dh is not C-contiguous"),
+        ("dW", floats(H, 2 * V)[:, ::2], ValueError, r"out\.dW is not C-contiguous"),
+        ("dW", read_only(floats(V, H)).T, ValueError, r"out\.dW is read-only"),
+        ("db", unaligned, ValueError, r"out\.db is not aligned to its items"),
+        ("db", OnDevice(), TypeError, r"h is on the host but out\.db is on a GPU"),
+        ("dh", h, ValueError, r"out\.dh overlaps h; results need arrays of their own"),
+        ("dW", W, ValueError, r"out\.dW overlaps W"),
+        ("db", b, ValueError, r"out\.db overlaps b"),
+    ):
+        # What is wrong with one array leaves those unwritten that come before it.
+        out = SimpleNamespace(**{"dh": floats(3, H), "dW": None, name: array})
+        yield Wrong(op, {"h": h, "W": W, "b": b, "out": out}, error, message)
+    memory = floats(H * V + V)
+    shared = SimpleNamespace(dW=memory[: H * V].reshape(H, V), db=memory[H * V - 1 : -1])
+    yield Wrong(op, {"out": shared, "accumulate": True}, ValueError, r"out\.dW overlaps out\.db")
+
+
 def _rows(indices: Any, values: Any) -> RowGrad:
     return RowGrad(np.asarray(indices), values)
 
@@ -377,6 +414,15 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong("embedding_backward", {"touched": touched}, error, message)
     alone = {"touched": np.array([0]), "out": None}
     yield Wrong("embedding_backward", alone, ValueError, "touched is given without out")
+    yield Wrong(
+        "embedding_backward",
+        {"touched": np.array([0]), "accumulate": True},
+        ValueError,
+        "accumulate is given with touched, whose rows of out would be zeroed",
+    )
+    yield Wrong(
+        "embedding_backward", {"out": None, "accumulate": True}, ValueError, "accumulate is given without out, to which"
+    )
     one = floats(V, E)
     overlap = {"ids": np.arange(V), "dout": one, "out": one}
     yield Wrong("embedding_backward", overlap, ValueError, "out overlaps dout")
@@ -487,6 +533,8 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("softmax", {"out": read_only(floats(3, V))}, ValueError, "out is read-only, but is changed in place")
     rows = floats(4, V)
     yield Wrong("softmax", {"logits": rows[:3], "out": rows[1:]}, ValueError, "out overlaps logits")
+
+    yield from _wrong_destinations()
 
     # Dropout.
     yield Wrong(

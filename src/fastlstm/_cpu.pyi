@@ -65,7 +65,19 @@ def product(
 ) -> None: ...
 def softmax_cross_entropy(logits: FloatArray, targets: IntArray, ignore_index: int) -> tuple[float, FloatArray]: ...
 def linear_cross_entropy(
-    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, ignore_index: int, block: int
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    ignore_index: int,
+    block: int,
+    dh: FloatArray | None,
+    dW: FloatArray | None,
+    db: FloatArray | None,
+    accumulate: bool,
+    with_dh: bool,
+    with_dW: bool,
+    with_db: bool,
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]: ...
 def log_uniform_candidates(
     num_sampled: int, range_max: int, true_classes: IntArray, unique: bool, log_range: float, seed: int

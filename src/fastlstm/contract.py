@@ -252,7 +252,7 @@ class SquaredErrorGrad(NamedTuple):
 
 
 class LinearLossGrads(NamedTuple):
-    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,)."""
+    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,). None what ``without`` names."""
 
     loss: float
     dh: FloatArray
@@ -333,8 +333,8 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # The backend protocol: a module of that name in every backend package
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
-# and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays. On the host
-# precision is always the dtype's own; the record of a forward call carries it to backward.
+# and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays where none is
+# given for them. On the host precision is always the dtype's own; the record of a forward call carries it to backward.
 #
 # Where a family has more or other functions on a GPU, its protocol there is another, whose name begins with Device.
 
@@ -442,8 +442,12 @@ class EmbeddingFamily(Protocol):
         padding_idx: int | None,
         out: FloatArray | None,
         touched: IntArray | None,
+        accumulate: bool,
     ) -> FloatArray:
-        """With touched (any ids, which may differ from ids in dtype), all other rows of out are zero already."""
+        """With accumulate, which comes with out and without touched, the gradient is added to out, once an element.
+
+        With touched (any ids, which may differ from ids in dtype), all other rows of out are zero already.
+        """
         ...
 
     def embedding_backward_rows(self, ids: IntArray, dout: FloatArray) -> RowGrad: ...
@@ -514,7 +518,18 @@ class LossesFamily(Protocol):
         ignore_index: int,
         memory: Literal["fast", "low"],
         precision: Precision,
-    ) -> LinearLossGrads: ...
+        dh: FloatArray | None,
+        dW: FloatArray | None,
+        db: FloatArray | None,
+        accumulate: bool,
+        without: tuple[str, ...],
+    ) -> LinearLossGrads:
+        """Gradients go into dh (M, H), dW and db where they are given; dW is C-contiguous or the transpose of what is.
+
+        With accumulate, dW and db are added to what the given arrays hold: once an element, as the call without it
+        returns them. What without names is not computed and None, but for the loss.
+        """
+        ...
 
 
 SampledLossKind: TypeAlias = Literal["sigmoid", "softmax"]

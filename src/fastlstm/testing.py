@@ -33,6 +33,7 @@ CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "negative_sampling_update": ("vectors", "weights"),
     "matrix_product": ("out",),
     "softmax": ("out",),
+    "linear_cross_entropy": ("out",),
     "sgd_update": ("params",),
     "momentum_update": ("params", "velocities"),
     "nesterov_update": ("params", "velocities"),
@@ -94,7 +95,8 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
     -------
     dict
         Every result of the operator and of its backward operator by field name ("dweights.values" for a field of a
-        field), "out" for a single result; arguments changed in place under their own names.
+        field), "out" for a single result; arguments changed in place under their own names, but for an ``out`` with
+        fields, whose arrays are among the results.
     """
     changed = {name: _map(copy, case.inputs[name]) for name in CHANGED_IN_PLACE.get(case.op, ()) if name in case.inputs}
     result = getattr(ops, case.op)(**{**case.inputs, **changed})
@@ -107,7 +109,7 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
     if tape is not None:
         backward = getattr(ops, case.op.replace("_forward", "_backward"))
         results |= backward(tape=tape, **case.upstream)._asdict()
-    return _flat(results | changed)
+    return _flat(results | {name: value for name, value in changed.items() if not _is_record(value)})
 
 
 def check_backend(backend: str, case: Case, dtype: str, *, precision: str | None = None) -> None:

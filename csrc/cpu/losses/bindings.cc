@@ -62,12 +62,12 @@ py::tuple softmax_cross_entropy(const py::array& logits, const py::array& target
 template <class S>
 class CountedRows {
  public:
-  CountedRows(const S* h, const std::int64_t* targets, Index M, Index H, std::int64_t ignore_index)
+  CountedRows(const S* h, const std::int64_t* targets, Index M, Index H, std::int64_t ignore_index, bool with_dh)
       : M_(M), H_(H), count_(count_targets(targets, M, ignore_index)), h_(h), targets_(targets) {
     if (count_ == M) return;
     places_ = Array<Index>(count_);
     h_copy_ = Array<S>(count_ * H);
-    dh_copy_ = Array<S>(count_ * H);
+    if (with_dh) dh_copy_ = Array<S>(count_ * H);
     targets_copy_ = Array<std::int64_t>(count_);
     for (Index m = 0, k = 0; m < M; ++m) {
       if (targets[m] == ignore_index) continue;
@@ -100,20 +100,40 @@ class CountedRows {
   Array<std::int64_t> targets_copy_;
 };
 
-// block: columns of the logits held at once.
+bool is_transposed(const py::array& matrix) { return (matrix.flags() & py::array::c_style) == 0; }
+
+// (rows, columns), or its transpose, so that it lies in memory as a matrix of those sizes does.
+template <class S>
+py::array new_matrix(Index rows, Index columns, bool transposed) {
+  if (!transposed) return new_array<S>({rows, columns});
+  return new_array<S>({columns, rows}).attr("T");
+}
+
+template <class S>
+S* writable_or_null(OptionalArray& array) {
+  return array ? writable<S>(*array) : nullptr;
+}
+
+// block: columns of the logits held at once. dh, dW and db go into the arrays given or, where there is none, into new
+// ones; what is not wanted is None.
 py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
-                               std::int64_t ignore_index, Index block) {
+                               std::int64_t ignore_index, Index block, OptionalArray dh, OptionalArray dW,
+                               OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db) {
   const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
-  const bool transposed = (W.flags() & py::array::c_style) == 0;
+  const bool transposed = is_transposed(W);
   return with_float_type(h, [&]<class S>() {
-    py::array dh = new_array<S>({M, H});
-    py::array dW = transposed ? new_array<S>({V, H}) : new_array<S>({H, V});
-    py::array db = new_array<S>({V});
-    S* const dh_data = writable<S>(dh);
+    const bool add_dW = accumulate && dW, add_db = accumulate && db;
+    if (with_dh && !dh) dh = new_array<S>({M, H});
+    if (with_dW && !dW) dW = new_matrix<S>(H, V, transposed);
+    if (with_db && !db) db = new_array<S>({V});
+    S* const dh_data = writable_or_null<S>(dh);
     LinearLoss<S> args{.M = 0,
                        .H = H,
                        .V = V,
                        .transposed = transposed,
+                       .dW_transposed = dW && is_transposed(*dW),
+                       .add_to_dW = add_dW,
+                       .add_to_db = add_db,
                        .h = nullptr,
                        .W = pointer<S>(W),
                        .b = pointer<S>(b),
@@ -122,13 +142,13 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
                        .threads = num_threads(),
                        .losses = nullptr,
                        .dh = nullptr,
-                       .dW = writable<S>(dW),
-                       .db = writable<S>(db),
+                       .dW = writable_or_null<S>(dW),
+                       .db = writable_or_null<S>(db),
                        .workspace = nullptr};
     double loss = 0;
     {
       const WithoutGil released;
-      const CountedRows<S> rows(pointer<S>(h), pointer<std::int64_t>(targets), M, H, ignore_index);
+      const CountedRows<S> rows(pointer<S>(h), pointer<std::int64_t>(targets), M, H, ignore_index, with_dh);
       args.M = rows.count();
       args.h = rows.h();
       args.targets = rows.targets();
@@ -141,8 +161,7 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
       rows.spread_dh(dh_data);
       loss = mean_loss(losses.data(), args.M, args.M);
     }
-    const py::object dW_of_shape = transposed ? py::object(dW.attr("T")) : py::object(dW);
-    return py::tuple(py::make_tuple(loss, dh, dW_of_shape, db));
+    return py::make_tuple(loss, dh, dW, db);
   });
 }
 
@@ -152,7 +171,8 @@ void bind_losses(py::module_& module) {
   module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
              py::arg("ignore_index"));
   module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
-             py::arg("targets"), py::arg("ignore_index"), py::arg("block"));
+             py::arg("targets"), py::arg("ignore_index"), py::arg("block"), py::arg("dh"), py::arg("dW"), py::arg("db"),
+             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"));
 }
 
 }  // namespace fastlstm

@@ -15,7 +15,9 @@ struct LossKernels {
 template <class S>
 struct LinearLoss {
   Index M, H, V;
-  bool transposed;              // W and dW are (V, H)
+  bool transposed;              // W is (V, H)
+  bool dW_transposed;           // dW is (V, H)
+  bool add_to_dW, add_to_db;    // what is there already is added to
   const S* h;                   // (M, H)
   const S* W;                   // (H, V)
   const S* b;                   // (V,)
@@ -23,7 +25,7 @@ struct LinearLoss {
   Index block;                  // columns of the logits held at once, a multiple of kLossPanel
   int threads;                  // at most
   double* losses;               // (M,)
-  S* dh;                        // (M, H)
+  S* dh;                        // (M, H), or null: not wanted, nor are
   S* dW;                        // (H, V)
   S* db;                        // (V,)
   S* workspace;

@@ -164,7 +164,7 @@ struct LinearLossPass {
     const Range rows = piece(args.M, team.member(), team.size());
     const Index block = block_columns(args);
     for (Index m = rows.begin; m < rows.end; ++m) running[m] = LanewiseLogSumExp<S>{};
-    if (one_block(args)) {
+    if (one_block(args) && args.dW) {
       const Range own = piece(ceil_div(args.H, kLaneBlock), team.member(), team.size());
       for (Index i = own.begin; i < own.end; ++i) pack_h(i * kLaneBlock, h_blocks + i * h_block_size(args));
     }
@@ -172,12 +172,13 @@ struct LinearLossPass {
       multiply_logits(team, first);
       add_to_sums(rows, first);
     }
+    if (!args.dh && !args.dW && !args.db) return;
     for (Index first = 0; first < args.V; first += block) {
       if (block < args.V) multiply_logits(team, first);
       differentiate(rows, first);
-      team.deal(dW_items(first));
+      team.deal(args.dW || args.db ? dW_items(first) : 0);
       team.wait();
-      multiply_dh(team, first);
+      if (args.dh) multiply_dh(team, first);
       multiply_dW(team, first);
     }
   }
@@ -308,7 +309,9 @@ struct LinearLossPass {
       const Index group = item % panel_groups(first);
       const Range columns{first + group * kPanels * kPanel,
                           min_of(first + (group + 1) * kPanels * kPanel, block_end(first))};
-      if (one_block(args)) {
+      if (!args.dW) {
+        // Only db is wanted.
+      } else if (one_block(args)) {
         for (Index lane = 0; lane < args.H; lane += kGroupLanes) {
           multiply_dW_blocks(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, columns, results);
         }
@@ -320,7 +323,7 @@ struct LinearLossPass {
         packed_lane = lane;
         multiply_dW_blocks(own_h, lane, first, columns, results);
       }
-      if (item == group) sum_db(first, columns);
+      if (args.db && item == group) sum_db(first, columns);
     }
   }
 
@@ -330,7 +333,7 @@ struct LinearLossPass {
     for (Index column = columns.begin; column < columns.end; column += kPanel) {
       sum_dW_panel(h, lanes, logits_at(first, column, 0), results + (column - columns.begin) * kGroupLanes);
     }
-    if (args.transposed) {
+    if (args.dW_transposed) {
       store_transposed_dW(results, lane, lanes, columns);
     } else {
       store_dW(results, lane, lanes, columns);
@@ -367,8 +370,13 @@ struct LinearLossPass {
       const S* const dlogits = logits_at(first, column, 0) + (column - first) % kPanel;
       Vec<S> total{};
       for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel);
-      store_partial(args.db + column, total, columns.end - column);
+      put(args.add_to_db, args.db + column, total, columns.end - column);
     }
+  }
+
+  // Every element of dW and db comes here once.
+  static void put(bool add, S* place, const Vec<S>& value, Index count) {
+    store_partial(place, add ? load_partial(place, count) + value : value, count);
   }
 
   // Rows [lane, lane + lanes) of dW, which lie in panels [lanes][kPanel].
@@ -376,8 +384,8 @@ struct LinearLossPass {
     for (Index k = 0; k < lanes; ++k) {
       for (Index column = columns.begin; column < columns.end; column += kLanes<S>) {
         const Index panel = (column - columns.begin) / kPanel, v = (column - columns.begin) % kPanel;
-        store_partial(args.dW + (lane + k) * args.V + column, load(results + (panel * kGroupLanes + k) * kPanel + v),
-                      columns.end - column);
+        put(args.add_to_dW, args.dW + (lane + k) * args.V + column,
+            load(results + (panel * kGroupLanes + k) * kPanel + v), columns.end - column);
       }
     }
   }
@@ -392,7 +400,7 @@ struct LinearLossPass {
       }
       for (Index v = 0; v < width; ++v) {
         for (Index k = 0; k < lanes; k += kLanes<S>) {
-          store_partial(args.dW + (column + v) * args.H + lane + k, load(rows + v * kGroupLanes + k), lanes - k);
+          put(args.add_to_dW, args.dW + (column + v) * args.H + lane + k, load(rows + v * kGroupLanes + k), lanes - k);
         }
       }
     }

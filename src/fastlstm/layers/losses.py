@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import ClassVar
 
 from fastlstm import ops
@@ -117,9 +118,10 @@ class TimeAffineWithLoss(Layer):
         """
         W, b = self.params
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
-        loss, self._dhs, dW, db = ops.linear_cross_entropy(hs, W, b, targets, precision=self.precision)
-        self.grads[0][...] = dW
-        self.grads[1][...] = db
+        dW, db = self.grads
+        loss, self._dhs, _, _ = ops.linear_cross_entropy(
+            hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db)
+        )
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:

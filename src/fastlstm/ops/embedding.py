@@ -51,6 +51,7 @@ def embedding_backward(
     padding_idx: int | None = None,
     out: FloatArray | None = None,
     touched: IntArray | None = None,
+    accumulate: bool = False,
 ) -> FloatArray:
     """Dense gradient of `embedding_forward`: dW[v] is the sum of dout over the places where ids is v.
 
@@ -69,6 +70,9 @@ def embedding_backward(
     touched : (...) int32 or int64, optional
         The rows of ``out`` that may hold something, in any order: usually the ids of the call before with this
         ``out``. All other rows must be zero; they are taken to be, and not written, which saves a pass over (V, E).
+    accumulate : bool
+        The gradient is added to what ``out`` holds: each element once, as the very number that the call without it
+        returns.
 
     Returns
     -------
@@ -80,8 +84,8 @@ def embedding_backward(
     IndexError
         An id, a touched row or padding_idx lies outside 0 to V - 1.
     TypeError, ValueError
-        A dtype or a shape does not fit, out is read-only or overlaps another array, or touched is given without out.
-        Nothing is changed then.
+        A dtype or a shape does not fit, out is read-only or overlaps another array, or touched or accumulate is given
+        without out, or both are. Nothing is changed then.
     """
     checks.same_device("dout ids out touched", dout, ids, out, touched)
     V = scalars.size("num_embeddings", num_embeddings)
@@ -100,13 +104,17 @@ def embedding_backward(
     if touched is not None:
         if out is None:
             raise ValueError("touched is given without out: it says which rows of out may hold something; give both")
+        if accumulate:
+            raise ValueError("accumulate is given with touched, whose rows of out would be zeroed; give one of them")
         touched = checks.int_ids("touched", touched, V, "num_embeddings = {}")
+    if accumulate and out is None:
+        raise ValueError("accumulate is given without out, to which the gradient is added; give both")
     if out is not None:
         checks.expect_apart("out", out, "dout ids touched", dout, flat, touched)
     if touched is not None and touched.size >= V:  # then clearing all rows is less work
         touched = None
     return family_for(dout, "embedding").embedding_backward(
-        flat, dout, V, padding_idx=padding_idx, out=out, touched=touched
+        flat, dout, V, padding_idx=padding_idx, out=out, touched=touched, accumulate=bool(accumulate)
     )
 
 

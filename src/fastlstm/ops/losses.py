@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.results import destination
 
 
 def softmax(logits: FloatArray, *, temperature: float = 1.0, out: FloatArray | None = None) -> FloatArray:
@@ -92,6 +94,9 @@ def linear_cross_entropy(
     ignore_index: int = -1,
     memory: Literal["fast", "low"] = "fast",
     precision: Precision | None = None,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
 ) -> LinearLossGrads:
     """Projection to the vocabulary, softmax, cross entropy and all their gradients in one call.
 
@@ -112,6 +117,15 @@ def linear_cross_entropy(
         "low" never holds more than a block of the logits; on the host it computes them twice.
     precision : "float32", "float64", "tf32" or "bf16", optional
         Of the products, as for `fastlstm.ops.lstm_forward`; the last two are one here.
+    out : LinearLossGrads, or any object with fields dh, dW, db, optional
+        The gradients are written into these arrays, which are returned; for a field that is missing or None a new one
+        is made. C-contiguous; dW may be the transpose of a C-contiguous (V, H). They overlap neither the inputs nor
+        each other.
+    accumulate : bool
+        dW and db are added to what ``out`` holds: each element once, as the very number that the call without it
+        returns.
+    without : tuple of "loss", "dh", "dW", "db"
+        What is not to be computed; its field is None.
 
     Returns
     -------
@@ -124,7 +138,8 @@ def linear_cross_entropy(
     IndexError
         A target lies outside 0 to V - 1 and is not ignore_index.
     TypeError, ValueError
-        A dtype, a shape or an option does not fit.
+        A dtype, a shape or an option does not fit, or an array of out does not, is read-only or overlaps another.
+        Nothing is changed then.
     """
     checks.same_device("h W b targets", h, W, b, targets)
     rows = _rows("h", h, "H")
@@ -142,10 +157,36 @@ def linear_cross_entropy(
     flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
     checks.check_choice("memory", memory, ("fast", "low"))
     precision = checks.precision_of(rows, precision)
-    grads = family_for(rows, "losses").linear_cross_entropy(
-        rows, W, b, flat, ignore_index=ignore_index, memory=memory, precision=precision
+    into = destination(
+        LinearLossGrads._fields,
+        {"dh": h.shape, "dW": (H, V), "db": (V,)},
+        rows,
+        "h",
+        {"h": rows, "W": W, "b": b, "targets": flat},
+        out=out,
+        accumulate=accumulate,
+        without=without,
     )
-    return grads if h.ndim == 2 else grads._replace(dh=grads.dh.reshape(h.shape))
+    dh, dW, db = into.arrays.values()
+    grads = family_for(rows, "losses").linear_cross_entropy(
+        rows,
+        W,
+        b,
+        flat,
+        ignore_index=ignore_index,
+        memory=memory,
+        precision=precision,
+        dh=dh if dh is None else dh.reshape(rows.shape),
+        dW=dW,
+        db=db,
+        accumulate=into.accumulate,
+        without=into.without,
+    )
+    if dh is not None:
+        grads = grads._replace(dh=dh)
+    elif h.ndim != 2 and grads.dh is not None:
+        grads = grads._replace(dh=grads.dh.reshape(h.shape))
+    return grads._replace(loss=None) if "loss" in into.without else grads  # type: ignore[arg-type]
 
 
 def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float | None = None) -> LossGrad:

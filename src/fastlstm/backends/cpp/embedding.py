@@ -20,12 +20,19 @@ def embedding_backward(
     padding_idx: int | None,
     out: FloatArray | None,
     touched: IntArray | None,
+    accumulate: bool,
 ) -> FloatArray:
+    skip = -1 if padding_idx is None else padding_idx
+    if accumulate:
+        assert out is not None
+        indices, values = _cpu.embedding_backward_rows(ids, dout)
+        _cpu.scatter_add(out, indices, values, False, skip)
+        return out
     if out is None:
         out = np.empty((num_embeddings, dout.shape[1]), dout.dtype)
     if touched is not None:
         _cpu.clear_rows(out, touched)
-    clear, skip = touched is None, -1 if padding_idx is None else padding_idx
+    clear = touched is None
     _cpu.scatter_add(out, ids, dout, clear, skip)
     return out
 

@@ -32,9 +32,19 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
+    dh: FloatArray | None,
+    dW: FloatArray | None,
+    db: FloatArray | None,
+    accumulate: bool,
+    without: tuple[str, ...],
 ) -> LinearLossGrads:
     V = W.shape[1]
     block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V
     block = -(-block // 64) * 64
     targets = targets.astype(_INT64, copy=False)
-    return LinearLossGrads(*_cpu.linear_cross_entropy(h, W, b, targets, ignore_index, block))
+    with_dh, with_dW, with_db = ("dh" not in without), ("dW" not in without), ("db" not in without)
+    return LinearLossGrads(
+        *_cpu.linear_cross_entropy(
+            h, W, b, targets, ignore_index, block, dh, dW, db, accumulate, with_dh, with_dW, with_db
+        )
+    )

@@ -10,6 +10,7 @@ import cupy
 
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
+from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad, RowGrad
 
 
@@ -38,8 +39,14 @@ def embedding_backward(
     padding_idx: int | None,
     out: FloatArray | None,
     touched: IntArray | None,
+    accumulate: bool,
 ) -> FloatArray:
     with device_of(dout):
+        if accumulate:
+            assert out is not None
+            dW = cupy.zeros((num_embeddings, dout.shape[1]), dout.dtype)
+            _sum_rows(dW, ids, dout, skip=padding_idx, accumulate=False)
+            return put(out, dW, accumulate=True)
         if out is None:
             out = cupy.zeros((num_embeddings, dout.shape[1]), dout.dtype)
         elif touched is None:

@@ -16,6 +16,7 @@ import cupy
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
+from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # With memory="low", logits of so many bytes are held at a time; of so many rows at least, because every block reads and
@@ -41,17 +42,25 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
+    dh: FloatArray | None,
+    dW: FloatArray | None,
+    db: FloatArray | None,
+    accumulate: bool,
+    without: tuple[str, ...],
 ) -> LinearLossGrads:
     M, H = h.shape
     V = len(b)
     with device_of(h), products_in(precision):
         mean = _Mean(targets, ignore_index, h)
-        dh = cupy.empty((M, H), h.dtype)
-        dW = cupy.empty((H, V), h.dtype) if W.flags.c_contiguous else cupy.empty((V, H), h.dtype).T
-        db = cupy.empty(V, h.dtype)
-        if M == 0:
-            dW.fill(0)
-            db.fill(0)
+        # What is added to must not take part in the sums over blocks, whose bits would be others.
+        into_dW, into_db = (dW, db) if accumulate else (None, None)
+        dh = _result("dh", dh, (M, H), h, without)
+        turned = not W.flags.c_contiguous
+        dW = _result("dW", None if accumulate else dW, (V, H) if turned else (H, V), h, without, turned=turned)
+        db = _result("db", None if accumulate else db, (V,), h, without)
+        for sums in (dW, db):
+            if M == 0 and sums is not None:
+                sums.fill(0)
         rows = M if memory == "fast" else min(M, max(LOW_MEMORY_ROWS, LOW_MEMORY_BYTES // (V * h.itemsize)))
         logits = cupy.empty((rows, V), h.dtype)
         for start in range(0, M, max(rows, 1)):
@@ -60,11 +69,37 @@ def linear_cross_entropy(
             valid = mean.valid_rows(block, h[block])
             z = product(valid, W, out=logits[: len(valid)])
             mean.softmax(block, z, b, z)
-            product(z, W.T, out=dh[block])
-            mean.valid_rows(block, dh[block], in_place=True)  # nor may 0 NaN of a W with NaN
-            add_transposed_product(valid, z, dW, first=start == 0)
-            _sum_columns(z, db, accumulate=start > 0)
-        return LinearLossGrads(mean.loss(), dh, dW, db)
+            if dh is not None:
+                product(z, W.T, out=dh[block])
+                mean.valid_rows(block, dh[block], in_place=True)  # nor may 0 NaN of a W with NaN
+            if dW is not None:
+                add_transposed_product(valid, z, dW, first=start == 0)
+            if db is not None:
+                _sum_columns(z, db, accumulate=start > 0)
+        grads: dict[str, Any] = {
+            "dh": dh,
+            "dW": None if dW is None else put(into_dW, dW, accumulate=True),
+            "db": None if db is None else put(into_db, db, accumulate=True),
+        }
+        return LinearLossGrads(mean.loss(), **grads)
+
+
+def _result(
+    name: str,
+    given: FloatArray | None,
+    shape: tuple[int, ...],
+    like: FloatArray,
+    without: tuple[str, ...],
+    *,
+    turned: bool = False,
+) -> FloatArray | None:
+    """The array given, or a new one, or none where the result is not wanted."""
+    if name in without:
+        return None
+    if given is not None:
+        return given
+    made: FloatArray = cupy.empty(shape, like.dtype)
+    return made.T if turned else made
 
 
 def softmax(logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:

@@ -152,7 +152,14 @@ def embedding_backward(
     padding_idx: int | None,
     out: FloatArray | None,
     touched: IntArray | None,
+    accumulate: bool,
 ) -> FloatArray:
+    skipped = -1 if padding_idx is None else padding_idx
+    if accumulate:
+        assert out is not None
+        indices, values = embedding_backward_rows(ids, dout)
+        _add(out, indices, values, skipped, ids[:0])
+        return out
     cleared = ids[:0] if touched is None else touched.astype(ids.dtype, copy=False)
     if out is None:
         # The system hands over zeroed memory; only the rows that are touched then cost anything.
@@ -162,7 +169,7 @@ def embedding_backward(
         if touched is None:
             elements = dW.reshape(-1)
             over_blocks(lambda first, last: _fill_zeros(first, last, elements), dW.size, dW.size, multiple=1024)
-    _add(dW, ids, dout, -1 if padding_idx is None else padding_idx, cleared)
+    _add(dW, ids, dout, skipped, cleared)
     return dW
 
 

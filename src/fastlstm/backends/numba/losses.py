@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fastlstm.backends.numba.workers import over_blocks
 
 # A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
 from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
+from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 __all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
@@ -111,24 +112,44 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
+    dh: FloatArray | None,
+    dW: FloatArray | None,
+    db: FloatArray | None,
+    accumulate: bool,
+    without: tuple[str, ...],
 ) -> LinearLossGrads:
     W = np.ascontiguousarray(W)
     M, H = h.shape
     V = W.shape[1]
     counted = np.flatnonzero(targets != ignore_index)
-    if counted.size == 0:
-        return LinearLossGrads(0.0, np.zeros_like(h), np.zeros_like(W), np.zeros_like(b))
     everything = counted.size == M
     h_counted, ids = (h, flat(targets)) if everything else (h[counted], targets[counted])
-    h_and_one = np.ones((H + 1, counted.size), h.dtype)  # dW and db are one product
+    # dW and db are one product: of h and a row of ones. Rows that are not wanted are left out.
+    h_and_one = np.ones((H + 1, counted.size), h.dtype)
     h_and_one[:H] = h_counted.T
-    dh, dW_and_db = np.empty_like(h_counted), np.empty((H + 1, V), h.dtype)
-    of_counted = _in_blocks if memory == "low" else _at_once
-    losses = of_counted(h_counted, W, flat(b), ids, h_and_one, dh, dW_and_db)
-    if not everything:
-        dh_counted, dh = dh, np.zeros_like(h)
-        dh[counted] = dh_counted
-    return LinearLossGrads(_mean_loss(losses, counted.size), dh, dW_and_db[:H], dW_and_db[H])
+    wanted = slice(H if "dW" in without else 0, H if "db" in without else H + 1)
+    dh_counted = None if "dh" in without else np.empty_like(h_counted)
+    dW_and_db = np.zeros((H + 1, V), h.dtype)
+    loss = 0.0
+    if counted.size:
+        of_counted = _in_blocks if memory == "low" else _at_once
+        losses = of_counted(h_counted, W, flat(b), ids, h_and_one[wanted], dh_counted, dW_and_db[wanted])
+        loss = _mean_loss(losses, counted.size)
+    grads: dict[str, Any] = {
+        "dh": None if dh_counted is None else put(dh, _spread(dh_counted, counted, M)),
+        "dW": None if "dW" in without else put(dW, dW_and_db[:H], accumulate=accumulate),
+        "db": None if "db" in without else put(db, dW_and_db[H], accumulate=accumulate),
+    }
+    return LinearLossGrads(loss, **grads)
+
+
+def _spread(rows: FloatArray, places: IntArray, M: int) -> FloatArray:
+    """Rows in their places among M, zeros in the others."""
+    if len(rows) == M:
+        return rows
+    spread = np.zeros((M, rows.shape[1]), rows.dtype)
+    spread[places] = rows
+    return spread
 
 
 def _at_once(
@@ -137,14 +158,15 @@ def _at_once(
     b: FloatArray,
     targets: IntArray,
     h_and_one: FloatArray,
-    dh: FloatArray,
+    dh: FloatArray | None,
     dW_and_db: FloatArray,
 ) -> FloatArray:
-    """The losses of all rows; dh and dW_and_db become the gradients of their mean."""
+    """The losses of all rows; dh, unless it is None, and dW_and_db become the gradients of their mean."""
     logits, losses = np.empty((h.shape[0], W.shape[1]), h.dtype), np.empty(h.shape[0], h.dtype)
     multiply(h, W, logits)
     _of_rows(logits, b, targets, -1, 1 / h.shape[0], logits, losses)
-    multiply(logits, W, dh, transposed=True)
+    if dh is not None:
+        multiply(logits, W, dh, transposed=True)
     multiply(h_and_one, logits, dW_and_db)
     return losses
 
@@ -214,7 +236,7 @@ def _in_blocks(
     b: FloatArray,
     targets: IntArray,
     h_and_one: FloatArray,
-    dh: FloatArray,
+    dh: FloatArray | None,
     dW_and_db: FloatArray,
 ) -> FloatArray:
     """`_at_once` for blocks of columns: first an online log-sum-exp, then the logits again for the gradients."""
@@ -237,8 +259,9 @@ def _in_blocks(
     # A row with nothing but -inf has no softmax: NaN, as with memory="fast".
     log_total = np.where(np.isneginf(top), np.nan, np.log(np.maximum(total, np.finfo(h.dtype).tiny))).astype(h.dtype)
 
-    dh[...] = 0
-    for column, size in blocks:
+    if dh is not None:
+        dh[...] = 0
+    for column, size in blocks if dh is not None or len(dW_and_db) else ():
         z = room[: M * size].reshape(M, size)
         multiply(h, W[:, column : column + size], z)
         over_blocks(
@@ -248,7 +271,8 @@ def _in_blocks(
             M,
             _EXP * z.size,
         )
-        multiply(z, W[:, column : column + size], dh, transposed=True, add=True)
+        if dh is not None:
+            multiply(z, W[:, column : column + size], dh, transposed=True, add=True)
         multiply(h_and_one, z, dW_and_db[:, column : column + size])
     with np.errstate(invalid="ignore"):  # infinite logits give NaN, quietly as in the kernels
         losses: FloatArray = log_total - (at_target - top)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, RowGrad
 
 
@@ -19,7 +20,13 @@ def embedding_backward(
     padding_idx: int | None,
     out: FloatArray | None,
     touched: IntArray | None,
+    accumulate: bool,
 ) -> FloatArray:
+    if accumulate:
+        dW = embedding_backward(
+            ids, dout, num_embeddings, padding_idx=padding_idx, out=None, touched=None, accumulate=False
+        )
+        return put(out, dW, accumulate=True)
     dW = np.empty((num_embeddings, dout.shape[1]), dout.dtype) if out is None else out
     dW[... if touched is None else touched] = 0
     np.add.at(dW, ids, dout)

@@ -12,10 +12,11 @@ targets t::
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # Bytes of one block of logits with memory="low"; a few such arrays exist at a time.
@@ -63,6 +64,24 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
+    dh: FloatArray | None,
+    dW: FloatArray | None,
+    db: FloatArray | None,
+    accumulate: bool,
+    without: tuple[str, ...],
+) -> LinearLossGrads:
+    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory)
+    # All is computed, wanted or not: so it is obvious that nothing depends on what is wanted.
+    wanted: dict[str, Any] = {
+        "dh": put(dh, made.dh) if "dh" not in without else None,
+        "dW": put(dW, made.dW, accumulate=accumulate) if "dW" not in without else None,
+        "db": put(db, made.db, accumulate=accumulate) if "db" not in without else None,
+    }
+    return LinearLossGrads(made.loss, **wanted)
+
+
+def _linear_cross_entropy(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, ignore_index: int, memory: Literal["fast", "low"]
 ) -> LinearLossGrads:
     counted = np.flatnonzero(targets != ignore_index)
     dh = np.zeros_like(h)

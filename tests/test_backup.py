@@ -293,7 +293,7 @@ def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="not a regular file"):
         make_place(tmp_path / "new")
     with pytest.raises(OSError, match=r"File name too long: '.*x'"):
-        make_place(tmp_path / ("x" * 250))
+        make_place(tmp_path / ("x" * 256))
 
 
 # --------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ check() {
   if [ "$only" = tests ]; then
     tests=250 sanitizer=110
   fi
-  part "tests" $tests python3 -m pytest -q tests/test_gpu.py
+  part "tests" $tests python3 -m pytest -q tests/cuda/test_gpu.py
   # Without CuPy's memory pool, so that every array ends where its memory ends.
   local tool
   for tool in memcheck racecheck; do

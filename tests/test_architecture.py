@@ -199,7 +199,7 @@ def test_the_type_checker_reads_every_family_of_every_backend() -> None:
     """backend_types.py is a list of them; a module of another signature is an error of mypy there."""
     listed = {
         (ast.unparse(node.annotation), ast.unparse(node.value))
-        for node in ast.parse((Path(__file__).parent / "backend_types.py").read_text()).body
+        for node in ast.parse((Path(__file__).parent / "support" / "backend_types.py").read_text()).body
         if isinstance(node, ast.AnnAssign) and node.value is not None
     }
     wanted = {

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "csrc" / "cuda"
 FILES = sorted(SOURCE.rglob("*.c[cu]"))
 # Files that name FASTLSTM_PRECISION are compiled once for each, as CMakeLists.txt has it.

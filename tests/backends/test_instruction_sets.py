@@ -44,7 +44,7 @@ def in_a_process(*arguments: str, level: str | None) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, *arguments],
         env=environment,
-        cwd=HERE.parent,
+        cwd=HERE.parents[1],
         capture_output=True,
         text=True,
         timeout=600,

@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 def run_digest(way: str, backend: str, **environment: str) -> list[str]:
     """Fingerprints that ``digest.py`` prints in a process of its own."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "digest.py"), way],
+        [sys.executable, str(HERE.parent / "support" / "digest.py"), way],
         env={**os.environ, "FASTLSTM_BACKEND": backend, **environment},
         capture_output=True,
         text=True,

@@ -39,7 +39,7 @@ from fastlstm.compat.dlfs2 import (
 )
 from fastlstm.contract import FloatArray
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "benchmarks" / "book"
 SCRIPTS = (
     "ch04/train.py",

@@ -20,7 +20,7 @@ from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, Word2Vec
 from fastlstm.tensor_file import read_tensor_file
 from fastlstm.training import History
 
-FILES = Path(__file__).parent / "data"
+FILES = Path(__file__).parents[1] / "data"
 Training = tuple[Model, Callable[..., History]]
 
 

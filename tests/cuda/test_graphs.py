@@ -22,8 +22,7 @@ import numpy_as_cupy
 import pytest
 from cuda_cases import SMALL
 from numpy_as_cupy import Traffic, numbers_may_be_read
-from test_gpu_models import Stop
-from tiny_models import MAKERS, Maker, parameters, rnnlm, seq2seq, word2vec
+from tiny_models import MAKERS, Maker, Stop, parameters, rnnlm, seq2seq, word2vec
 
 from fastlstm import callbacks, ops, optim, use_backend
 from fastlstm.contract import PaddedRowGrad, RowGrad

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -99,7 +99,7 @@ class Tape(Generic[Family]):
     Attributes
     ----------
     op : str
-        The operator that made it: "lstm_cell", "lstm", "gru" or "rnn".
+        The operator that made it: "lstm_cell", "lstm", "gru" ...
     family : module
         The module of the backend that made it, for instance ``fastlstm.backends.cpp.lstm``.
     sizes : dict
@@ -109,9 +109,13 @@ class Tape(Generic[Family]):
         The backend's own record.
     device : int or None
         The GPU that the arrays live on; None is the host.
+    inputs : dict
+        By name, the arrays of the forward call that the backward call may read; None where none was given.
+    time_major : bool
+        Whether time is the first axis of the caller's sequences.
     """
 
-    __slots__ = ("device", "dtype", "family", "op", "saved", "sizes")
+    __slots__ = ("device", "dtype", "family", "inputs", "op", "saved", "sizes", "time_major")
 
     def __init__(
         self,
@@ -121,6 +125,8 @@ class Tape(Generic[Family]):
         dtype: np.dtype[Any],
         saved: Saved,
         device: int | None = None,
+        inputs: dict[str, FloatArray | None] | None = None,
+        time_major: bool = False,
     ) -> None:
         self.op = op
         self.family = family
@@ -128,6 +134,8 @@ class Tape(Generic[Family]):
         self.dtype = dtype
         self.saved = saved
         self.device = device
+        self.inputs = {} if inputs is None else inputs
+        self.time_major = time_major
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
@@ -142,6 +150,7 @@ class LSTMCellOutput(NamedTuple):
     tape: Tape[LSTMFamily]
 
 
+# Gradients have the shapes of their inputs; None are those of inputs that are None (Wx, b), and what ``without`` names.
 class LSTMCellGrads(NamedTuple):
     """dx (N, D); dh_prev, dc_prev (N, H); dWx (D, 4H); dWh (H, 4H); db (4H,)."""
 
@@ -154,7 +163,7 @@ class LSTMCellGrads(NamedTuple):
 
 
 class LSTMOutput(NamedTuple):
-    """hs (N, T, H); h_n, c_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n, c_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -163,7 +172,7 @@ class LSTMOutput(NamedTuple):
 
 
 class LSTMGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H)."""
+    """dxs as xs; dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -173,8 +182,25 @@ class LSTMGrads(NamedTuple):
     dc0: FloatArray
 
 
+class GRUCellOutput(NamedTuple):
+    """h: (N, H)."""
+
+    h: FloatArray
+    tape: Tape[GRUFamily]
+
+
+class GRUCellGrads(NamedTuple):
+    """dx (N, D); dh_prev (N, H); dWx (D, 3H); dWh (H, 3H); db of the shape of b."""
+
+    dx: FloatArray
+    dh_prev: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+
+
 class GRUOutput(NamedTuple):
-    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -182,7 +208,7 @@ class GRUOutput(NamedTuple):
 
 
 class GRUGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, 3H); dWh (H, 3H); db of the shape of b; dh0 (N, H)."""
+    """dxs as xs; dWx (D, 3H); dWh (H, 3H); db of the shape of b; dh0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -191,8 +217,25 @@ class GRUGrads(NamedTuple):
     dh0: FloatArray
 
 
+class RNNCellOutput(NamedTuple):
+    """h: (N, H)."""
+
+    h: FloatArray
+    tape: Tape[RNNFamily]
+
+
+class RNNCellGrads(NamedTuple):
+    """dx (N, D); dh_prev (N, H); dWx (D, H); dWh (H, H); db (H,)."""
+
+    dx: FloatArray
+    dh_prev: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+
+
 class RNNOutput(NamedTuple):
-    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -200,7 +243,7 @@ class RNNOutput(NamedTuple):
 
 
 class RNNGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, H); dWh (H, H); db (H,); dh0 (N, H)."""
+    """dxs as xs; dWx (D, H); dWh (H, H); db (H,); dh0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -318,6 +361,21 @@ class SkipgramPairs(NamedTuple):
     contexts: IntArray
 
 
+class Destination(NamedTuple):
+    """Where the gradients of a call go: ``out``, ``accumulate`` and ``without`` of an operator, checked.
+
+    arrays : by field, the caller's array, or None for a new one. Gradients of Wx, Wh and W are C-contiguous or the
+        transpose of what is.
+    accumulate : the gradients of weights and biases are added to what the given arrays hold, once an element: the very
+        bits that would be written without it.
+    without : the fields that are not computed; they are None.
+    """
+
+    arrays: Mapping[str, FloatArray | None]
+    accumulate: bool
+    without: tuple[str, ...]
+
+
 # --------------------------------------------------------------------------------------------
 # Tolerances
 # --------------------------------------------------------------------------------------------
@@ -336,6 +394,11 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays where none is
 # given for them. On the host precision is always the dtype's own; the record of a forward call carries it to backward.
 #
+# In the recurrent families xs, dhs and the arrays for dxs have any strides over N and T, on the host; time_major says
+# that hs and dxs are to lie (T, N, ...) in memory, and so come back as views of that. Wx and Wh are C-contiguous or the
+# transpose of what is. Where Wx is None, xs (N, T, G) are the pre-activations of the G gate columns, without b, and dxs
+# is their gradient; where b is None there is no bias.
+#
 # Where a family has more or other functions on a GPU, its protocol there is another, whose name begins with Device.
 
 
@@ -345,9 +408,9 @@ class LSTMFamily(Protocol):
     def lstm_cell_forward(
         self,
         x: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h_prev: FloatArray,
         c_prev: FloatArray,
@@ -357,19 +420,22 @@ class LSTMFamily(Protocol):
         """h, c, and the record."""
         ...
 
-    def lstm_cell_backward(self, saved: Saved, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads: ...
+    def lstm_cell_backward(
+        self, saved: Saved, *, dh: FloatArray, dc: FloatArray, into: Destination
+    ) -> LSTMCellGrads: ...
 
     def lstm_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         c0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         gate_order: str,
         recurrent_activation: RecurrentActivation,
         training: bool,
@@ -379,23 +445,46 @@ class LSTMFamily(Protocol):
         ...
 
     def lstm_backward(
-        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+        self,
+        saved: Saved,
+        *,
+        dhs: FloatArray | None,
+        dh_n: FloatArray | None,
+        dc_n: FloatArray | None,
+        into: Destination,
     ) -> LSTMGrads: ...
 
 
 class GRUFamily(Protocol):
-    """``gru.py``. Cho et al. (2014), in the conventions of `GRU_CONVENTIONS`; b (3H,), or (2, 3H) with reset_after."""
+    """``gru.py``. Cho et al. (2014), in any `GRUConvention`; b (3H,), or (2, 3H) with reset_after."""
+
+    def gru_cell_forward(
+        self,
+        x: FloatArray,
+        Wx: FloatArray | None,
+        Wh: FloatArray,
+        b: FloatArray | None,
+        *,
+        h_prev: FloatArray,
+        convention: GRUConvention,
+        precision: Precision,
+    ) -> tuple[FloatArray, Saved]:
+        """h, and the record."""
+        ...
+
+    def gru_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> GRUCellGrads: ...
 
     def gru_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         convention: GRUConvention,
         training: bool,
         precision: Precision,
@@ -403,29 +492,49 @@ class GRUFamily(Protocol):
         """hs, h_n, and with training the record."""
         ...
 
-    def gru_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads: ...
+    def gru_backward(
+        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
+    ) -> GRUGrads: ...
 
 
 class RNNFamily(Protocol):
     """``rnn.py``. h = tanh(x Wx + h_prev Wh + b), Elman (1990)."""
 
+    def rnn_cell_forward(
+        self,
+        x: FloatArray,
+        Wx: FloatArray | None,
+        Wh: FloatArray,
+        b: FloatArray | None,
+        *,
+        h_prev: FloatArray,
+        precision: Precision,
+    ) -> tuple[FloatArray, Saved]:
+        """h, and the record."""
+        ...
+
+    def rnn_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> RNNCellGrads: ...
+
     def rnn_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         training: bool,
         precision: Precision,
     ) -> tuple[FloatArray, FloatArray, Saved | None]:
         """hs, h_n, and with training the record."""
         ...
 
-    def rnn_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads: ...
+    def rnn_backward(
+        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
+    ) -> RNNGrads: ...
 
 
 class EmbeddingFamily(Protocol):

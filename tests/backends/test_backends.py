@@ -10,6 +10,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -31,8 +32,9 @@ def test_no_two_cases_share_a_name() -> None:
 
 
 def test_every_gate_order_is_among_the_cases() -> None:
-    for some in (cases.LSTM_GATE_ORDERS, cases.LSTM_CELL):
-        assert {case.inputs["gate_order"] for case in some} == set(cases.ALL_GATE_ORDERS)
+    for op in ("lstm_forward", "lstm_cell_forward"):
+        orders = {case.inputs.get("gate_order", "ifgo") for case in cases.ALL if case.op == op}
+        assert orders == set(recurrent_cases.ALL_GATE_ORDERS)
 
 
 # --------------------------------------------------------------------------------------------
@@ -48,7 +50,7 @@ SEARCH = settings(max_examples=40, deadline=None, derandomize=True, suppress_hea
     seed=st.integers(0, 2**16),
     density=st.sampled_from([0.0, 0.5, 1.0]),
     reverse=st.booleans(),
-    gate_order=st.sampled_from(cases.ALL_GATE_ORDERS),
+    gate_order=st.sampled_from(recurrent_cases.ALL_GATE_ORDERS),
     activation=st.sampled_from(["sigmoid", "hard_sigmoid"]),
 )
 def test_lstm_of_any_shape(
@@ -172,18 +174,12 @@ def _forward_and_twice_back(case: Case, *, overwrite: bool) -> Any:
     return grads
 
 
-TAPED = {
-    "lstm_cell_forward": cases.LSTM_CELL,
-    "lstm_forward": cases.LSTM,
-    "gru_forward": cases.GRU,
-    "rnn_forward": cases.RNN,
-    "sampled_logits_forward": cases.SAMPLING,
-}
+TAPED = [*recurrent_cases.LSTM, *recurrent_cases.GRU, *recurrent_cases.RNN, *recurrent_cases.CELLS, *cases.SAMPLING]
 
 
 @pytest.mark.parametrize("name", ["H17", "H17-pytorch", "holes", "holes-reverse", "lengths", "one-row", "E17"])
 def test_gradients_depend_on_no_array_that_the_tape_does_not_refer_to(backend: str, name: str) -> None:
-    some = [case for op, all_of_op in TAPED.items() for case in all_of_op if (case.op, case.name) == (op, name)]
+    some = [case for case in TAPED if case.name == name and case.op.endswith("_forward")]
     assert some
     with use_backend(backend):
         for case in some:
@@ -226,6 +222,34 @@ def test_gradients_go_into_the_arrays_given_with_the_bits_of_new_ones(backend: s
             if case.inputs.get("accumulate") and name != "dh":
                 right = before + right
         np.testing.assert_array_equal(getattr(got, name), right)
+
+
+def _plain(case: Case) -> Case:
+    """The case whose gradients are all wanted, in new arrays."""
+    upstream = {name: v for name, v in case.upstream.items() if name not in ("out", "accumulate", "without")}
+    return Case(case.name, case.op, case.inputs, upstream)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [*recurrent_cases.RECURRENT_INTO, *recurrent_cases.CELLS_INTO], ids=str)
+def test_recurrent_gradients_into_arrays_have_the_bits_of_new_ones(backend: str, case: Case, dtype: str) -> None:
+    case = case.cast(dtype)
+    backward = getattr(ops, case.op.replace("forward", "backward"))
+    given, held = (case.map_arrays(np.copy).upstream.get("out") for _ in range(2))
+    with use_backend(backend):
+        tape = getattr(ops, case.op)(**case.inputs).tape
+        want = backward(tape=tape, **_plain(case).upstream)
+        got = backward(tape=tape, **{**case.upstream, "out": given})
+    for name, right in want._asdict().items():
+        array, result = getattr(given, name, None), getattr(got, name)
+        if name in case.upstream.get("without", ()) or right is None:
+            assert result is None
+            continue
+        if array is not None:
+            assert result is array
+            if case.upstream.get("accumulate") and name in ("dWx", "dWh", "db"):
+                right = getattr(held, name) + right
+        np.testing.assert_array_equal(result, right)
 
 
 @pytest.mark.parametrize("case", [c for c in cases.LOSSES_INTO if "without" in c.inputs], ids=str)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ import pytest
 import fastlstm
 from fastlstm import BackendNotAvailable, ops, use_backend
 from fastlstm.backends import why_not
-from fastlstm.contract import PaddedRowGrad, RowGrad
+from fastlstm.contract import GRUConvention, PaddedRowGrad, RowGrad
 from fastlstm.ops.device import to_device, to_host
 
 N, T, D, H, V, E = 2, 3, 4, 5, 7, 6
@@ -55,6 +55,7 @@ def _right() -> dict[str, dict[str, Any]]:
     lstm = {**recurrent, **lstm_weights, "c0": floats(N, H)}
     gru = {**recurrent, "Wx": floats(D, 3 * H), "Wh": floats(H, 3 * H), "b": floats(3 * H)}
     rnn = {**recurrent, "Wx": floats(D, H), "Wh": floats(H, H), "b": floats(H)}
+    gru_cell, rnn_cell = ({"x": floats(N, D), "h_prev": floats(N, H), **_weights_of(given)} for given in (gru, rnn))
     ids = np.array([[1, 2, 1], [0, 6, 3]])
     targets = np.array([1, -1, 2])
     update = {"params": floats(V, E), "grads": floats(V, E), "lr": 0.1}
@@ -64,6 +65,10 @@ def _right() -> dict[str, dict[str, Any]]:
     return {
         "lstm_cell_forward": cell,
         "lstm_cell_backward": {"dh": floats(N, H), "dc": floats(N, H), "tape": ops.lstm_cell_forward(**cell).tape},
+        "gru_cell_forward": gru_cell,
+        "gru_cell_backward": {"dh": floats(N, H), "tape": ops.gru_cell_forward(**gru_cell).tape},
+        "rnn_cell_forward": rnn_cell,
+        "rnn_cell_backward": {"dh": floats(N, H), "tape": ops.rnn_cell_forward(**rnn_cell).tape},
         "lstm_forward": lstm,
         "lstm_backward": {"dhs": floats(N, T, H), "tape": ops.lstm_forward(**lstm).tape},
         "gru_forward": gru,
@@ -105,6 +110,10 @@ def _right() -> dict[str, dict[str, Any]]:
         "clip_grad_norm": {"grads": floats(V, E), "max_norm": 1.0},
         "clip_scale": {"norm": 2.0, "max_norm": 1.0},
     }
+
+
+def _weights_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: arguments[name] for name in ("Wx", "Wh", "b")}
 
 
 class Wrong(NamedTuple):
@@ -150,6 +159,42 @@ def _wrong_destinations() -> Iterator[Wrong]:
     memory = floats(H * V + V)
     shared = SimpleNamespace(dW=memory[: H * V].reshape(H, V), db=memory[H * V - 1 : -1])
     yield Wrong(op, {"out": shared, "accumulate": True}, ValueError, r"out\.dW overlaps out\.db")
+
+
+def _wrong_recurrent_destinations() -> Iterator[Wrong]:
+    """What the arrays may not overlap, the tape knows; the rest is as above."""
+    for cell in ("lstm", "gru", "rnn"):
+        op, right = f"{cell}_backward", _right()[f"{cell}_backward"]
+        inputs = right["tape"].inputs
+        yield Wrong(op, {"accumulate": True}, ValueError, "accumulate is given without out")
+        yield Wrong(
+            op, {"without": ("dx",)}, ValueError, r"without is \('dx',\), expected .* among dxs, dWx, dWh, db, dh0"
+        )
+        yield Wrong(op, {"out": [1]}, TypeError, "out is list .*with the fields dxs, dWx, dWh, db, dh0")
+        for name, array, error, message in (
+            ("dxs", inputs["xs"], ValueError, r"out\.dxs overlaps xs; results need arrays of their own"),
+            ("dWh", inputs["Wh"], ValueError, r"out\.dWh overlaps Wh"),
+            ("dWx", inputs["Wx"], ValueError, r"out\.dWx overlaps Wx"),
+            ("db", inputs["b"], ValueError, r"out\.db overlaps b"),
+            ("dh0", inputs["h0"], ValueError, r"out\.dh0 overlaps h0"),
+            (
+                "dxs",
+                floats(T, N, D),
+                ValueError,
+                r"out\.dxs has shape \(3, 2, 4\), expected \(2, 3, 4\) = the shape of",
+            ),
+            ("dxs", floats(N, T, 2 * D)[..., ::2], ValueError, r"out\.dxs is not C-contiguous"),
+            ("db", np.zeros(inputs["b"].shape), TypeError, r"out\.db has dtype float64, but the tape has float32"),
+            ("dWh", read_only(np.zeros_like(inputs["Wh"])), ValueError, r"out\.dWh is read-only"),
+            ("dWx", OnDevice(), TypeError, r"out\.dWx is .*OnDevice on a GPU; expected a CuPy array"),
+        ):
+            yield Wrong(op, {**right, "out": SimpleNamespace(**{name: array})}, error, message)
+        dhs = right["dhs"]
+        if dhs.shape == inputs["xs"].shape:
+            yield Wrong(op, {"out": SimpleNamespace(dxs=dhs)}, ValueError, r"out\.dxs overlaps dhs")
+    tape = _right()["lstm_cell_backward"]["tape"]
+    out = SimpleNamespace(dh_prev=tape.inputs["h_prev"])
+    yield Wrong("lstm_cell_backward", {"tape": tape, "out": out}, ValueError, r"out\.dh_prev overlaps h_prev")
 
 
 def _rows(indices: Any, values: Any) -> RowGrad:
@@ -333,6 +378,39 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("lstm_forward", {"c0": floats(N, H + 1)}, ValueError, r"c0 has shape \(2, 6\), expected \(2, 5\)")
     for order in ("ifg", "ifgg", "IFGO", None, ["i", "f", "g", "o"]):
         yield Wrong("lstm_forward", {"gate_order": order}, ValueError, "gate_order is .*a permutation of 'ifgo'")
+    # Weights and inputs that are left out or lie in another order.
+    for op, gates in (("lstm", 4), ("gru", 3), ("rnn", 1)):
+        letters = f"{gates}H" if gates > 1 else "H"
+        for name, x in (("forward", "xs"), ("cell_forward", "x")):
+            yield Wrong(
+                f"{op}_{name}",
+                {"Wx": None},
+                ValueError,
+                rf"^{x} has 4 columns, expected {gates * H} = {letters} for H = 5: without Wx it is what x Wx would be",
+            )
+        yield Wrong(f"{op}_forward", {"Wh": None}, TypeError, r"Wh is NoneType None; expected a numpy or CuPy array")
+        by_time = {"xs": floats(T, N, D), "time_major": True}
+        yield Wrong(
+            f"{op}_forward",
+            {**by_time, "mask": np.ones((N, T), bool)},
+            ValueError,
+            r"mask has shape \(2, 3\), expected \(3, 2\) for N = 2, T = 3\. Time comes first in it, as in xs: use \.T",
+        )
+        of_time = getattr(ops, f"{op}_forward")(**{**_right()[f"{op}_forward"], **by_time}).tape
+        yield Wrong(
+            f"{op}_backward",
+            {"tape": of_time},
+            ValueError,
+            r"dhs has shape \(2, 3, 5\), expected \(3, 2, 5\) = \(T, N, H\) of the forward call",
+        )
+    for wrong_order in ("zr", "zzn", 5):
+        for op in ("gru_forward", "gru_cell_forward"):
+            yield Wrong(
+                op,
+                {"convention": GRUConvention(cast("str", wrong_order), False, False)},
+                ValueError,
+                rf"gate_order of convention is {wrong_order!r}, expected a permutation of 'zrn'",
+            )
     yield Wrong("lstm_cell_forward", {"gate_order": "ifoc"}, ValueError, "gate_order is 'ifoc'")
     yield Wrong(
         "lstm_forward",
@@ -535,6 +613,7 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("softmax", {"logits": rows[:3], "out": rows[1:]}, ValueError, "out overlaps logits")
 
     yield from _wrong_destinations()
+    yield from _wrong_recurrent_destinations()
 
     # Dropout.
     yield Wrong(

@@ -9,6 +9,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, FloatArray
@@ -94,9 +95,9 @@ def _torch_recurrent(torch: Any, case: Case) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "case",
     [
-        *by_name(cases.LSTM, *_PLAIN),
-        *by_name(cases.GRU, *(f"{name}-pytorch" for name in _PLAIN)),
-        *by_name(cases.RNN, *_PLAIN),
+        *by_name(recurrent_cases.LSTM, *_PLAIN),
+        *by_name(recurrent_cases.GRU, *(f"{name}-pytorch" for name in _PLAIN)),
+        *by_name(recurrent_cases.RNN, *_PLAIN),
     ],
     ids=str,
 )
@@ -111,7 +112,7 @@ def test_recurrent_network_agrees_with_torch(backend: str, case: Case, torch: An
 @pytest.mark.parametrize("name", ["lengths", "lengths-reverse"])
 @pytest.mark.parametrize("of", ["lstm", "gru", "rnn"])
 def test_lengths_agree_with_torch_packed_sequences(backend: str, of: str, name: str, torch: Any) -> None:
-    of_kind = {"lstm": cases.LSTM, "gru": cases.GRU, "rnn": cases.RNN}[of]
+    of_kind = {"lstm": recurrent_cases.LSTM, "gru": recurrent_cases.GRU, "rnn": recurrent_cases.RNN}[of]
     (case,) = by_name(of_kind, f"{name}-pytorch" if of == "gru" else name)
     T = case.inputs["xs"].shape[1]
     lengths = np.maximum(case.inputs["lengths"], 1)  # torch knows no empty rows
@@ -147,7 +148,7 @@ def _onnx_run(
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("of", ["lstm", "rnn"])
 def test_forward_agrees_with_onnx(backend: str, of: str, reverse: bool, onnx: Any) -> None:
-    (case,) = by_name(cases.LSTM if of == "lstm" else cases.RNN, "H33")
+    (case,) = by_name(recurrent_cases.LSTM if of == "lstm" else recurrent_cases.RNN, "H33")
     options = {"gate_order": "iofg"} if of == "lstm" else {}
     case = Case(case.name, case.op, {**case.inputs, "reverse": reverse, **options}, case.upstream)
     with use_backend(backend):
@@ -174,7 +175,7 @@ def test_forward_agrees_with_onnx(backend: str, of: str, reverse: bool, onnx: An
 @pytest.mark.needs_onnx
 @pytest.mark.parametrize("convention", ["book", "keras"])
 def test_gru_forward_agrees_with_onnx(backend: str, convention: str, onnx: Any) -> None:
-    (case,) = by_name(cases.GRU, "H33" if convention == "book" else "H33-keras")
+    (case,) = by_name(recurrent_cases.GRU, "H33" if convention == "book" else "H33-keras")
     with use_backend(backend):
         got = run_case(case)
     a = case.inputs

@@ -22,7 +22,7 @@ from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, check_validation_data, require_same_rows
 from fastlstm.models.softmax_head import SoftmaxHead
-from fastlstm.ops import checks, scalars
+from fastlstm.ops import checks, recurrent, scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, Lengths, ShuffledRows
@@ -90,7 +90,7 @@ class SequenceClassifier(RowModel):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}, expected 'mean' or 'last'")
         dropout = scalars.below_one("dropout", dropout)
-        checks.check_gate_order(gate_order)
+        recurrent.check_gate_order(gate_order)
         options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
         super().__init__({**sizes, **options}, seed)
         self.classes = None
@@ -129,7 +129,7 @@ class SequenceClassifier(RowModel):
         ids = integers("xs", xs, 2, "two axes, (examples, time steps)")
         if lengths is None:
             return class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
-        valid = checks.valid_steps(None, host_array("lengths", lengths), *ids.shape)
+        valid = recurrent.valid_steps(None, host_array("lengths", lengths), *ids.shape)
         assert valid is not None
         class_ids("xs", ids[valid], "vocab_size", V, minus_one="for padding")
         ids = signed(ids)

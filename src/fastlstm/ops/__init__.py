@@ -10,7 +10,7 @@ from fastlstm.ops.clipping import clip_grad_norm, clip_scale, global_norm
 from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
-from fastlstm.ops.gru import gru_backward, gru_forward
+from fastlstm.ops.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from fastlstm.ops.losses import (
     linear_cross_entropy,
     mean_squared_error,
@@ -28,7 +28,7 @@ from fastlstm.ops.optim import (
     rmsprop_update,
     sgd_update,
 )
-from fastlstm.ops.rnn import rnn_backward, rnn_forward
+from fastlstm.ops.rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
 from fastlstm.ops.sampling import (
     nce_loss,
     negative_sampling_loss,
@@ -52,6 +52,8 @@ __all__ = [
     "embedding_forward",
     "global_norm",
     "gru_backward",
+    "gru_cell_backward",
+    "gru_cell_forward",
     "gru_forward",
     "linear_cross_entropy",
     "log_uniform_candidates",
@@ -69,6 +71,8 @@ __all__ = [
     "nesterov_update",
     "rmsprop_update",
     "rnn_backward",
+    "rnn_cell_backward",
+    "rnn_cell_forward",
     "rnn_forward",
     "sampled_logits_backward",
     "sampled_logits_forward",

@@ -167,7 +167,7 @@ def linear_cross_entropy(
         accumulate=accumulate,
         without=without,
     )
-    dh, dW, db = into.arrays.values()
+    dh, dW, db = (into.arrays[name] for name in ("dh", "dW", "db"))
     grads = family_for(rows, "losses").linear_cross_entropy(
         rows,
         W,

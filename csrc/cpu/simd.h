@@ -104,9 +104,23 @@ FASTLSTM_INLINE void prefetch_row(const S* row, Index count) {
 template <class S>
 FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {
   if (count >= kLanes<S>) return load(p);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  const auto lanes = static_cast<std::uint16_t>((1u << (count > 0 ? count : 0)) - 1);
+  if constexpr (sizeof(S) == 4) return _mm512_maskz_loadu_ps(lanes, p);
+  if constexpr (sizeof(S) == 8) return _mm512_maskz_loadu_pd(static_cast<std::uint8_t>(lanes), p);
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  if constexpr (sizeof(S) == 4) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+  }
+  if constexpr (sizeof(S) == 8) {
+    return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)));
+  }
+#else
   Vec<S> v{};
   for (Index k = 0; k < count; ++k) v[k] = p[k];
   return v;
+#endif
 }
 
 template <class S>
@@ -204,6 +218,21 @@ FASTLSTM_INLINE Vec<S> maximum(const Vec<S>& a, const Vec<S>& b) {
   return a != a ? a : larger;
 }
 
+// The transpose of a square of a row-major matrix, of which there are `height` rows and `count` columns, at least one;
+// zeros beside them.
+template <class S>
+FASTLSTM_INLINE void load_transposed(const S* in, Index in_stride, Index height, Index count,
+                                     Vec<S> (&rows)[kLanes<S>]) {
+  if (height >= kLanes<S> && count >= kLanes<S>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = load(in + i * in_stride);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load_partial(in + i * in_stride, count) : Vec<S>{};
+  }
+  transpose<S>(rows);
+}
+
 // The transpose of `count` columns of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride +
 // k] for i < kLanes, zero from `height` on.
 template <class S>
@@ -211,9 +240,7 @@ FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, 
   for (Index k = 0; k < count; k += kLanes<S>) {
     const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
     Vec<S> rows[kLanes<S>];
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load_partial(in + i * in_stride + k, columns) : Vec<S>{};
-    transpose<S>(rows);
+    load_transposed(in + k, in_stride, height, columns, rows);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<S>; ++i) {
       if (i < columns) store(out + (k + i) * out_stride, rows[i]);

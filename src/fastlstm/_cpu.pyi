@@ -20,42 +20,47 @@ def team_size(threads: int) -> int: ...
 def set_teams_always(always: bool) -> None: ...
 def free_unused_buffers() -> int: ...
 def buffer_bytes_in_use() -> int: ...
+
+# xs of two axes are those of a cell; hs is None then.
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     hard_sigmoid: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, FloatArray, Any]: ...
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     reset_after: bool,
     z_keeps: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, Any]: ...
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, Any]: ...
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray: ...
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> tuple[IntArray, FloatArray]: ...
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray, clear: bool, skip: int) -> None: ...

@@ -1,18 +1,27 @@
-"""GRU: csrc/cpu/recurrent, the cell and the forward loop in gru.cc, the backward one in sequence_backward.h."""
+"""GRU: csrc/cpu/recurrent, the cell and the forward loop in gru.cc, the backward one in sequence_backward.h.
+
+A cell is a sequence of one step, whose arrays have no axis of steps.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.backends.cpp import recurrence
-from fastlstm.backends.results import in_memory, of_cell, of_one_step
-from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
+from fastlstm.contract import (
+    BoolArray,
+    Destination,
+    FloatArray,
+    GRUCellGrads,
+    GRUConvention,
+    GRUGrads,
+    Precision,
+)
 
 
 def gru_cell_forward(
     x: FloatArray,
-    Wx: FloatArray | None,
+    Wx: FloatArray,
     Wh: FloatArray,
     b: FloatArray | None,
     *,
@@ -20,14 +29,14 @@ def gru_cell_forward(
     convention: GRUConvention,
     precision: Precision,
 ) -> tuple[FloatArray, Any]:
-    given = recurrence.inputs(x[:, None], Wx, Wh, b, two_biases=convention.reset_after)
-    _, h, tape = _cpu.gru_forward(*given, h_prev, None, False, *convention, True)
-    return h, recurrence.Saved(tape, Wx is not None, b is not None, time_major=False)
+    mask, reverse, time_major, training = None, False, False, True
+    _, h, tape = _cpu.gru_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, *convention, training)
+    return h, tape
 
 
-def gru_cell_backward(saved: recurrence.Saved, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
-    grads = gru_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
-    return GRUCellGrads(**of_cell(into, grads))
+def gru_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
+    dx, dWx, dWh, db, dh_prev, _ = saved.backward(None, dh, None, *into)
+    return GRUCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
 def gru_forward(
@@ -44,14 +53,9 @@ def gru_forward(
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    given = recurrence.inputs(xs, Wx, Wh, b, two_biases=convention.reset_after)
-    hs, h_n, tape = _cpu.gru_forward(*given, h0, mask, reverse, *convention, training)
-    saved = recurrence.Saved(tape, Wx is not None, b is not None, time_major) if training else None
-    return in_memory(hs, time_major=time_major), h_n, saved
+    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, *convention, training)
 
 
-def gru_backward(
-    saved: recurrence.Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
-) -> GRUGrads:
-    computed = saved.tape.backward(recurrence.upstream(dhs), dh_n)
-    return GRUGrads(**recurrence.grads(saved, into, GRUGrads._fields, computed))
+def gru_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> GRUGrads:
+    *grads, _ = saved.backward(dhs, dh_n, None, *into)
+    return GRUGrads(*grads)

@@ -1,32 +1,33 @@
-"""tanh RNN: csrc/cpu/recurrent, the cell in rnn.cc, the time loops in sequence_forward.h and sequence_backward.h."""
+"""tanh RNN: csrc/cpu/recurrent, the cell in rnn.cc, the time loops in sequence_forward.h and sequence_backward.h.
+
+A cell is a sequence of one step, whose arrays have no axis of steps.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.backends.cpp import recurrence
-from fastlstm.backends.results import in_memory, of_cell, of_one_step
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
 def rnn_cell_forward(
     x: FloatArray,
-    Wx: FloatArray | None,
+    Wx: FloatArray,
     Wh: FloatArray,
     b: FloatArray | None,
     *,
     h_prev: FloatArray,
     precision: Precision,
 ) -> tuple[FloatArray, Any]:
-    given = recurrence.inputs(x[:, None], Wx, Wh, b)
-    _, h, tape = _cpu.rnn_forward(*given, h_prev, None, False, True)
-    return h, recurrence.Saved(tape, Wx is not None, b is not None, time_major=False)
+    mask, reverse, time_major, training = None, False, False, True
+    _, h, tape = _cpu.rnn_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, training)
+    return h, tape
 
 
-def rnn_cell_backward(saved: recurrence.Saved, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
-    grads = rnn_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
-    return RNNCellGrads(**of_cell(into, grads))
+def rnn_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
+    dx, dWx, dWh, db, dh_prev, _ = saved.backward(None, dh, None, *into)
+    return RNNCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
 def rnn_forward(
@@ -42,14 +43,9 @@ def rnn_forward(
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    given = recurrence.inputs(xs, Wx, Wh, b)
-    hs, h_n, tape = _cpu.rnn_forward(*given, h0, mask, reverse, training)
-    saved = recurrence.Saved(tape, Wx is not None, b is not None, time_major) if training else None
-    return in_memory(hs, time_major=time_major), h_n, saved
+    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, training)
 
 
-def rnn_backward(
-    saved: recurrence.Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
-) -> RNNGrads:
-    computed = saved.tape.backward(recurrence.upstream(dhs), dh_n)
-    return RNNGrads(**recurrence.grads(saved, into, RNNGrads._fields, computed))
+def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:
+    *grads, _ = saved.backward(dhs, dh_n, None, *into)
+    return RNNGrads(*grads)

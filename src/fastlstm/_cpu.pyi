@@ -68,11 +68,13 @@ def clear_rows(target: FloatArray, ids: IntArray) -> None: ...
 def product(
     a: FloatArray, b: FloatArray, bias: FloatArray | None, a_transposed: bool, b_transposed: bool, out: FloatArray
 ) -> None: ...
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, ignore_index: int) -> tuple[float, FloatArray]: ...
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, ignore_index: int, normalizer: float | None
+) -> tuple[float, FloatArray]: ...
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     ignore_index: int,
     block: int,
@@ -83,6 +85,7 @@ def linear_cross_entropy(
     with_dh: bool,
     with_dW: bool,
     with_db: bool,
+    normalizer: float | None,
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]: ...
 def log_uniform_candidates(
     num_sampled: int, range_max: int, true_classes: IntArray, unique: bool, log_range: float, seed: int

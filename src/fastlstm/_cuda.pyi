@@ -292,7 +292,8 @@ def unique_rows(
     stream: int,
 ) -> None: ...
 
-# Cross entropy: csrc/cuda/losses. bias may be 0: none.
+# Cross entropy: csrc/cuda/losses. bias may be 0: none. So may counts: then the normalizer divides the losses, which is
+# read from normalizer_at unless that is 0.
 
 TARGET_COUNTS: int
 
@@ -305,6 +306,8 @@ def softmax_loss(
     bias: int,
     targets: int,
     counts: int,
+    normalizer: float,
+    normalizer_at: int,
     dlogits: int,
     losses: int,
     rows: int,
@@ -316,7 +319,18 @@ def softmax_loss(
     stream: int,
 ) -> None: ...
 def mean_loss_workspace(*, M: int) -> int: ...
-def mean_loss(*, losses: int, counts: int, loss: int, workspace: int, M: int, device: int, stream: int) -> None: ...
+def mean_loss(
+    *,
+    losses: int,
+    counts: int,
+    normalizer: float,
+    normalizer_at: int,
+    loss: int,
+    workspace: int,
+    M: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def copy_valid_rows(
     *,
     rows: int,

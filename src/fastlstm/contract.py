@@ -77,6 +77,9 @@ GRU_CONVENTIONS: dict[GRUConventionName, GRUConvention] = {
     "keras": GRUConvention("zrn", reset_after=True, z_keeps=True),
 }
 
+# What a loss makes of the losses of its rows: their mean over those that count, or their sum.
+Reduction: TypeAlias = Literal["mean", "sum"]
+
 # In what precision a recurrent network multiplies. The exact ones are those of the arrays' dtype; "tf32" and "bf16"
 # round the factors of float32 products, while sums and states stay float32, and are for arrays on a GPU.
 Precision: TypeAlias = Literal["float32", "float64", "tf32", "bf16"]
@@ -295,7 +298,7 @@ class SquaredErrorGrad(NamedTuple):
 
 
 class LinearLossGrads(NamedTuple):
-    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,). None what ``without`` names."""
+    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,). None what ``without`` names, and db without b."""
 
     loss: float
     dh: FloatArray
@@ -601,6 +604,9 @@ class LossesFamily(Protocol):
     """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index.
 
     W (H, V) is C-contiguous or the transpose of a C-contiguous (V, H), such as a tied embedding.
+
+    normalizer is what a sum of losses is divided by; on a GPU it may be a 0-d array. Where it is None, it is the number
+    of targets that are not ignored. Without any such target the loss is 0.0.
     """
 
     def softmax(self, logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:
@@ -608,20 +614,22 @@ class LossesFamily(Protocol):
         ...
 
     def sigmoid_cross_entropy(self, logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
-        """Any shape; the sum over all elements divided by normalizer."""
+        """Any shape."""
         ...
 
-    def mean_squared_error(self, y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
-        """Any shape; 0.0 without elements."""
+    def mean_squared_error(self, y: FloatArray, t: FloatArray, *, normalizer: float) -> SquaredErrorGrad:
+        """Any shape."""
         ...
 
-    def softmax_cross_entropy(self, logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad: ...
+    def softmax_cross_entropy(
+        self, logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+    ) -> LossGrad: ...
 
     def linear_cross_entropy(
         self,
         h: FloatArray,
         W: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         targets: IntArray,
         *,
         ignore_index: int,
@@ -632,11 +640,12 @@ class LossesFamily(Protocol):
         db: FloatArray | None,
         accumulate: bool,
         without: tuple[str, ...],
+        normalizer: float | None,
     ) -> LinearLossGrads:
         """Gradients go into dh (M, H), dW and db where they are given; dW is C-contiguous or the transpose of what is.
 
         With accumulate, dW and db are added to what the given arrays hold: once an element, as the call without it
-        returns them. What without names is not computed and None, but for the loss.
+        returns them. What without names is not computed and None, but for the loss; where b is None, it names db.
         """
         ...
 

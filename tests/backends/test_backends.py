@@ -140,6 +140,21 @@ def test_an_ignore_index_that_the_targets_cannot_hold_ignores_nothing(backend: s
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["softmax_cross_entropy", "linear_cross_entropy"])
+def test_the_number_of_targets_as_normalizer_gives_the_bits_of_the_mean(backend: str, op: str, dtype: str) -> None:
+    some = [case for case in cases.LOSSES if case.op == op and case.name.startswith(("batch", "V1000", "ignore-0"))]
+    assert some
+    with use_backend(backend):
+        for case in some:
+            inputs: Any = case.cast(dtype).inputs
+            count = np.count_nonzero(inputs["targets"] != inputs["ignore_index"])
+            mean, summed = getattr(ops, op)(**inputs), getattr(ops, op)(**inputs, reduction="sum")
+            for one, other in zip(mean, getattr(ops, op)(**inputs, normalizer=count), strict=True):
+                np.testing.assert_array_equal(one, other)
+            assert summed.loss == pytest.approx(mean.loss * count)
+
+
 # --------------------------------------------------------------------------------------------
 # What a tape keeps
 # --------------------------------------------------------------------------------------------
@@ -275,6 +290,16 @@ def test_fields_of_out_may_be_missing(backend: str) -> None:
     assert got.db is db
     for array, right in zip(got, want, strict=True):
         np.testing.assert_array_equal(array, right)
+
+
+def test_without_a_bias_nothing_is_written_for_it(backend: str) -> None:
+    db = np.full(4, 7.0)
+    with use_backend(backend):
+        got = ops.linear_cross_entropy(
+            np.ones((2, 3)), np.ones((3, 4)), None, np.array([1, 3]), out=SimpleNamespace(db=db)
+        )
+    assert got.db is None
+    np.testing.assert_array_equal(db, 7)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -317,6 +317,40 @@ def test_the_loss_stays_on_the_device(small: Any) -> None:
         assert loss.dtype == np.float64
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64"])
+def test_a_normalizer_on_the_device_divides_as_a_number_does(small: Any, dtype: str) -> None:
+    """Nobody waits for it: the emulation refuses to read it."""
+    cupy = sys.modules["cupy"]
+    on_device = cupy.asarray(np.array(6, dtype))
+    for op in ("softmax_cross_entropy", "linear_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        case = next(case for case in OF_A_FAMILY["losses"] if case.op == op and "normalizer" in case.inputs)
+        case = case.cast("float32").map_arrays(cupy.asarray)
+        number, array = (getattr(ops, op)(**{**case.inputs, "normalizer": divisor}) for divisor in (6, on_device))
+        for one, other in zip(number, array, strict=True):
+            np.testing.assert_array_equal(cupy.asnumpy(one), cupy.asnumpy(other))
+            assert one.dtype == other.dtype
+
+
+def test_a_normalizer_of_0_on_the_device_is_the_count_of_nothing(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = next(case for case in OF_A_FAMILY["losses"] if str(case) == "linear_cross_entropy-all-ignored-fast")
+    inputs = case.map_arrays(cupy.asarray).inputs
+    count = (inputs["targets"] != -1).sum()
+    for result in ops.linear_cross_entropy(**inputs, normalizer=count):
+        np.testing.assert_array_equal(cupy.asnumpy(result), 0)
+
+
+def test_a_sum_counts_no_targets(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = losses_case("launches", 6, 9).map_arrays(cupy.asarray)
+    launches = []
+    for options in ({}, {"reduction": "sum"}, {"normalizer": 3.0}):
+        before = small.launches()
+        ops.softmax_cross_entropy(**case.inputs, **options)
+        launches.append(small.launches() - before)
+    assert launches == [launches[0], launches[0] - 1, launches[0] - 1]
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_low_memory_takes_the_rows_in_blocks(small: Any, monkeypatch: pytest.MonkeyPatch, tied: bool) -> None:
     losses = importlib.import_module("fastlstm.backends.cuda.losses")

@@ -126,6 +126,27 @@ def test_losses_known_by_hand() -> None:
     np.testing.assert_allclose(dlogits, [[1 / 16, 2 / 16, -3 / 16], [-3 / 8, 1 / 8, 2 / 8]])
 
 
+@pytest.mark.parametrize(("options", "divisor"), [({"reduction": "sum"}, 1), ({"normalizer": 4}, 4)])
+def test_a_sum_known_by_hand(options: dict[str, Any], divisor: float) -> None:
+    logits, targets = np.log([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0], [1.0, 1.0, 1.0]]), np.array([2, 0, -1])
+    want = -(np.log(5 / 8) + np.log(1 / 4))
+    dwant = np.array([[1 / 8, 2 / 8, -3 / 8], [-3 / 4, 1 / 4, 2 / 4], [0, 0, 0]])
+    loss, dlogits = ops.softmax_cross_entropy(logits, targets, **options)
+    assert loss * divisor == pytest.approx(want)
+    np.testing.assert_allclose(dlogits * divisor, dwant)
+    loss, dh, dW, db = ops.linear_cross_entropy(np.eye(3), logits, None, targets, **options)
+    assert loss * divisor == pytest.approx(want)
+    np.testing.assert_allclose(dW * divisor, dwant)
+    np.testing.assert_allclose(dh * divisor, dwant @ logits.T)
+    assert db is None
+    loss, dy = ops.mean_squared_error(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), **options)
+    assert loss * divisor == 5
+    np.testing.assert_array_equal(dy * divisor, [[2.0, -4.0]])
+    loss, dlogits = ops.sigmoid_cross_entropy(np.log([[3.0, 1.0]]), np.array([[1.0, 0.0]]), **options)
+    assert loss * divisor == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)))
+    np.testing.assert_allclose(dlogits * divisor, [[-1 / 4, 1 / 2]])
+
+
 def test_softmax_known_by_hand() -> None:
     logits = np.log([[1.0, 2.0, 5.0]])
     np.testing.assert_allclose(ops.softmax(logits), [[1 / 8, 2 / 8, 5 / 8]])

@@ -598,13 +598,29 @@ def _wrong() -> Iterator[Wrong]:
         r"b has shape \(1, 7\), expected 1 axes; .*reshape\(-1\)",
     )
     yield Wrong("linear_cross_entropy", {"b": floats(0)}, ValueError, r"b has shape \(0,\): V must be at least 1")
+    for W, message in (
+        (floats(H, 0), r"W has shape \(5, 0\): V must be at least 1"),
+        (floats(V, H), r"W has shape \(7, 5\), expected \(5, 5\) = \(H, V\) for h with H = 5\. .*needs \.T"),
+    ):
+        yield Wrong("linear_cross_entropy", {"b": None, "W": W}, ValueError, message)
     yield Wrong(
         "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
     )
 
     for op, name in (("mean_squared_error", "t"), ("sigmoid_cross_entropy", "labels")):
         yield Wrong(op, {name: floats(3, 2, 1)}, ValueError, rf"{name} has shape \(3, 2, 1\), expected \(2, ")
-    yield Wrong("sigmoid_cross_entropy", {"normalizer": 0}, ValueError, r"normalizer is 0\.0, expected a positive")
+    for op in ("softmax_cross_entropy", "linear_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        for normalizer in (0, -1.5, np.nan):
+            expected = rf"normalizer is {float(normalizer)}, expected a positive number"
+            yield Wrong(op, {"normalizer": normalizer}, ValueError, expected)
+        yield Wrong(op, {"normalizer": "N"}, TypeError, "normalizer is str 'N', expected a number")
+        for array, expected in ((floats(1), "a number"), (OnGpu(floats(1)), "a number or a 0-d array of numbers")):
+            message = rf"normalizer is an array of shape \(1,\), float32, expected {expected}$"
+            yield Wrong(op, {"normalizer": array}, TypeError, message)
+        yield Wrong(op, {"normalizer": OnGpu(np.array(2.0))}, TypeError, "is on the host but normalizer is on a GPU")
+        yield Wrong(op, {"reduction": "none"}, ValueError, "reduction is 'none', expected one of 'mean', 'sum'")
+        message = 'normalizer is given with reduction="sum", which divides by nothing; give one of them'
+        yield Wrong(op, {"reduction": "sum", "normalizer": 2.0}, ValueError, message)
     yield Wrong("softmax", {"logits": floats(3, 0)}, ValueError, r"logits has shape \(3, 0\), expected \(\.\.\., V\)")
     yield Wrong("softmax", {"temperature": 0}, ValueError, r"temperature is 0\.0, expected a positive number")
     yield Wrong("softmax", {"out": floats(V, 3)}, ValueError, r"out has shape \(7, 3\), expected \(3, 7\)")

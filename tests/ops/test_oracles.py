@@ -218,24 +218,26 @@ def test_embedding_agrees_with_torch(backend: str, padding_idx: int | None, torc
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("memory", ["fast", "low"])
-@pytest.mark.parametrize("name", ["V17", "batch", "ignore-0", "ignore-minus-100"])
+@pytest.mark.parametrize("name", ["V17", "batch", "ignore-0", "ignore-minus-100", "sum", "no-bias"])
 def test_cross_entropy_agrees_with_torch(backend: str, name: str, memory: str, torch: Any) -> None:
     (case,) = (c for c in cases.LOSSES if str(c) == f"linear_cross_entropy-{name}-{memory}")
-    h, W, b = (torch.tensor(case.inputs[k], requires_grad=True) for k in ("h", "W", "b"))
-    targets, ignore_index = case.inputs["targets"], case.inputs["ignore_index"]
-    logits = h @ W + b
+    given = {k: case.inputs[k] for k in ("h", "W", "b") if case.inputs[k] is not None}
+    leaves = {k: torch.tensor(array, requires_grad=True) for k, array in given.items()}
+    targets = case.inputs["targets"]
+    options = {k: case.inputs[k] for k in ("ignore_index", "reduction") if k in case.inputs}
+    logits = leaves["h"] @ leaves["W"] + leaves.get("b", 0.0)
     logits.retain_grad()
     flat = logits.reshape(-1, logits.shape[-1])
-    loss = torch.nn.functional.cross_entropy(flat, torch.tensor(targets.reshape(-1)), ignore_index=ignore_index)
+    loss = torch.nn.functional.cross_entropy(flat, torch.tensor(targets.reshape(-1)), **options)
     loss.backward()
     with use_backend(backend):
-        plain = ops.softmax_cross_entropy(logits.detach().numpy(), targets, ignore_index=ignore_index)
+        plain = ops.softmax_cross_entropy(logits.detach().numpy(), targets, **options)
         fused = run_case(case)
     assert_close(plain.loss, loss.item(), "loss")
     assert_close(plain.dlogits, logits.grad, "dlogits")
     assert_close(fused["loss"], loss.item(), "loss")
-    for result, leaf in (("dh", h), ("dW", W), ("db", b)):
-        assert_close(fused[result], leaf.grad, result)
+    for k, leaf in leaves.items():
+        assert_close(fused["d" + k], leaf.grad, "d" + k)
 
 
 # --------------------------------------------------------------------------------------------

@@ -107,14 +107,27 @@ def _targets(draw: Draw, V: int, shape: tuple[int, ...], ignored: float, ignore_
 
 
 def _losses(
-    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, ignore_index: int = -1
+    name: str,
+    shape: tuple[int, ...],
+    H: int,
+    V: int,
+    *,
+    ignored: float = 0.0,
+    ignore_index: int = -1,
+    bias: bool = True,
+    **divided: Any,
 ) -> list[Case]:
     """softmax_cross_entropy on random logits, and linear_cross_entropy in both forms, with W and with a W that is a
-    transposed array.
+    transposed array; divided as reduction or normalizer say.
     """
     draw = Draw("losses" + name)
-    options = {"targets": _targets(draw, V, shape, ignored, ignore_index), "ignore_index": ignore_index}
-    linear = {"h": draw.floats(*shape, H), "W": draw.weights(H, V), "b": draw.floats(V, scale=0.5), **options}
+    options = {"targets": _targets(draw, V, shape, ignored, ignore_index), "ignore_index": ignore_index, **divided}
+    linear = {
+        "h": draw.floats(*shape, H),
+        "W": draw.weights(H, V),
+        "b": draw.floats(V, scale=0.5) if bias else None,
+        **options,
+    }
     return [
         Case(name, "softmax_cross_entropy", {"logits": draw.floats(*shape, V, scale=3.0), **options}),
         Case(name + "-fast", "linear_cross_entropy", {**linear, "memory": "fast"}),
@@ -203,12 +216,25 @@ LOSSES = [
     *_losses("ignore-minus-100", (7,), 16, 64, ignored=0.5, ignore_index=-100),
     *_losses("all-ignored", (5,), 3, 17, ignored=1.0),
     *_losses("no-rows", (0,), 3, 17),
+    *_losses("no-bias", (4, 5), 17, 33, ignored=0.2, bias=False),
+    *_losses("no-bias-V1000", (20, 3), 33, 1000, bias=False, reduction="sum"),
+    *_losses("sum", (4, 5), 15, 33, ignored=0.4, reduction="sum"),
+    *_losses("sum-all-ignored", (5,), 3, 17, ignored=1.0, reduction="sum"),
+    *_losses("normalizer", (7, 6), 16, 100, ignored=0.4, normalizer=7),
+    *_losses("normalizer-no-rows", (0,), 3, 17, normalizer=0.5),
     *_extreme_logits(),
 ]
 
 
 def _gradients_into(
-    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, tied: bool = False
+    name: str,
+    shape: tuple[int, ...],
+    H: int,
+    V: int,
+    *,
+    ignored: float = 0.0,
+    tied: bool = False,
+    bias: bool = True,
 ) -> list[Case]:
     """linear_cross_entropy into arrays that hold NaN, added to what there is, and without some of its results.
 
@@ -221,9 +247,11 @@ def _gradients_into(
         "b": draw.floats(V, scale=0.5),
         "targets": _targets(draw, V, shape, ignored, -1),
     }
+    nothing: Any = None
     dh, dW, db = (np.full(array.shape, np.nan) for array in (inputs["h"], inputs["W"], inputs["b"]))
     held = {"dW": draw.floats(H, V), "db": draw.floats(V)}
-    nothing: Any = None
+    if not bias:
+        inputs["b"] = db = held["db"] = nothing
     added: dict[str, Any] = {"out": LinearLossGrads(nothing, nothing, **held), "accumulate": True}
     turned = {"out": LinearLossGrads(nothing, dh, np.asfortranarray(held["dW"]), nothing), "accumulate": True}
     return [
@@ -234,6 +262,7 @@ def _gradients_into(
             "into-turned": {"out": LinearLossGrads(0.0, dh, np.asfortranarray(dW), db)},
             "added": added,
             "added-turned": turned,
+            "added-sum": {**added, "reduction": "sum"},
             "without-dh": {"without": ("dh",), **added},
             "without-dW": {"without": ("dW",)},
             "without-db": {"without": ("loss", "db")},
@@ -249,6 +278,7 @@ LOSSES_INTO = [
     *_gradients_into("V1000", (20, 3), 33, 1000, ignored=0.2),
     *_gradients_into("all-ignored", (5,), 3, 17, ignored=1.0),
     *_gradients_into("no-rows", (0,), 3, 17, tied=True),
+    *_gradients_into("no-bias", (7, 3), 18, 130, ignored=0.2, bias=False),
 ]
 
 
@@ -277,9 +307,9 @@ def _sigmoid(name: str, *shape: int, scale: float = 1.0, **options: Any) -> Case
     )
 
 
-def _squared_error(name: str, *shape: int) -> Case:
+def _squared_error(name: str, *shape: int, **options: Any) -> Case:
     draw = Draw("squared error" + name)
-    return Case(name, "mean_squared_error", {"y": draw.floats(*shape), "t": draw.floats(*shape)})
+    return Case(name, "mean_squared_error", {"y": draw.floats(*shape), "t": draw.floats(*shape), **options})
 
 
 PLAIN_LOSSES = [
@@ -288,9 +318,12 @@ PLAIN_LOSSES = [
     _sigmoid("normalizer", 7, 6, normalizer=7),
     _sigmoid("huge", 33, scale=1e4),
     _sigmoid("nothing", 0),
+    _sigmoid("sum", 5, 3, reduction="sum"),
     _squared_error("one", 1),
     _squared_error("sequence", 4, 5, 3),
     _squared_error("nothing", 0, 2),
+    _squared_error("sum", 5, 3, reduction="sum"),
+    _squared_error("normalizer", 5, 3, normalizer=10),
 ]
 
 

@@ -205,7 +205,7 @@ struct LinearLossPass {
         if (left <= 0) break;
         alignas(64) S bias[kTileColumns<S>];
         for (Index v = 0; v < kTileColumns<S>; v += kLanes<S>) {
-          store(bias + v, load_partial(args.b + column + part + v, left - v));
+          store(bias + v, args.b ? load_partial(args.b + column + part + v, left - v) : Vec<S>{});
         }
         pack(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
@@ -270,15 +270,13 @@ struct LinearLossPass {
     return x;
   }
 
-  // Gradients of the mean loss.
   void differentiate(Range rows, Index first) const {
     const Index end = block_end(first);
-    const S scale = 1 / static_cast<S>(args.M);
     for (Index column = first; column < end; column += kPanel) {
       const Index count = min_of(kPanel, end - column);
       for (Index m = rows.begin; m < rows.end; ++m) {
         S* const x = logits_at(first, column, m);
-        softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, scale, x);
+        softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, args.scale, x);
         clear(x + count, kPanel - count);
       }
     }

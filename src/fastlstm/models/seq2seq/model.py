@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
@@ -21,7 +22,7 @@ from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, require_same_rows
-from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search, log_softmax
+from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search
 from fastlstm.models.seq2seq.decoder import Decoder
 from fastlstm.models.seq2seq.encoder import Encoder
 from fastlstm.models.softmax_head import SoftmaxHead
@@ -357,7 +358,7 @@ class Seq2seq(RowModel):
         for start in range(0, len(xs), batch_size):
             batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
             scores = self._output.scores(self._features_of(*batch, training=False))
-            parts.append(to_host(array_module(scores).exp(log_softmax(scores))))
+            parts.append(to_host(ops.softmax(scores, out=scores)))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
     def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:

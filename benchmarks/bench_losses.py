@@ -85,6 +85,23 @@ def linear_cross_entropy_case(
     return Case(f"linear cross entropy, {memory}", f"M{M} H{H} V{V}", sides, check, operations=3.0 * 2 * M * H * V)
 
 
+@case_maker
+def reduction_case(M: int, H: int, V: int) -> Case:
+    """The sum of the losses beside their mean: what they are divided by costs nothing."""
+    arrays = inputs(M, H, V)
+    sides: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.linear_cross_entropy(*arrays, reduction="sum"),
+        "mean": lambda: ops.linear_cross_entropy(*arrays),
+    }
+
+    def check() -> None:
+        mean = definition(M, H, V)
+        agree(OURS, results(sides[OURS]()), {name: M * value for name, value in mean.items()}, TOLERANCE["float32"])
+        agree("mean", results(sides["mean"]()), mean, TOLERANCE["float32"])
+
+    return Case("linear cross entropy, sum", f"M{M} H{H} V{V}", sides, check, operations=3.0 * 2 * M * H * V)
+
+
 def extra_memory(side: str, M: int, H: int, V: int) -> int:
     """Bytes that one side ("fast", "low" or "torch") needs beside its inputs, its gradients included.
 
@@ -107,6 +124,11 @@ def extra_memory(side: str, M: int, H: int, V: int) -> int:
 def gradient_bytes(M: int, H: int, V: int) -> int:
     """dh, dW and db."""
     return 4 * (M * H + H * V + V)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "M{} H{} V{}".format(*size))
+def test_a_sum_beside_a_mean(compare: Compare, size: tuple[int, int, int]) -> None:
+    compare(reduction_case(*size))
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])

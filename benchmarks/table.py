@@ -176,6 +176,7 @@ def linear_cross_entropy_rows(run: Run) -> list[Figure]:
         run.time_all(bench_losses.linear_cross_entropy_case(*size, memory, peers=peers) for size in sizes)
         for memory, peers in (("fast", ("torch", TEXTBOOK)), ("low", ("torch",)))
     )
+    run.time_all(bench_losses.reduction_case(*size) for size in sizes)
     extra = {
         side: [fresh_process.call(bench_losses.extra_memory, side, *size) for size in sizes]
         for side in ("fast", "low", "torch")

@@ -254,6 +254,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
 
   void store_output(Index step, Index j, Index n, const S* tile_row) const {
     const Index before = state_place(step, n, j * kUnits), after = state_place(step + 1, n, j * kUnits);
+    S* const hs = args.hs.data ? plan.at(args.hs, step, n) + j * kUnits : nullptr;
     const S* const activated = Cell::kHasCellState && args.gates ? gate_row(step, j, n) : tile_row;
     for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
       Vec<S> h;
@@ -264,10 +265,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
         if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
       }
       store(args.h + after + u, h);
-      if (args.hs.data) {
-        const Index unit = j * kUnits + u;
-        store_partial(plan.at(args.hs, step, n) + unit, h, plan.H - unit);
-      }
+      if (hs) store_partial(hs + u, h, plan.H - j * kUnits - u);
     }
   }
 };

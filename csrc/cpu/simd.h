@@ -100,14 +100,20 @@ FASTLSTM_INLINE void prefetch_row(const S* row, Index count) {
   for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(row + k, to_be_changed);
 }
 
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+// A mask of `count` lanes, fewer than 16.
+FASTLSTM_INLINE __mmask16 first_lanes(Index count) {
+  return static_cast<__mmask16>((1u << (count > 0 ? count : 0)) - 1);
+}
+#endif
+
 // The first count lanes, the others zero; nothing behind p[count - 1] is read.
 template <class S>
 FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {
   if (count >= kLanes<S>) return load(p);
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  const auto lanes = static_cast<std::uint16_t>((1u << (count > 0 ? count : 0)) - 1);
-  if constexpr (sizeof(S) == 4) return _mm512_maskz_loadu_ps(lanes, p);
-  if constexpr (sizeof(S) == 8) return _mm512_maskz_loadu_pd(static_cast<std::uint8_t>(lanes), p);
+  if constexpr (sizeof(S) == 4) return _mm512_maskz_loadu_ps(first_lanes(count), p);
+  if constexpr (sizeof(S) == 8) return _mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(count)), p);
 #elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
   if constexpr (sizeof(S) == 4) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -125,11 +131,13 @@ FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {
 
 template <class S>
 FASTLSTM_INLINE void store_partial(S* p, const Vec<S>& v, Index count) {
-  if (count >= kLanes<S>) {
-    store(p, v);
-  } else {
-    for (Index k = 0; k < count; ++k) p[k] = v[k];
-  }
+  if (count >= kLanes<S>) return store(p, v);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  if constexpr (sizeof(S) == 4) _mm512_mask_storeu_ps(p, first_lanes(count), v);
+  if constexpr (sizeof(S) == 8) _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(count)), v);
+#else
+  for (Index k = 0; k < count; ++k) p[k] = v[k];
+#endif
 }
 
 // x, but not below low or above high; NaN stays NaN. One instruction a bound where the processor's minimum and maximum

@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import typing
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +36,13 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
 def imported_names(path: Path, *, inside_functions: bool) -> set[str]:
     """Full names of the modules that a file imports; without ``inside_functions``, those it imports when it loads."""
-    tree = ast.parse(path.read_text(), str(path))
+    tree = parsed(path)
     lazy = {
         id(node)
         for function in ast.walk(tree)
@@ -154,7 +159,7 @@ DEVICE_PROTOCOLS = {
 
 
 def protocol_of(backend: str, family: str) -> type[Any]:
-    return DEVICE_PROTOCOLS.get(family, PROTOCOLS[family]) if backend == "cuda" else PROTOCOLS[family]
+    return {**PROTOCOLS, **(DEVICE_PROTOCOLS if backend == "cuda" else {})}[family]
 
 
 def backend_packages() -> list[str]:
@@ -205,7 +210,7 @@ def test_the_type_checker_reads_every_family_of_every_backend() -> None:
     wanted = {
         (protocol_of(path.parent.name, path.stem).__name__, f"fastlstm.backends.{path.parent.name}.{path.stem}")
         for path in (SOURCE / "backends").glob("*/*.py")
-        if path.stem in PROTOCOLS
+        if path.stem in {*PROTOCOLS, *DEVICE_PROTOCOLS}
     }
     assert listed == wanted
 
@@ -244,7 +249,7 @@ OPERATORS = {
     "rnn_backward": "dhs tape * dh_n",
     "embedding_forward": "W ids",
     "embedding_backward": "ids dout num_embeddings * padding_idx out touched accumulate",
-    "embedding_backward_rows": "ids dout",
+    "embedding_backward_rows": "ids dout * padded",
     "scatter_add": "target ids rows",
     "batched_product": "a b * precision",
     "softmax": "logits * temperature",
@@ -252,14 +257,14 @@ OPERATORS = {
     "linear_cross_entropy": "h W b targets * ignore_index memory precision out accumulate without reduction normalizer",
     "sigmoid_cross_entropy": "logits labels * normalizer reduction",
     "mean_squared_error": "y t * reduction normalizer",
-    "log_uniform_candidates": "num_sampled range_max true_classes * unique rng",
+    "log_uniform_candidates": "num_sampled range_max true_classes * unique rng seed",
     "log_uniform_expected_count": "classes num_tries range_max * unique num_sampled",
-    "unigram_candidates": "counts num_sampled true_classes * power unique rng",
+    "unigram_candidates": "counts num_sampled true_classes * power unique rng seed",
     "sampled_logits_forward": "weights biases labels inputs candidates * subtract_log_q remove_accidental_hits",
     "sampled_logits_backward": "dlogits tape",
-    "nce_loss": "weights biases labels inputs candidates * remove_accidental_hits",
-    "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits",
-    "negative_sampling_loss": "weights labels inputs candidates",
+    "nce_loss": "weights biases labels inputs candidates * remove_accidental_hits padded",
+    "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits padded",
+    "negative_sampling_loss": "weights labels inputs candidates * padded",
     "clip_grad_norm": "grads max_norm",
     "subsample": "ids keep * seed",
     "skipgram_counts": "ids window * start stop seed",
@@ -329,6 +334,38 @@ def test_results_have_the_field_names_that_users_rely_on() -> None:
     }
     for result, names in fields.items():
         assert " ".join(result._fields) == names  # type: ignore[attr-defined]
+
+
+def test_what_an_operator_does_follows_from_its_arguments() -> None:
+    """Neither a thread nor a context nor a module says otherwise."""
+    wrong = []
+    for path in (SOURCE / "ops").glob("*.py"):
+        names = imported_names(path, inside_functions=True)
+        wrong += [f"{path.name} imports {name}" for name in names if name.split(".")[0] in {"threading", "contextvars"}]
+        wrong += [f"{path.name}:{n.lineno}: global" for n in ast.walk(parsed(path)) if isinstance(n, ast.Global)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_an_operator_returns_follows_from_its_arguments() -> None:
+    """Of two kinds of results, overloads say by an argument which one comes; and no cast says another than came."""
+    kinds = {name for name, kind in vars(contract).items() if isinstance(kind, type) and issubclass(kind, tuple)}
+    several = set()
+    for name in ops.__all__:
+        function = getattr(ops, name)
+        if not inspect.isfunction(function):
+            continue
+        overloads = [inspect.signature(overload) for overload in typing.get_overloads(function)]
+        returned = kinds.intersection(inspect.signature(function).return_annotation.split(" | "))
+        if len(returned) > 1:
+            several.add(name)
+            told = {overload.return_annotation for overload in overloads if "Literal" in str(overload)}
+            assert told == returned, f"{name} returns {returned}, but its overloads tell {told or 'nothing'}"
+    assert "nce_loss" in several
+    for path in (SOURCE / "ops").glob("*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "typing.cast"}:
+                named = kinds.intersection(re.findall(r"\w+", ast.unparse(node.args[0])))
+                assert not named, f"{path.name}:{node.lineno} casts to {named}"
 
 
 @pytest.mark.parametrize("module", [fastlstm, ops])

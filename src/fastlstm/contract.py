@@ -571,7 +571,25 @@ class DeviceEmbeddingFamily(EmbeddingFamily, Protocol):
     """``embedding.py`` of a GPU."""
 
     def padded_rows(self, ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
-        """As embedding_backward_rows, but nothing waits for the device."""
+        """As embedding_backward_rows, without synchronising."""
+        ...
+
+
+class IdSource(Protocol):
+    """What the caller of `DeviceIdsFamily.check` knows of an array, to make an error of for an id in it; hashable."""
+
+    def error(self, value: int) -> IndexError: ...
+
+
+class DeviceIdsFamily(Protocol):
+    """``ids.py`` of a GPU: ids are checked there, without synchronising."""
+
+    def check(self, ids: Any, *, upper: int | None, ignore_index: int | None, source: IdSource) -> IntArray:
+        """A copy of ids (M,) with 0 in the place of those neither from 0 to upper - 1 nor ignore_index."""
+        ...
+
+    def raise_fault(self) -> None:
+        """Raises the error of the first fault that the GPU has found by now, since the last one was raised."""
         ...
 
 
@@ -767,7 +785,7 @@ class DeviceSamplingFamily(SamplingFamily, Protocol):
         remove_accidental_hits: bool,
         loss: SampledLossKind,
     ) -> PaddedSampledLoss:
-        """As sampled_loss, but nothing waits for the device."""
+        """As sampled_loss, without synchronising."""
         ...
 
 

@@ -34,8 +34,8 @@ class Optimizer:
     step_on_device : 0-d int64 array, or None
         The same on a GPU, after `count_on_device`.
     lr_on_device : 0-d float64 array, or None
-        Stands for ``lr`` in updates while it is there: a captured graph reads it in every run. Whoever sets it keeps it
-        equal to ``lr``.
+        Stands for ``lr`` in updates while it is there: a captured graph reads it in every replay. Whoever sets it keeps
+        it equal to ``lr``.
     """
 
     slot_names: ClassVar[tuple[str, ...]] = ()
@@ -74,22 +74,25 @@ class Optimizer:
         elif params:
             self._follow(params[0])
 
-    def captured(self) -> tuple[Any, ...]:
-        """What a captured update has been captured with: it is another update once this is not the same."""
-        arrays = tuple(id(array) for slot in self._slots.values() for array in slot)
-        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots")
-        return (*arrays, *(value for name, value in vars(self).items() if name not in others))
+    def capture_key(self) -> tuple[Any, ...]:
+        """What a captured update depends on: the arrays of the state, and all settings but what a replay is given.
+
+        Once one of these is another, so is the update, and has to be captured again.
+        """
+        arrays = (array for slot in self._slots.values() for array in slot)
+        given = ("lr", "step", "step_on_device", "lr_on_device", "_slots")
+        return (*arrays, *(value for name, value in vars(self).items() if name not in given))
 
     def _lr_now(self) -> Any:
         """The learning rate of this update, on the device if it stands there."""
         return self.lr if self.lr_on_device is None else self.lr_on_device
 
     def count_on_device(self, zero: Any) -> None:
-        """Count the updates on the GPU too, for updates that are captured into a graph.
+        """Count the updates on the GPU too, which makes them capturable.
 
         A graph repeats what it was captured with, so Adam has to find the number of its step on the device. Each
-        update adds 1 there, in every run of the graph too; `step`, on the host, is for whoever launches the graph to
-        add to. The learning rate is read where ``lr_on_device`` says, else the graph has it as it was when captured.
+        update adds 1 there, in every replay too; `step`, on the host, is for whoever replays the graph to add to. The
+        learning rate is read where ``lr_on_device`` says, else the graph has it as it was when captured.
 
         Parameters
         ----------

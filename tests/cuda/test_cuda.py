@@ -30,8 +30,9 @@ from cuda_cases import (
 
 import fastlstm
 from fastlstm import BackendNotAvailable, ops, optim, testing
-from fastlstm.contract import Precision, RowGrad
+from fastlstm.contract import Candidates, PaddedRowGrad, Precision, RowGrad
 from fastlstm.ops import checks
+from fastlstm.ops.device import row_grad
 from fastlstm.testing import Case, check_backend
 
 
@@ -300,6 +301,46 @@ def test_padded_rows_know_how_many_they_are(small: Any) -> None:
     np.testing.assert_array_equal(cupy.asnumpy(padded.num_rows), [3])
     np.testing.assert_array_equal(cupy.asnumpy(padded.indices)[:3], [2, 5, 9])
     np.testing.assert_array_equal(cupy.asnumpy(padded.values)[:3], [[10, 12], [4, 6], [6, 7]])
+
+
+@pytest.mark.parametrize(
+    "op", ["nce_loss", "sampled_softmax_loss", "negative_sampling_loss", "embedding_backward_rows"]
+)
+def test_padded_gradients_hold_the_rows_of_the_others_and_nothing_waits(
+    small: Any, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
+    cupy = sys.modules["cupy"]
+    if op == "embedding_backward_rows":
+        inputs: Any = {"ids": cupy.asarray(np.array([5, 2, 5])), "dout": cupy.asarray(np.ones((3, 4)))}
+    else:
+        case = sampled_case("nce_loss", 6, 1, 8, 4, 20).cast("float32").map_arrays(cupy.asarray)
+        without = {"remove_accidental_hits", *(("biases",) if op == "negative_sampling_loss" else ())}
+        inputs = {name: value for name, value in case.inputs.items() if name not in without}
+    plain = getattr(ops, op)(**inputs)
+    with monkeypatch.context() as patch:
+        patch.delattr(cupy, "asnumpy")
+        padded = getattr(ops, op)(**inputs, padded=True)
+    if isinstance(plain, RowGrad):
+        plain, padded = (plain,), (padded,)
+    for want, got in zip(plain, padded, strict=True):
+        if isinstance(want, RowGrad):
+            assert isinstance(got, PaddedRowGrad)
+            assert len(got.indices) > len(want.indices)
+            got = row_grad(got)
+            np.testing.assert_array_equal(cupy.asnumpy(got.indices), cupy.asnumpy(want.indices))
+            np.testing.assert_array_equal(cupy.asnumpy(got.values), cupy.asnumpy(want.values))
+        elif want is not None:
+            np.testing.assert_array_equal(cupy.asnumpy(got), cupy.asnumpy(want))
+
+
+def test_padded_gradients_of_nothing_have_no_rows(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    ids, counts, rows = cupy.zeros(0, np.int64), cupy.zeros(0), cupy.zeros((0, 4))
+    nothing = Candidates(ids, counts, counts, 0)
+    loss = ops.negative_sampling_loss(cupy.zeros((20, 4)), ids, rows, nothing, padded=True)
+    for grad in (loss.dweights, ops.embedding_backward_rows(ids, rows, padded=True)):
+        assert cupy.asnumpy(grad.num_rows).tolist() == [0]
+        assert row_grad(grad).values.shape == (0, 4)
 
 
 def test_the_loss_stays_on_the_device(small: Any) -> None:

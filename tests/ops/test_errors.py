@@ -79,6 +79,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
         "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
+        "log_uniform_candidates": {"num_sampled": 2, "range_max": V, "true_classes": ids, "seed": 1},
         "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
         "batched_product": {"a": floats(N, 3, H), "b": floats(N, H, V)},
         "softmax": {"logits": floats(3, V), "out": floats(3, V)},
@@ -463,6 +464,11 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "embedding_forward", {"W": floats(0, E)}, ValueError, r"W has shape \(0, 6\) = \(V, E\): both must be at least"
     )
+    message = "padded is True, but dout is on the host, .*known without waiting; leave padded out"
+    yield Wrong("embedding_backward_rows", {"padded": True}, ValueError, message)
+    for rng in (None, 0):
+        message = f"rng is .*{rng}; expected a numpy Generator such as"
+        yield Wrong("log_uniform_candidates", {"seed": None, "rng": rng}, TypeError, message)
     for op in ("embedding_backward", "embedding_backward_rows"):
         yield Wrong(
             op, {"dout": floats(3, 2, E)}, ValueError, r"dout has shape \(3, 2, 6\), expected \(2, 3\) \+ \(E,\)"

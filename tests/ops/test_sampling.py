@@ -592,6 +592,8 @@ ERRORS: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "num_sampled is float", lambda: ops.log_uniform_candidates(2.0, 10, NO_IDS, rng=RNG)),  # type: ignore[arg-type]
     (IndexError, "true_classes holds 10", lambda: ops.log_uniform_candidates(1, 10, np.array([10]), rng=RNG)),
     (TypeError, "default_rng", lambda: ops.log_uniform_candidates(1, 10, NO_IDS, rng=0)),  # type: ignore[arg-type]
+    (TypeError, "rng and seed are both given", lambda: ops.log_uniform_candidates(1, 10, NO_IDS, rng=RNG, seed=1)),
+    (ValueError, "seed is -1", lambda: ops.unigram_candidates(COUNTS, 1, NO_IDS, seed=-1)),
     (ValueError, "fraction", lambda: ops.log_uniform_candidates(10**8, 10**8, NO_IDS, rng=RNG)),
     (ValueError, "num_tries is 3", lambda: ops.log_uniform_expected_count(np.array([1]), 3, 10, num_sampled=4)),
     (IndexError, "classes holds -1", lambda: ops.log_uniform_expected_count(np.array([-1]), 3, 10, num_sampled=3)),
@@ -643,6 +645,26 @@ def test_loss_errors(function: Callable[..., Any], error: type[Exception], messa
         args["inputs"] = np.zeros((0, E))
     with pytest.raises(error, match=message):
         function(**{**args, **wrong})
+
+
+def test_rows_are_padded_on_a_gpu_only() -> None:
+    weights, biases, labels, inputs, candidates = problem(1)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.nce_loss(weights, biases, labels, inputs, candidates, padded=True)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.sampled_softmax_loss(weights, biases, labels, inputs, candidates, padded=True)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.negative_sampling_loss(weights, labels, inputs, candidates, padded=True)
+
+
+def test_a_seed_is_what_a_generator_draws() -> None:
+    seed = int(np.random.default_rng(3).integers(0, 2**64, dtype=np.uint64))
+    draws: tuple[Callable[..., Any], ...] = (
+        lambda **given: ops.log_uniform_candidates(5, 20, NO_IDS, **given),
+        lambda **given: ops.unigram_candidates(COUNTS, 5, NO_IDS, **given),
+    )
+    for draw in draws:
+        np.testing.assert_array_equal(draw(seed=seed).sampled, draw(rng=np.random.default_rng(3)).sampled)
 
 
 def test_a_class_that_is_never_drawn_has_no_logarithm() -> None:

@@ -99,7 +99,7 @@ class SequenceClassifier(RowModel):
         self._embedding = TimeEmbedding(weights.embedding(vocab_size, wordvec_size))
         self._lstm = TimeLSTM(*weights.lstm(wordvec_size, hidden_size), gate_order=gate_order)
         self._pooling = TimeMeanPooling() if pooling == "mean" else None
-        self._dropout = TimeDropout(dropout, rng=self.rng)
+        self._dropout = TimeDropout(dropout, rng=self.seeds)
         self._output = TimeAffineWithLoss(*weights.affine(hidden_size, num_classes))
         self._head = SoftmaxHead(self._output)
         self._own_layers(
@@ -108,7 +108,8 @@ class SequenceClassifier(RowModel):
                 "lstm": self._lstm,
                 **({} if self._pooling is None else {"pooling": self._pooling}),
                 "output": self._output,
-            }
+            },
+            [self._dropout],
         )
 
     # ----------------------------------------------------------------------------------------

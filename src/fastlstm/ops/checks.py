@@ -19,7 +19,7 @@ import numpy as np
 from numpy import ndarray
 
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.backends import check_gpu, load_family
+from fastlstm.backends import device_ids_family
 from fastlstm.contract import PRECISIONS, Array, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -249,12 +249,9 @@ def device_ids(ids: IntArray, bounds: IdBounds) -> IntArray:
 
     Nobody waits for the check: `raise_if_ids_were_wrong` says later what it found.
     """
-    check_gpu()
+    module = device_ids_family()
     raise_if_ids_were_wrong()
-    checked: IntArray = load_family("cuda", "ids").check(
-        ids, upper=bounds.upper, ignore_index=bounds.ignored, source=bounds
-    )
-    return checked
+    return module.check(ids, upper=bounds.upper, ignore_index=bounds.ignored, source=bounds)
 
 
 def raise_if_ids_were_wrong() -> None:
@@ -379,6 +376,16 @@ def same_device(names: str, *arrays: Any) -> None:
                     f"{first} is {_place(device)} but {name} is {_place(gpu_of(name, array))}; all arrays of one call "
                     "live on one GPU: copy with cupy.asarray(...) where that is the current one"
                 )
+
+
+def rows_are_padded(padded: bool, name: str, array: Array) -> bool:
+    """Whether gradients by rows are wanted as PaddedRowGrad, which only arrays on a GPU have."""
+    if padded and not is_device_array(array):
+        raise ValueError(
+            f"padded is {padded}, but {name} is on the host, where the number of rows is known without waiting; "
+            "leave padded out"
+        )
+    return bool(padded)
 
 
 def same_device_as_tape(names: str, tape: Tape[Any], *arrays: Any) -> None:

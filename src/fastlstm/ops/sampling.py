@@ -5,16 +5,17 @@ Semantics are TensorFlow's: ``tf.nn.nce_loss`` and ``tf.nn.sampled_softmax_loss`
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
-from fastlstm.arrays import is_device_array
 from fastlstm.backends import device_family, family_for
 from fastlstm.contract import (
     Candidates,
     FloatArray,
     IntArray,
+    PaddedSampledLoss,
     SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
@@ -23,7 +24,6 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks
-from fastlstm.ops.device_steps import rows_are_padded
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
@@ -122,6 +122,39 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Tape[SamplingFamily] | No
     return tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
 
 
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
 def nce_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -130,32 +163,68 @@ def nce_loss(
     candidates: Candidates,
     *,
     remove_accidental_hits: bool = False,
-) -> SampledLoss:
+    padded: bool = False,
+) -> SampledLoss | PaddedSampledLoss:
     """Noise-contrastive estimation: sigmoid cross entropy of the true and the sampled classes, summed over the classes.
 
     Parameters
     ----------
     weights, biases, labels, inputs, candidates, remove_accidental_hits
         As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+    padded : bool
+        For arrays on a GPU: gradients by rows as PaddedRowGrad, for whose number of rows nothing synchronises.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `sampled_logits_forward`; or padded is given for arrays on the host.
 
     References
     ----------
     Gutmann, Hyvärinen (2010), "Noise-contrastive estimation"; tf.nn.nce_loss.
     """
     args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
-    return _loss("sigmoid", args, remove_accidental_hits)
+    return _loss("sigmoid", args, remove_accidental_hits, padded)
 
 
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
 def sampled_softmax_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -164,58 +233,90 @@ def sampled_softmax_loss(
     candidates: Candidates,
     *,
     remove_accidental_hits: bool = True,
-) -> SampledLoss:
+    padded: bool = False,
+) -> SampledLoss | PaddedSampledLoss:
     """Cross entropy of a softmax over the true and the sampled classes only.
 
     Parameters
     ----------
     weights, biases, labels, inputs, candidates, remove_accidental_hits
         As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+    padded : bool
+        For arrays on a GPU: gradients by rows as PaddedRowGrad, for whose number of rows nothing synchronises.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `sampled_logits_forward`; or padded is given for arrays on the host.
 
     References
     ----------
     Jean et al. (2015), "On using very large target vocabulary"; tf.nn.sampled_softmax_loss.
     """
     args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
-    return _loss("softmax", args, remove_accidental_hits)
+    return _loss("softmax", args, remove_accidental_hits, padded)
 
 
+@overload
 def negative_sampling_loss(
-    weights: FloatArray, labels: IntArray, inputs: FloatArray, candidates: Candidates
-) -> SampledLoss:
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def negative_sampling_loss(
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def negative_sampling_loss(
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
+def negative_sampling_loss(
+    weights: FloatArray, labels: IntArray, inputs: FloatArray, candidates: Candidates, *, padded: bool = False
+) -> SampledLoss | PaddedSampledLoss:
     """word2vec's objective: sigmoid cross entropy summed over the classes, no biases, no expected counts.
 
     Parameters
     ----------
     weights, labels, inputs, candidates
         As in `sampled_logits_forward`; only candidates.sampled is read.
+    padded : bool
+        As for `nce_loss`.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights as RowGrad; dbiases is None.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `nce_loss`.
 
     References
     ----------
     Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
     """
     args = _checked(weights, None, labels, inputs, candidates, with_biases=False, with_counts=False)
-    return _loss("sigmoid", args, remove_accidental_hits=False)
+    return _loss("sigmoid", args, False, padded)
 
 
 class _Checked(NamedTuple):
@@ -230,17 +331,15 @@ class _Checked(NamedTuple):
     sampled_expected_count: FloatArray | None
 
 
-def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -> SampledLoss:
-    if rows_are_padded() and is_device_array(args.weights):
-        padded = device_family("sampling").padded_sampled_loss(
-            *args[:5],
-            true_expected_count=args.true_expected_count,
-            sampled_expected_count=args.sampled_expected_count,
-            remove_accidental_hits=bool(remove_accidental_hits),
-            loss=kind,
-        )
-        return cast(SampledLoss, padded)  # as whoever asked for it knows
-    return family_for(args.weights, "sampling").sampled_loss(
+def _loss(
+    kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool, padded: bool
+) -> SampledLoss | PaddedSampledLoss:
+    compute: Callable[..., SampledLoss | PaddedSampledLoss]
+    if checks.rows_are_padded(padded, "weights", args.weights):
+        compute = device_family("sampling").padded_sampled_loss
+    else:
+        compute = family_for(args.weights, "sampling").sampled_loss
+    return compute(
         *args[:5],
         true_expected_count=args.true_expected_count,
         sampled_expected_count=args.sampled_expected_count,

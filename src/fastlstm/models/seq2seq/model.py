@@ -163,7 +163,7 @@ class Seq2seq(RowModel):
         attention_layer = TimeAttention() if attention else None
         if attention_layer is not None:
             layers["decoder.attention"] = attention_layer
-        self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(2 * num_layers + 1)]
+        self._dropouts = [TimeDropout(dropout, rng=self.seeds) for _ in range(2 * num_layers + 1)]
         self._output = TimeAffineWithLoss(*weights.affine(H * (1 + peeky + attention), target_vocab_size))
         self._head = SoftmaxHead(self._output)
         layers["output"] = self._output
@@ -180,7 +180,7 @@ class Seq2seq(RowModel):
         self._decoder = Decoder(
             decoder_embedding, decoder_lstms, self._dropouts[num_layers:], peeky=peeky, attention=attention_layer
         )
-        self._own_layers(layers)
+        self._own_layers(layers, self._dropouts)
 
     @property
     def attention_weights(self) -> list[FloatArray]:

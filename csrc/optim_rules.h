@@ -20,10 +20,10 @@ struct OptimSettings {
 
 // The same, and what is one minus them, each rounded once: 1 - 0.999f is off by 1.3e-5 of it, 1 - 0.999999f by 0.013.
 template <class S>
-struct OptimNumbers {
+struct OptimHyperparameters {
   S grad_scale, lr, momentum, new_momentum, beta2, new_beta2, eps, kept;
 
-  FASTLSTM_HOST_DEVICE explicit OptimNumbers(const OptimSettings& s)
+  FASTLSTM_HOST_DEVICE explicit OptimHyperparameters(const OptimSettings& s)
       : grad_scale(static_cast<S>(s.grad_scale)),
         lr(static_cast<S>(s.lr)),
         momentum(static_cast<S>(s.momentum)),
@@ -38,7 +38,7 @@ struct OptimNumbers {
 // beta v + (1 - beta) g, in the definition's order: v + (1 - beta) (g - v) is one product less, but cancels where beta
 // is small, and makes NaN of an infinite square.
 template <OptimRule rule, class Math, class S, class V>
-FASTLSTM_HOST_DEVICE inline void optim_step(const OptimNumbers<S>& u, V& p, V g, V& first, V& second) {
+FASTLSTM_HOST_DEVICE inline void optim_step(const OptimHyperparameters<S>& u, V& p, V g, V& first, V& second) {
   g *= u.grad_scale;
   if constexpr (rule == OptimRule::kSgd) {
     p -= u.lr * g;

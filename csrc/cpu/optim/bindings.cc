@@ -25,7 +25,7 @@ void optim_update(OptimRule rule, py::array param, const py::array& grad, const 
                                 .ids = pointer<std::int64_t>(rows),
                                 .rows = count,
                                 .width = count ? elements / count : 0,
-                                .numbers = OptimNumbers<S>(settings)};
+                                .hyperparameters = OptimHyperparameters<S>(settings)};
     const WithoutGil released;
     kernels<S>().optim->update(update);
   });

@@ -17,7 +17,7 @@ struct OptimUpdate {
   S* second;  // Adam's v
   const std::int64_t* ids;
   Index rows, width;
-  OptimNumbers<S> numbers;
+  OptimHyperparameters<S> hyperparameters;
 };
 
 template <class S>

@@ -29,7 +29,7 @@ struct Roots {
 };
 
 template <class S, OptimRule rule>
-__device__ OptimNumbers<S> hyperparameters_of(const UpdateArguments<S>& a) {
+__device__ OptimHyperparameters<S> hyperparameters_of(const UpdateArguments<S>& a) {
   double correction = a.correction;
   if (rule == OptimRule::kAdam && a.step) {
     // One thread does the two powers for its block.
@@ -42,12 +42,12 @@ __device__ OptimNumbers<S> hyperparameters_of(const UpdateArguments<S>& a) {
     correction = *shared;
   }
   const double lr = a.lr.get();
-  return OptimNumbers<S>({.grad_scale = a.grad_scale.get(),
-                          .lr = lr * correction,
-                          .momentum = a.momentum,
-                          .beta2 = a.beta2,
-                          .eps = a.eps,
-                          .decay = lr * a.weight_decay});
+  return OptimHyperparameters<S>({.grad_scale = a.grad_scale.get(),
+                                  .lr = lr * correction,
+                                  .momentum = a.momentum,
+                                  .beta2 = a.beta2,
+                                  .eps = a.eps,
+                                  .decay = lr * a.weight_decay});
 }
 
 template <class S, OptimRule rule>
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   constexpr bool kFirst = rule != OptimRule::kSgd;
   constexpr bool kSecond = rule == OptimRule::kAdam;
   constexpr Index kPiece = kPiecePacks * kInPack<S>;
-  const OptimNumbers<S> hyperparameters = hyperparameters_of<S, rule>(a);
+  const OptimHyperparameters<S> hyperparameters = hyperparameters_of<S, rule>(a);
   const int piece = static_cast<int>(blockIdx.x);
   const UpdatedTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const param = tensor.param;

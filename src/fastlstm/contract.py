@@ -765,6 +765,10 @@ class OptimFamily(Protocol):
 
     def scale(self, array: FloatArray, factor: float) -> None: ...
 
+    def clip(self, array: FloatArray, limit: float) -> None:
+        """Every element between -limit and limit; NaN stays NaN."""
+        ...
+
 
 # A number of the host, or a 0-d array of a GPU.
 Number: TypeAlias = "float | FloatArray"
@@ -849,3 +853,5 @@ class DeviceOptimFamily(Protocol):
         ...
 
     def scale(self, arrays: Sequence[FloatArray], factor: Number) -> None: ...
+
+    def clip(self, arrays: Sequence[FloatArray], limit: float) -> None: ...

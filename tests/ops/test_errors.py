@@ -103,6 +103,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "adamw_update": {**update, **moments},
         "global_norm": {"grads": floats(V, E)},
         "clip_grad_norm": {"grads": floats(V, E), "max_norm": 1.0},
+        "clip_grad_value": {"grads": floats(V, E), "limit": 1.0},
         "clip_scale": {"norm": 2.0, "max_norm": 1.0},
     }
 
@@ -651,6 +652,10 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("clip_grad_norm", {"grads": read_only(floats(3))}, ValueError, "grads is read-only")
     later = {"grads": [floats(3), read_only(floats(2))]}
     yield Wrong("clip_grad_norm", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", {"limit": 0}, ValueError, r"limit is 0\.0, expected a positive number")
+    for limit in (float("inf"), float("nan")):
+        yield Wrong("clip_grad_value", {"limit": limit}, ValueError, f"limit is {limit}, expected a finite number")
     yield Wrong("clip_scale", {"max_norm": float("nan")}, ValueError, "max_norm is nan, expected a positive number")
 
 

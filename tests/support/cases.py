@@ -563,11 +563,17 @@ def _list_of_params() -> Case:
     return Case("list", "adam_update", {**arrays, "lr": 0.01, "step": 1})
 
 
-def _clip(name: str, max_norm: float) -> Case:
+def _clip(op: str, name: str, **limit: float) -> Case:
     draw = Draw("clip" + name)
     rows = RowGrad(np.array([1, 4, 5]), draw.floats(3, 17))
     grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001), draw.floats(7, 5).T]
-    return Case(name, "clip_grad_norm", {"grads": grads, "max_norm": max_norm})
+    return Case(name, op, {"grads": grads, **limit})
+
+
+def _clip_what_is_no_number() -> Case:
+    grads = Draw("no number").floats(7, 5)
+    grads[1:4, 2] = np.nan, np.inf, -np.inf
+    return Case("nan", "clip_grad_value", {"grads": grads, "limit": 0.5})
 
 
 OPTIM = [
@@ -579,8 +585,11 @@ OPTIM = [
     _decays_to_almost_nothing(),
     *(case for op in ("rmsprop_update", "adam_update", "adamw_update") for case in _rates(op)),
     _list_of_params(),
-    _clip("clipped", 5.0),
-    _clip("below-the-limit", 1e6),
+    _clip("clip_grad_norm", "clipped", max_norm=5.0),
+    _clip("clip_grad_norm", "below-the-limit", max_norm=1e6),
+    _clip("clip_grad_value", "clipped", limit=0.3),
+    _clip("clip_grad_value", "below-any-limit", limit=1e300),
+    _clip_what_is_no_number(),
 ]
 
 

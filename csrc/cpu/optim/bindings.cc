@@ -47,6 +47,15 @@ void scale(py::array values, double factor) {
   });
 }
 
+void clip(py::array values, double limit) {
+  with_float_type(values, [&]<class S>() {
+    S* const data = writable<S>(values);
+    const Index count = values.size();
+    const WithoutGil released;
+    kernels<S>().optim->clip(data, count, static_cast<S>(limit));
+  });
+}
+
 }  // namespace
 
 void bind_optim(py::module_& module) {
@@ -62,6 +71,7 @@ void bind_optim(py::module_& module) {
              py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0, py::arg("decay") = 0.0);
   module.def("squared_norm", &squared_norm, py::arg("values"));
   module.def("scale", &scale, py::arg("values"), py::arg("factor"));
+  module.def("clip", &clip, py::arg("values"), py::arg("limit"));
 }
 
 }  // namespace fastlstm

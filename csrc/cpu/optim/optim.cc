@@ -133,8 +133,17 @@ void scale(S* values, Index count, S factor) {
 }
 
 template <class S>
+void clip(S* values, Index count, S limit) {
+  parallel_pieces(count, kLanes<S>, count, [=](Range own) {
+    for (Index k = own.begin; k < own.end; k += kLanes<S>) {
+      store_partial(values + k, clamp<S>(load_partial(values + k, own.end - k), -limit, limit), own.end - k);
+    }
+  });
+}
+
+template <class S>
 constexpr OptimKernels<S> table() {
-  return {update<S>, squared_norm<S>, scale<S>};
+  return {update<S>, squared_norm<S>, scale<S>, clip<S>};
 }
 
 }  // namespace

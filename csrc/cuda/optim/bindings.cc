@@ -98,13 +98,15 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
 }
 
 template <class S>
+void fill_flat(ScaledTensor<S>& tensor, const Flat& entry) {
+  tensor = {pointer<S>(std::get<0>(entry)), nullptr, std::get<1>(entry), 1, 0};
+}
+
+template <class S>
 void scale(const std::vector<Flat>& tensors, Scalar<double> factor, cudaStream_t stream) {
   ScaleArguments<S> arguments{};
   arguments.factor = factor;
-  const auto fill = [](ScaledTensor<S>& tensor, const Flat& entry) {
-    tensor = {pointer<S>(std::get<0>(entry)), nullptr, std::get<1>(entry), 1, 0};
-  };
-  in_launches(arguments, tensors, fill, [&](const auto& a) { launch_scale<S>(a, stream); });
+  in_launches(arguments, tensors, fill_flat<S>, [&](const auto& a) { launch_scale<S>(a, stream); });
 }
 
 void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, Address factor_at, int device,
@@ -114,6 +116,20 @@ void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, 
   const Scalar<double> scalar{factor, pointer<const double>(factor_at)};
   if (float64) return scale<double>(tensors, scalar, stream_at(stream));
   scale<float>(tensors, scalar, stream_at(stream));
+}
+
+template <class S>
+void clip(const std::vector<Flat>& tensors, double limit, cudaStream_t stream) {
+  ClipArguments<S> arguments{};
+  arguments.limit = static_cast<S>(limit);
+  in_launches(arguments, tensors, fill_flat<S>, [&](const auto& a) { launch_clip<S>(a, stream); });
+}
+
+void optim_clip(bool float64, const std::vector<Flat>& tensors, double limit, int device, Address stream) {
+  const WithoutGil released;
+  const CurrentDevice current(device);
+  if (float64) return clip<double>(tensors, limit, stream_at(stream));
+  clip<float>(tensors, limit, stream_at(stream));
 }
 
 // How many partial sums the norm of arrays of so many elements takes.
@@ -162,6 +178,8 @@ void bind_optim(py::module_& module) {
              py::arg("device"), py::arg("stream"));
   module.def("optim_scale", &optim_scale, py::kw_only(), py::arg("float64"), py::arg("tensors"), py::arg("factor"),
              py::arg("factor_at"), py::arg("device"), py::arg("stream"));
+  module.def("optim_clip", &optim_clip, py::kw_only(), py::arg("float64"), py::arg("tensors"), py::arg("limit"),
+             py::arg("device"), py::arg("stream"));
   module.def("optim_norm_partials", &norm_partials, py::kw_only(), py::arg("float32"), py::arg("float64"));
   module.def("optim_norm", &optim_norm, py::kw_only(), py::arg("float32"), py::arg("float64"), py::arg("partials"),
              py::arg("root"), py::arg("norm"), py::arg("device"), py::arg("stream"));

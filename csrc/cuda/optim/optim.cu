@@ -111,11 +111,10 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
 
 // ---- Clipping ------------------------------------------------------------------------------------------------------
 
-template <class S>
-__global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
+// change(x) for every element x of the block's piece.
+template <class S, class Arguments, class Change>
+__device__ void change_piece(const Arguments& a, const Change& change) {
   constexpr Index kPiece = kPiecePacks * kInPack<S>;
-  const S factor = static_cast<S>(a.factor.get());
-  if (factor == S(1)) return;  // gradients below the limit are not even read
   const int piece = static_cast<int>(blockIdx.x);
   const ScaledTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const values = tensor.values;
@@ -126,10 +125,23 @@ __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S>
        at += kOptimThreads * kInPack<S>) {
     Pack<S> pack = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kInPack<S>; ++k) pack.v[k] *= factor;
+    for (int k = 0; k < kInPack<S>; ++k) change(pack.v[k]);
     store_pack(values + at, pack);
   }
-  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) values[at] *= factor;
+  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) change(values[at]);
+}
+
+template <class S>
+__global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
+  const S factor = static_cast<S>(a.factor.get());
+  if (factor == S(1)) return;  // gradients below the limit are not even read
+  change_piece<S>(a, [=](S& x) { x *= factor; });
+}
+
+template <class S>
+__global__ void __launch_bounds__(kOptimThreads) clip_tensors(ClipArguments<S> a) {
+  const S limit = a.limit;
+  change_piece<S>(a, [=](S& x) { x = x > limit ? limit : (x < -limit ? -limit : x); });
 }
 
 // The sum of squares of a piece, in float64.
@@ -175,13 +187,13 @@ __global__ void __launch_bounds__(kOptimThreads) sum_partials(TotalArguments a) 
   if (threadIdx.x == 0) *a.total = a.root ? ::sqrt(total) : total;
 }
 
-struct ClipArguments {
+struct ClipScaleArguments {
   const double* norm;
   double max_norm;
   double* scale;
 };
 
-__global__ void clip(ClipArguments a) {
+__global__ void compute_clip_scale(ClipScaleArguments a) {
   if (threadIdx.x == 0) *a.scale = *a.norm > a.max_norm ? a.max_norm / (*a.norm + 1e-6) : 1.0;
 }
 
@@ -235,6 +247,13 @@ void launch_scale(ScaleArguments<S> a, cudaStream_t stream) {
 }
 
 template <class S>
+void launch_clip(ClipArguments<S> a, cudaStream_t stream) {
+  const Index pieces = number_pieces<S>(a, kPiecePacks);
+  if (pieces == 0) return;
+  launch(clip_tensors<S>, dim3(static_cast<unsigned>(pieces)), kOptimThreads, 0, stream, false, a);
+}
+
+template <class S>
 Index launch_squares(NormArguments<S> a, cudaStream_t stream) {
   const Index pieces = number_pieces<S>(a, kNormPiecePacks);
   if (pieces > 0) {
@@ -249,13 +268,15 @@ void launch_total(const double* partials, Index count, bool root, double* total,
 }
 
 void launch_clip_scale(const double* norm, double max_norm, double* scale, cudaStream_t stream) {
-  launch(clip, dim3(1), kWarp, 0, stream, false, ClipArguments{norm, max_norm, scale});
+  launch(compute_clip_scale, dim3(1), kWarp, 0, stream, false, ClipScaleArguments{norm, max_norm, scale});
 }
 
 template void launch_update<float>(OptimRule, UpdateArguments<float>, cudaStream_t);
 template void launch_update<double>(OptimRule, UpdateArguments<double>, cudaStream_t);
 template void launch_scale<float>(ScaleArguments<float>, cudaStream_t);
 template void launch_scale<double>(ScaleArguments<double>, cudaStream_t);
+template void launch_clip<float>(ClipArguments<float>, cudaStream_t);
+template void launch_clip<double>(ClipArguments<double>, cudaStream_t);
 template Index launch_squares<float>(NormArguments<float>, cudaStream_t);
 template Index launch_squares<double>(NormArguments<double>, cudaStream_t);
 

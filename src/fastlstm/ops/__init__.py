@@ -6,7 +6,7 @@ from fastlstm.ops.candidates import (
     log_uniform_expected_count,
     unigram_candidates,
 )
-from fastlstm.ops.clipping import clip_grad_norm, clip_scale, global_norm
+from fastlstm.ops.clipping import clip_grad_norm, clip_grad_value, clip_scale, global_norm
 from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
@@ -45,6 +45,7 @@ __all__ = [
     "adamw_update",
     "batched_product",
     "clip_grad_norm",
+    "clip_grad_value",
     "clip_scale",
     "dropout_mask",
     "embedding_backward",

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
-from fastlstm._cpu import OptimRule, optim_update, scale, squared_norm
+from fastlstm._cpu import OptimRule, clip, optim_update, scale, squared_norm
 from fastlstm.contract import FloatArray, IntArray
 
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "clip",
     "momentum_update",
     "rmsprop_update",
     "scale",

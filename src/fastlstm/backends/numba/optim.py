@@ -12,13 +12,14 @@ from fastlstm.backends.numba.products import part
 from fastlstm.backends.numba.reductions import sum_of_squares
 from fastlstm.backends.numba.workers import over_blocks
 
-# Limited by the memory, and numpy's own loop reaches that limit.
-from fastlstm.backends.numpy.optim import scale
+# Limited by the memory, and numpy's own loops reach that limit.
+from fastlstm.backends.numpy.optim import clip, scale
 from fastlstm.contract import FloatArray, IntArray
 
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "clip",
     "momentum_update",
     "rmsprop_update",
     "scale",

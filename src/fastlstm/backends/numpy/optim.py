@@ -127,3 +127,9 @@ def squared_norm(grad: FloatArray) -> float:
 
 def scale(array: FloatArray, factor: float) -> None:
     array *= factor
+
+
+def clip(array: FloatArray, limit: float) -> None:
+    """Between -limit and limit; NaN stays NaN."""
+    with np.errstate(over="ignore"):  # a limit above all numbers of the dtype is none
+        np.clip(array, -limit, limit, out=array)

@@ -207,6 +207,7 @@ def optim_update(
     beta2: float,
     eps: float,
     weight_decay: float,
+    eps_inside_root: bool,
     step_at: int,
     device: int,
     stream: int,

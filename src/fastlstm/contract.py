@@ -728,6 +728,7 @@ class OptimFamily(Protocol):
         *,
         lr: float,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: float,
     ) -> None: ...
 
@@ -811,6 +812,7 @@ class DeviceOptimFamily(Protocol):
         *,
         lr: Number,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: Number,
     ) -> None: ...
 

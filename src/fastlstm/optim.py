@@ -39,6 +39,7 @@ class Optimizer:
     """
 
     slot_names: ClassVar[tuple[str, ...]] = ()
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ()  # of attributes that a checkpoint keeps, beside lr
 
     def __init__(self, lr: float) -> None:
         self.lr = scalars.finite("lr", lr, 0)
@@ -112,13 +113,16 @@ class Optimizer:
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """What a checkpoint needs: numbers, and arrays by name."""
         arrays = {f"{name}.{i}": array for name, slot in self._slots.items() for i, array in enumerate(slot)}
-        return {"class": type(self).__name__, "lr": self.lr, "step": self.step}, arrays
+        hyperparameters = {name: getattr(self, name) for name in self.hyperparameter_names}
+        return {"class": type(self).__name__, "lr": self.lr, "step": self.step, **hyperparameters}, arrays
 
     def set_state(self, numbers: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; hyperparameters that it did not return yet stay as they are."""
         if numbers["class"] != type(self).__name__:
             raise ValueError(f"the saved optimizer is {numbers['class']}, this one is {type(self).__name__}")
         self.lr, self.step = numbers["lr"], numbers["step"]
+        for name in self.hyperparameter_names:
+            setattr(self, name, numbers.get(name, getattr(self, name)))
         slots: dict[str, list[FloatArray]] = {}
         for name in self.slot_names:
             count = sum(key.startswith(f"{name}.") for key in arrays)
@@ -142,6 +146,7 @@ class Momentum(Optimizer):
     """Momentum: v = momentum v - lr g; p += v."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("v",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
@@ -159,21 +164,31 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """AdaGrad (Duchi, Hazan, Singer, 2011)."""
+    """AdaGrad (Duchi, Hazan, Singer, 2011); eps_inside_root as in `ops.adagrad_update`."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("eps_inside_root",)
 
-    def __init__(self, lr: float = 0.01) -> None:
+    def __init__(self, lr: float = 0.01, *, eps_inside_root: bool = False) -> None:
         super().__init__(lr)
+        self.eps_inside_root = eps_inside_root
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.adagrad_update(params, grads, self._slots["h"], self._lr_now(), grad_scale=scale)
+        ops.adagrad_update(
+            params,
+            grads,
+            self._slots["h"],
+            self._lr_now(),
+            eps_inside_root=self.eps_inside_root,
+            grad_scale=scale,
+        )
 
 
 class RMSprop(Optimizer):
     """RMSprop (Tieleman, Hinton, 2012)."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("decay_rate",)
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
@@ -187,6 +202,7 @@ class Adam(Optimizer):
     """Adam (Kingma, Ba, 2015)."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("m", "v")
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         super().__init__(lr)
@@ -213,6 +229,8 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov, Hutter, 2019)."""
+
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2", "weight_decay")
 
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.004

@@ -579,6 +579,10 @@ def _clip_what_is_no_number() -> Case:
 OPTIM = [
     *(case for op in _STATES for case in _updates(op)),
     _update("nesterov_update", "momentum", (17,), momentum=0.5),
+    _update("adagrad_update", "eps", (17,), eps=0.3),
+    _update("adagrad_update", "eps-inside-root", (3, 17), eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-rows", (9, 16), rows=4, eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-no-state", (17,), state_scale=0.0, eps=0.3, eps_inside_root=True),
     _update("rmsprop_update", "decay", (17,), decay=0.7, eps=1e-3),
     _update("adam_update", "betas", (17,), beta1=0.5, beta2=0.7, eps=1e-3),
     _update("adamw_update", "decay", (17,), weight_decay=0.3),

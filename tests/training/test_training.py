@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -827,6 +827,49 @@ def test_an_optimizer_is_its_operator_with_a_memory(name: str) -> None:
         operator(wanted, grads, *slots, optimizer.lr, **options)
     for got, want in zip(params, wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+OTHER_HYPERPARAMETERS: dict[str, Callable[[], optim.Optimizer]] = {
+    "momentum": lambda: optim.Momentum(0.1, momentum=0.5),
+    "nesterov": lambda: optim.Nesterov(0.1, momentum=0.5),
+    "adagrad": lambda: optim.AdaGrad(0.1, eps_inside_root=True),
+    "rmsprop": lambda: optim.RMSprop(0.1, decay_rate=0.5),
+    "adam": lambda: optim.Adam(0.1, beta1=0.5, beta2=0.7),
+    "adamw": lambda: optim.AdamW(0.1, weight_decay=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_HYPERPARAMETERS)
+def test_the_state_of_an_optimizer_has_its_hyperparameters(name: str) -> None:
+    first, grad = OTHER_HYPERPARAMETERS[name](), np.full(3, 1e-3)
+    params = [np.ones(3)]
+    first.update(params, [grad])
+    second, copied = optim.make_optimizer(name), [params[0].copy()]
+    second.set_state(*first.state())
+    for optimizer, arrays in ((first, params), (second, copied)):
+        optimizer.update(arrays, [grad])
+    np.testing.assert_array_equal(copied[0], params[0])
+    assert second.state()[0] == first.state()[0]
+
+
+@pytest.mark.parametrize("name", OTHER_HYPERPARAMETERS)
+def test_states_of_earlier_versions_have_no_hyperparameters(name: str) -> None:
+    optimizer = OTHER_HYPERPARAMETERS[name]()
+    numbers, arrays = optimizer.state()
+    old = {key: numbers[key] for key in ("class", "lr", "step")}
+    optimizer.set_state({**old, "lr": 0.2}, arrays)
+    assert optimizer.state()[0] == {**numbers, "lr": 0.2}
+
+
+def test_a_training_goes_on_with_the_hyperparameters_it_began_with(tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    whole, part, resumed = make(), make(), make()
+    fit(whole, epochs=3, optimizer=optim.AdaGrad(eps_inside_root=True))
+    used = [callbacks.BackupAndRestore(backup), press_ctrl_c(1, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        fit(part, epochs=3, optimizer=optim.AdaGrad(eps_inside_root=True), callbacks=used)
+    fit(resumed, epochs=3, optimizer=optim.AdaGrad(), callbacks=[callbacks.BackupAndRestore(backup)])
+    assert weights(resumed) == weights(whole)
 
 
 def test_default_learning_rates_are_those_of_the_book() -> None:

@@ -47,6 +47,7 @@ __device__ OptimHyperparameters<S> hyperparameters_of(const UpdateArguments<S>& 
                                   .momentum = a.momentum,
                                   .beta2 = a.beta2,
                                   .eps = a.eps,
+                                  .eps_inside_root = a.eps_inside_root,
                                   .decay = lr * a.weight_decay});
 }
 

@@ -43,6 +43,7 @@ template <class S>
 struct UpdateArguments {
   Scalar<double> lr, grad_scale;
   double correction, momentum, beta2, eps, weight_decay;
+  bool eps_inside_root;
   const std::int64_t* step;  // on the device, or null
   int count;
   UpdatedTensor<S> tensors[kMostTensors];

@@ -137,10 +137,11 @@ def adagrad_update(
     lr: float,
     *,
     eps: float = 1e-7,
+    eps_inside_root: bool = False,
     lazy: bool = True,
     grad_scale: float = 1.0,
 ) -> None:
-    """AdaGrad: a += g^2; p -= lr g / (sqrt(a) + eps).
+    """AdaGrad: a += g^2; p -= lr g / (sqrt(a) + eps), or p -= lr g / sqrt(a + eps).
 
     Parameters
     ----------
@@ -149,6 +150,9 @@ def adagrad_update(
     accumulators : array or sequence of arrays
         a, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
     eps : float, not negative
+    eps_inside_root : bool
+        False: eps is added to the root, as in PyTorch. True: to the accumulator inside the root, as in Keras 3 and in
+        many loops written for Theano and numpy.
     lazy : bool
         As in `momentum_update`.
 
@@ -163,14 +167,18 @@ def adagrad_update(
     """
     lr = scalars.finite("lr", lr) if type(lr) is float else number("lr", lr, params, finite=True)
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
-    eps = scalars.finite("eps", eps, 0)
+    eps, eps_inside_root = scalars.finite("eps", eps, 0), bool(eps_inside_root)
     updates = checked_updates(params, grads, (("accumulators", accumulators),), lazy)
     if isinstance(updates, DeviceUpdate):
-        device_family("optim").adagrad_update(*updates[:3], *updates.states, lr=lr, eps=eps, grad_scale=grad_scale)
+        device_family("optim").adagrad_update(
+            *updates[:3], *updates.states, lr=lr, eps=eps, eps_inside_root=eps_inside_root, grad_scale=grad_scale
+        )
         return
     family = host_optim()
     for param, grad, rows, (accumulator,) in updates:
-        family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
+        family.adagrad_update(
+            param, grad, rows, accumulator, lr=lr, eps=eps, eps_inside_root=eps_inside_root, grad_scale=grad_scale
+        )
 
 
 def rmsprop_update(

@@ -53,9 +53,20 @@ def adagrad_update(
     *,
     lr: _Number,
     eps: float,
+    eps_inside_root: bool,
     grad_scale: _Number,
 ) -> None:
-    _update("adagrad", params, grads, rows, accumulators, lr=lr, eps=eps, grad_scale=grad_scale)
+    _update(
+        "adagrad",
+        params,
+        grads,
+        rows,
+        accumulators,
+        lr=lr,
+        eps=eps,
+        eps_inside_root=eps_inside_root,
+        grad_scale=grad_scale,
+    )
 
 
 def rmsprop_update(
@@ -190,6 +201,7 @@ def _update(
     momentum: float = 0.0,
     beta2: float = 0.0,
     eps: float = 0.0,
+    eps_inside_root: bool = False,
     weight_decay: float = 0.0,
     step: IntArray | None = None,
 ) -> None:
@@ -210,6 +222,7 @@ def _update(
                 beta2=beta2,
                 eps=eps,
                 weight_decay=weight_decay,
+                eps_inside_root=eps_inside_root,
                 step_at=address(step),
                 device=device,
                 stream=current_stream(),

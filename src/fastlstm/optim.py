@@ -13,6 +13,7 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device
+from fastlstm.ops.parameters import is_transpose
 
 Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
 
@@ -47,6 +48,7 @@ class Optimizer:
         self.step_on_device: Any = None
         self.lr_on_device: Any = None
         self._slots: dict[str, list[FloatArray]] = {}
+        self._is_restored = False  # and not yet laid out as the parameters are
 
     def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
         """Change the parameters in place.
@@ -54,7 +56,8 @@ class Optimizer:
         Parameters
         ----------
         params : sequence of arrays
-            The same in every call: the state belongs to their positions.
+            The same in every call: the state belongs to their positions. They and the gradients lie in memory as in
+            `ops.sgd_update`.
         grads : sequence of arrays or RowGrad, on a GPU also PaddedRowGrad
         max_norm : float, optional
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
@@ -73,12 +76,12 @@ class Optimizer:
                 name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
             }
         elif params:
-            self._follow(params[0])
+            self._follow(params)
 
     def captured(self) -> tuple[Any, ...]:
         """What a captured update has been captured with: it is another update once this is not the same."""
         arrays = tuple(id(array) for slot in self._slots.values() for array in slot)
-        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots")
+        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots", "_is_restored")
         return (*arrays, *(value for name, value in vars(self).items() if name not in others))
 
     def _lr_now(self) -> Any:
@@ -100,12 +103,15 @@ class Optimizer:
         self.step_on_device = zero
         self.step_on_device[...] = self.step
 
-    def _follow(self, param: FloatArray) -> None:
-        """Move the state to where the parameters have been moved."""
-        device = device_of(param)
+    def _follow(self, params: Sequence[FloatArray]) -> None:
+        """Move the state to where the parameters have been moved; what came from elsewhere lies as they do then."""
+        device = device_of(params[0])
         for slot in self._slots.values():
-            if slot and device_of(slot[0]) != device:
-                slot[:] = [to_device(array, device) for array in slot]
+            if slot and (self._is_restored or device_of(slot[0]) != device):
+                slot[: len(params)] = [
+                    _laid_out(to_device(array, device), param) for array, param in zip(slot, params, strict=False)
+                ]
+        self._is_restored = False
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         raise NotImplementedError
@@ -128,8 +134,16 @@ class Optimizer:
             count = sum(key.startswith(f"{name}.") for key in arrays)
             slots[name] = [arrays[f"{name}.{i}"].copy() for i in range(count)]
         self._slots = slots if arrays else {}
+        self._is_restored = True
         if self.step_on_device is not None:
             self.step_on_device[...] = self.step
+
+
+def _laid_out(array: FloatArray, param: FloatArray) -> FloatArray:
+    """The array, or a copy that lies in memory in the order of the parameter."""
+    if is_transpose(array) == is_transpose(param):
+        return array
+    return array.copy(order="F" if is_transpose(param) else "C")
 
 
 class SGD(Optimizer):

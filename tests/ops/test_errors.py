@@ -555,7 +555,7 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("sgd_update", {"params": read_only(floats(V, E))}, ValueError, "params is read-only")
     yield Wrong("sgd_update", {"params": floats(V, 2 * E)[:, ::2]}, ValueError, "params is not C-contiguous")
     turned = {"params": floats(E, V).T, "grads": _rows([1], floats(1, E))}
-    yield Wrong("sgd_update", turned, ValueError, "params is not C-contiguous")
+    yield Wrong("sgd_update", turned, ValueError, "params is the transpose .* rows of grads, a RowGrad, do not lie tog")
     yield Wrong("adam_update", {"m": floats(E, V).T}, ValueError, "m does not lie .* order of params; .*zeros_like")
     yield Wrong(
         "adam_update", {"params": floats(E, V).T}, ValueError, "m does not lie in memory in the order of params"

@@ -829,6 +829,29 @@ def test_an_optimizer_is_its_operator_with_a_memory(name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_take_transposes(name: str) -> None:
+    """Parameters and gradients in either order of memory, and a state that has been to a file and back."""
+    rng = np.random.default_rng(1)
+    turned, straight = np.asfortranarray(rng.standard_normal((4, 3))), rng.standard_normal((4, 3))
+    params = [turned, straight]
+    wanted = [np.array(param, order="C") for param in params]
+    ours, theirs = optim.make_optimizer(name), optim.make_optimizer(name)
+    for step in range(4):
+        if step == 2:
+            numbers, arrays = ours.state()
+            ours = optim.make_optimizer(name)
+            ours.set_state(numbers, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        grad = rng.standard_normal((4, 3))
+        grads = [np.asfortranarray(grad), grad] if step % 2 else [grad, np.asfortranarray(grad)]
+        ours.update(params, grads)
+        theirs.update(wanted, [grad, grad])
+    assert params[0] is turned
+    assert params[1] is straight
+    for got, want in zip(params, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 OTHER_HYPERPARAMETERS: dict[str, Callable[[], optim.Optimizer]] = {
     "momentum": lambda: optim.Momentum(0.1, momentum=0.5),
     "nesterov": lambda: optim.Nesterov(0.1, momentum=0.5),

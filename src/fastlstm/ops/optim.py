@@ -20,10 +20,11 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     Parameters
     ----------
     params : array or sequence of arrays, float32 or float64
-        Changed in place; C-contiguous, or for gradients that are arrays the transpose of a C-contiguous array. No array
-        that is changed shares memory with another of the call.
+        Changed in place; C-contiguous, or the transpose of a C-contiguous array, such as PyTorch's weights or those
+        of code that holds vectors in columns. No array that is changed shares memory with another of the call.
     grads : array or RowGrad, or a sequence of them
-        Of their parameters' shapes and dtypes. A RowGrad changes only its rows.
+        Of their parameters' shapes and dtypes; one that does not lie in memory as its parameter does is copied. A
+        RowGrad changes only its rows, those of a C-contiguous parameter.
     lr : float
         Learning rate; for parameters on a GPU also a 0-d array there.
     grad_scale : float
@@ -62,7 +63,8 @@ def momentum_update(
     params, grads, lr, grad_scale
         As in `sgd_update`.
     velocities : array or sequence of arrays
-        v, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+        v, one a parameter, of its shape, dtype and order in memory, as ``numpy.zeros_like(param)`` makes it before the
+        first step; changed in place.
     momentum : float from 0 to 1
     lazy : bool
         True: a RowGrad changes only its rows of p and v. False: exactly what the dense gradient would do.
@@ -148,7 +150,7 @@ def adagrad_update(
     params, grads, lr, grad_scale
         As in `sgd_update`.
     accumulators : array or sequence of arrays
-        a, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+        a, one a parameter, as velocities in `momentum_update`.
     eps : float, not negative
     eps_inside_root : bool
         False: eps is added to the root, as in PyTorch. True: to the accumulator inside the root, as in Keras 3 and in
@@ -248,8 +250,7 @@ def adam_update(
     params, grads, lr, grad_scale
         As in `sgd_update`.
     m, v : array or sequence of arrays
-        First and second moments, one a parameter, of its shape and dtype, zeros before the first step; changed in
-        place.
+        First and second moments, one a parameter, as velocities in `momentum_update`.
     step : int
         1 in the first call, then 2, 3 ...; for parameters on a GPU also a 0-d integer array there.
     beta1, beta2 : float from 0 to below 1

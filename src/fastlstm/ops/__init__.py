@@ -10,6 +10,7 @@ from fastlstm.ops.clipping import clip_grad_norm, clip_grad_value, clip_scale, g
 from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
+from fastlstm.ops.gates import pack_gates, unpack_gates
 from fastlstm.ops.gru import gru_backward, gru_forward
 from fastlstm.ops.losses import (
     linear_cross_entropy,
@@ -68,6 +69,7 @@ __all__ = [
     "negative_sampling_loss",
     "negative_sampling_update",
     "nesterov_update",
+    "pack_gates",
     "rmsprop_update",
     "rnn_backward",
     "rnn_forward",
@@ -83,4 +85,5 @@ __all__ = [
     "softmax_cross_entropy",
     "subsample",
     "unigram_candidates",
+    "unpack_gates",
 ]

@@ -679,7 +679,7 @@ def _wrong() -> Iterator[Wrong]:
         (
             {**gates, "o": floats(H, D)},
             ValueError,
-            r"gates\['o'\] has shape \(5, 2\), expected \(2, 5\) as",
+            r"gates\['o'\] has shape \(5, 4\), expected \(4, 5\) as",
         ),
         (
             {**gates, "g": gates["g"].astype(np.float64)},
@@ -692,8 +692,8 @@ def _wrong() -> Iterator[Wrong]:
     )
     for wrong, kind, says in wrong_gates:
         yield Wrong("pack_gates", {"gates": wrong}, kind, says)
-    yield Wrong("pack_gates", {"axis": 2}, ValueError, r"axis is 2, but gates\['i'\] has shape \(2, 5\); expected -1")
-    yield Wrong("unpack_gates", {"axis": -3}, ValueError, r"axis is -3, but W has shape \(2, 20\)")
+    yield Wrong("pack_gates", {"axis": 2}, ValueError, r"axis is 2, but gates\['i'\] has shape \(4, 5\); expected -1")
+    yield Wrong("unpack_gates", {"axis": -3}, ValueError, r"axis is -3, but W has shape \(4, 20\)")
     yield Wrong("unpack_gates", {"W": np.array(1.0)}, ValueError, r"axis is -1, but W has shape \(\)")
     yield Wrong("unpack_gates", {"axis": "last"}, TypeError, "axis is str 'last', expected a whole number")
     yield Wrong("unpack_gates", {"gate_order": "zrn"}, ValueError, "axis 1 is no multiple of the 3 gates .*axis=0")

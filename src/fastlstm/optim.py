@@ -29,7 +29,7 @@ class Optimizer:
     Attributes
     ----------
     lr : float
-        Learning rate; may be changed between updates.
+        Learning rate; may be changed between updates. A ValueError unless finite and at least 0.
     step : int
         Updates done.
     step_on_device : 0-d int64 array, or None
@@ -43,12 +43,20 @@ class Optimizer:
     hyperparameter_names: ClassVar[tuple[str, ...]] = ()  # of attributes that a checkpoint keeps, beside lr
 
     def __init__(self, lr: float) -> None:
-        self.lr = scalars.finite("lr", lr, 0)
+        self.lr = lr
         self.step = 0
         self.step_on_device: Any = None
         self.lr_on_device: Any = None
         self._slots: dict[str, list[FloatArray]] = {}
         self._is_restored = False  # and not yet laid out as the parameters are
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = scalars.finite("lr", value, 0)
 
     def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
         """Change the parameters in place.
@@ -81,7 +89,7 @@ class Optimizer:
     def captured(self) -> tuple[Any, ...]:
         """What a captured update has been captured with: it is another update once this is not the same."""
         arrays = tuple(id(array) for slot in self._slots.values() for array in slot)
-        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots", "_is_restored")
+        others = ("_lr", "step", "step_on_device", "lr_on_device", "_slots", "_is_restored")
         return (*arrays, *(value for name, value in vars(self).items() if name not in others))
 
     def _lr_now(self) -> Any:

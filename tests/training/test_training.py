@@ -918,8 +918,12 @@ def test_an_update_that_fails_is_no_step() -> None:
 
 @pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf")])
 def test_bad_learning_rates(lr: float) -> None:
+    optimizer = optim.SGD(lr=0.5)
     with pytest.raises(ValueError, match="expected a finite number, at least 0"):
         optim.SGD(lr=lr)
+    with pytest.raises(ValueError, match="lr is .*, expected a finite number, at least 0"):
+        optimizer.lr = lr
+    assert optimizer.lr == 0.5
 
 
 def test_the_trainer_says_how_far_it_is() -> None:

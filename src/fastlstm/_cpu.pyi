@@ -112,6 +112,7 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     softmax: bool,
 ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray | None]: ...
 def subsample(ids: IntArray, keep: FloatArray, seed: int) -> IntArray: ...

@@ -175,6 +175,7 @@ def sampled_loss(
     true_expected_count: int,
     sampled_expected_count: int,
     remove_accidental_hits: bool,
+    num_true: int,
     softmax: bool,
     losses: int,
     dinputs: int,

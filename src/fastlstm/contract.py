@@ -629,8 +629,14 @@ class SamplingFamily(Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
-    ) -> SampledLoss: ...
+    ) -> SampledLoss:
+        """Of the K labels of a row the first num_true are true, each of the label 1 / num_true.
+
+        The others are samples of the row's own; then S is 0, without biases, counts and accidental hits.
+        """
+        ...
 
 
 class DeviceSamplingFamily(SamplingFamily, Protocol):
@@ -647,6 +653,7 @@ class DeviceSamplingFamily(SamplingFamily, Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
     ) -> PaddedSampledLoss:
         """As sampled_loss, but nothing waits for the device."""

@@ -623,7 +623,18 @@ def _sampled(name: str, B: int, E: int, V: int, S: int, *, num_true: int = 1) ->
         Case(name, "nce_loss", {**arrays, "biases": biases}),
         Case(name, "sampled_softmax_loss", {**arrays, "biases": biases}),
         Case(name, "negative_sampling_loss", arrays),
+        Case(name + "-ids", "negative_sampling_loss", {**arrays, "candidates": sampled}),
+        Case(name + "-own", "negative_sampling_loss", {**arrays, "candidates": _own_samples(draw, labels, V, S)}),
     ]
+
+
+def _own_samples(draw: Draw, labels: IntArray, V: int, S: int) -> IntArray:
+    """(B, S): samples of each row's own, some of which repeat, and some of which are a true class of the row."""
+    sampled = draw.ids(V, len(labels), S)
+    sampled[::2, : S // 3] = sampled[::2, S // 3 : 2 * (S // 3)]
+    if S:
+        sampled[::3, -1] = labels[::3, 0]
+    return sampled
 
 
 SAMPLING = [

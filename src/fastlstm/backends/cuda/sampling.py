@@ -239,6 +239,7 @@ def _sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> tuple[FloatArray, _Gradients]:
     """Computes the losses (B,) and the gradients of their mean, without synchronising."""
@@ -256,6 +257,7 @@ def _sampled_loss(
             true_expected_count=address(true_expected_count),
             sampled_expected_count=address(sampled_expected_count),
             remove_accidental_hits=remove_accidental_hits,
+            num_true=num_true,
             softmax=loss == "softmax",
             losses=address(losses),
             workspace=address(workspace),
@@ -274,6 +276,7 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> SampledLoss:
     """Synchronises, for the number of classes that take part."""
@@ -286,6 +289,7 @@ def sampled_loss(
         true_expected_count=true_expected_count,
         sampled_expected_count=sampled_expected_count,
         remove_accidental_hits=remove_accidental_hits,
+        num_true=num_true,
         loss=loss,
     )
     with device_of(inputs):
@@ -302,6 +306,7 @@ def padded_sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> PaddedSampledLoss:
     losses, (dinputs, indices, dweights, dbiases, num_rows) = _sampled_loss(
@@ -313,6 +318,7 @@ def padded_sampled_loss(
         true_expected_count=true_expected_count,
         sampled_expected_count=sampled_expected_count,
         remove_accidental_hits=remove_accidental_hits,
+        num_true=num_true,
         loss=loss,
     )
     return PaddedSampledLoss(

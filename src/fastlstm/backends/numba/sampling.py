@@ -231,12 +231,12 @@ def _backward_inputs(
 
 
 @inner
-def _sigmoid_losses(logits: FloatArray, rows: int, K: int, losses: FloatArray) -> None:
+def _sigmoid_losses(logits: FloatArray, rows: int, num_true: int, losses: FloatArray) -> None:
     """Sum over the columns of -z log sigmoid(x) - (1 - z) log(1 - sigmoid(x)); the logits become sigmoid(x) - z.
 
     All rows go through each loop at once, for they are short.
     """
-    zero, one, share = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(1 / K)
+    zero, one, share = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(1 / num_true)
     columns = logits.size // rows
     e, terms = np.empty(logits.size, logits.dtype), np.empty(logits.size, logits.dtype)
     for j in range(logits.size):
@@ -244,22 +244,22 @@ def _sigmoid_losses(logits: FloatArray, rows: int, K: int, losses: FloatArray) -
     for j in range(logits.size):
         terms[j] = (zero if logits[j] < zero else logits[j]) + log1p_to_one(e[j])
     for b in range(rows):
-        for k in range(K):
+        for k in range(num_true):
             terms[b * columns + k] -= logits[b * columns + k] * share
         losses[b] = total(part(terms, b * columns, columns))
     for j in range(logits.size):
         logits[j] = (e[j] if logits[j] < zero else one) / (one + e[j])
     for b in range(rows):
-        for k in range(K):
+        for k in range(num_true):
             logits[b * columns + k] -= share
 
 
 @inner
-def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
-    """Cross entropy of softmax(x) with 1/K for each true column; the row becomes softmax(x) minus that."""
-    one, share = row.dtype.type(1), row.dtype.type(1 / K)
+def _softmax_loss(row: FloatArray, num_true: int, lanes: FloatArray) -> float:
+    """Cross entropy of softmax(x) with 1 / num_true for each true column; the row becomes softmax(x) minus that."""
+    one, share = row.dtype.type(1), row.dtype.type(1 / num_true)
     top, of_true = largest(row, lanes), row[0] * share
-    for k in range(1, K):
+    for k in range(1, num_true):
         of_true += row[k] * share
     for j in range(row.size):
         row[j] = exp(row[j] - top)
@@ -267,7 +267,7 @@ def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
     factor = one / sum_of_exp
     for j in range(row.size):
         row[j] *= factor
-    for k in range(K):
+    for k in range(num_true):
         row[k] -= share
     return math.log(sum_of_exp) + top - of_true
 
@@ -280,6 +280,7 @@ def _loss(
     arrays: _ForwardArrays,
     results: _LossArrays,
     remove_accidental_hits: bool,
+    num_true: int,
     kind: int,
 ) -> None:
     """Rows first to last - 1 of the results."""
@@ -293,10 +294,10 @@ def _loss(
         size = min(_ROWS_AT_ONCE, last - b)
         block, losses_here = part(dlogits, b * columns, size * columns), part(losses, b, size)
         if kind == _SIGMOID:
-            _sigmoid_losses(block, size, K, losses_here)
+            _sigmoid_losses(block, size, num_true, losses_here)
         else:
             for r in range(size):
-                losses_here[r] = _softmax_loss(part(block, r * columns, columns), K, lanes)
+                losses_here[r] = _softmax_loss(part(block, r * columns, columns), num_true, lanes)
         for j in range(block.size):
             block[j] *= share
     _gradient_of_inputs(first, last, sizes, arrays.weights, arrays.labels, rows, dlogits, dinputs)
@@ -446,6 +447,7 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> SampledLoss:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
@@ -455,7 +457,7 @@ def sampled_loss(
     results = _LossArrays(losses, np.empty(B * (K + S), weights.dtype), dinputs.reshape(-1))
     kind = _KINDS[loss]
     over_blocks(
-        lambda first, last: _loss(first, last, sizes, arrays, results, remove_accidental_hits, kind),
+        lambda first, last: _loss(first, last, sizes, arrays, results, remove_accidental_hits, num_true, kind),
         B,
         _LOSS_COST * B * (K + S) * E,
     )

@@ -17,7 +17,7 @@ from fastlstm.backends.numba.candidates import (
     log_uniform_expected_count,
     unigram_candidates,
 )
-from fastlstm.backends.numba.compiling import flat, inner, kernel
+from fastlstm.backends.numba.compiling import flat, inner, kernel, unnamed
 from fastlstm.backends.numba.elementary import exp, log1p_to_one
 from fastlstm.backends.numba.embedding import runs_of
 from fastlstm.backends.numba.products import (
@@ -60,11 +60,7 @@ _ROWS_AT_ONCE = 64
 _LOSS_COST = 2  # products of the logits' size in `_loss`
 
 
-class _Sizes(NamedTuple):
-    B: int
-    K: int
-    S: int
-    E: int
+_Sizes = tuple[int, int, int, int]  # B, K, S, E
 
 
 class _ForwardArrays(NamedTuple):
@@ -123,15 +119,8 @@ def _logits(
     logits: FloatArray,
 ) -> None:
     """Rows first to last - 1 of the logits (B, K + S)."""
-    K, S, E = sizes.K, sizes.S, sizes.E
-    weights, biases, labels, inputs, sampled = (
-        arrays.weights,
-        arrays.biases,
-        arrays.labels,
-        arrays.inputs,
-        arrays.sampled,
-    )
-    true_count, sampled_count = arrays.true_count, arrays.sampled_count
+    _, K, S, E = sizes
+    weights, biases, labels, inputs, sampled, true_count, sampled_count = arrays
     columns = K + S
     real = inputs.dtype.type
     removed = real(REMOVED)
@@ -185,7 +174,7 @@ def _gradient_of_inputs(
     dinputs: FloatArray,
 ) -> None:
     """Rows first to last - 1."""
-    K, S, E = sizes.K, sizes.S, sizes.E
+    _, K, S, E = sizes
     columns = K + S
     dinputs_here = part(dinputs, first * E, (last - first) * E)
     dinputs_here[:] = 0
@@ -211,7 +200,9 @@ def _gradient_of_inputs(
 def _forward(
     first: int, last: int, sizes: _Sizes, arrays: _ForwardArrays, remove_accidental_hits: bool, logits: FloatArray
 ) -> None:
-    rows = _gathered(arrays.weights, sizes.E, arrays.sampled)
+    _, _, _, E = sizes
+    weights, _, _, _, sampled, _, _ = arrays
+    rows = _gathered(weights, E, sampled)
     _logits(first, last, sizes, arrays, rows, remove_accidental_hits, logits)
 
 
@@ -285,9 +276,10 @@ def _loss(
 ) -> None:
     """Rows first to last - 1 of the results."""
     B, K, S, E = sizes
+    weights, _, labels, _, sampled, _, _ = arrays
     losses, dlogits, dinputs = results
     columns = K + S
-    rows = _gathered(arrays.weights, E, arrays.sampled)
+    rows = _gathered(weights, E, sampled)
     _logits(first, last, sizes, arrays, rows, remove_accidental_hits, dlogits)
     lanes, share = new_lanes(dlogits), dlogits.dtype.type(1 / B)
     for b in range(first, last, _ROWS_AT_ONCE):
@@ -300,7 +292,7 @@ def _loss(
                 losses_here[r] = _softmax_loss(part(block, r * columns, columns), num_true, lanes)
         for j in range(block.size):
             block[j] *= share
-    _gradient_of_inputs(first, last, sizes, arrays.weights, arrays.labels, rows, dlogits, dinputs)
+    _gradient_of_inputs(first, last, sizes, weights, labels, rows, dlogits, dinputs)
 
 
 @kernel
@@ -387,7 +379,7 @@ def _weight_gradients(
     B, K, S, E = sizes
     indices, places, starts = runs_of(np.concatenate((labels, sampled)))
     dweights, dbiases = np.empty((len(indices), E), inputs.dtype), np.empty(len(indices), inputs.dtype)
-    arrays = _WeightArrays(inputs, dlogits, places, starts, dweights.reshape(-1), dbiases)
+    arrays = unnamed(_WeightArrays(inputs, dlogits, places, starts, dweights.reshape(-1), dbiases))
     over_blocks(
         lambda first, last: _weight_rows(first, last, sizes, arrays),
         E,
@@ -409,12 +401,14 @@ def sampled_logits_forward(
     remove_accidental_hits: bool,
 ) -> tuple[FloatArray, FloatArray, _Tape]:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
-    sizes = _Sizes(B, K, S, E)
+    sizes = B, K, S, E
     arrays = _forward_arrays(weights, biases, labels, inputs, sampled, true_expected_count, sampled_expected_count)
     logits = np.empty((B, K + S), weights.dtype)
     results = logits.reshape(-1)
     over_blocks(
-        lambda first, last: _forward(first, last, sizes, arrays, remove_accidental_hits, results), B, B * (K + S) * E
+        lambda first, last: _forward(first, last, sizes, unnamed(arrays), remove_accidental_hits, results),
+        B,
+        B * (K + S) * E,
     )
     is_true = np.zeros_like(logits)
     is_true[:, :K] = 1 / K
@@ -451,13 +445,13 @@ def sampled_loss(
     loss: SampledLossKind,
 ) -> SampledLoss:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
-    sizes = _Sizes(B, K, S, E)
+    sizes = B, K, S, E
     arrays = _forward_arrays(weights, biases, labels, inputs, sampled, true_expected_count, sampled_expected_count)
     losses, dinputs = np.empty(B, weights.dtype), np.empty((B, E), weights.dtype)
     results = _LossArrays(losses, np.empty(B * (K + S), weights.dtype), dinputs.reshape(-1))
-    kind = _KINDS[loss]
+    given, kind = unnamed(arrays), _KINDS[loss]
     over_blocks(
-        lambda first, last: _loss(first, last, sizes, arrays, results, remove_accidental_hits, num_true, kind),
+        lambda first, last: _loss(first, last, sizes, given, unnamed(results), remove_accidental_hits, num_true, kind),
         B,
         _LOSS_COST * B * (K + S) * E,
     )

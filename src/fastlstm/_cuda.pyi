@@ -175,6 +175,7 @@ def sampled_loss(
     true_expected_count: int,
     sampled_expected_count: int,
     remove_accidental_hits: bool,
+    num_true: int,
     softmax: bool,
     losses: int,
     dinputs: int,
@@ -207,6 +208,7 @@ def optim_update(
     beta2: float,
     eps: float,
     weight_decay: float,
+    eps_inside_root: bool,
     step_at: int,
     device: int,
     stream: int,
@@ -214,6 +216,7 @@ def optim_update(
 def optim_scale(
     *, float64: bool, tensors: list[FlatTensor], factor: float, factor_at: int, device: int, stream: int
 ) -> None: ...
+def optim_clip(*, float64: bool, tensors: list[FlatTensor], limit: float, device: int, stream: int) -> None: ...
 def optim_norm_partials(*, float32: list[int], float64: list[int]) -> int: ...
 def optim_norm(
     *,

@@ -765,8 +765,14 @@ class SamplingFamily(Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
-    ) -> SampledLoss: ...
+    ) -> SampledLoss:
+        """Of the K labels of a row the first num_true are true, each of the label 1 / num_true.
+
+        The others are samples of the row's own; then S is 0, without biases, counts and accidental hits.
+        """
+        ...
 
 
 class DeviceSamplingFamily(SamplingFamily, Protocol):
@@ -783,6 +789,7 @@ class DeviceSamplingFamily(SamplingFamily, Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
     ) -> PaddedSampledLoss:
         """As sampled_loss, without synchronising."""
@@ -864,6 +871,7 @@ class OptimFamily(Protocol):
         *,
         lr: float,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: float,
     ) -> None: ...
 
@@ -900,6 +908,10 @@ class OptimFamily(Protocol):
     def squared_norm(self, grad: FloatArray) -> float: ...
 
     def scale(self, array: FloatArray, factor: float) -> None: ...
+
+    def clip(self, array: FloatArray, limit: float) -> None:
+        """Every element between -limit and limit; NaN stays NaN."""
+        ...
 
 
 # A number of the host, or a 0-d array of a GPU.
@@ -943,6 +955,7 @@ class DeviceOptimFamily(Protocol):
         *,
         lr: Number,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: Number,
     ) -> None: ...
 
@@ -985,3 +998,5 @@ class DeviceOptimFamily(Protocol):
         ...
 
     def scale(self, arrays: Sequence[FloatArray], factor: Number) -> None: ...
+
+    def clip(self, arrays: Sequence[FloatArray], limit: float) -> None: ...

@@ -42,6 +42,7 @@ CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "adam_update": ("params", "m", "v"),
     "adamw_update": ("params", "m", "v"),
     "clip_grad_norm": ("grads",),
+    "clip_grad_value": ("grads",),
 }
 
 

@@ -669,6 +669,8 @@ def test_emulated_transposes_are_updated_in_place(small: Any) -> None:
     ops.sgd_update(on_gpu.T, cupy.asarray(grad), 0.5)
     ops.sgd_update(on_gpu, transposed, 0.5)
     np.testing.assert_allclose(cupy.asnumpy(on_gpu), param - grad.T)
+    ops.clip_grad_value(transposed.T, 1.25)
+    np.testing.assert_array_equal(cupy.asnumpy(transposed), np.minimum(grad.T, 1.25))
     ops.clip_grad_norm(transposed.T, 1.0)
     np.testing.assert_allclose(np.linalg.norm(cupy.asnumpy(transposed)), 1, rtol=1e-5)
 

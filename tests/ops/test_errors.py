@@ -109,6 +109,9 @@ def _right() -> dict[str, dict[str, Any]]:
         "adamw_update": {**update, **moments},
         "global_norm": {"grads": floats(V, E)},
         "clip_grad_norm": {"grads": floats(V, E), "max_norm": 1.0},
+        "clip_grad_value": {"grads": floats(V, E), "limit": 1.0},
+        "pack_gates": {"gates": {gate: floats(D, H) for gate in "ifgo"}},
+        "unpack_gates": {"W": floats(D, 4 * H)},
         "clip_scale": {"norm": 2.0, "max_norm": 1.0},
     }
 
@@ -655,7 +658,7 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("sgd_update", {"params": read_only(floats(V, E))}, ValueError, "params is read-only")
     yield Wrong("sgd_update", {"params": floats(V, 2 * E)[:, ::2]}, ValueError, "params is not C-contiguous")
     turned = {"params": floats(E, V).T, "grads": _rows([1], floats(1, E))}
-    yield Wrong("sgd_update", turned, ValueError, "params is not C-contiguous")
+    yield Wrong("sgd_update", turned, ValueError, "params is the transpose .* rows of grads, a RowGrad, do not lie tog")
     yield Wrong("adam_update", {"m": floats(E, V).T}, ValueError, "m does not lie .* order of params; .*zeros_like")
     yield Wrong(
         "adam_update", {"params": floats(E, V).T}, ValueError, "m does not lie in memory in the order of params"
@@ -752,7 +755,50 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("clip_grad_norm", {"grads": read_only(floats(3))}, ValueError, "grads is read-only")
     later = {"grads": [floats(3), read_only(floats(2))]}
     yield Wrong("clip_grad_norm", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", {"limit": 0}, ValueError, r"limit is 0\.0, expected a positive number")
+    for limit in (float("inf"), float("nan")):
+        yield Wrong("clip_grad_value", {"limit": limit}, ValueError, f"limit is {limit}, expected a finite number")
     yield Wrong("clip_scale", {"max_norm": float("nan")}, ValueError, "max_norm is nan, expected a positive number")
+
+    # Gates.
+    of_gates, gru = {gate: floats(D, H) for gate in "ifgo"}, {gate: floats(H) for gate in "zrn"}
+    permutation = "gate_order is .*, expected a permutation of 'ifgo', .*'zrn'"
+    for gate_order in ("ifg", "ifgg", "ifgozrn", "zrh", 4):
+        for op in ("pack_gates", "unpack_gates"):
+            yield Wrong(op, {"gate_order": gate_order}, ValueError, permutation)
+    wrong_gates: tuple[tuple[Any, type[Exception], str], ...] = (
+        (list(of_gates.values()), TypeError, r"gates is list of 4, .*; expected a dict of arrays by gate"),
+        (
+            {"i": floats(H)},
+            ValueError,
+            "gates has 'i', expected one array for each of 'i' input gate, 'f'",
+        ),
+        ({}, ValueError, "gates has nothing"),
+        ({**of_gates, "c": floats(D, H)}, ValueError, "gates has 'i', 'f', 'g', 'o', 'c', expected"),
+        (gru, ValueError, "gates has 'z', 'r', 'n', expected .*; a GRU has gate_order='zrn'"),
+        (
+            {**of_gates, "o": floats(H, D)},
+            ValueError,
+            r"gates\['o'\] has shape \(5, 4\), expected \(4, 5\) as",
+        ),
+        (
+            {**of_gates, "g": of_gates["g"].astype(np.float64)},
+            TypeError,
+            r"gates\['g'\] has dtype float64, but gates\['i'\]",
+        ),
+        ({**of_gates, "i": [1.0]}, TypeError, r"gates\['i'\] is list .*expected a numpy or CuPy array"),
+        ({gate: np.arange(3) for gate in "ifgo"}, TypeError, r"gates\['i'\] has dtype int64"),
+        ({**of_gates, "f": OnDevice()}, TypeError, r"gates\['i'\] is on the host but gates\['f'\] is on a GPU"),
+    )
+    for wrong, kind, says in wrong_gates:
+        yield Wrong("pack_gates", {"gates": wrong}, kind, says)
+    yield Wrong("pack_gates", {"axis": 2}, ValueError, r"axis is 2, but gates\['i'\] has shape \(4, 5\); expected -1")
+    yield Wrong("unpack_gates", {"axis": -3}, ValueError, r"axis is -3, but W has shape \(4, 20\)")
+    yield Wrong("unpack_gates", {"W": np.array(1.0)}, ValueError, r"axis is -1, but W has shape \(\)")
+    yield Wrong("unpack_gates", {"axis": "last"}, TypeError, "axis is str 'last', expected a whole number")
+    yield Wrong("unpack_gates", {"gate_order": "zrn"}, ValueError, "axis 1 is no multiple of the 3 gates .*axis=0")
+    yield Wrong("unpack_gates", {"W": [1.0] * 4}, TypeError, "W is list")
 
 
 with use_backend("numpy"):

@@ -312,3 +312,15 @@ def test_clip_grad_norm_agrees_with_torch(backend: str, max_norm: float, torch: 
         assert ops.clip_grad_norm(grads, max_norm) == pytest.approx(want.item(), rel=1e-12)
     for parameter, grad in zip(theirs, grads, strict=True):
         assert_close(grad, parameter.grad, "grad")
+
+
+@pytest.mark.needs_torch
+def test_clip_grad_value_agrees_with_torch(backend: str, torch: Any) -> None:
+    grad = np.random.default_rng(0).standard_normal((3, 50))
+    grad[1, 3:6] = np.nan, np.inf, -np.inf
+    theirs = torch.zeros(grad.shape, dtype=torch.float64, requires_grad=True)
+    theirs.grad = torch.tensor(grad)
+    torch.nn.utils.clip_grad_value_(theirs, 0.4)
+    with use_backend(backend):
+        ops.clip_grad_value(grad, 0.4)
+    np.testing.assert_array_equal(grad, theirs.grad.numpy())

@@ -407,6 +407,33 @@ def test_negative_sampling_by_hand() -> None:
 
 
 @pytest.mark.parametrize("num_true", [1, 2])
+def test_rows_with_samples_of_their_own_are_batches_of_one(backend: str, num_true: int) -> None:
+    weights, _, labels, inputs, _ = problem(num_true)
+    own = np.random.default_rng(0).integers(0, V, (B, S))
+    own[:, 0] = own[:, 1]
+    own[2:4, 2] = labels.reshape(B, num_true)[2:4, 0]
+    with use_backend(backend):
+        got = ops.negative_sampling_loss(weights, labels, inputs, own)
+        rows = [ops.negative_sampling_loss(weights, labels[n : n + 1], inputs[n : n + 1], own[n]) for n in range(B)]
+    np.testing.assert_allclose(got.loss, [row.loss[0] for row in rows], rtol=1e-12)
+    np.testing.assert_allclose(got.dinputs * B, np.concatenate([row.dinputs for row in rows]), atol=1e-13)
+    np.testing.assert_allclose(
+        dense(got.dweights, V, E) * B, sum(dense(row.dweights, V, E) for row in rows), atol=1e-13
+    )
+    np.testing.assert_array_equal(got.dweights.indices, np.unique([*labels.flat, *own.flat]))
+    assert got.dbiases is None
+
+
+def test_ids_that_the_batch_shares_are_candidates() -> None:
+    weights, _, labels, inputs, candidates = problem(2)
+    want = ops.negative_sampling_loss(weights, labels, inputs, candidates)
+    for ids in (candidates.sampled, candidates.sampled.astype(np.int32)):
+        got = ops.negative_sampling_loss(weights, labels, inputs, ids)
+        np.testing.assert_array_equal(got.loss, want.loss)
+        np.testing.assert_array_equal(got.dweights.values, want.dweights.values)
+
+
+@pytest.mark.parametrize("num_true", [1, 2])
 @pytest.mark.parametrize("remove_accidental_hits", [True, False])
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_gradients_are_those_of_the_mean(name: str, num_true: int, remove_accidental_hits: bool) -> None:
@@ -427,9 +454,11 @@ def test_loss_gradients_are_those_of_the_mean(name: str, num_true: int, remove_a
     )
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("num_true", [1, 2])
-def test_negative_sampling_gradients(num_true: int) -> None:
-    weights, _, labels, inputs, candidates = problem(num_true)
+def test_negative_sampling_gradients(num_true: int, own: bool) -> None:
+    weights, _, labels, inputs, shared = problem(num_true)
+    candidates = np.random.default_rng(0).integers(0, V, (B, S)) if own else shared
 
     def loss(weights: FloatArray, inputs: FloatArray) -> SampledLoss:
         return ops.negative_sampling_loss(weights, labels, inputs, candidates)
@@ -665,6 +694,25 @@ def test_a_seed_is_what_a_generator_draws() -> None:
     )
     for draw in draws:
         np.testing.assert_array_equal(draw(seed=seed).sampled, draw(rng=np.random.default_rng(3)).sampled)
+
+
+WRONG_IDS: list[tuple[type[Exception], str, Any]] = [
+    (TypeError, r"candidates is list .*; expected the Candidates .*, or an array of ids \(S,\) or \(B, S\)", [1, 2]),
+    (TypeError, "candidates is NoneType", None),
+    (ValueError, r"candidates has shape \(6, 3\), expected \(S,\) or \(B, S\) with B = 7", np.ones((B - 1, 3), int)),
+    (ValueError, r"candidates has shape \(7, 3, 1\), expected", np.ones((B, 3, 1), int)),
+    (ValueError, r"candidates has shape \(\), expected", np.array(1)),
+    (IndexError, "candidates holds 30, expected ids from 0 to 29", np.full((B, 3), V)),
+    (IndexError, "candidates holds -1", np.array([1, -1])),
+    (TypeError, "candidates has dtype float64, expected int32 or int64", np.ones((B, 3))),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "ids"), WRONG_IDS, ids=[message for _, message, _ in WRONG_IDS])
+def test_wrong_ids_of_samples(error: type[Exception], message: str, ids: Any) -> None:
+    weights, _, labels, inputs, _ = problem(1)
+    with pytest.raises(error, match=message):
+        ops.negative_sampling_loss(weights, labels, inputs, ids)
 
 
 def test_a_class_that_is_never_drawn_has_no_logarithm() -> None:

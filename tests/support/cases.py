@@ -419,24 +419,37 @@ def _list_of_params() -> Case:
     return Case("list", "adam_update", {**arrays, "lr": 0.01, "step": 1})
 
 
-def _clip(name: str, max_norm: float) -> Case:
+def _clip(op: str, name: str, **limit: float) -> Case:
     draw = Draw("clip" + name)
     rows = RowGrad(np.array([1, 4, 5]), draw.floats(3, 17))
     grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001), draw.floats(7, 5).T]
-    return Case(name, "clip_grad_norm", {"grads": grads, "max_norm": max_norm})
+    return Case(name, op, {"grads": grads, **limit})
+
+
+def _clip_what_is_no_number() -> Case:
+    grads = Draw("no number").floats(7, 5)
+    grads[1:4, 2] = np.nan, np.inf, -np.inf
+    return Case("nan", "clip_grad_value", {"grads": grads, "limit": 0.5})
 
 
 OPTIM = [
     *(case for op in _STATES for case in _updates(op)),
     _update("nesterov_update", "momentum", (17,), momentum=0.5),
+    _update("adagrad_update", "eps", (17,), eps=0.3),
+    _update("adagrad_update", "eps-inside-root", (3, 17), eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-rows", (9, 16), rows=4, eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-no-state", (17,), state_scale=0.0, eps=0.3, eps_inside_root=True),
     _update("rmsprop_update", "decay", (17,), decay=0.7, eps=1e-3),
     _update("adam_update", "betas", (17,), beta1=0.5, beta2=0.7, eps=1e-3),
     _update("adamw_update", "decay", (17,), weight_decay=0.3),
     _decays_to_almost_nothing(),
     *(case for op in ("rmsprop_update", "adam_update", "adamw_update") for case in _rates(op)),
     _list_of_params(),
-    _clip("clipped", 5.0),
-    _clip("below-the-limit", 1e6),
+    _clip("clip_grad_norm", "clipped", max_norm=5.0),
+    _clip("clip_grad_norm", "below-the-limit", max_norm=1e6),
+    _clip("clip_grad_value", "clipped", limit=0.3),
+    _clip("clip_grad_value", "below-any-limit", limit=1e300),
+    _clip_what_is_no_number(),
 ]
 
 
@@ -466,7 +479,18 @@ def _sampled(name: str, B: int, E: int, V: int, S: int, *, num_true: int = 1) ->
         Case(name, "nce_loss", {**arrays, "biases": biases}),
         Case(name, "sampled_softmax_loss", {**arrays, "biases": biases}),
         Case(name, "negative_sampling_loss", arrays),
+        Case(name + "-ids", "negative_sampling_loss", {**arrays, "candidates": sampled}),
+        Case(name + "-own", "negative_sampling_loss", {**arrays, "candidates": _own_samples(draw, labels, V, S)}),
     ]
+
+
+def _own_samples(draw: Draw, labels: IntArray, V: int, S: int) -> IntArray:
+    """(B, S): samples of each row's own, some of which repeat, and some of which are a true class of the row."""
+    sampled = draw.ids(V, len(labels), S)
+    sampled[::2, : S // 3] = sampled[::2, S // 3 : 2 * (S // 3)]
+    if S:
+        sampled[::3, -1] = labels[::3, 0]
+    return sampled
 
 
 SAMPLING = [

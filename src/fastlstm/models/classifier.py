@@ -20,13 +20,12 @@ from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
 from fastlstm.models.ids import IGNORED, check_range, class_ids, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
-from fastlstm.models.row_model import RowModel, check_validation_data, require_same_rows
+from fastlstm.models.row_model import RowModel, require_same_rows
 from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import checks, recurrent, scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, Lengths, ShuffledRows
-from fastlstm.training.means import add_batch
 
 PADDING = -1  # an id of this value is no step
 POOLINGS = ("mean", "last")
@@ -250,8 +249,6 @@ class SequenceClassifier(RowModel):
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
         xs, ts = self.check_batch(xs, ts, lengths)
-        if validation_data is not None:
-            validation_data = self.check_batch(*check_validation_data(validation_data))
         xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
         kind = BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches
         return Trainer(
@@ -278,13 +275,9 @@ class SequenceClassifier(RowModel):
         """
         xs, ts = self.check_batch(xs, ts, lengths)
         self.require_targets(ts, "evaluate")
-        names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: self.make_mean(name) for name in ("loss", *names)}
         batches = self.batches(xs, ts, batch_size)
         batches.shuffle_to(order_by_length(xs))
-        for batch in batches:
-            add_batch(means, self, self.forward(*batch, training=False), names)
-        return {name: mean.value for name, mean in means.items()}
+        return self._evaluate(batches, metrics)
 
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
         """Probabilities of every class.

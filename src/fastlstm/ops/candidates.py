@@ -73,7 +73,7 @@ def log_uniform_candidates(
     """
     num_sampled = scalars.size("num_sampled", num_sampled)
     range_max = scalars.integer("range_max", range_max, 1)
-    flat = checks.int_ids("true_classes", true_classes, range_max, "range_max = {}")
+    flat = _int64_ids("true_classes", true_classes, range_max, "range_max = {}")
     log_range = math.log1p(range_max)
     if unique:
         _enough_classes(num_sampled, range_max, "range_max")
@@ -81,7 +81,7 @@ def log_uniform_candidates(
     candidates = family_for(flat, "sampling").log_uniform_candidates(
         num_sampled,
         range_max,
-        flat.astype(_INT64, copy=False),
+        flat,
         unique=bool(unique),
         log_range=log_range,
         seed=_seed(rng, seed, flat),
@@ -124,13 +124,13 @@ def log_uniform_expected_count(
     """
     range_max = scalars.integer("range_max", range_max, 1)
     num_sampled = scalars.size("num_sampled", num_sampled)
-    flat = checks.int_ids("classes", classes, range_max, "range_max = {}")
+    flat = _int64_ids("classes", classes, range_max, "range_max = {}")
     if not unique:
         num_tries = num_sampled
     elif not _stays_on_device("num_tries", num_tries, flat):
         num_tries = scalars.integer("num_tries", num_tries, num_sampled)
     count = family_for(flat, "sampling").log_uniform_expected_count(
-        flat.astype(_INT64, copy=False),
+        flat,
         log_range=math.log1p(range_max),
         num_tries=num_tries,
         num_sampled=num_sampled,
@@ -291,18 +291,22 @@ def unigram_candidates(
         counts = UnigramTable(counts, power=power)
     table: UnigramTable = counts
     V = len(table)
-    flat = checks.int_ids("true_classes", true_classes, V, "counts has V = {} classes")
+    flat = _int64_ids("true_classes", true_classes, V, "counts has V = {} classes")
     if unique:
         _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
         _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
     candidates = family_for(flat, "sampling").unigram_candidates(
         *table.beside(flat),
         num_sampled,
-        flat.astype(_INT64, copy=False),
+        flat,
         unique=bool(unique),
         seed=_seed(rng, seed, flat),
     )
     return _shaped(candidates, true_classes)
+
+
+def _int64_ids(name: str, ids: Any, upper: int, bound: str) -> IntArray:
+    return checks.int_ids(name, ids, upper, bound).astype(_INT64, copy=False)
 
 
 def _stays_on_device(name: str, number: Any, array: Array) -> bool:

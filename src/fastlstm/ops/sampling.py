@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
+from fastlstm.arrays import array_module
 from fastlstm.backends import device_family, family_for
 from fastlstm.contract import (
     Candidates,
@@ -267,7 +268,7 @@ def negative_sampling_loss(
     weights: FloatArray,
     labels: IntArray,
     inputs: FloatArray,
-    candidates: Candidates,
+    candidates: Candidates | IntArray,
     *,
     padded: Literal[False] = False,
 ) -> SampledLoss: ...
@@ -276,7 +277,7 @@ def negative_sampling_loss(
     weights: FloatArray,
     labels: IntArray,
     inputs: FloatArray,
-    candidates: Candidates,
+    candidates: Candidates | IntArray,
     *,
     padded: Literal[True],
 ) -> PaddedSampledLoss: ...
@@ -285,19 +286,28 @@ def negative_sampling_loss(
     weights: FloatArray,
     labels: IntArray,
     inputs: FloatArray,
-    candidates: Candidates,
+    candidates: Candidates | IntArray,
     *,
     padded: bool,
 ) -> SampledLoss | PaddedSampledLoss: ...
 def negative_sampling_loss(
-    weights: FloatArray, labels: IntArray, inputs: FloatArray, candidates: Candidates, *, padded: bool = False
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates | IntArray,
+    *,
+    padded: bool = False,
 ) -> SampledLoss | PaddedSampledLoss:
     """word2vec's objective: sigmoid cross entropy summed over the classes, no biases, no expected counts.
 
     Parameters
     ----------
-    weights, labels, inputs, candidates
-        As in `sampled_logits_forward`; only candidates.sampled is read.
+    weights, labels, inputs
+        As in `sampled_logits_forward`.
+    candidates : Candidates, or int32 or int64 array (S,) or (B, S)
+        S sampled classes: of Candidates, of which only ``sampled`` is read, or (S,) the batch shares them, which makes
+        their logits a product of matrices; of (B, S) each row has its own. A sampled class counts as often as it
+        occurs, and as sampled even if it is a true one of its row.
     padded : bool
         As for `nce_loss`.
 
@@ -316,6 +326,9 @@ def negative_sampling_loss(
     Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
     """
     args = _checked(weights, None, labels, inputs, candidates, with_biases=False, with_counts=False)
+    if args.sampled.ndim == 2:
+        columns = array_module(args.labels).concatenate([args.labels, args.sampled], axis=1)
+        args = args._replace(labels=columns, sampled=args.sampled.reshape(-1)[:0])
     return _loss("sigmoid", args, False, padded)
 
 
@@ -329,6 +342,7 @@ class _Checked(NamedTuple):
     sampled: IntArray
     true_expected_count: FloatArray | None
     sampled_expected_count: FloatArray | None
+    num_true: int
 
 
 def _loss(
@@ -344,6 +358,7 @@ def _loss(
         true_expected_count=args.true_expected_count,
         sampled_expected_count=args.sampled_expected_count,
         remove_accidental_hits=bool(remove_accidental_hits),
+        num_true=args.num_true,
         loss=kind,
     )
 
@@ -351,14 +366,16 @@ def _loss(
 def _checked(
     weights: Any, biases: Any, labels: Any, inputs: Any, candidates: Any, *, with_biases: bool, with_counts: bool
 ) -> _Checked:
-    if not isinstance(candidates, Candidates):
+    name, ids = "candidates", candidates
+    if isinstance(candidates, Candidates):
+        name, ids = "candidates.sampled", candidates.sampled
+    elif with_counts or with_biases or not checks.is_array(candidates):
+        or_ids = "" if with_counts or with_biases else ", or an array of ids (S,) or (B, S)"
         raise TypeError(
             f"candidates is {checks.describe(candidates)}; expected the Candidates that log_uniform_candidates or "
-            "unigram_candidates returned"
+            f"unigram_candidates returned{or_ids}"
         )
-    checks.same_device(
-        "weights biases labels inputs candidates.sampled", weights, biases, labels, inputs, candidates.sampled
-    )
+    checks.same_device(f"weights biases labels inputs {name}", weights, biases, labels, inputs, ids)
     weights = checks.float_array("weights", weights, 2)
     V, E = weights.shape
     if V == 0 or E == 0:
@@ -381,7 +398,11 @@ def _checked(
             f"inputs has shape {inputs.shape}, expected {(B, E)} = (B, E) for labels with B = {B} and weights (V, E)"
         )
     labels = checks.int_ids("labels", labels, V, "weights has V = {} rows")
-    sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, "weights has V = {} rows")
+    sampled = checks.int_ids(name, ids, V, "weights has V = {} rows")
+    if ids is candidates and ids.ndim != 1:
+        if ids.ndim != 2 or len(ids) != B:
+            raise ValueError(f"candidates has shape {ids.shape}, expected (S,) or (B, S) with B = {B} as labels")
+        sampled = sampled.reshape(ids.shape)
     true_count = sampled_count = None
     if with_counts:
         names = "weights candidates.true_expected_count candidates.sampled_expected_count"
@@ -392,7 +413,7 @@ def _checked(
             "candidates.sampled_expected_count", candidates.sampled_expected_count, len(sampled)
         )
     labels, sampled = labels.astype(_INT64, copy=False), sampled.astype(_INT64, copy=False)
-    return _Checked(weights, biases, labels.reshape(B, num_true), inputs, sampled, true_count, sampled_count)
+    return _Checked(weights, biases, labels.reshape(B, num_true), inputs, sampled, true_count, sampled_count, num_true)
 
 
 def _expected_count(name: str, counts: Any, size: int) -> FloatArray:

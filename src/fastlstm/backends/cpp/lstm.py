@@ -21,7 +21,7 @@ from fastlstm.contract import (
 
 def lstm_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
     b: FloatArray | None,
     *,

@@ -13,7 +13,7 @@ from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNN
 
 def rnn_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
     b: FloatArray | None,
     *,

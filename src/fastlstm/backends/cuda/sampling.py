@@ -249,6 +249,7 @@ def padded_sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> PaddedSampledLoss:
     saved = _Saved(weights, labels, inputs, sampled)
@@ -265,6 +266,7 @@ def padded_sampled_loss(
             true_expected_count=address(true_expected_count),
             sampled_expected_count=address(sampled_expected_count),
             remove_accidental_hits=remove_accidental_hits,
+            num_true=num_true,
             softmax=loss == "softmax",
             losses=address(losses),
             workspace=address(workspace),

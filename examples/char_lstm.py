@@ -66,9 +66,7 @@ def main(text, steps=500):
             if (k + 1) % (steps // 5) == 0:
                 print(f"{step.__name__:8} step {k + 1:4}, loss {loss:.6f}")
         seconds.append(time.perf_counter() - begin)
-    print(
-        f"by_hand {seconds[0]:.2f} s, ours {seconds[1]:.2f} s: {seconds[0] / seconds[1]:.1f} times as fast. It writes:"
-    )
+    print(f"by hand {seconds[0]:.2f} s, ours {seconds[1]:.2f} s: {seconds[0] / seconds[1]:.1f} times as fast")
     h, c, written = h[None], c[None], [ids[0]]
     for _ in range(200):
         h, c, tape = ops.lstm_cell_forward(p["Wx"][written[-1:]], h, c, None, p["Wh"], p["b"])

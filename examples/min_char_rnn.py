@@ -64,7 +64,7 @@ def main(text, steps=500):
             if (k + 1) % (steps // 5) == 0:
                 print(f"{step.__name__:8} step {k + 1:4}, loss {loss / T:.6f}")
         seconds.append(time.perf_counter() - begin)
-    print(f"by_hand {seconds[0]:.2f} s, ours {seconds[1]:.2f} s: {seconds[0] / seconds[1]:.1f} times as fast")
+    print(f"by hand {seconds[0]:.2f} s, ours {seconds[1]:.2f} s: {seconds[0] / seconds[1]:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,10 @@ def blocks(W: Array) -> dict[str, Array]:
 # By the beginning of the first cell.
 EXPECTED: dict[str, Callable[[Any], Expected]] = {
     "Vectors are columns": cell,
-    "... and gradients in that layout": lambda n: {"dWx_col": cell_grads(n).dWx.T, "dWh_col": cell_grads(n).dWh.T},
+    "... and the weights' gradients in that layout": lambda n: {
+        "dWx_col": cell_grads(n).dWx.T,
+        "dWh_col": cell_grads(n).dWh.T,
+    },
     "Four matrices": lambda n: {"Wx": np.concatenate([n.Wxi, n.Wxf, n.Wxg, n.Wxo], axis=1)},
     "... and their gradients": lambda n: blocks(n.d.dWx),
     "One matrix": cell,

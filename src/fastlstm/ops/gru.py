@@ -133,9 +133,9 @@ def gru_forward(
     mask: Array | None = None,
     lengths: Array | None = None,
     reverse: bool = False,
-    time_major: bool = False,
     convention: GRUConventionName | GRUConvention = "book",
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> GRUOutput:
     """A GRU over a whole sequence.

@@ -146,10 +146,10 @@ def lstm_forward(
     mask: Array | None = None,
     lengths: Array | None = None,
     reverse: bool = False,
-    time_major: bool = False,
     gate_order: str = DEFAULT_GATE_ORDER,
     recurrent_activation: RecurrentActivation = "sigmoid",
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> LSTMOutput:
     """An LSTM over a whole sequence.

@@ -126,8 +126,8 @@ def rnn_forward(
     mask: Array | None = None,
     lengths: Array | None = None,
     reverse: bool = False,
-    time_major: bool = False,
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> RNNOutput:
     """h = tanh(x Wx + h_prev Wh + b) over a whole sequence.

@@ -7,6 +7,7 @@ can be compared number by number.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,16 +123,19 @@ class OurLanguageModel:
             out = ops.lstm_forward(hs, *lstm, h0=h0, c0=c0)
             hs, self._states[k] = out.hs, (out.h_n, out.c_n)
             tapes.append(out.tape)
+        del out  # the last tape would live as long as it
 
         output = self._embedding.T if self._output is None else self._output
-        loss, dhs, doutput, dbiases = ops.linear_cross_entropy(hs, output, self._biases, targets)
+        # Tied, the gradient of the projection is written where that of the embedding is to be.
+        dembedding = np.empty_like(self._embedding) if self._output is None else None
+        into = None if dembedding is None else SimpleNamespace(dW=dembedding.T)
+        loss, dhs, doutput, dbiases = ops.linear_cross_entropy(hs, output, self._biases, targets, out=into)
         grads: list[FloatArray | RowGrad] = [dbiases]
-        for tape in reversed(tapes):
-            lstm_grads = ops.lstm_backward(dhs, tape)
+        while tapes:
+            lstm_grads = ops.lstm_backward(dhs, tapes.pop())  # whose memory the next layer's gradients take
             dhs = lstm_grads.dxs
             grads = [lstm_grads.dWx, lstm_grads.dWh, lstm_grads.db, *grads]
-        if self._output is None:
-            dembedding = np.ascontiguousarray(doutput.T)
+        if dembedding is not None:
             ops.scatter_add(dembedding, ids, dhs)
             grads = [dembedding, *grads]
         else:

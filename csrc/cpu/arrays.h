@@ -39,7 +39,7 @@ py::array new_array(const std::vector<Index>& shape, const std::vector<Index>& s
   Index bytes = sizeof(S);
   for (const Index length : shape) bytes *= length;
   if (bytes < kLarge) return py::array_t<S>(shape, strides);
-  Buffer buffer = take_buffer(static_cast<std::size_t>(bytes));
+  Buffer buffer = take_buffer(static_cast<std::size_t>(bytes), Kind::kResult);
   const py::capsule owner(buffer.get(), [](void* memory) { ReleaseBuffer{}(memory); });
   void* const memory = buffer.release();
   return py::array_t<S>(shape, strides, static_cast<const S*>(memory), owner);

@@ -49,13 +49,15 @@ std::size_t rounded(std::size_t bytes) {
 
 }  // namespace
 
-Buffer take_buffer(std::size_t bytes) {
+Buffer take_buffer(std::size_t bytes, Kind kind) {
   if (bytes > static_cast<std::size_t>(-1) / 4) throw std::bad_alloc();
-  const std::size_t size = rounded(bytes + kAlignment);
+  std::size_t size = rounded(bytes + kAlignment);
   void* block = nullptr;
   {
     const std::lock_guard lock(unused().mutex);
-    if (auto found = unused().blocks.find(size); found != unused().blocks.end()) {
+    const auto found = unused().blocks.lower_bound(size);
+    if (found != unused().blocks.end() && found->first <= (kind == Kind::kResult ? 2 * size : size)) {
+      size = found->first;
       block = found->second;
       unused().bytes -= size;
       unused().blocks.erase(found);

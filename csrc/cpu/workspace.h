@@ -14,8 +14,12 @@ struct ReleaseBuffer {
 // Aligned to 64 bytes; the contents are undefined. Returns to the pool when it goes out of scope, on any thread.
 using Buffer = std::unique_ptr<void, ReleaseBuffer>;
 
+// What tapes and workspaces take comes again in the same size. A result, a gradient for instance, follows what has just
+// been released: up to twice as large a block will do for it, whose memory is there already.
+enum class Kind { kTapeOrWorkspace, kResult };
+
 // Throws std::bad_alloc.
-Buffer take_buffer(std::size_t bytes);
+Buffer take_buffer(std::size_t bytes, Kind kind);
 
 // Gives the memory of all unused buffers back to the system; returns how many bytes that were.
 std::size_t free_unused_buffers();
@@ -27,7 +31,8 @@ template <class S>
 class Array {
  public:
   Array() = default;
-  explicit Array(std::ptrdiff_t size) : buffer_(take_buffer(static_cast<std::size_t>(size) * sizeof(S))) {}
+  explicit Array(std::ptrdiff_t size)
+      : buffer_(take_buffer(static_cast<std::size_t>(size) * sizeof(S), Kind::kTapeOrWorkspace)) {}
   S* data() const { return static_cast<S*>(buffer_.get()); }
   explicit operator bool() const { return buffer_ != nullptr; }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -16,3 +17,18 @@ def is_device_array(array: Any) -> bool:
 def array_module(array: Any) -> Any:
     """numpy, or CuPy for an array on a GPU: the functions that make and take arrays of that kind."""
     return importlib.import_module("cupy") if is_device_array(array) else np
+
+
+def free_unused_memory() -> int:
+    """Give memory that the compiled kernels keep for their next calls back to the system.
+
+    Tapes, large results and workspaces return to a pool when they are released, because fresh memory is slow. The pool
+    keeps 1 GiB at most.
+
+    Returns
+    -------
+    int
+        How many bytes that were.
+    """
+    extension = sys.modules.get("fastlstm._cpu")
+    return extension.free_unused_buffers() if extension is not None else 0

@@ -12,22 +12,7 @@ from fastlstm.backends import BACKENDS, HOST_BACKENDS, get_backend, why_not
 from fastlstm.backends.blas import can_lower_threads
 from fastlstm.backends.threads import available_cores, get_num_threads, set_num_threads
 
-__all__ = ["free_unused_memory", "get_num_threads", "set_num_threads", "show_config"]
-
-
-def free_unused_memory() -> int:
-    """Give memory that the compiled kernels keep for their next calls back to the system.
-
-    Tapes, large results and workspaces return to a pool when they are released, because fresh memory is slow. The pool
-    keeps 1 GiB at most.
-
-    Returns
-    -------
-    int
-        How many bytes that were.
-    """
-    extension = sys.modules.get("fastlstm._cpu")
-    return extension.free_unused_buffers() if extension is not None else 0
+__all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
 
 def synchronize() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from fastlstm import ops
-from fastlstm.arrays import array_module
+from fastlstm.arrays import array_module, free_unused_memory
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device
@@ -79,7 +79,9 @@ class Optimizer:
 
     def prepare(self, params: Sequence[FloatArray]) -> None:
         """Make the state of the parameters, or move it to where they have been moved; `update` begins with that."""
-        if not self._slots:
+        if not self._slots and self.slot_names:
+            # What the first step left unused is more than later steps take, whose tapes need no room for new state.
+            free_unused_memory()
             self._slots = {
                 name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
             }

@@ -74,7 +74,7 @@ def gru_cell_forward(
     precision = checks.precision_of(x, precision)
     family = family_for(x, "gru")
     h, saved = family.gru_cell_forward(x, Wx, Wh, b, h_prev=h_prev, convention=chosen, precision=precision)
-    inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b, "h": h}
+    inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b}
     tape = Tape("gru_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x), inputs)
     return GRUCellOutput(h, tape)
 
@@ -216,7 +216,7 @@ def gru_forward(
     )
     hs, tape = recurrent.batch_first(hs, time_major), None
     if training:
-        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "hs": hs}
+        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0}
         tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return GRUOutput(hs, h_n, tape)
 

@@ -39,6 +39,12 @@ struct VectorOf<double> {
   typedef std::uint64_t Integer __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
 };
 
+template <>
+struct VectorOf<std::uint32_t> {
+  typedef std::uint32_t Type __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+  typedef std::uint32_t Unaligned __attribute__((vector_size(FASTLSTM_VECTOR_BYTES), aligned(4), may_alias));
+};
+
 template <class S>
 using Vec = typename VectorOf<S>::Type;
 
@@ -204,21 +210,28 @@ FASTLSTM_INLINE Vec<S> maximum(const Vec<S>& a, const Vec<S>& b) {
   return a != a ? a : larger;
 }
 
-// The transpose of `count` columns of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride +
-// k] for i < kLanes, zero from `height` on.
-template <class S>
-FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
+// The transpose of `count` columns of `height` rows: out[k * out_stride + i] is column k of row i for i < kLanes, zero
+// from `height` on. load(i, k, columns) returns `columns` columns of row i, from k on.
+template <class S, class Load>
+FASTLSTM_INLINE void transpose_with(Index height, Index count, S* out, Index out_stride, const Load& load) {
   for (Index k = 0; k < count; k += kLanes<S>) {
     const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
     Vec<S> rows[kLanes<S>];
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load_partial(in + i * in_stride + k, columns) : Vec<S>{};
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load(i, k, columns) : Vec<S>{};
     transpose<S>(rows);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<S>; ++i) {
       if (i < columns) store(out + (k + i) * out_stride, rows[i]);
     }
   }
+}
+
+// The same of a row-major matrix.
+template <class S>
+FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
+  transpose_with(height, count, out, out_stride,
+                 [=](Index i, Index k, Index columns) { return load_partial(in + i * in_stride + k, columns); });
 }
 
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }

@@ -68,7 +68,7 @@ def rnn_forward(
     if h0 is not None:
         h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
     valid = checks.valid_steps(mask, lengths, N, T)
-    precision = checks.precision_of(xs, precision)
+    precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
         xs,

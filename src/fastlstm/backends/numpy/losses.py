@@ -8,6 +8,9 @@ targets t::
 
     loss = sum of  log(1 + exp(logits)) - logits labels,   dlogits = sigmoid(logits) - labels,   both / normalizer
     loss = mean of (y - t)^2,                              dy = 2 (y - t) / number of elements
+
+A linear loss has three products, h W in the logits, dh = dlogits W^T and dW = h^T dlogits, whose factors are rounded
+with precision="bf16"; db, a sum, is that of dlogits as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastlstm.backends.numpy.dense import factor
 from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
@@ -70,7 +74,7 @@ def linear_cross_entropy(
     accumulate: bool,
     without: tuple[str, ...],
 ) -> LinearLossGrads:
-    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory)
+    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, precision)
     # All is computed, wanted or not: so it is obvious that nothing depends on what is wanted.
     wanted: dict[str, Any] = {
         "dh": put(dh, made.dh) if "dh" not in without else None,
@@ -81,7 +85,13 @@ def linear_cross_entropy(
 
 
 def _linear_cross_entropy(
-    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, ignore_index: int, memory: Literal["fast", "low"]
+    h: FloatArray,
+    W: FloatArray,
+    b: FloatArray,
+    targets: IntArray,
+    ignore_index: int,
+    memory: Literal["fast", "low"],
+    precision: Precision,
 ) -> LinearLossGrads:
     counted = np.flatnonzero(targets != ignore_index)
     dh = np.zeros_like(h)
@@ -89,17 +99,20 @@ def _linear_cross_entropy(
         return LinearLossGrads(0.0, dh, np.zeros_like(W), np.zeros_like(b))
     of_counted = _in_blocks if memory == "low" else _at_once
     with _quietly():
-        loss, dh_counted, dW, db = of_counted(h[counted], W, b, targets[counted])
+        rows, weights = factor(h[counted], precision), factor(W, precision)
+        loss, dh_counted, dW, db = of_counted(rows, weights, b, targets[counted], precision)
     dh[counted] = dh_counted
     return LinearLossGrads(loss, dh, dW, db)
 
 
-def _at_once(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -> LinearLossGrads:
+def _at_once(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision) -> LinearLossGrads:
+    """h and W are factors already."""
     loss, dlogits = softmax_cross_entropy(h @ W + b, targets, ignore_index=-1)
-    return LinearLossGrads(loss, dlogits @ W.T, h.T @ dlogits, dlogits.sum(axis=0))
+    d = factor(dlogits, precision)
+    return LinearLossGrads(loss, d @ W.T, h.T @ d, dlogits.sum(axis=0))
 
 
-def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -> LinearLossGrads:
+def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision) -> LinearLossGrads:
     """Blocks of columns of the vocabulary: first an online log-sum-exp, then the logits again for the gradients."""
     M, V = h.shape[0], W.shape[1]
     width = max(16, _BLOCK_BYTES // (M * h.itemsize))
@@ -126,9 +139,10 @@ def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray) -
         inside = np.flatnonzero((targets >= block.start) & (targets < block.stop))
         d[inside, targets[inside] - block.start] -= 1
         d /= M
+        db[block] = d.sum(axis=0)
+        d = factor(d, precision)
         dh += d @ W[:, block].T
         dW[:, block] = h.T @ d
-        db[block] = d.sum(axis=0)
     loss = float((log_total - (at_target - top)).mean(dtype=np.float64))
     return LinearLossGrads(loss, dh, dW, db)
 

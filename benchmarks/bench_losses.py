@@ -129,6 +129,23 @@ def matrix_product_case(M: int, K: int, L: int, *, precision: Precision = "float
     return Case("dense product", f"M{M} K{K} L{L}" + _named(precision), sides, check, operations=2.0 * M * K * L)
 
 
+@case_maker
+def reduction_case(M: int, H: int, V: int) -> Case:
+    """The sum of the losses beside their mean: what they are divided by costs nothing."""
+    arrays = inputs(M, H, V)
+    sides: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.linear_cross_entropy(*arrays, reduction="sum"),
+        "mean": lambda: ops.linear_cross_entropy(*arrays),
+    }
+
+    def check() -> None:
+        mean = definition(M, H, V)
+        agree(OURS, results(sides[OURS]()), {name: M * value for name, value in mean.items()}, TOLERANCE["float32"])
+        agree("mean", results(sides["mean"]()), mean, TOLERANCE["float32"])
+
+    return Case("linear cross entropy, sum", f"M{M} H{H} V{V}", sides, check, operations=3.0 * 2 * M * H * V)
+
+
 def extra_memory(side: str, M: int, H: int, V: int) -> int:
     """Bytes that one side ("fast", "low" or "torch") needs beside its inputs, its gradients included.
 
@@ -162,6 +179,11 @@ def test_matrix_product(compare: Compare, size: tuple[int, int, int], precision:
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "M{} H{} V{}".format(*size))
 def test_linear_cross_entropy_in_bf16(compare: Compare, size: tuple[int, int, int]) -> None:
     compare(linear_cross_entropy_case(*size, "fast", precision="bf16", peers=("torch",)))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "M{} H{} V{}".format(*size))
+def test_a_sum_beside_a_mean(compare: Compare, size: tuple[int, int, int]) -> None:
+    compare(reduction_case(*size))
 
 
 @pytest.mark.parametrize("memory", ["fast", "low"])

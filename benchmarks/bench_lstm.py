@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import astuple
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ WIDE = ("ptb", "nmt")  # H >= 650: the share of the peak is taken there
 
 # The most that both sides' sums may differ by, of the largest element: orders of summation differ.
 PEER_TOLERANCE = 1e-4
+
+# One row, as in most loops written by hand.
+ONE_ROW = (1, 25, 100, 100)
+
+SEQUENCE = "one call"
+TORCH_WEIGHTS, TIME_FIRST, OUR_LAYOUT = "weights as torch's", "time first", "fastlstm's layout"
 
 ONLY_AVX2 = {
     "FASTLSTM_MAX_ISA": "avx2",
@@ -96,6 +103,57 @@ class OurLSTM:
     def results(self) -> dict[str, Array]:
         out, grads = self()
         return {"hs": out.hs, "dxs": grads.dxs, "dWx": grads.dWx, "dWh": grads.dWh, "db": grads.db}
+
+
+class LSTMCells:
+    """A loop over time of one's own: a call for each step, gradients of weights added up."""
+
+    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+        self._xs, self._weights, self._dhs = xs, (Wx, Wh, b), dhs
+        self._sums = SimpleNamespace(dWx=np.empty_like(Wx), dWh=np.empty_like(Wh), db=np.empty_like(b))
+        self._zeros = np.zeros_like(dhs[:, 0])
+
+    def __call__(self) -> tuple[list[Array], list[Array]]:
+        hs, dxs, tapes = [], [], []
+        h = c = dh = dc = self._zeros
+        for t in range(self._xs.shape[1]):
+            h, c, tape = ops.lstm_cell_forward(self._xs[:, t], h, c, *self._weights)
+            hs.append(h)
+            tapes.append(tape)
+        for t in reversed(range(len(tapes))):
+            last = t == len(tapes) - 1
+            grads = ops.lstm_cell_backward(self._dhs[:, t] + dh, dc, tapes[t], out=self._sums, accumulate=not last)
+            dh, dc = grads.dh_prev, grads.dc_prev
+            dxs.append(grads.dx)
+        return hs, dxs[::-1]
+
+    def results(self) -> dict[str, Array]:
+        hs, dxs = (np.stack(arrays, axis=1) for arrays in self())
+        return {"hs": hs, "dxs": dxs, **vars(self._sums)}
+
+
+class LaidOutLSTM:
+    """Gradients of weights go into arrays that lie in memory as the weights do."""
+
+    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array, *, layout: str = OUR_LAYOUT) -> None:
+        if layout == TORCH_WEIGHTS:
+            Wx, Wh = (np.ascontiguousarray(weight.T).T for weight in (Wx, Wh))
+        self._time_major = layout == TIME_FIRST
+        self._xs, self._dhs = (np.ascontiguousarray(self._batch_first(array)) for array in (xs, dhs))
+        self._weights = Wx, Wh, b
+        self._out = SimpleNamespace(dWx=np.empty_like(Wx), dWh=np.empty_like(Wh), db=np.empty_like(b))
+
+    def __call__(self) -> Any:
+        out = ops.lstm_forward(self._xs, *self._weights, time_major=self._time_major)
+        return out, ops.lstm_backward(self._dhs, out.tape, out=self._out)
+
+    def results(self) -> dict[str, Array]:
+        out, grads = self()
+        return {"hs": self._batch_first(out.hs), "dxs": self._batch_first(grads.dxs), **vars(self._out)}
+
+    def _batch_first(self, array: Array) -> Array:
+        """Or time first: what it is not now."""
+        return array.swapaxes(0, 1) if self._time_major else array
 
 
 class TextbookLSTM:
@@ -169,6 +227,34 @@ def lstm_case(
     )
 
 
+@case_maker
+def cells_case(shape: Shape = ONE_ROW) -> Case:
+    arrays = inputs(shape, 4)
+    sides: dict[str, Any] = {OURS: LSTMCells(**arrays), SEQUENCE: OurLSTM(**arrays)}
+    return Case(
+        "LSTM, a call for each step",
+        title(shape),
+        sides,
+        check_recurrent(sides, lambda: definition(OurLSTM, shape, 4)),
+        operations(shape, 4),
+        threads=1,
+    )
+
+
+@case_maker
+def layout_case(shape: Shape, layout: str) -> Case:
+    arrays = inputs(shape, 4)
+    sides: dict[str, Any] = {OURS: LaidOutLSTM(**arrays, layout=layout), OUR_LAYOUT: LaidOutLSTM(**arrays)}
+    return Case(
+        f"LSTM, {layout}",
+        title(shape),
+        sides,
+        check_recurrent(sides, lambda: definition(OurLSTM, shape, 4)),
+        operations(shape, 4),
+        threads=1,
+    )
+
+
 def seconds_beside_torch(names: list[str], *effort: Any) -> list[dict[str, list[float]]]:
     """The times of both sides for each shape; for a process of its own."""
     return [dict(compare(lstm_case(name, peers=("torch",)), Effort(*effort)).seconds) for name in names]
@@ -202,6 +288,16 @@ def test_lstm(compare: Compare, name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_lstm_on_one_thread(compare: Compare, name: str) -> None:
     compare(lstm_case(name, threads=1, peers=("torch",)))
+
+
+def test_cells(compare: Compare) -> None:
+    compare(cells_case())
+
+
+@pytest.mark.parametrize("layout", [TORCH_WEIGHTS, TIME_FIRST])
+@pytest.mark.parametrize("name", SHAPES)
+def test_layouts(compare: Compare, name: str, layout: str) -> None:
+    compare(layout_case(name, layout))
 
 
 @pytest.mark.parametrize("name", SHAPES)

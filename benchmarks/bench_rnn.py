@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import machine, textbook
 from benchmarks.bench_lstm import SHAPES, check_recurrent, definition, inputs, operations, title
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case, case_maker
+from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from fastlstm import ops
-from fastlstm.contract import Array
+from fastlstm.contract import TOLERANCE, Array
+
+PRODUCTS = "numpy's two products"
 
 
 class OurRNN:
@@ -58,6 +62,28 @@ def rnn_case(name: str, *, peers: tuple[str, ...] = ("torch", TEXTBOOK)) -> Case
         check_recurrent(sides, lambda: definition(OurRNN, name, 1)),
         operations(name, 1),
     )
+
+
+@case_maker
+def step_case(N: int = 1, H: int = 100) -> Case:
+    """A step of as many inputs as units, beside numpy's two products alone: no sum, no tanh."""
+    arrays = inputs((N, 1, H, H), 1)
+    x, h, weights = arrays["xs"][:, 0], arrays["dhs"][:, 0], (arrays["Wx"], arrays["Wh"], arrays["b"])
+    Wx, Wh, b = weights
+    sides: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.rnn_cell_forward(x, h, *weights),
+        PRODUCTS: lambda: (x @ Wx, h @ Wh),
+    }
+
+    def check() -> None:
+        want = np.tanh(sum(sides[PRODUCTS]()) + b)
+        agree("our step and that of numpy", {"h": sides[OURS]().h}, {"h": want}, TOLERANCE["float32"])
+
+    return Case("tanh RNN, one step", f"N{N} H{H}", sides, check, 2.0 * 2 * N * H * H, threads=1)
+
+
+def test_step(compare: Compare) -> None:
+    compare(step_case())
 
 
 @pytest.mark.parametrize("name", SHAPES)

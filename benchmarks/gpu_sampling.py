@@ -123,7 +123,7 @@ def parts(ours: Ours) -> dict[str, Callable[[], Any]]:
         "loss and gradients": lambda: ops.nce_loss(weights, biases, labels, x, candidates),
         "the same without waiting": lambda: sampling.padded_sampled_loss(
             weights, biases, labels.reshape(B, 1), x, candidates.sampled, **counts,
-            remove_accidental_hits=False, loss="sigmoid",
+            remove_accidental_hits=False, num_true=1, loss="sigmoid",
         ),
     }  # fmt: skip
 

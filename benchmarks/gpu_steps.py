@@ -28,7 +28,7 @@ from fastlstm import datasets, optim
 from fastlstm.contract import Precision
 from fastlstm.models import RNNLM, Seq2seq
 from fastlstm.models.text_streams import CarriedState, TextStreams
-from fastlstm.training.device_steps import DeviceSteps
+from fastlstm.training.cuda_graph import GraphedSteps
 from fastlstm.training.loop import Trainer
 
 CHECKED_STEPS = 3
@@ -67,12 +67,12 @@ class Ours:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        trainer._steps = DeviceSteps(trainer)
+        trainer._steps = GraphedSteps(trainer)
         trainer.means = {"loss": trainer_mean()}
         self._calls = 0
 
     def __call__(self) -> None:
-        self.trainer._learn(self._calls % self.trainer.batches)
+        self.trainer._steps.run(self.trainer.source.batch(self._calls % self.trainer.batches))
         self._calls += 1
 
     def losses(self, steps: int) -> list[float]:

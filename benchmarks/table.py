@@ -144,6 +144,24 @@ def sine_row(run: Run) -> list[Figure]:
     return [Figure("sine-sized calls against torch", comparison.ratio("torch"), 5, 10)]
 
 
+def one_row_rows(run: Run) -> list[Figure]:
+    cells, step = run.time(bench_lstm.cells_case()), run.time(bench_rnn.step_case())
+    calls, times = bench_lstm.ONE_ROW[1], 1 / cells.ratio(bench_lstm.SEQUENCE)
+    return [
+        Figure(f"{calls} calls of the LSTM cell, times what the sequence takes", times, 4, 2, smaller=True),
+        Figure("a step of the RNN against numpy's two products", step.ratio(bench_rnn.PRODUCTS), 1.0, 1.5),
+    ]
+
+
+def layout_rows(run: Run) -> list[Figure]:
+    figures = []
+    for layout in (bench_lstm.TORCH_WEIGHTS, bench_lstm.TIME_FIRST):
+        comparisons = run.time_all(bench_lstm.layout_case(name, layout) for name in run.shapes)
+        mean = mean_over(comparisons, bench_lstm.OUR_LAYOUT)
+        figures.append(Figure(f"LSTM, {layout}, against ours, mean of {len(comparisons)} shapes", mean, 0.97, 1.0))
+    return figures
+
+
 def gru_row(run: Run) -> list[Figure]:
     eight = run.time_all(bench_gru.gru_case(name) for name in run.shapes)
     return [Figure("GRU forward + backward against torch, mean", mean_over(eight, "torch"), 1.5, 2.5)]
@@ -176,6 +194,7 @@ def linear_cross_entropy_rows(run: Run) -> list[Figure]:
         run.time_all(bench_losses.linear_cross_entropy_case(*size, memory, peers=peers) for size in sizes)
         for memory, peers in (("fast", ("torch", TEXTBOOK)), ("low", ("torch",)))
     )
+    run.time_all(bench_losses.reduction_case(*size) for size in sizes)
     extra = {
         side: [fresh_process.call(bench_losses.extra_memory, side, *size) for size in sizes]
         for side in ("fast", "low", "torch")
@@ -291,6 +310,8 @@ ROWS = (
     Row("thread", one_thread_row, ("torch",), quick=False),
     Row("avx2", avx2_row, ("torch",), quick=False),
     Row("sine", sine_row, ("torch",)),
+    Row("row", one_row_rows),
+    Row("layouts", layout_rows),
     Row("gru", gru_row, ("torch",)),
     Row("rnn", rnn_row, ("torch",)),
     Row("dense", dense_embedding_row),

@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import typing
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
@@ -35,9 +36,13 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
 def imported_names(path: Path, *, inside_functions: bool) -> set[str]:
     """Full names of the modules that a file imports; without ``inside_functions``, those it imports when it loads."""
-    tree = ast.parse(path.read_text(), str(path))
+    tree = parsed(path)
     lazy = {
         id(node)
         for function in ast.walk(tree)
@@ -154,7 +159,7 @@ DEVICE_PROTOCOLS = {
 
 
 def protocol_of(backend: str, family: str) -> type[Any]:
-    return DEVICE_PROTOCOLS.get(family, PROTOCOLS[family]) if backend == "cuda" else PROTOCOLS[family]
+    return {**PROTOCOLS, **(DEVICE_PROTOCOLS if backend == "cuda" else {})}[family]
 
 
 def backend_packages() -> list[str]:
@@ -205,7 +210,7 @@ def test_the_type_checker_reads_every_family_of_every_backend() -> None:
     wanted = {
         (protocol_of(path.parent.name, path.stem).__name__, f"fastlstm.backends.{path.parent.name}.{path.stem}")
         for path in (SOURCE / "backends").glob("*/*.py")
-        if path.stem in PROTOCOLS
+        if path.stem in {*PROTOCOLS, *DEVICE_PROTOCOLS}
     }
     assert listed == wanted
 
@@ -235,32 +240,40 @@ def test_the_stub_describes_the_extension(name: str) -> None:
 # Parameters by position, "*", then those by keyword.
 OPERATORS = {
     "lstm_cell_forward": "x h_prev c_prev Wx Wh b * gate_order",
-    "lstm_cell_backward": "dh dc tape",
-    "lstm_forward": "xs Wx Wh b * h0 c0 mask lengths reverse gate_order recurrent_activation training",
-    "lstm_backward": "dhs tape * dh_n dc_n",
-    "gru_forward": "xs Wx Wh b * h0 mask lengths reverse convention training",
-    "gru_backward": "dhs tape * dh_n",
-    "rnn_forward": "xs Wx Wh b * h0 mask lengths reverse training",
-    "rnn_backward": "dhs tape * dh_n",
+    "lstm_cell_backward": "dh dc tape * out accumulate without",
+    "lstm_forward": "xs Wx Wh b * h0 c0 mask lengths reverse gate_order recurrent_activation training time_major",
+    "lstm_backward": "dhs tape * dh_n dc_n out accumulate without",
+    "gru_cell_forward": "x h_prev Wx Wh b * convention",
+    "gru_cell_backward": "dh tape * out accumulate without",
+    "gru_forward": "xs Wx Wh b * h0 mask lengths reverse convention training time_major",
+    "gru_backward": "dhs tape * dh_n out accumulate without",
+    "rnn_cell_forward": "x h_prev Wx Wh b *",
+    "rnn_cell_backward": "dh tape * out accumulate without",
+    "rnn_forward": "xs Wx Wh b * h0 mask lengths reverse training time_major",
+    "rnn_backward": "dhs tape * dh_n out accumulate without",
     "embedding_forward": "W ids",
     "embedding_backward": "ids dout num_embeddings * padding_idx out touched accumulate",
-    "embedding_backward_rows": "ids dout",
+    "embedding_backward_rows": "ids dout * padded",
     "scatter_add": "target ids rows",
     "batched_product": "a b * precision",
     "softmax": "logits * temperature",
-    "softmax_cross_entropy": "logits targets * ignore_index",
-    "linear_cross_entropy": "h W b targets * ignore_index memory precision out accumulate without",
-    "sigmoid_cross_entropy": "logits labels * normalizer",
-    "mean_squared_error": "y t",
-    "log_uniform_candidates": "num_sampled range_max true_classes * unique rng",
+    "softmax_cross_entropy": "logits targets * ignore_index reduction normalizer",
+    "linear_cross_entropy": "h W b targets * ignore_index memory precision out accumulate without reduction normalizer",
+    "sigmoid_cross_entropy": "logits labels * normalizer reduction",
+    "mean_squared_error": "y t * reduction normalizer",
+    "log_uniform_candidates": "num_sampled range_max true_classes * unique rng seed",
     "log_uniform_expected_count": "classes num_tries range_max * unique num_sampled",
-    "unigram_candidates": "counts num_sampled true_classes * power unique rng",
+    "unigram_candidates": "counts num_sampled true_classes * power unique rng seed",
     "sampled_logits_forward": "weights biases labels inputs candidates * subtract_log_q remove_accidental_hits",
     "sampled_logits_backward": "dlogits tape",
-    "nce_loss": "weights biases labels inputs candidates * remove_accidental_hits",
-    "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits",
-    "negative_sampling_loss": "weights labels inputs candidates",
+    "nce_loss": "weights biases labels inputs candidates * remove_accidental_hits padded",
+    "sampled_softmax_loss": "weights biases labels inputs candidates * remove_accidental_hits padded",
+    "negative_sampling_loss": "weights labels inputs candidates * padded",
     "clip_grad_norm": "grads max_norm",
+    "clip_grad_value": "grads limit",
+    "adagrad_update": "params grads accumulators lr * eps eps_inside_root lazy grad_scale",
+    "pack_gates": "gates * gate_order axis",
+    "unpack_gates": "W * gate_order axis",
     "subsample": "ids keep * seed",
     "skipgram_counts": "ids window * start stop seed",
     "skipgram_pairs": "ids window * start stop seed",
@@ -313,8 +326,12 @@ def test_results_have_the_field_names_that_users_rely_on() -> None:
         contract.LSTMCellGrads: "dx dh_prev dc_prev dWx dWh db",
         contract.LSTMOutput: "hs h_n c_n tape",
         contract.LSTMGrads: "dxs dWx dWh db dh0 dc0",
+        contract.GRUCellOutput: "h tape",
+        contract.GRUCellGrads: "dx dh_prev dWx dWh db",
         contract.GRUOutput: "hs h_n tape",
         contract.GRUGrads: "dxs dWx dWh db dh0",
+        contract.RNNCellOutput: "h tape",
+        contract.RNNCellGrads: "dx dh_prev dWx dWh db",
         contract.RNNOutput: "hs h_n tape",
         contract.RNNGrads: "dxs dWx dWh db dh0",
         contract.RowGrad: "indices values",
@@ -329,6 +346,38 @@ def test_results_have_the_field_names_that_users_rely_on() -> None:
     }
     for result, names in fields.items():
         assert " ".join(result._fields) == names  # type: ignore[attr-defined]
+
+
+def test_what_an_operator_does_follows_from_its_arguments() -> None:
+    """Neither a thread nor a context nor a module says otherwise."""
+    wrong = []
+    for path in (SOURCE / "ops").glob("*.py"):
+        names = imported_names(path, inside_functions=True)
+        wrong += [f"{path.name} imports {name}" for name in names if name.split(".")[0] in {"threading", "contextvars"}]
+        wrong += [f"{path.name}:{n.lineno}: global" for n in ast.walk(parsed(path)) if isinstance(n, ast.Global)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_an_operator_returns_follows_from_its_arguments() -> None:
+    """Of two kinds of results, overloads say by an argument which one comes; and no cast says another than came."""
+    kinds = {name for name, kind in vars(contract).items() if isinstance(kind, type) and issubclass(kind, tuple)}
+    several = set()
+    for name in ops.__all__:
+        function = getattr(ops, name)
+        if not inspect.isfunction(function):
+            continue
+        overloads = [inspect.signature(overload) for overload in typing.get_overloads(function)]
+        returned = kinds.intersection(inspect.signature(function).return_annotation.split(" | "))
+        if len(returned) > 1:
+            several.add(name)
+            told = {overload.return_annotation for overload in overloads if "Literal" in str(overload)}
+            assert told == returned, f"{name} returns {returned}, but its overloads tell {told or 'nothing'}"
+    assert "nce_loss" in several
+    for path in (SOURCE / "ops").glob("*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"cast", "typing.cast"}:
+                named = kinds.intersection(re.findall(r"\w+", ast.unparse(node.args[0])))
+                assert not named, f"{path.name}:{node.lineno} casts to {named}"
 
 
 @pytest.mark.parametrize("module", [fastlstm, ops])

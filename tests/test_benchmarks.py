@@ -132,7 +132,11 @@ def test_every_case_knows_how_it_is_made_again() -> None:
     code = (
         "from benchmarks import bench_gru, bench_lstm, bench_rnn, bench_sampling, bench_embedding, bench_losses\n"
         "for case in (bench_lstm.lstm_case((2, 3, 4, 5), peers=()), bench_embedding.dense_case(5, 4, 3, peers=()),\n"
-        "             bench_losses.linear_cross_entropy_case(4, 3, 7, 'fast', peers=('textbook',))):\n"
+        "             bench_lstm.cells_case((2, 3, 4, 5)), bench_rnn.step_case(2, 3),\n"
+        "             *(bench_lstm.layout_case((2, 3, 4, 5), layout)\n"
+        "               for layout in (bench_lstm.TIME_FIRST, bench_lstm.TORCH_WEIGHTS)),\n"
+        "             bench_losses.linear_cross_entropy_case(4, 3, 7, 'fast', peers=('textbook',)),\n"
+        "             bench_losses.reduction_case(4, 3, 7)):\n"
         "    again = case.recipe.make()\n"
         "    assert (again.family, again.name, list(again.sides)) == (case.family, case.name, list(case.sides))\n"
         "    again.check()\n"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
+import recurrent_cases
 
 from fastlstm import contract
 from fastlstm.backends import load_family
 from fastlstm.testing import Case, check_backend, check_gradient
 
-CASE = next(case for case in cases.LSTM if case.name == "H17")
+CASE = next(case for case in recurrent_cases.LSTM if case.name == "H17")
 
 
 def numpy_lstm() -> Any:

@@ -31,18 +31,18 @@ S* writable(py::array& array) {
   return static_cast<S*>(array.mutable_data());
 }
 
-// A result array. Large ones come from the workspace pool and return to it when Python lets go of them: fresh memory
-// costs a page fault every 4 KB.
+// A result array, C-contiguous or with these strides in bytes. Large ones come from the workspace pool and return to it
+// when Python lets go of them: fresh memory costs a page fault every 4 KB.
 template <class S>
-py::array new_array(const std::vector<Index>& shape) {
+py::array new_array(const std::vector<Index>& shape, const std::vector<Index>& strides = {}) {
   constexpr Index kLarge = 64 * 1024;
   Index bytes = sizeof(S);
   for (const Index length : shape) bytes *= length;
-  if (bytes < kLarge) return py::array_t<S>(shape);
+  if (bytes < kLarge) return py::array_t<S>(shape, strides);
   Buffer buffer = take_buffer(static_cast<std::size_t>(bytes));
   const py::capsule owner(buffer.get(), [](void* memory) { ReleaseBuffer{}(memory); });
   void* const memory = buffer.release();
-  return py::array_t<S>(shape, static_cast<const S*>(memory), owner);
+  return py::array_t<S>(shape, strides, static_cast<const S*>(memory), owner);
 }
 
 // Calls body<float>() or body<double>(), as the array's elements are.

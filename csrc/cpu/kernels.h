@@ -1,7 +1,7 @@
 // The table of functions that every instruction set exports. What a family's functions take, argument blocks with
 // named fields, is in its folder's kernels.h. Letters as in contract.py: N batch, T time steps, D input width, H hidden
-// width, M rows, V vocabulary, E embedding width. Arrays are C-contiguous. Kernels do not allocate and do not throw;
-// where one needs memory to work in, *_workspace says how many elements.
+// width, M rows, V vocabulary, E embedding width. Arrays are C-contiguous where nothing else is said. Kernels do not
+// allocate and do not throw; where one needs memory to work in, *_workspace says how many elements.
 #pragma once
 
 #include <cstddef>

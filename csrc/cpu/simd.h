@@ -106,22 +106,44 @@ FASTLSTM_INLINE void prefetch_row(const S* row, Index count) {
   for (Index k = 0; k < count; k += kCacheLine<S>) __builtin_prefetch(row + k, to_be_changed);
 }
 
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+// A mask of `count` lanes, fewer than 16.
+FASTLSTM_INLINE __mmask16 first_lanes(Index count) {
+  return static_cast<__mmask16>((1u << (count > 0 ? count : 0)) - 1);
+}
+#endif
+
 // The first count lanes, the others zero; nothing behind p[count - 1] is read.
 template <class S>
 FASTLSTM_INLINE Vec<S> load_partial(const S* p, Index count) {
   if (count >= kLanes<S>) return load(p);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  if constexpr (sizeof(S) == 4) return _mm512_maskz_loadu_ps(first_lanes(count), p);
+  if constexpr (sizeof(S) == 8) return _mm512_maskz_loadu_pd(static_cast<__mmask8>(first_lanes(count)), p);
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  if constexpr (sizeof(S) == 4) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+  }
+  if constexpr (sizeof(S) == 8) {
+    return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)));
+  }
+#else
   Vec<S> v{};
   for (Index k = 0; k < count; ++k) v[k] = p[k];
   return v;
+#endif
 }
 
 template <class S>
 FASTLSTM_INLINE void store_partial(S* p, const Vec<S>& v, Index count) {
-  if (count >= kLanes<S>) {
-    store(p, v);
-  } else {
-    for (Index k = 0; k < count; ++k) p[k] = v[k];
-  }
+  if (count >= kLanes<S>) return store(p, v);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  if constexpr (sizeof(S) == 4) _mm512_mask_storeu_ps(p, first_lanes(count), reinterpret_cast<__m512>(v));
+  if constexpr (sizeof(S) == 8) _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(count)), v);
+#else
+  for (Index k = 0; k < count; ++k) p[k] = v[k];
+#endif
 }
 
 // x, but not below low or above high; NaN stays NaN. One instruction a bound where the processor's minimum and maximum
@@ -210,16 +232,29 @@ FASTLSTM_INLINE Vec<S> maximum(const Vec<S>& a, const Vec<S>& b) {
   return a != a ? a : larger;
 }
 
-// The transpose of `count` columns of `height` rows: out[k * out_stride + i] is column k of row i for i < kLanes, zero
-// from `height` on. load(i, k, columns) returns `columns` columns of row i, from k on.
-template <class S, class Load>
-FASTLSTM_INLINE void transpose_with(Index height, Index count, S* out, Index out_stride, const Load& load) {
+// The transpose of a square of a row-major matrix, of which there are `height` rows and `count` columns, at least one;
+// zeros beside them.
+template <class S>
+FASTLSTM_INLINE void load_transposed(const S* in, Index in_stride, Index height, Index count,
+                                     Vec<S> (&rows)[kLanes<S>]) {
+  if (height >= kLanes<S> && count >= kLanes<S>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = load(in + i * in_stride);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load_partial(in + i * in_stride, count) : Vec<S>{};
+  }
+  transpose<S>(rows);
+}
+
+// The transpose of `count` columns: out[k * out_stride + i] is column k of row i for i < kLanes. load_square(k,
+// columns, rows) makes `rows` the transpose of the square of `columns` columns, from k on.
+template <class S, class LoadSquare>
+FASTLSTM_INLINE void transpose_with(Index count, S* out, Index out_stride, const LoadSquare& load_square) {
   for (Index k = 0; k < count; k += kLanes<S>) {
     const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
     Vec<S> rows[kLanes<S>];
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<S>; ++i) rows[i] = i < height ? load(i, k, columns) : Vec<S>{};
-    transpose<S>(rows);
+    load_square(k, columns, rows);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<S>; ++i) {
       if (i < columns) store(out + (k + i) * out_stride, rows[i]);
@@ -227,11 +262,13 @@ FASTLSTM_INLINE void transpose_with(Index height, Index count, S* out, Index out
   }
 }
 
-// The same of a row-major matrix.
+// The same of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride + k], zero from `height`
+// on.
 template <class S>
 FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
-  transpose_with(height, count, out, out_stride,
-                 [=](Index i, Index k, Index columns) { return load_partial(in + i * in_stride + k, columns); });
+  transpose_with(count, out, out_stride, [=](Index k, Index columns, Vec<S>(&rows)[kLanes<S>]) {
+    load_transposed(in + k, in_stride, height, columns, rows);
+  });
 }
 
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }

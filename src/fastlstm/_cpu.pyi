@@ -21,42 +21,47 @@ def team_size(threads: int) -> int: ...
 def set_teams_always(always: bool) -> None: ...
 def free_unused_buffers() -> int: ...
 def buffer_bytes_in_use() -> int: ...
+
+# xs of two axes are those of a cell; hs is None then.
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     hard_sigmoid: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, FloatArray, Any]: ...
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     reset_after: bool,
     z_keeps: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, Any]: ...
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     training: bool,
-) -> tuple[FloatArray, FloatArray, Any]: ...
+) -> tuple[Any, FloatArray, Any]: ...
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray: ...
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> tuple[IntArray, FloatArray]: ...
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray, clear: bool, skip: int) -> None: ...
@@ -70,11 +75,13 @@ def product(
     out: FloatArray,
     bf16: bool,
 ) -> None: ...
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, ignore_index: int) -> tuple[float, FloatArray]: ...
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, ignore_index: int, normalizer: float | None
+) -> tuple[float, FloatArray]: ...
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     ignore_index: int,
     block: int,
@@ -86,6 +93,7 @@ def linear_cross_entropy(
     with_dW: bool,
     with_db: bool,
     bf16: bool,
+    normalizer: float | None,
 ) -> tuple[float, FloatArray, FloatArray, FloatArray]: ...
 def log_uniform_candidates(
     num_sampled: int, range_max: int, true_classes: IntArray, unique: bool, log_range: float, seed: int
@@ -120,6 +128,7 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     softmax: bool,
 ) -> tuple[FloatArray, FloatArray, IntArray, FloatArray, FloatArray | None]: ...
 def subsample(ids: IntArray, keep: FloatArray, seed: int) -> IntArray: ...
@@ -149,7 +158,9 @@ def optim_update(
     beta2: float = 0.0,
     eps: float = 0.0,
     decay: float = 0.0,
+    eps_inside_root: bool = False,
 ) -> None: ...
 def squared_norm(values: FloatArray) -> float: ...
 def scale(values: FloatArray, factor: float) -> None: ...
+def clip(values: FloatArray, limit: float) -> None: ...
 def dropout_mask(xs: FloatArray, *, ratio: float, seed: int) -> FloatArray: ...

@@ -175,6 +175,7 @@ def sampled_loss(
     true_expected_count: int,
     sampled_expected_count: int,
     remove_accidental_hits: bool,
+    num_true: int,
     softmax: bool,
     losses: int,
     dinputs: int,
@@ -207,6 +208,7 @@ def optim_update(
     beta2: float,
     eps: float,
     weight_decay: float,
+    eps_inside_root: bool,
     step_at: int,
     device: int,
     stream: int,
@@ -214,6 +216,7 @@ def optim_update(
 def optim_scale(
     *, float64: bool, tensors: list[FlatTensor], factor: float, factor_at: int, device: int, stream: int
 ) -> None: ...
+def optim_clip(*, float64: bool, tensors: list[FlatTensor], limit: float, device: int, stream: int) -> None: ...
 def optim_norm_partials(*, float32: list[int], float64: list[int]) -> int: ...
 def optim_norm(
     *,
@@ -292,7 +295,8 @@ def unique_rows(
     stream: int,
 ) -> None: ...
 
-# Cross entropy: csrc/cuda/losses. bias may be 0: none.
+# Cross entropy: csrc/cuda/losses. bias may be 0: none. So may counts: then the normalizer divides the losses, which is
+# read from normalizer_at unless that is 0.
 
 TARGET_COUNTS: int
 
@@ -305,6 +309,8 @@ def softmax_loss(
     bias: int,
     targets: int,
     counts: int,
+    normalizer: float,
+    normalizer_at: int,
     dlogits: int,
     losses: int,
     rows: int,
@@ -316,7 +322,18 @@ def softmax_loss(
     stream: int,
 ) -> None: ...
 def mean_loss_workspace(*, M: int) -> int: ...
-def mean_loss(*, losses: int, counts: int, loss: int, workspace: int, M: int, device: int, stream: int) -> None: ...
+def mean_loss(
+    *,
+    losses: int,
+    counts: int,
+    normalizer: float,
+    normalizer_at: int,
+    loss: int,
+    workspace: int,
+    M: int,
+    device: int,
+    stream: int,
+) -> None: ...
 def copy_valid_rows(
     *,
     rows: int,

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -77,6 +77,9 @@ GRU_CONVENTIONS: dict[GRUConventionName, GRUConvention] = {
     "keras": GRUConvention("zrn", reset_after=True, z_keeps=True),
 }
 
+# What a loss makes of the losses of its rows: their mean over those that count, or their sum.
+Reduction: TypeAlias = Literal["mean", "sum"]
+
 # In what precision products are made. The exact ones are those of the arrays' dtype; "tf32" and "bf16" round the
 # factors of float32 products, while sums, states, gates and all results stay float32. "bf16" rounds to nearest, ties to
 # even (`backends.numpy.dense`): a and b of a dense product; h and W, dlogits and W, h and dlogits in the three products
@@ -102,7 +105,7 @@ class Tape(Generic[Family]):
     Attributes
     ----------
     op : str
-        The operator that made it: "lstm_cell", "lstm", "gru" or "rnn".
+        The operator that made it: "lstm_cell", "lstm", "gru" ...
     family : module
         The module of the backend that made it, for instance ``fastlstm.backends.cpp.lstm``.
     sizes : dict
@@ -112,9 +115,13 @@ class Tape(Generic[Family]):
         The backend's own record.
     device : int or None
         The GPU that the arrays live on; None is the host.
+    inputs : dict
+        By name, the arrays of the forward call that the backward call may read; None where none was given.
+    time_major : bool
+        Whether time is the first axis of the caller's sequences.
     """
 
-    __slots__ = ("device", "dtype", "family", "op", "saved", "sizes")
+    __slots__ = ("device", "dtype", "family", "inputs", "op", "saved", "sizes", "time_major")
 
     def __init__(
         self,
@@ -124,6 +131,8 @@ class Tape(Generic[Family]):
         dtype: np.dtype[Any],
         saved: Saved,
         device: int | None = None,
+        inputs: dict[str, FloatArray | None] | None = None,
+        time_major: bool = False,
     ) -> None:
         self.op = op
         self.family = family
@@ -131,6 +140,8 @@ class Tape(Generic[Family]):
         self.dtype = dtype
         self.saved = saved
         self.device = device
+        self.inputs = {} if inputs is None else inputs
+        self.time_major = time_major
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{letter}={size}" for letter, size in self.sizes.items())
@@ -145,6 +156,7 @@ class LSTMCellOutput(NamedTuple):
     tape: Tape[LSTMFamily]
 
 
+# Gradients have the shapes of their inputs; None are those of inputs that are None (Wx, b), and what ``without`` names.
 class LSTMCellGrads(NamedTuple):
     """dx (N, D); dh_prev, dc_prev (N, H); dWx (D, 4H); dWh (H, 4H); db (4H,)."""
 
@@ -157,7 +169,7 @@ class LSTMCellGrads(NamedTuple):
 
 
 class LSTMOutput(NamedTuple):
-    """hs (N, T, H); h_n, c_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n, c_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -166,7 +178,7 @@ class LSTMOutput(NamedTuple):
 
 
 class LSTMGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H)."""
+    """dxs as xs; dWx (D, 4H); dWh (H, 4H); db (4H,); dh0, dc0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -176,8 +188,25 @@ class LSTMGrads(NamedTuple):
     dc0: FloatArray
 
 
+class GRUCellOutput(NamedTuple):
+    """h: (N, H)."""
+
+    h: FloatArray
+    tape: Tape[GRUFamily]
+
+
+class GRUCellGrads(NamedTuple):
+    """dx (N, D); dh_prev (N, H); dWx (D, 3H); dWh (H, 3H); db of the shape of b."""
+
+    dx: FloatArray
+    dh_prev: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+
+
 class GRUOutput(NamedTuple):
-    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -185,7 +214,7 @@ class GRUOutput(NamedTuple):
 
 
 class GRUGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, 3H); dWh (H, 3H); db of the shape of b; dh0 (N, H)."""
+    """dxs as xs; dWx (D, 3H); dWh (H, 3H); db of the shape of b; dh0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -194,8 +223,25 @@ class GRUGrads(NamedTuple):
     dh0: FloatArray
 
 
+class RNNCellOutput(NamedTuple):
+    """h: (N, H)."""
+
+    h: FloatArray
+    tape: Tape[RNNFamily]
+
+
+class RNNCellGrads(NamedTuple):
+    """dx (N, D); dh_prev (N, H); dWx (D, H); dWh (H, H); db (H,)."""
+
+    dx: FloatArray
+    dh_prev: FloatArray
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
+
+
 class RNNOutput(NamedTuple):
-    """hs (N, T, H); h_n (N, H); tape is None when training=False."""
+    """hs (N, T, H), or (T, N, H) of a time_major call; h_n (N, H); tape is None when training=False."""
 
     hs: FloatArray
     h_n: FloatArray
@@ -203,7 +249,7 @@ class RNNOutput(NamedTuple):
 
 
 class RNNGrads(NamedTuple):
-    """dxs (N, T, D); dWx (D, H); dWh (H, H); db (H,); dh0 (N, H)."""
+    """dxs as xs; dWx (D, H); dWh (H, H); db (H,); dh0 (N, H)."""
 
     dxs: FloatArray
     dWx: FloatArray
@@ -255,7 +301,7 @@ class SquaredErrorGrad(NamedTuple):
 
 
 class LinearLossGrads(NamedTuple):
-    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,). None what ``without`` names."""
+    """loss: as in `LossGrad`; dh (..., H); dW (H, V); db (V,). None what ``without`` names, and db without b."""
 
     loss: float
     dh: FloatArray
@@ -321,6 +367,21 @@ class SkipgramPairs(NamedTuple):
     contexts: IntArray
 
 
+class Destination(NamedTuple):
+    """Where the gradients of a call go: ``out``, ``accumulate`` and ``without`` of an operator, checked.
+
+    arrays : by field, the caller's array, or None for a new one. Gradients of Wx, Wh and W are C-contiguous or the
+        transpose of what is.
+    accumulate : the gradients of weights and biases are added to what the given arrays hold, once an element: the very
+        bits that would be written without it.
+    without : the fields that are not computed; they are None.
+    """
+
+    arrays: Mapping[str, FloatArray | None]
+    accumulate: bool
+    without: tuple[str, ...]
+
+
 # --------------------------------------------------------------------------------------------
 # Tolerances
 # --------------------------------------------------------------------------------------------
@@ -339,6 +400,11 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays where none is
 # given for them. On the host precision is always the dtype's own; the record of a forward call carries it to backward.
 #
+# In the recurrent families xs, dhs and the arrays for dxs have any strides over N and T, on the host; time_major says
+# that hs and dxs are to lie (T, N, ...) in memory, and so come back as views of that. Wx and Wh are C-contiguous or the
+# transpose of what is. Where Wx is None, xs (N, T, G) are the pre-activations of the G gate columns, without b, and dxs
+# is their gradient; where b is None there is no bias.
+#
 # Where a family has more or other functions on a GPU, its protocol there is another, whose name begins with Device.
 
 
@@ -348,9 +414,9 @@ class LSTMFamily(Protocol):
     def lstm_cell_forward(
         self,
         x: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h_prev: FloatArray,
         c_prev: FloatArray,
@@ -360,19 +426,22 @@ class LSTMFamily(Protocol):
         """h, c, and the record."""
         ...
 
-    def lstm_cell_backward(self, saved: Saved, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads: ...
+    def lstm_cell_backward(
+        self, saved: Saved, *, dh: FloatArray, dc: FloatArray, into: Destination
+    ) -> LSTMCellGrads: ...
 
     def lstm_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         c0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         gate_order: str,
         recurrent_activation: RecurrentActivation,
         training: bool,
@@ -382,23 +451,46 @@ class LSTMFamily(Protocol):
         ...
 
     def lstm_backward(
-        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+        self,
+        saved: Saved,
+        *,
+        dhs: FloatArray | None,
+        dh_n: FloatArray | None,
+        dc_n: FloatArray | None,
+        into: Destination,
     ) -> LSTMGrads: ...
 
 
 class GRUFamily(Protocol):
-    """``gru.py``. Cho et al. (2014), in the conventions of `GRU_CONVENTIONS`; b (3H,), or (2, 3H) with reset_after."""
+    """``gru.py``. Cho et al. (2014), in any `GRUConvention`; b (3H,), or (2, 3H) with reset_after."""
+
+    def gru_cell_forward(
+        self,
+        x: FloatArray,
+        Wx: FloatArray | None,
+        Wh: FloatArray,
+        b: FloatArray | None,
+        *,
+        h_prev: FloatArray,
+        convention: GRUConvention,
+        precision: Precision,
+    ) -> tuple[FloatArray, Saved]:
+        """h, and the record."""
+        ...
+
+    def gru_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> GRUCellGrads: ...
 
     def gru_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         convention: GRUConvention,
         training: bool,
         precision: Precision,
@@ -406,29 +498,49 @@ class GRUFamily(Protocol):
         """hs, h_n, and with training the record."""
         ...
 
-    def gru_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads: ...
+    def gru_backward(
+        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
+    ) -> GRUGrads: ...
 
 
 class RNNFamily(Protocol):
     """``rnn.py``. h = tanh(x Wx + h_prev Wh + b), Elman (1990)."""
 
+    def rnn_cell_forward(
+        self,
+        x: FloatArray,
+        Wx: FloatArray | None,
+        Wh: FloatArray,
+        b: FloatArray | None,
+        *,
+        h_prev: FloatArray,
+        precision: Precision,
+    ) -> tuple[FloatArray, Saved]:
+        """h, and the record."""
+        ...
+
+    def rnn_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> RNNCellGrads: ...
+
     def rnn_forward(
         self,
         xs: FloatArray,
-        Wx: FloatArray,
+        Wx: FloatArray | None,
         Wh: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         *,
         h0: FloatArray | None,
         mask: BoolArray | None,
         reverse: bool,
+        time_major: bool,
         training: bool,
         precision: Precision,
     ) -> tuple[FloatArray, FloatArray, Saved | None]:
         """hs, h_n, and with training the record."""
         ...
 
-    def rnn_backward(self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads: ...
+    def rnn_backward(
+        self, saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination
+    ) -> RNNGrads: ...
 
 
 class EmbeddingFamily(Protocol):
@@ -462,7 +574,25 @@ class DeviceEmbeddingFamily(EmbeddingFamily, Protocol):
     """``embedding.py`` of a GPU."""
 
     def padded_rows(self, ids: IntArray, rows: FloatArray) -> PaddedRowGrad:
-        """As embedding_backward_rows, but nothing waits for the device."""
+        """As embedding_backward_rows, without synchronising."""
+        ...
+
+
+class IdSource(Protocol):
+    """What the caller of `DeviceIdsFamily.check` knows of an array, to make an error of for an id in it; hashable."""
+
+    def error(self, value: int) -> IndexError: ...
+
+
+class DeviceIdsFamily(Protocol):
+    """``ids.py`` of a GPU: ids are checked there, without synchronising."""
+
+    def check(self, ids: Any, *, upper: int | None, ignore_index: int | None, source: IdSource) -> IntArray:
+        """A copy of ids (M,) with 0 in the place of those neither from 0 to upper - 1 nor ignore_index."""
+        ...
+
+    def raise_fault(self) -> None:
+        """Raises the error of the first fault that the GPU has found by now, since the last one was raised."""
         ...
 
 
@@ -495,6 +625,9 @@ class LossesFamily(Protocol):
     """``losses.py``. logits (M, V), h (M, H), targets (M,) in [0, V) or equal to ignore_index.
 
     W (H, V) is C-contiguous or the transpose of a C-contiguous (V, H), such as a tied embedding.
+
+    normalizer is what a sum of losses is divided by; on a GPU it may be a 0-d array. Where it is None, it is the number
+    of targets that are not ignored. Without any such target the loss is 0.0.
     """
 
     def softmax(self, logits: FloatArray, *, temperature: float, out: FloatArray | None) -> FloatArray:
@@ -502,20 +635,22 @@ class LossesFamily(Protocol):
         ...
 
     def sigmoid_cross_entropy(self, logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
-        """Any shape; the sum over all elements divided by normalizer."""
+        """Any shape."""
         ...
 
-    def mean_squared_error(self, y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
-        """Any shape; 0.0 without elements."""
+    def mean_squared_error(self, y: FloatArray, t: FloatArray, *, normalizer: float) -> SquaredErrorGrad:
+        """Any shape."""
         ...
 
-    def softmax_cross_entropy(self, logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad: ...
+    def softmax_cross_entropy(
+        self, logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+    ) -> LossGrad: ...
 
     def linear_cross_entropy(
         self,
         h: FloatArray,
         W: FloatArray,
-        b: FloatArray,
+        b: FloatArray | None,
         targets: IntArray,
         *,
         ignore_index: int,
@@ -526,11 +661,12 @@ class LossesFamily(Protocol):
         db: FloatArray | None,
         accumulate: bool,
         without: tuple[str, ...],
+        normalizer: float | None,
     ) -> LinearLossGrads:
         """Gradients go into dh (M, H), dW and db where they are given; dW is C-contiguous or the transpose of what is.
 
         With accumulate, dW and db are added to what the given arrays hold: once an element, as the call without it
-        returns them. What without names is not computed and None, but for the loss.
+        returns them. What without names is not computed and None, but for the loss; where b is None, it names db.
         """
         ...
 
@@ -632,8 +768,14 @@ class SamplingFamily(Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
-    ) -> SampledLoss: ...
+    ) -> SampledLoss:
+        """Of the K labels of a row the first num_true are true, each of the label 1 / num_true.
+
+        The others are samples of the row's own; then S is 0, without biases, counts and accidental hits.
+        """
+        ...
 
 
 class DeviceSamplingFamily(SamplingFamily, Protocol):
@@ -650,9 +792,10 @@ class DeviceSamplingFamily(SamplingFamily, Protocol):
         true_expected_count: FloatArray | None,
         sampled_expected_count: FloatArray | None,
         remove_accidental_hits: bool,
+        num_true: int,
         loss: SampledLossKind,
     ) -> PaddedSampledLoss:
-        """As sampled_loss, but nothing waits for the device."""
+        """As sampled_loss, without synchronising."""
         ...
 
 
@@ -731,6 +874,7 @@ class OptimFamily(Protocol):
         *,
         lr: float,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: float,
     ) -> None: ...
 
@@ -767,6 +911,10 @@ class OptimFamily(Protocol):
     def squared_norm(self, grad: FloatArray) -> float: ...
 
     def scale(self, array: FloatArray, factor: float) -> None: ...
+
+    def clip(self, array: FloatArray, limit: float) -> None:
+        """Every element between -limit and limit; NaN stays NaN."""
+        ...
 
 
 # A number of the host, or a 0-d array of a GPU.
@@ -810,6 +958,7 @@ class DeviceOptimFamily(Protocol):
         *,
         lr: Number,
         eps: float,
+        eps_inside_root: bool,
         grad_scale: Number,
     ) -> None: ...
 
@@ -852,3 +1001,5 @@ class DeviceOptimFamily(Protocol):
         ...
 
     def scale(self, arrays: Sequence[FloatArray], factor: Number) -> None: ...
+
+    def clip(self, arrays: Sequence[FloatArray], limit: float) -> None: ...

@@ -13,6 +13,7 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import scalars
 from fastlstm.ops.device import device_of, to_device
+from fastlstm.ops.parameters import is_transpose
 
 Grad: TypeAlias = "FloatArray | RowGrad | PaddedRowGrad"
 
@@ -28,24 +29,34 @@ class Optimizer:
     Attributes
     ----------
     lr : float
-        Learning rate; may be changed between updates.
+        Learning rate; may be changed between updates. A ValueError unless finite and at least 0.
     step : int
         Updates done.
     step_on_device : 0-d int64 array, or None
         The same on a GPU, after `count_on_device`.
     lr_on_device : 0-d float64 array, or None
-        Stands for ``lr`` in updates while it is there: a captured graph reads it in every run. Whoever sets it keeps it
-        equal to ``lr``.
+        Stands for ``lr`` in updates while it is there: a captured graph reads it in every replay. Whoever sets it keeps
+        it equal to ``lr``.
     """
 
     slot_names: ClassVar[tuple[str, ...]] = ()
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ()  # of attributes that a checkpoint keeps, beside lr
 
     def __init__(self, lr: float) -> None:
-        self.lr = scalars.finite("lr", lr, 0)
+        self.lr = lr
         self.step = 0
         self.step_on_device: Any = None
         self.lr_on_device: Any = None
         self._slots: dict[str, list[FloatArray]] = {}
+        self._is_restored = False  # and not yet laid out as the parameters are
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = scalars.finite("lr", value, 0)
 
     def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
         """Change the parameters in place.
@@ -53,7 +64,8 @@ class Optimizer:
         Parameters
         ----------
         params : sequence of arrays
-            The same in every call: the state belongs to their positions.
+            The same in every call: the state belongs to their positions. They and the gradients lie in memory as in
+            `ops.sgd_update`.
         grads : sequence of arrays or RowGrad, on a GPU also PaddedRowGrad
         max_norm : float, optional
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
@@ -72,24 +84,27 @@ class Optimizer:
                 name: [array_module(param).zeros_like(param) for param in params] for name in self.slot_names
             }
         elif params:
-            self._follow(params[0])
+            self._follow(params)
 
-    def captured(self) -> tuple[Any, ...]:
-        """What a captured update has been captured with: it is another update once this is not the same."""
-        arrays = tuple(id(array) for slot in self._slots.values() for array in slot)
-        others = ("lr", "step", "step_on_device", "lr_on_device", "_slots")
-        return (*arrays, *(value for name, value in vars(self).items() if name not in others))
+    def capture_key(self) -> tuple[Any, ...]:
+        """What a captured update depends on: the arrays of the state, and all settings but what a replay is given.
+
+        Once one of these is another, so is the update, and has to be captured again.
+        """
+        arrays = (array for slot in self._slots.values() for array in slot)
+        given = ("_lr", "step", "step_on_device", "lr_on_device", "_slots", "_is_restored")
+        return (*arrays, *(value for name, value in vars(self).items() if name not in given))
 
     def _lr_now(self) -> Any:
         """The learning rate of this update, on the device if it stands there."""
         return self.lr if self.lr_on_device is None else self.lr_on_device
 
     def count_on_device(self, zero: Any) -> None:
-        """Count the updates on the GPU too, for updates that are captured into a graph.
+        """Count the updates on the GPU too, which makes them capturable.
 
         A graph repeats what it was captured with, so Adam has to find the number of its step on the device. Each
-        update adds 1 there, in every run of the graph too; `step`, on the host, is for whoever launches the graph to
-        add to. The learning rate is read where ``lr_on_device`` says, else the graph has it as it was when captured.
+        update adds 1 there, in every replay too; `step`, on the host, is for whoever replays the graph to add to. The
+        learning rate is read where ``lr_on_device`` says, else the graph has it as it was when captured.
 
         Parameters
         ----------
@@ -99,12 +114,15 @@ class Optimizer:
         self.step_on_device = zero
         self.step_on_device[...] = self.step
 
-    def _follow(self, param: FloatArray) -> None:
-        """Move the state to where the parameters have been moved."""
-        device = device_of(param)
+    def _follow(self, params: Sequence[FloatArray]) -> None:
+        """Move the state to where the parameters have been moved; what came from elsewhere lies as they do then."""
+        device = device_of(params[0])
         for slot in self._slots.values():
-            if slot and device_of(slot[0]) != device:
-                slot[:] = [to_device(array, device) for array in slot]
+            if slot and (self._is_restored or device_of(slot[0]) != device):
+                slot[: len(params)] = [
+                    _laid_out(to_device(array, device), param) for array, param in zip(slot, params, strict=False)
+                ]
+        self._is_restored = False
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         raise NotImplementedError
@@ -112,20 +130,31 @@ class Optimizer:
     def state(self) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """What a checkpoint needs: numbers, and arrays by name."""
         arrays = {f"{name}.{i}": array for name, slot in self._slots.items() for i, array in enumerate(slot)}
-        return {"class": type(self).__name__, "lr": self.lr, "step": self.step}, arrays
+        hyperparameters = {name: getattr(self, name) for name in self.hyperparameter_names}
+        return {"class": type(self).__name__, "lr": self.lr, "step": self.step, **hyperparameters}, arrays
 
     def set_state(self, numbers: Mapping[str, Any], arrays: Mapping[str, FloatArray]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; hyperparameters that it did not return yet stay as they are."""
         if numbers["class"] != type(self).__name__:
             raise ValueError(f"the saved optimizer is {numbers['class']}, this one is {type(self).__name__}")
         self.lr, self.step = numbers["lr"], numbers["step"]
+        for name in self.hyperparameter_names:
+            setattr(self, name, numbers.get(name, getattr(self, name)))
         slots: dict[str, list[FloatArray]] = {}
         for name in self.slot_names:
             count = sum(key.startswith(f"{name}.") for key in arrays)
             slots[name] = [arrays[f"{name}.{i}"].copy() for i in range(count)]
         self._slots = slots if arrays else {}
+        self._is_restored = True
         if self.step_on_device is not None:
             self.step_on_device[...] = self.step
+
+
+def _laid_out(array: FloatArray, param: FloatArray) -> FloatArray:
+    """The array, or a copy that lies in memory in the order of the parameter."""
+    if is_transpose(array) == is_transpose(param):
+        return array
+    return array.copy(order="F" if is_transpose(param) else "C")
 
 
 class SGD(Optimizer):
@@ -142,6 +171,7 @@ class Momentum(Optimizer):
     """Momentum: v = momentum v - lr g; p += v."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("v",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
         super().__init__(lr)
@@ -159,21 +189,31 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """AdaGrad (Duchi, Hazan, Singer, 2011)."""
+    """AdaGrad (Duchi, Hazan, Singer, 2011); eps_inside_root as in `ops.adagrad_update`."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("eps_inside_root",)
 
-    def __init__(self, lr: float = 0.01) -> None:
+    def __init__(self, lr: float = 0.01, *, eps_inside_root: bool = False) -> None:
         super().__init__(lr)
+        self.eps_inside_root = eps_inside_root
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
-        ops.adagrad_update(params, grads, self._slots["h"], self._lr_now(), grad_scale=scale)
+        ops.adagrad_update(
+            params,
+            grads,
+            self._slots["h"],
+            self._lr_now(),
+            eps_inside_root=self.eps_inside_root,
+            grad_scale=scale,
+        )
 
 
 class RMSprop(Optimizer):
     """RMSprop (Tieleman, Hinton, 2012)."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("decay_rate",)
 
     def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
         super().__init__(lr)
@@ -187,6 +227,7 @@ class Adam(Optimizer):
     """Adam (Kingma, Ba, 2015)."""
 
     slot_names: ClassVar[tuple[str, ...]] = ("m", "v")
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
     def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
         super().__init__(lr)
@@ -213,6 +254,8 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov, Hutter, 2019)."""
+
+    hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2", "weight_decay")
 
     def __init__(
         self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.004

@@ -42,6 +42,7 @@ CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "adam_update": ("params", "m", "v"),
     "adamw_update": ("params", "m", "v"),
     "clip_grad_norm": ("grads",),
+    "clip_grad_value": ("grads",),
 }
 
 
@@ -58,13 +59,13 @@ class Case:
     inputs : mapping
         All arguments by name: arrays (floats in float64, see `cast`), lists and NamedTuples of them, options.
     upstream : mapping
-        Arguments of the backward operator beside the tape, by name: dhs, dh_n ...
+        Arguments of the backward operator beside the tape, by name: dhs, dh_n, out ...
     """
 
     name: str
     op: str
     inputs: Mapping[str, Any]
-    upstream: Mapping[str, FloatArray] = dataclasses.field(default_factory=dict)
+    upstream: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def cast(self, dtype: str) -> Case:
         """The same case with every float array in ``dtype``; ids, masks and options as they are."""
@@ -99,6 +100,7 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
         fields, whose arrays are among the results.
     """
     changed = {name: _map(copy, case.inputs[name]) for name in CHANGED_IN_PLACE.get(case.op, ()) if name in case.inputs}
+    upstream = {name: _map(copy, value) if name == "out" else value for name, value in case.upstream.items()}
     result = getattr(ops, case.op)(**{**case.inputs, **changed})
     results: dict[str, Any] = {}
     if hasattr(result, "_asdict"):
@@ -108,7 +110,7 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
     tape = results.pop("tape", None)
     if tape is not None:
         backward = getattr(ops, case.op.replace("_forward", "_backward"))
-        results |= backward(tape=tape, **case.upstream)._asdict()
+        results |= backward(tape=tape, **upstream)._asdict()
     return _flat(results | {name: value for name, value in changed.items() if not _is_record(value)})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -31,8 +32,9 @@ def test_no_two_cases_share_a_name() -> None:
 
 
 def test_every_gate_order_is_among_the_cases() -> None:
-    for some in (cases.LSTM_GATE_ORDERS, cases.LSTM_CELL):
-        assert {case.inputs["gate_order"] for case in some} == set(cases.ALL_GATE_ORDERS)
+    for op in ("lstm_forward", "lstm_cell_forward"):
+        orders = {case.inputs.get("gate_order", "ifgo") for case in cases.ALL if case.op == op}
+        assert orders == set(recurrent_cases.ALL_GATE_ORDERS)
 
 
 # --------------------------------------------------------------------------------------------
@@ -48,7 +50,7 @@ SEARCH = settings(max_examples=40, deadline=None, derandomize=True, suppress_hea
     seed=st.integers(0, 2**16),
     density=st.sampled_from([0.0, 0.5, 1.0]),
     reverse=st.booleans(),
-    gate_order=st.sampled_from(cases.ALL_GATE_ORDERS),
+    gate_order=st.sampled_from(recurrent_cases.ALL_GATE_ORDERS),
     activation=st.sampled_from(["sigmoid", "hard_sigmoid"]),
 )
 def test_lstm_of_any_shape(
@@ -138,6 +140,21 @@ def test_an_ignore_index_that_the_targets_cannot_hold_ignores_nothing(backend: s
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", ["softmax_cross_entropy", "linear_cross_entropy"])
+def test_the_number_of_targets_as_normalizer_gives_the_bits_of_the_mean(backend: str, op: str, dtype: str) -> None:
+    some = [case for case in cases.LOSSES if case.op == op and case.name.startswith(("batch", "V1000", "ignore-0"))]
+    assert some
+    with use_backend(backend):
+        for case in some:
+            inputs: Any = case.cast(dtype).inputs
+            count = np.count_nonzero(inputs["targets"] != inputs["ignore_index"])
+            mean, summed = getattr(ops, op)(**inputs), getattr(ops, op)(**inputs, reduction="sum")
+            for one, other in zip(mean, getattr(ops, op)(**inputs, normalizer=count), strict=True):
+                np.testing.assert_array_equal(one, other)
+            assert summed.loss == pytest.approx(mean.loss * count)
+
+
 # --------------------------------------------------------------------------------------------
 # What a tape keeps
 # --------------------------------------------------------------------------------------------
@@ -172,18 +189,12 @@ def _forward_and_twice_back(case: Case, *, overwrite: bool) -> Any:
     return grads
 
 
-TAPED = {
-    "lstm_cell_forward": cases.LSTM_CELL,
-    "lstm_forward": cases.LSTM,
-    "gru_forward": cases.GRU,
-    "rnn_forward": cases.RNN,
-    "sampled_logits_forward": cases.SAMPLING,
-}
+TAPED = [*recurrent_cases.LSTM, *recurrent_cases.GRU, *recurrent_cases.RNN, *recurrent_cases.CELLS, *cases.SAMPLING]
 
 
 @pytest.mark.parametrize("name", ["H17", "H17-pytorch", "holes", "holes-reverse", "lengths", "one-row", "E17"])
 def test_gradients_depend_on_no_array_that_the_tape_does_not_refer_to(backend: str, name: str) -> None:
-    some = [case for op, all_of_op in TAPED.items() for case in all_of_op if (case.op, case.name) == (op, name)]
+    some = [case for case in TAPED if case.name == name and case.op.endswith("_forward")]
     assert some
     with use_backend(backend):
         for case in some:
@@ -237,6 +248,34 @@ def test_gradients_go_into_the_arrays_given_with_the_bits_of_new_ones(backend: s
         np.testing.assert_array_equal(getattr(got, name), right)
 
 
+def _plain(case: Case) -> Case:
+    """The case whose gradients are all wanted, in new arrays."""
+    upstream = {name: v for name, v in case.upstream.items() if name not in ("out", "accumulate", "without")}
+    return Case(case.name, case.op, case.inputs, upstream)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", [*recurrent_cases.RECURRENT_INTO, *recurrent_cases.CELLS_INTO], ids=str)
+def test_recurrent_gradients_into_arrays_have_the_bits_of_new_ones(backend: str, case: Case, dtype: str) -> None:
+    case = case.cast(dtype)
+    backward = getattr(ops, case.op.replace("forward", "backward"))
+    given, held = (case.map_arrays(np.copy).upstream.get("out") for _ in range(2))
+    with use_backend(backend):
+        tape = getattr(ops, case.op)(**case.inputs).tape
+        want = backward(tape=tape, **_plain(case).upstream)
+        got = backward(tape=tape, **{**case.upstream, "out": given})
+    for name, right in want._asdict().items():
+        array, result = getattr(given, name, None), getattr(got, name)
+        if name in case.upstream.get("without", ()) or right is None:
+            assert result is None
+            continue
+        if array is not None:
+            assert result is array
+            if case.upstream.get("accumulate") and name in ("dWx", "dWh", "db"):
+                right = getattr(held, name) + right
+        np.testing.assert_array_equal(result, right)
+
+
 @pytest.mark.parametrize(
     "case",
     [c for c in (*cases.LOSSES_INTO, *(case.cast("float32") for case in cases.BF16)) if "without" in c.inputs],
@@ -264,6 +303,16 @@ def test_fields_of_out_may_be_missing(backend: str) -> None:
     assert got.db is db
     for array, right in zip(got, want, strict=True):
         np.testing.assert_array_equal(array, right)
+
+
+def test_without_a_bias_nothing_is_written_for_it(backend: str) -> None:
+    db = np.full(4, 7.0)
+    with use_backend(backend):
+        got = ops.linear_cross_entropy(
+            np.ones((2, 3)), np.ones((3, 4)), None, np.array([1, 3]), out=SimpleNamespace(db=db)
+        )
+    assert got.db is None
+    np.testing.assert_array_equal(db, 7)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -342,6 +391,16 @@ def test_a_parameter_that_comes_twice_takes_both_gradients(backend: str) -> None
     np.testing.assert_array_equal(param, -5.5)
 
 
+def test_a_transpose_that_comes_twice_takes_both_gradients(backend: str) -> None:
+    param, velocity, grad = np.zeros((2, 3)).T, np.zeros((2, 3)).T, np.arange(6.0).reshape(3, 2)
+    with use_backend(backend):
+        ops.sgd_update([param, param], [grad, np.asfortranarray(grad)], 1.0)
+        np.testing.assert_array_equal(param, -2 * grad)
+        ops.momentum_update([param, param], [grad, grad], [velocity, velocity], 1.0, momentum=0.5)
+    np.testing.assert_array_equal(velocity, -1.5 * grad)
+    np.testing.assert_array_equal(param, -4.5 * grad)
+
+
 def test_a_gradient_that_comes_again_as_a_view_counts_once(backend: str) -> None:
     grad = np.full((3, 4), 10.0)
     with use_backend(backend):
@@ -354,7 +413,8 @@ def test_a_gradient_that_comes_again_as_a_view_counts_once(backend: str) -> None
 def test_clipping_a_transpose_clips_its_array(backend: str) -> None:
     grad = np.full((3, 4), 10.0)
     with use_backend(backend):
-        assert ops.clip_grad_norm([grad.T], 1.0) == pytest.approx(10 * 12**0.5)
+        ops.clip_grad_value([grad.T], 5.0)
+        assert ops.clip_grad_norm([grad.T], 1.0) == pytest.approx(5 * 12**0.5)
     assert np.linalg.norm(grad) == pytest.approx(1, rel=1e-5)
 
 

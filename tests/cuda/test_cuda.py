@@ -30,8 +30,9 @@ from cuda_cases import (
 
 import fastlstm
 from fastlstm import BackendNotAvailable, ops, optim, testing
-from fastlstm.contract import Precision, RowGrad
+from fastlstm.contract import Candidates, PaddedRowGrad, Precision, RowGrad
 from fastlstm.ops import checks
+from fastlstm.ops.device import row_grad
 from fastlstm.testing import Case, check_backend
 
 
@@ -302,6 +303,46 @@ def test_padded_rows_know_how_many_they_are(small: Any) -> None:
     np.testing.assert_array_equal(cupy.asnumpy(padded.values)[:3], [[10, 12], [4, 6], [6, 7]])
 
 
+@pytest.mark.parametrize(
+    "op", ["nce_loss", "sampled_softmax_loss", "negative_sampling_loss", "embedding_backward_rows"]
+)
+def test_padded_gradients_hold_the_rows_of_the_others_and_nothing_waits(
+    small: Any, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
+    cupy = sys.modules["cupy"]
+    if op == "embedding_backward_rows":
+        inputs: Any = {"ids": cupy.asarray(np.array([5, 2, 5])), "dout": cupy.asarray(np.ones((3, 4)))}
+    else:
+        case = sampled_case("nce_loss", 6, 1, 8, 4, 20).cast("float32").map_arrays(cupy.asarray)
+        without = {"remove_accidental_hits", *(("biases",) if op == "negative_sampling_loss" else ())}
+        inputs = {name: value for name, value in case.inputs.items() if name not in without}
+    plain = getattr(ops, op)(**inputs)
+    with monkeypatch.context() as patch:
+        patch.delattr(cupy, "asnumpy")
+        padded = getattr(ops, op)(**inputs, padded=True)
+    if isinstance(plain, RowGrad):
+        plain, padded = (plain,), (padded,)
+    for want, got in zip(plain, padded, strict=True):
+        if isinstance(want, RowGrad):
+            assert isinstance(got, PaddedRowGrad)
+            assert len(got.indices) > len(want.indices)
+            got = row_grad(got)
+            np.testing.assert_array_equal(cupy.asnumpy(got.indices), cupy.asnumpy(want.indices))
+            np.testing.assert_array_equal(cupy.asnumpy(got.values), cupy.asnumpy(want.values))
+        elif want is not None:
+            np.testing.assert_array_equal(cupy.asnumpy(got), cupy.asnumpy(want))
+
+
+def test_padded_gradients_of_nothing_have_no_rows(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    ids, counts, rows = cupy.zeros(0, np.int64), cupy.zeros(0), cupy.zeros((0, 4))
+    nothing = Candidates(ids, counts, counts, 0)
+    loss = ops.negative_sampling_loss(cupy.zeros((20, 4)), ids, rows, nothing, padded=True)
+    for grad in (loss.dweights, ops.embedding_backward_rows(ids, rows, padded=True)):
+        assert cupy.asnumpy(grad.num_rows).tolist() == [0]
+        assert row_grad(grad).values.shape == (0, 4)
+
+
 def test_the_loss_stays_on_the_device(small: Any) -> None:
     cupy = sys.modules["cupy"]
     case = losses_case("device", 6, 9, ignored=0).cast("float32").map_arrays(cupy.asarray)
@@ -315,6 +356,40 @@ def test_the_loss_stays_on_the_device(small: Any) -> None:
         assert isinstance(loss, cupy.ndarray)
         assert loss.shape == ()
         assert loss.dtype == np.float64
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64"])
+def test_a_normalizer_on_the_device_divides_as_a_number_does(small: Any, dtype: str) -> None:
+    """Nobody waits for it: the emulation refuses to read it."""
+    cupy = sys.modules["cupy"]
+    on_device = cupy.asarray(np.array(6, dtype))
+    for op in ("softmax_cross_entropy", "linear_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        case = next(case for case in OF_A_FAMILY["losses"] if case.op == op and "normalizer" in case.inputs)
+        case = case.cast("float32").map_arrays(cupy.asarray)
+        number, array = (getattr(ops, op)(**{**case.inputs, "normalizer": divisor}) for divisor in (6, on_device))
+        for one, other in zip(number, array, strict=True):
+            np.testing.assert_array_equal(cupy.asnumpy(one), cupy.asnumpy(other))
+            assert one.dtype == other.dtype
+
+
+def test_a_normalizer_of_0_on_the_device_is_the_count_of_nothing(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = next(case for case in OF_A_FAMILY["losses"] if str(case) == "linear_cross_entropy-all-ignored-fast")
+    inputs = case.map_arrays(cupy.asarray).inputs
+    count = (inputs["targets"] != -1).sum()
+    for result in ops.linear_cross_entropy(**inputs, normalizer=count):
+        np.testing.assert_array_equal(cupy.asnumpy(result), 0)
+
+
+def test_a_sum_counts_no_targets(small: Any) -> None:
+    cupy = sys.modules["cupy"]
+    case = losses_case("launches", 6, 9).map_arrays(cupy.asarray)
+    launches = []
+    for options in ({}, {"reduction": "sum"}, {"normalizer": 3.0}):
+        before = small.launches()
+        ops.softmax_cross_entropy(**case.inputs, **options)
+        launches.append(small.launches() - before)
+    assert launches == [launches[0], launches[0] - 1, launches[0] - 1]
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -594,6 +669,8 @@ def test_emulated_transposes_are_updated_in_place(small: Any) -> None:
     ops.sgd_update(on_gpu.T, cupy.asarray(grad), 0.5)
     ops.sgd_update(on_gpu, transposed, 0.5)
     np.testing.assert_allclose(cupy.asnumpy(on_gpu), param - grad.T)
+    ops.clip_grad_value(transposed.T, 1.25)
+    np.testing.assert_array_equal(cupy.asnumpy(transposed), np.minimum(grad.T, 1.25))
     ops.clip_grad_norm(transposed.T, 1.0)
     np.testing.assert_allclose(np.linalg.norm(cupy.asnumpy(transposed)), 1, rtol=1e-5)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import cases
 import numpy as np
 import pytest
 from cuda_cases import (
@@ -20,6 +19,7 @@ from cuda_cases import (
     sampled_case,
     samples,
 )
+from draw import Draw
 from tiny_models import MAKERS
 
 from fastlstm import callbacks, datasets, ops, optim, use_backend
@@ -138,7 +138,7 @@ def test_embedding_gradients_at_full_size_and_the_same_bits_again(gpu: Any) -> N
 
 @pytest.mark.parametrize("memory", ["fast", "low"])
 def test_linear_cross_entropy_at_full_size(gpu: Any, memory: str) -> None:
-    draw = cases.Draw(f"full size {memory}")
+    draw = Draw(f"full size {memory}")
     M, H, V = 700, 650, 10_000
     inputs = {"h": draw.floats(M, H), "W": draw.weights(H, V), "b": draw.floats(V), "targets": draw.ids(V, M)}
     inputs["targets"][::5] = -1
@@ -282,7 +282,7 @@ def test_a_product_can_be_captured(gpu: Any) -> None:
     capture.capture(lambda: ops.matrix_product(a, b, out=out))
     out.fill(0)
     a *= 2
-    capture.launch()
+    capture.replay()
     np.testing.assert_allclose(gpu.asnumpy(out), gpu.asnumpy(a) @ gpu.asnumpy(b), atol=1e-12)
     numbers = graph_module.GraphScalars(3)
     numbers.store([5, 6, 2**64 - 1])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy_as_cupy
 import pytest
 from numpy_as_cupy import Traffic, numbers_may_be_read
-from tiny_models import MAKERS, V, ids, parameters
+from tiny_models import MAKERS, Stop, V, ids, parameters
 
 import fastlstm
 from fastlstm import BackendNotAvailable, backends, callbacks, cli, layers, ops, optim, use_backend
@@ -215,20 +215,6 @@ def test_what_the_other_models_say_is_what_they_say_on_the_host(cupy: Any) -> No
 # --------------------------------------------------------------------------------------------
 # Training
 # --------------------------------------------------------------------------------------------
-
-
-class Stop(callbacks.Callback):
-    """As Ctrl-C after some batches."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self.after = after
-
-    def on_train_batch_end(self, batch: int, logs: Any) -> None:
-        self.after -= 1
-        if self.after == 0:
-            self.trainer.callbacks[-1].on_interrupt()
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("name", ["rnnlm two layers, tied, dropout", "classifier", "seq2seq peeky"])

@@ -22,15 +22,14 @@ import numpy_as_cupy
 import pytest
 from cuda_cases import SMALL
 from numpy_as_cupy import Traffic, numbers_may_be_read
-from test_gpu_models import Stop
-from tiny_models import MAKERS, Maker, parameters, rnnlm, seq2seq, word2vec
+from tiny_models import MAKERS, Maker, Stop, parameters, rnnlm, seq2seq, word2vec
 
-from fastlstm import callbacks, ops, optim, use_backend
+from fastlstm import callbacks, layers, ops, optim, use_backend
 from fastlstm.contract import PaddedRowGrad, RowGrad
+from fastlstm.layers.seeds import Seeds
 from fastlstm.models import RNNLM, Model
 from fastlstm.ops.device import to_host
-from fastlstm.ops.device_steps import seeds_on_device
-from fastlstm.training import device_steps
+from fastlstm.training import cuda_graph
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def test_every_optimizer_and_a_learning_rate_that_falls(cupy: Any, switch: Any, 
     maker = rnnlm(num_layers=2, tie_weights=True, dropout=0.3)
     changes: dict[str, Any] = {f"after_{batch}": halve for batch in (3, 4, 7, 10)}
     history = same_with_and_without(switch, maker, optimizer=name, callbacks=lambda: [Changes(**changes)], epochs=3)
-    assert history.device_steps["eager"] == device_steps.EAGER_STEPS
+    assert history.device_steps["eager"] == cuda_graph.EAGER_STEPS
 
 
 def test_word2vec_with_a_learning_rate_of_every_step(cupy: Any, switch: Any) -> None:
@@ -153,8 +152,6 @@ def test_what_else_changes_is_captured_again(cupy: Any, switch: Any, change: str
             trainer.max_grad = 0.01
         elif change == "generator":
             trainer.model.rng = np.random.default_rng(8)
-            for dropout in trainer.model._dropouts:
-                dropout._rng = trainer.model.rng
         else:
             trainer.optimizer.set_state(*trainer.optimizer.state())
             gc.collect()
@@ -191,6 +188,48 @@ def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch
     assert len(captures) - before == before + 1 == 2
 
 
+def test_counts_of_words_that_change_are_captured_again(cupy: Any, switch: Any) -> None:
+    def change(trainer: Any) -> None:
+        trainer.model.counts = np.arange(1, len(trainer.model.counts) + 1)[::-1]
+        gc.collect()
+
+    maker = word2vec(loss="negative_sampling")
+    same_with_and_without(switch, maker, N=9, epochs=1, callbacks=lambda: [Changes(after_6=change)])
+
+
+def test_the_device_is_done_before_the_memory_of_a_graph_goes(
+    cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a step is captured again, when graphs are given up, and at the end."""
+    graph = importlib.import_module("fastlstm.backends.cuda.graph")
+    seen: list[str] = []
+
+    def noting(what: str, function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            seen.append(what)
+            return function(*arguments)
+
+        return call
+
+    for owner, name in ((graph.Capture, "replay"), (graph, "_give_back"), (cupy.cuda.Device, "synchronize")):
+        monkeypatch.setattr(owner, name, noting(name, getattr(owner, name)))
+    monkeypatch.setattr(cuda_graph, "MOST_CAPTURES", 2)
+
+    def change(trainer: Any) -> None:
+        trainer.max_grad *= 0.9
+
+    switch(True)
+    with pytest.warns(RuntimeWarning, match="changes too often"):
+        fitted(rnnlm(), callbacks=[Changes(after_6=change, after_8=change)], epochs=3)
+    assert fitted(rnnlm(), epochs=3)[1].device_steps["graph"] > 0
+    gc.collect()
+    assert seen.count("_give_back") == 3
+    at = [k for k, what in enumerate(seen) if what == "_give_back"]
+    for k in at:
+        before = [what for what in seen[:k] if what != "_give_back"]
+        assert before[-1] == "synchronize"
+
+
 def test_a_state_that_is_reset_or_put_back_between_two_steps(cupy: Any, switch: Any) -> None:
     kept: list[Any] = []
 
@@ -220,7 +259,7 @@ def test_what_a_training_leaves_behind_stays_when_the_memory_of_its_graphs_goes(
 def test_a_shape_that_comes_rarely_runs_operator_by_operator(cupy: Any, switch: Any) -> None:
     """Batches of 4, and one of 1 at the end of an epoch."""
     history = same_with_and_without(switch, seq2seq(), N=21, epochs=2)
-    assert history.device_steps == {"graph": 2 * 5 - device_steps.EAGER_STEPS, "eager": device_steps.EAGER_STEPS + 2}
+    assert history.device_steps == {"graph": 2 * 5 - cuda_graph.EAGER_STEPS, "eager": cuda_graph.EAGER_STEPS + 2}
     assert history.why_no_graph is None
 
 
@@ -306,17 +345,31 @@ def test_a_step_that_cannot_be_captured_goes_on_and_says_so(
         np.testing.assert_array_equal(got, expected)
 
 
+def test_a_layer_with_a_generator_of_its_own_is_not_capturable(cupy: Any, switch: Any) -> None:
+    """Each replay would draw what the capture drew."""
+    make, data, arguments = rnnlm(dropout=0.3)
+
+    def made() -> Model:
+        model = make()
+        model._dropouts[0].seeds = Seeds(np.random.default_rng(9))  # type: ignore[attr-defined]
+        return model
+
+    with pytest.warns(RuntimeWarning, match="a layer draws seeds from a generator of its own"):
+        history = same_with_and_without(switch, (made, data, arguments))
+    assert history.device_steps["graph"] == 0
+
+
 def test_shapes_that_are_rare_take_no_graph_and_no_word(
     cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_steps, "MOST_SHAPES", 1)
-    monkeypatch.setattr(device_steps, "RARE", 4)
+    monkeypatch.setattr(cuda_graph, "MOST_SHAPES", 1)
+    monkeypatch.setattr(cuda_graph, "RARE", 4)
     history = same_with_and_without(switch, seq2seq(), N=37, epochs=3)  # one batch of ten is smaller
-    assert history.device_steps == {"graph": 3 * 9 - device_steps.EAGER_STEPS, "eager": device_steps.EAGER_STEPS + 3}
+    assert history.device_steps == {"graph": 3 * 9 - cuda_graph.EAGER_STEPS, "eager": cuda_graph.EAGER_STEPS + 3}
 
 
 def test_settings_that_change_in_every_step(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_steps, "MOST_CAPTURES", 3)
+    monkeypatch.setattr(cuda_graph, "MOST_CAPTURES", 3)
 
     def change(trainer: Any) -> None:
         trainer.optimizer.beta1 *= 0.99
@@ -336,8 +389,35 @@ def test_gradients_of_which_only_the_rows_of_the_step_before_are_cleared(cupy: A
     same_with_and_without(switch, rnnlm(), callbacks=lambda: [Changes(**changes)], epochs=2, time_size=2)
 
 
+def test_only_the_rows_of_the_step_before_are_cleared_whichever_way_that_ran(cupy: Any, switch: Any) -> None:
+    """Batches of 4 as graphs, one of 1 at the end of an epoch operator by operator; then a step of one's own."""
+    make, data, arguments = seq2seq()
+
+    def promising() -> Model:
+        model = make()
+        for name in ("encoder.embedding", "decoder.embedding"):
+            model.layers[name].grads_only_scaled = True  # type: ignore[attr-defined]
+        return model
+
+    same_with_and_without(switch, (promising, data, arguments), epochs=3)
+    model, history = fitted((promising, data, arguments), N=40)
+    assert history.device_steps["graph"] > 0
+    xs, ts = (cupy.asarray(array) for array in data(3))
+    model.forward(xs, ts)
+    model.backward()
+    got = [to_host(grad) for grad in model.grads]
+    for grad in model.grads:
+        grad.fill(7)
+    for layer in model.layers.values():
+        layer._written = None  # type: ignore[attr-defined]
+    model.forward(xs, ts)
+    model.backward()
+    for grad, want in zip(got, model.grads, strict=True):
+        np.testing.assert_array_equal(grad, to_host(want))
+
+
 def test_more_shapes_than_graphs(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_steps, "MOST_SHAPES", 2)
+    monkeypatch.setattr(cuda_graph, "MOST_SHAPES", 2)
     with pytest.warns(RuntimeWarning, match="batches have more than 2 shapes"):
         history = same_with_and_without(switch, MAKERS["classifier"], epochs=4)
     assert min(history.device_steps.values()) > 0
@@ -431,29 +511,35 @@ def test_seeds_that_stand_on_the_device_are_those_of_the_host(kernels: Any) -> N
     np.testing.assert_array_equal(to_host(mask), to_host(ops.dropout_mask(xs, 0.3, seed=bits[2])))
     labels, table = cupy.asarray(np.array([3, 0, 9])), ops.UnigramTable(np.arange(1, 21))
     draws: tuple[Any, ...] = (
-        lambda rng: ops.log_uniform_candidates(8, 20, labels, rng=rng),
-        lambda rng: ops.log_uniform_candidates(8, 20, labels, unique=False, rng=rng),
-        lambda rng: ops.unigram_candidates(table, 8, labels, rng=rng),
-        lambda rng: ops.unigram_candidates(table, 8, labels, unique=True, rng=rng),
+        lambda **seed: ops.log_uniform_candidates(8, 20, labels, **seed),
+        lambda **seed: ops.log_uniform_candidates(8, 20, labels, unique=False, **seed),
+        lambda **seed: ops.unigram_candidates(table, 8, labels, **seed),
+        lambda **seed: ops.unigram_candidates(table, 8, labels, unique=True, **seed),
     )
     for draw in draws:
-        want = draw(np.random.default_rng(7))
-        seeds = device_steps.Seeds(numbers.whole)
-        with seeds_on_device(seeds):
-            rng = np.random.default_rng(7)
-            numbers.store([np.random.default_rng(7).integers(0, 2**64, dtype=np.uint64).item()])
-            got = draw(rng)
-        for ours, theirs in zip(got, want, strict=True):
-            np.testing.assert_array_equal(to_host(ours), to_host(theirs))
-        seeds.put_back()
-        assert seeds.draw_again() == seeds.values == [np.random.default_rng(7).integers(0, 2**64, dtype=np.uint64)]
+        want = draw(rng=np.random.default_rng(7))
+        seeds = Seeds(np.random.default_rng(7))
+        with seeds.in_slots(numbers.whole) as drawn:
+            slot = seeds.take()
+        numbers.store(drawn)
+        for given in (slot, drawn[0]):
+            for ours, theirs in zip(draw(seed=given), want, strict=True):
+                np.testing.assert_array_equal(to_host(ours), to_host(theirs))
 
 
-def test_a_step_that_draws_more_seeds_than_there_is_room_for(cupy: Any) -> None:
-    seeds = device_steps.Seeds(cupy.zeros(1, np.uint64))
-    seeds.take(np.random.default_rng(0))
-    with pytest.raises(RuntimeError, match="draws more than 1 seeds"):
-        seeds.take(np.random.default_rng(0))
+def test_seeds_go_into_slots_or_are_not_drawn(cupy: Any) -> None:
+    seeds, alone = Seeds(np.random.default_rng(0)), np.random.default_rng(0)
+    slots = cupy.zeros(1, np.uint64)
+    taken: list[Any] = []
+    with pytest.raises(RuntimeError, match="draws more than 1 seeds"), seeds.in_slots(slots) as drawn:
+        taken.extend(seeds.take() for _ in range(2))
+    want = int(alone.integers(0, 2**64, dtype=np.uint64))
+    assert drawn == [want]
+    assert seeds.take() == want  # as if nothing had been drawn
+    other = Seeds(alone)
+    with pytest.raises(RuntimeError, match="make it with rng=model.seeds"), seeds.in_slots(slots):
+        other.take()
+    assert other.take() == seeds.take()
 
 
 def test_the_benchmark_of_whole_steps_runs_our_side(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -488,6 +574,25 @@ def test_the_benchmark_of_whole_steps_runs_our_side(kernels: Any, monkeypatch: p
 # --------------------------------------------------------------------------------------------
 # The stand-in itself: what it would be worth nothing without
 # --------------------------------------------------------------------------------------------
+
+
+def test_a_layer_of_sampled_classes_on_a_gpu(cupy: Any) -> None:
+    """Optimisers get gradients that nothing waited for; ``row_grads`` and ``backward`` are those of the host."""
+    rng = np.random.default_rng(0)
+    W, b, h, target = rng.random((20, 4)), rng.random(20), rng.random((6, 4)), np.arange(6)
+    on_host = layers.NCELoss(W, b, 4, rng=np.random.default_rng(1))
+    there = layers.NCELoss(cupy.asarray(W), cupy.asarray(b), 4, rng=np.random.default_rng(1))
+    want = on_host.forward(h, target)
+    got = there.forward(cupy.asarray(h), cupy.asarray(target))
+    assert all(isinstance(grad, PaddedRowGrad) for grad in there.update_grads)
+    with numbers_may_be_read():
+        np.testing.assert_allclose(float(got), want)
+    for ours, theirs in zip(there.row_grads, on_host.row_grads, strict=True):
+        np.testing.assert_array_equal(to_host(ours.indices), theirs.indices)
+        np.testing.assert_allclose(to_host(ours.values), theirs.values)
+    np.testing.assert_allclose(to_host(there.backward(2.0)), on_host.backward(2.0))
+    for dense, wanted in zip(there.grads, on_host.grads, strict=True):
+        np.testing.assert_allclose(to_host(dense), wanted)
 
 
 def test_a_capture_of_the_stand_in_computes_nothing_and_a_launch_does_all(cupy: Any) -> None:

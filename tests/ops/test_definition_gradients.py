@@ -7,12 +7,21 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+from recurrent_cases import CELLS, GRU, GRU_LAYOUTS, LSTM, LSTM_LAYOUTS, RNN, RNN_LAYOUTS
 
 from fastlstm import ops, use_backend
 from fastlstm.contract import FloatArray
 from fastlstm.testing import Case, check_gradient, run_case
 
-RECURRENT = [*cases.LSTM, *cases.LSTM_CELL, *cases.GRU, *cases.RNN]
+SEQUENCES = [
+    *LSTM,
+    *LSTM_LAYOUTS,
+    *GRU,
+    *GRU_LAYOUTS,
+    *RNN,
+    *RNN_LAYOUTS,
+]
+RECURRENT = [*SEQUENCES, *CELLS]
 # Differences cannot see the gradient of a gate that is exactly 0 or 1; the case is for the backends.
 RECURRENT = [case for case in RECURRENT if not case.name.startswith("saturated")]
 LOSSES = [case for case in cases.LOSSES if case.name not in {"huge", "minus-infinity", "nan", "nan-ignored"}]
@@ -42,7 +51,7 @@ def test_recurrent_gradients(case: Case) -> None:
     check_gradient(lambda **floats: weighted_outputs(case, **floats), inputs, grads)
 
 
-@pytest.mark.parametrize("case", [*cases.LSTM, *cases.GRU, *cases.RNN], ids=str)
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
 def test_without_training_the_results_are_the_same(backend: str, case: Case) -> None:
     forward = getattr(ops, case.op)
     *with_tape, tape = forward(**case.inputs)
@@ -117,6 +126,27 @@ def test_losses_known_by_hand() -> None:
     np.testing.assert_allclose(dlogits, [[1 / 16, 2 / 16, -3 / 16], [-3 / 8, 1 / 8, 2 / 8]])
 
 
+@pytest.mark.parametrize(("options", "divisor"), [({"reduction": "sum"}, 1), ({"normalizer": 4}, 4)])
+def test_a_sum_known_by_hand(options: dict[str, Any], divisor: float) -> None:
+    logits, targets = np.log([[1.0, 2.0, 5.0], [1.0, 1.0, 2.0], [1.0, 1.0, 1.0]]), np.array([2, 0, -1])
+    want = -(np.log(5 / 8) + np.log(1 / 4))
+    dwant = np.array([[1 / 8, 2 / 8, -3 / 8], [-3 / 4, 1 / 4, 2 / 4], [0, 0, 0]])
+    loss, dlogits = ops.softmax_cross_entropy(logits, targets, **options)
+    assert loss * divisor == pytest.approx(want)
+    np.testing.assert_allclose(dlogits * divisor, dwant)
+    loss, dh, dW, db = ops.linear_cross_entropy(np.eye(3), logits, None, targets, **options)
+    assert loss * divisor == pytest.approx(want)
+    np.testing.assert_allclose(dW * divisor, dwant)
+    np.testing.assert_allclose(dh * divisor, dwant @ logits.T)
+    assert db is None
+    loss, dy = ops.mean_squared_error(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]), **options)
+    assert loss * divisor == 5
+    np.testing.assert_array_equal(dy * divisor, [[2.0, -4.0]])
+    loss, dlogits = ops.sigmoid_cross_entropy(np.log([[3.0, 1.0]]), np.array([[1.0, 0.0]]), **options)
+    assert loss * divisor == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)))
+    np.testing.assert_allclose(dlogits * divisor, [[-1 / 4, 1 / 2]])
+
+
 def test_softmax_known_by_hand() -> None:
     logits = np.log([[1.0, 2.0, 5.0]])
     np.testing.assert_allclose(ops.softmax(logits), [[1 / 8, 2 / 8, 5 / 8]])
@@ -161,7 +191,7 @@ def test_a_gru_known_by_hand() -> None:
 
 @pytest.mark.parametrize("reset_after", [False, True])
 def test_a_gru_row_without_valid_steps_keeps_its_state(reset_after: bool) -> None:
-    case = next(c for c in cases.GRU if c.name == "no-step-counts" + "-pytorch" * reset_after)
+    case = next(c for c in GRU if c.name == "no-step-counts" + "-pytorch" * reset_after)
     results = run_case(case)
     np.testing.assert_array_equal(results["h_n"], case.inputs["h0"])
     np.testing.assert_allclose(results["dh0"], case.upstream["dhs"].sum(axis=1) + case.upstream["dh_n"])
@@ -170,7 +200,7 @@ def test_a_gru_row_without_valid_steps_keeps_its_state(reset_after: bool) -> Non
 
 
 def test_a_row_without_valid_steps_keeps_its_state() -> None:
-    case = next(c for c in cases.LSTM if c.name == "no-step-counts")
+    case = next(c for c in LSTM if c.name == "no-step-counts")
     results = run_case(case)
     N, T, _ = case.inputs["xs"].shape
     np.testing.assert_array_equal(results["hs"], np.repeat(case.inputs["h0"][:, None], T, axis=1))
@@ -182,7 +212,7 @@ def test_a_row_without_valid_steps_keeps_its_state() -> None:
 
 
 def test_reverse_with_lengths_is_each_row_turned_round() -> None:
-    case = next(c for c in cases.LSTM if c.name == "lengths-reverse")
+    case = next(c for c in LSTM if c.name == "lengths-reverse")
     lengths, xs = case.inputs["lengths"], case.inputs["xs"]
     forward = {name: v for name, v in case.inputs.items() if name not in ("lengths", "reverse", "xs", "h0", "c0")}
     hs, h_n, c_n, _ = ops.lstm_forward(**case.inputs)
@@ -196,7 +226,7 @@ def test_reverse_with_lengths_is_each_row_turned_round() -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in (*cases.LSTM, *cases.GRU, *cases.RNN) if case.name in ("H17", "H17-pytorch")],
+    [case for case in (*LSTM, *GRU, *RNN) if case.name in ("H17", "H17-pytorch")],
     ids=str,
 )
 def test_nan_in_one_row_reaches_its_results_and_no_other_row(backend: str, case: Case) -> None:

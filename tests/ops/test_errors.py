@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ import pytest
 import fastlstm
 from fastlstm import BackendNotAvailable, ops, use_backend
 from fastlstm.backends import why_not
-from fastlstm.contract import PaddedRowGrad, RowGrad
+from fastlstm.contract import GRUConvention, PaddedRowGrad, RowGrad
 from fastlstm.ops.device import to_device, to_host
 
 N, T, D, H, V, E = 2, 3, 4, 5, 7, 6
@@ -55,6 +55,7 @@ def _right() -> dict[str, dict[str, Any]]:
     lstm = {**recurrent, **lstm_weights, "c0": floats(N, H)}
     gru = {**recurrent, "Wx": floats(D, 3 * H), "Wh": floats(H, 3 * H), "b": floats(3 * H)}
     rnn = {**recurrent, "Wx": floats(D, H), "Wh": floats(H, H), "b": floats(H)}
+    gru_cell, rnn_cell = ({"x": floats(N, D), "h_prev": floats(N, H), **_weights_of(given)} for given in (gru, rnn))
     ids = np.array([[1, 2, 1], [0, 6, 3]])
     targets = np.array([1, -1, 2])
     update = {"params": floats(V, E), "grads": floats(V, E), "lr": 0.1}
@@ -64,6 +65,10 @@ def _right() -> dict[str, dict[str, Any]]:
     return {
         "lstm_cell_forward": cell,
         "lstm_cell_backward": {"dh": floats(N, H), "dc": floats(N, H), "tape": ops.lstm_cell_forward(**cell).tape},
+        "gru_cell_forward": gru_cell,
+        "gru_cell_backward": {"dh": floats(N, H), "tape": ops.gru_cell_forward(**gru_cell).tape},
+        "rnn_cell_forward": rnn_cell,
+        "rnn_cell_backward": {"dh": floats(N, H), "tape": ops.rnn_cell_forward(**rnn_cell).tape},
         "lstm_forward": lstm,
         "lstm_backward": {"dhs": floats(N, T, H), "tape": ops.lstm_forward(**lstm).tape},
         "gru_forward": gru,
@@ -74,6 +79,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
         "scatter_add": {"target": floats(V, E), "ids": ids, "rows": floats(2, 3, E)},
+        "log_uniform_candidates": {"num_sampled": 2, "range_max": V, "true_classes": ids, "seed": 1},
         "matrix_product": {"a": floats(3, H), "b": floats(H, V), "bias": floats(V), "out": floats(3, V)},
         "batched_product": {"a": floats(N, 3, H), "b": floats(N, H, V)},
         "softmax": {"logits": floats(3, V), "out": floats(3, V)},
@@ -103,8 +109,15 @@ def _right() -> dict[str, dict[str, Any]]:
         "adamw_update": {**update, **moments},
         "global_norm": {"grads": floats(V, E)},
         "clip_grad_norm": {"grads": floats(V, E), "max_norm": 1.0},
+        "clip_grad_value": {"grads": floats(V, E), "limit": 1.0},
+        "pack_gates": {"gates": {gate: floats(D, H) for gate in "ifgo"}},
+        "unpack_gates": {"W": floats(D, 4 * H)},
         "clip_scale": {"norm": 2.0, "max_norm": 1.0},
     }
+
+
+def _weights_of(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: arguments[name] for name in ("Wx", "Wh", "b")}
 
 
 class Wrong(NamedTuple):
@@ -150,6 +163,42 @@ def _wrong_destinations() -> Iterator[Wrong]:
     memory = floats(H * V + V)
     shared = SimpleNamespace(dW=memory[: H * V].reshape(H, V), db=memory[H * V - 1 : -1])
     yield Wrong(op, {"out": shared, "accumulate": True}, ValueError, r"out\.dW overlaps out\.db")
+
+
+def _wrong_recurrent_destinations() -> Iterator[Wrong]:
+    """What the arrays may not overlap, the tape knows; the rest is as above."""
+    for cell in ("lstm", "gru", "rnn"):
+        op, right = f"{cell}_backward", _right()[f"{cell}_backward"]
+        inputs = right["tape"].inputs
+        yield Wrong(op, {"accumulate": True}, ValueError, "accumulate is given without out")
+        yield Wrong(
+            op, {"without": ("dx",)}, ValueError, r"without is \('dx',\), expected .* among dxs, dWx, dWh, db, dh0"
+        )
+        yield Wrong(op, {"out": [1]}, TypeError, "out is list .*with the fields dxs, dWx, dWh, db, dh0")
+        for name, array, error, message in (
+            ("dxs", inputs["xs"], ValueError, r"out\.dxs overlaps xs; results need arrays of their own"),
+            ("dWh", inputs["Wh"], ValueError, r"out\.dWh overlaps Wh"),
+            ("dWx", inputs["Wx"], ValueError, r"out\.dWx overlaps Wx"),
+            ("db", inputs["b"], ValueError, r"out\.db overlaps b"),
+            ("dh0", inputs["h0"], ValueError, r"out\.dh0 overlaps h0"),
+            (
+                "dxs",
+                floats(T, N, D),
+                ValueError,
+                r"out\.dxs has shape \(3, 2, 4\), expected \(2, 3, 4\) = the shape of",
+            ),
+            ("dxs", floats(N, T, 2 * D)[..., ::2], ValueError, r"out\.dxs is not C-contiguous"),
+            ("db", np.zeros(inputs["b"].shape), TypeError, r"out\.db has dtype float64, but the tape has float32"),
+            ("dWh", read_only(np.zeros_like(inputs["Wh"])), ValueError, r"out\.dWh is read-only"),
+            ("dWx", OnDevice(), TypeError, r"out\.dWx is .*OnDevice on a GPU; expected a CuPy array"),
+        ):
+            yield Wrong(op, {**right, "out": SimpleNamespace(**{name: array})}, error, message)
+        dhs = right["dhs"]
+        if dhs.shape == inputs["xs"].shape:
+            yield Wrong(op, {"out": SimpleNamespace(dxs=dhs)}, ValueError, r"out\.dxs overlaps dhs")
+    tape = _right()["lstm_cell_backward"]["tape"]
+    out = SimpleNamespace(dh_prev=tape.inputs["h_prev"])
+    yield Wrong("lstm_cell_backward", {"tape": tape, "out": out}, ValueError, r"out\.dh_prev overlaps h_prev")
 
 
 def _rows(indices: Any, values: Any) -> RowGrad:
@@ -333,6 +382,39 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("lstm_forward", {"c0": floats(N, H + 1)}, ValueError, r"c0 has shape \(2, 6\), expected \(2, 5\)")
     for order in ("ifg", "ifgg", "IFGO", None, ["i", "f", "g", "o"]):
         yield Wrong("lstm_forward", {"gate_order": order}, ValueError, "gate_order is .*a permutation of 'ifgo'")
+    # Weights and inputs that are left out or lie in another order.
+    for op, gates in (("lstm", 4), ("gru", 3), ("rnn", 1)):
+        letters = f"{gates}H" if gates > 1 else "H"
+        for name, x in (("forward", "xs"), ("cell_forward", "x")):
+            yield Wrong(
+                f"{op}_{name}",
+                {"Wx": None},
+                ValueError,
+                rf"^{x} has 4 columns, expected {gates * H} = {letters} for H = 5: without Wx it is what x Wx would be",
+            )
+        yield Wrong(f"{op}_forward", {"Wh": None}, TypeError, r"Wh is NoneType None; expected a numpy or CuPy array")
+        by_time = {"xs": floats(T, N, D), "time_major": True}
+        yield Wrong(
+            f"{op}_forward",
+            {**by_time, "mask": np.ones((N, T), bool)},
+            ValueError,
+            r"mask has shape \(2, 3\), expected \(3, 2\) for N = 2, T = 3\. Time comes first in it, as in xs: use \.T",
+        )
+        of_time = getattr(ops, f"{op}_forward")(**{**_right()[f"{op}_forward"], **by_time}).tape
+        yield Wrong(
+            f"{op}_backward",
+            {"tape": of_time},
+            ValueError,
+            r"dhs has shape \(2, 3, 5\), expected \(3, 2, 5\) = \(T, N, H\) of the forward call",
+        )
+    for wrong_order in ("zr", "zzn", 5):
+        for op in ("gru_forward", "gru_cell_forward"):
+            yield Wrong(
+                op,
+                {"convention": GRUConvention(cast("str", wrong_order), False, False)},
+                ValueError,
+                rf"gate_order of convention is {wrong_order!r}, expected a permutation of 'zrn'",
+            )
     yield Wrong("lstm_cell_forward", {"gate_order": "ifoc"}, ValueError, "gate_order is 'ifoc'")
     yield Wrong(
         "lstm_forward",
@@ -385,6 +467,11 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(
         "embedding_forward", {"W": floats(0, E)}, ValueError, r"W has shape \(0, 6\) = \(V, E\): both must be at least"
     )
+    message = "padded is True, but dout is on the host, .*known without waiting; leave padded out"
+    yield Wrong("embedding_backward_rows", {"padded": True}, ValueError, message)
+    for rng in (None, 0):
+        message = f"rng is .*{rng}; expected a numpy Generator such as"
+        yield Wrong("log_uniform_candidates", {"seed": None, "rng": rng}, TypeError, message)
     for op in ("embedding_backward", "embedding_backward_rows"):
         yield Wrong(
             op, {"dout": floats(3, 2, E)}, ValueError, r"dout has shape \(3, 2, 6\), expected \(2, 3\) \+ \(E,\)"
@@ -530,13 +617,29 @@ def _wrong() -> Iterator[Wrong]:
         r"b has shape \(1, 7\), expected 1 axes; .*reshape\(-1\)",
     )
     yield Wrong("linear_cross_entropy", {"b": floats(0)}, ValueError, r"b has shape \(0,\): V must be at least 1")
+    for W, message in (
+        (floats(H, 0), r"W has shape \(5, 0\): V must be at least 1"),
+        (floats(V, H), r"W has shape \(7, 5\), expected \(5, 5\) = \(H, V\) for h with H = 5\. .*needs \.T"),
+    ):
+        yield Wrong("linear_cross_entropy", {"b": None, "W": W}, ValueError, message)
     yield Wrong(
         "linear_cross_entropy", {"memory": "none"}, ValueError, "memory is 'none', expected one of 'fast', 'low'"
     )
 
     for op, name in (("mean_squared_error", "t"), ("sigmoid_cross_entropy", "labels")):
         yield Wrong(op, {name: floats(3, 2, 1)}, ValueError, rf"{name} has shape \(3, 2, 1\), expected \(2, ")
-    yield Wrong("sigmoid_cross_entropy", {"normalizer": 0}, ValueError, r"normalizer is 0\.0, expected a positive")
+    for op in ("softmax_cross_entropy", "linear_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        for normalizer in (0, -1.5, np.nan):
+            expected = rf"normalizer is {float(normalizer)}, expected a positive number"
+            yield Wrong(op, {"normalizer": normalizer}, ValueError, expected)
+        yield Wrong(op, {"normalizer": "N"}, TypeError, "normalizer is str 'N', expected a number")
+        for array, expected in ((floats(1), "a number"), (OnGpu(floats(1)), "a number or a 0-d array of numbers")):
+            message = rf"normalizer is an array of shape \(1,\), float32, expected {expected}$"
+            yield Wrong(op, {"normalizer": array}, TypeError, message)
+        yield Wrong(op, {"normalizer": OnGpu(np.array(2.0))}, TypeError, "is on the host but normalizer is on a GPU")
+        yield Wrong(op, {"reduction": "none"}, ValueError, "reduction is 'none', expected one of 'mean', 'sum'")
+        message = 'normalizer is given with reduction="sum", which divides by nothing; give one of them'
+        yield Wrong(op, {"reduction": "sum", "normalizer": 2.0}, ValueError, message)
     yield Wrong("softmax", {"logits": floats(3, 0)}, ValueError, r"logits has shape \(3, 0\), expected \(\.\.\., V\)")
     yield Wrong("softmax", {"temperature": 0}, ValueError, r"temperature is 0\.0, expected a positive number")
     yield Wrong("softmax", {"out": floats(V, 3)}, ValueError, r"out has shape \(7, 3\), expected \(3, 7\)")
@@ -545,6 +648,7 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("softmax", {"logits": rows[:3], "out": rows[1:]}, ValueError, "out overlaps logits")
 
     yield from _wrong_destinations()
+    yield from _wrong_recurrent_destinations()
 
     # Dropout.
     yield Wrong(
@@ -564,7 +668,7 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("sgd_update", {"params": read_only(floats(V, E))}, ValueError, "params is read-only")
     yield Wrong("sgd_update", {"params": floats(V, 2 * E)[:, ::2]}, ValueError, "params is not C-contiguous")
     turned = {"params": floats(E, V).T, "grads": _rows([1], floats(1, E))}
-    yield Wrong("sgd_update", turned, ValueError, "params is not C-contiguous")
+    yield Wrong("sgd_update", turned, ValueError, "params is the transpose .* rows of grads, a RowGrad, do not lie tog")
     yield Wrong("adam_update", {"m": floats(E, V).T}, ValueError, "m does not lie .* order of params; .*zeros_like")
     yield Wrong(
         "adam_update", {"params": floats(E, V).T}, ValueError, "m does not lie in memory in the order of params"
@@ -661,7 +765,50 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong("clip_grad_norm", {"grads": read_only(floats(3))}, ValueError, "grads is read-only")
     later = {"grads": [floats(3), read_only(floats(2))]}
     yield Wrong("clip_grad_norm", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", later, ValueError, r"grads\[1\] is read-only")
+    yield Wrong("clip_grad_value", {"limit": 0}, ValueError, r"limit is 0\.0, expected a positive number")
+    for limit in (float("inf"), float("nan")):
+        yield Wrong("clip_grad_value", {"limit": limit}, ValueError, f"limit is {limit}, expected a finite number")
     yield Wrong("clip_scale", {"max_norm": float("nan")}, ValueError, "max_norm is nan, expected a positive number")
+
+    # Gates.
+    of_gates, gru = {gate: floats(D, H) for gate in "ifgo"}, {gate: floats(H) for gate in "zrn"}
+    permutation = "gate_order is .*, expected a permutation of 'ifgo', .*'zrn'"
+    for gate_order in ("ifg", "ifgg", "ifgozrn", "zrh", 4):
+        for op in ("pack_gates", "unpack_gates"):
+            yield Wrong(op, {"gate_order": gate_order}, ValueError, permutation)
+    wrong_gates: tuple[tuple[Any, type[Exception], str], ...] = (
+        (list(of_gates.values()), TypeError, r"gates is list of 4, .*; expected a dict of arrays by gate"),
+        (
+            {"i": floats(H)},
+            ValueError,
+            "gates has 'i', expected one array for each of 'i' input gate, 'f'",
+        ),
+        ({}, ValueError, "gates has nothing"),
+        ({**of_gates, "c": floats(D, H)}, ValueError, "gates has 'i', 'f', 'g', 'o', 'c', expected"),
+        (gru, ValueError, "gates has 'z', 'r', 'n', expected .*; a GRU has gate_order='zrn'"),
+        (
+            {**of_gates, "o": floats(H, D)},
+            ValueError,
+            r"gates\['o'\] has shape \(5, 4\), expected \(4, 5\) as",
+        ),
+        (
+            {**of_gates, "g": of_gates["g"].astype(np.float64)},
+            TypeError,
+            r"gates\['g'\] has dtype float64, but gates\['i'\]",
+        ),
+        ({**of_gates, "i": [1.0]}, TypeError, r"gates\['i'\] is list .*expected a numpy or CuPy array"),
+        ({gate: np.arange(3) for gate in "ifgo"}, TypeError, r"gates\['i'\] has dtype int64"),
+        ({**of_gates, "f": OnDevice()}, TypeError, r"gates\['i'\] is on the host but gates\['f'\] is on a GPU"),
+    )
+    for wrong, kind, says in wrong_gates:
+        yield Wrong("pack_gates", {"gates": wrong}, kind, says)
+    yield Wrong("pack_gates", {"axis": 2}, ValueError, r"axis is 2, but gates\['i'\] has shape \(4, 5\); expected -1")
+    yield Wrong("unpack_gates", {"axis": -3}, ValueError, r"axis is -3, but W has shape \(4, 20\)")
+    yield Wrong("unpack_gates", {"W": np.array(1.0)}, ValueError, r"axis is -1, but W has shape \(\)")
+    yield Wrong("unpack_gates", {"axis": "last"}, TypeError, "axis is str 'last', expected a whole number")
+    yield Wrong("unpack_gates", {"gate_order": "zrn"}, ValueError, "axis 1 is no multiple of the 3 gates .*axis=0")
+    yield Wrong("unpack_gates", {"W": [1.0] * 4}, TypeError, "W is list")
 
 
 with use_backend("numpy"):

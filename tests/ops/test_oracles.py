@@ -9,6 +9,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, FloatArray
@@ -94,9 +95,9 @@ def _torch_recurrent(torch: Any, case: Case) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "case",
     [
-        *by_name(cases.LSTM, *_PLAIN),
-        *by_name(cases.GRU, *(f"{name}-pytorch" for name in _PLAIN)),
-        *by_name(cases.RNN, *_PLAIN),
+        *by_name(recurrent_cases.LSTM, *_PLAIN),
+        *by_name(recurrent_cases.GRU, *(f"{name}-pytorch" for name in _PLAIN)),
+        *by_name(recurrent_cases.RNN, *_PLAIN),
     ],
     ids=str,
 )
@@ -111,7 +112,7 @@ def test_recurrent_network_agrees_with_torch(backend: str, case: Case, torch: An
 @pytest.mark.parametrize("name", ["lengths", "lengths-reverse"])
 @pytest.mark.parametrize("of", ["lstm", "gru", "rnn"])
 def test_lengths_agree_with_torch_packed_sequences(backend: str, of: str, name: str, torch: Any) -> None:
-    of_kind = {"lstm": cases.LSTM, "gru": cases.GRU, "rnn": cases.RNN}[of]
+    of_kind = {"lstm": recurrent_cases.LSTM, "gru": recurrent_cases.GRU, "rnn": recurrent_cases.RNN}[of]
     (case,) = by_name(of_kind, f"{name}-pytorch" if of == "gru" else name)
     T = case.inputs["xs"].shape[1]
     lengths = np.maximum(case.inputs["lengths"], 1)  # torch knows no empty rows
@@ -147,7 +148,7 @@ def _onnx_run(
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("of", ["lstm", "rnn"])
 def test_forward_agrees_with_onnx(backend: str, of: str, reverse: bool, onnx: Any) -> None:
-    (case,) = by_name(cases.LSTM if of == "lstm" else cases.RNN, "H33")
+    (case,) = by_name(recurrent_cases.LSTM if of == "lstm" else recurrent_cases.RNN, "H33")
     options = {"gate_order": "iofg"} if of == "lstm" else {}
     case = Case(case.name, case.op, {**case.inputs, "reverse": reverse, **options}, case.upstream)
     with use_backend(backend):
@@ -174,7 +175,7 @@ def test_forward_agrees_with_onnx(backend: str, of: str, reverse: bool, onnx: An
 @pytest.mark.needs_onnx
 @pytest.mark.parametrize("convention", ["book", "keras"])
 def test_gru_forward_agrees_with_onnx(backend: str, convention: str, onnx: Any) -> None:
-    (case,) = by_name(cases.GRU, "H33" if convention == "book" else "H33-keras")
+    (case,) = by_name(recurrent_cases.GRU, "H33" if convention == "book" else "H33-keras")
     with use_backend(backend):
         got = run_case(case)
     a = case.inputs
@@ -217,24 +218,26 @@ def test_embedding_agrees_with_torch(backend: str, padding_idx: int | None, torc
 
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("memory", ["fast", "low"])
-@pytest.mark.parametrize("name", ["V17", "batch", "ignore-0", "ignore-minus-100"])
+@pytest.mark.parametrize("name", ["V17", "batch", "ignore-0", "ignore-minus-100", "sum", "no-bias"])
 def test_cross_entropy_agrees_with_torch(backend: str, name: str, memory: str, torch: Any) -> None:
     (case,) = (c for c in cases.LOSSES if str(c) == f"linear_cross_entropy-{name}-{memory}")
-    h, W, b = (torch.tensor(case.inputs[k], requires_grad=True) for k in ("h", "W", "b"))
-    targets, ignore_index = case.inputs["targets"], case.inputs["ignore_index"]
-    logits = h @ W + b
+    given = {k: case.inputs[k] for k in ("h", "W", "b") if case.inputs[k] is not None}
+    leaves = {k: torch.tensor(array, requires_grad=True) for k, array in given.items()}
+    targets = case.inputs["targets"]
+    options = {k: case.inputs[k] for k in ("ignore_index", "reduction") if k in case.inputs}
+    logits = leaves["h"] @ leaves["W"] + leaves.get("b", 0.0)
     logits.retain_grad()
     flat = logits.reshape(-1, logits.shape[-1])
-    loss = torch.nn.functional.cross_entropy(flat, torch.tensor(targets.reshape(-1)), ignore_index=ignore_index)
+    loss = torch.nn.functional.cross_entropy(flat, torch.tensor(targets.reshape(-1)), **options)
     loss.backward()
     with use_backend(backend):
-        plain = ops.softmax_cross_entropy(logits.detach().numpy(), targets, ignore_index=ignore_index)
+        plain = ops.softmax_cross_entropy(logits.detach().numpy(), targets, **options)
         fused = run_case(case)
     assert_close(plain.loss, loss.item(), "loss")
     assert_close(plain.dlogits, logits.grad, "dlogits")
     assert_close(fused["loss"], loss.item(), "loss")
-    for result, leaf in (("dh", h), ("dW", W), ("db", b)):
-        assert_close(fused[result], leaf.grad, result)
+    for k, leaf in leaves.items():
+        assert_close(fused["d" + k], leaf.grad, "d" + k)
 
 
 # --------------------------------------------------------------------------------------------
@@ -309,3 +312,15 @@ def test_clip_grad_norm_agrees_with_torch(backend: str, max_norm: float, torch: 
         assert ops.clip_grad_norm(grads, max_norm) == pytest.approx(want.item(), rel=1e-12)
     for parameter, grad in zip(theirs, grads, strict=True):
         assert_close(grad, parameter.grad, "grad")
+
+
+@pytest.mark.needs_torch
+def test_clip_grad_value_agrees_with_torch(backend: str, torch: Any) -> None:
+    grad = np.random.default_rng(0).standard_normal((3, 50))
+    grad[1, 3:6] = np.nan, np.inf, -np.inf
+    theirs = torch.zeros(grad.shape, dtype=torch.float64, requires_grad=True)
+    theirs.grad = torch.tensor(grad)
+    torch.nn.utils.clip_grad_value_(theirs, 0.4)
+    with use_backend(backend):
+        ops.clip_grad_value(grad, 0.4)
+    np.testing.assert_array_equal(grad, theirs.grad.numpy())

@@ -407,6 +407,33 @@ def test_negative_sampling_by_hand() -> None:
 
 
 @pytest.mark.parametrize("num_true", [1, 2])
+def test_rows_with_samples_of_their_own_are_batches_of_one(backend: str, num_true: int) -> None:
+    weights, _, labels, inputs, _ = problem(num_true)
+    own = np.random.default_rng(0).integers(0, V, (B, S))
+    own[:, 0] = own[:, 1]
+    own[2:4, 2] = labels.reshape(B, num_true)[2:4, 0]
+    with use_backend(backend):
+        got = ops.negative_sampling_loss(weights, labels, inputs, own)
+        rows = [ops.negative_sampling_loss(weights, labels[n : n + 1], inputs[n : n + 1], own[n]) for n in range(B)]
+    np.testing.assert_allclose(got.loss, [row.loss[0] for row in rows], rtol=1e-12)
+    np.testing.assert_allclose(got.dinputs * B, np.concatenate([row.dinputs for row in rows]), atol=1e-13)
+    np.testing.assert_allclose(
+        dense(got.dweights, V, E) * B, sum(dense(row.dweights, V, E) for row in rows), atol=1e-13
+    )
+    np.testing.assert_array_equal(got.dweights.indices, np.unique([*labels.flat, *own.flat]))
+    assert got.dbiases is None
+
+
+def test_ids_that_the_batch_shares_are_candidates() -> None:
+    weights, _, labels, inputs, candidates = problem(2)
+    want = ops.negative_sampling_loss(weights, labels, inputs, candidates)
+    for ids in (candidates.sampled, candidates.sampled.astype(np.int32)):
+        got = ops.negative_sampling_loss(weights, labels, inputs, ids)
+        np.testing.assert_array_equal(got.loss, want.loss)
+        np.testing.assert_array_equal(got.dweights.values, want.dweights.values)
+
+
+@pytest.mark.parametrize("num_true", [1, 2])
 @pytest.mark.parametrize("remove_accidental_hits", [True, False])
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_gradients_are_those_of_the_mean(name: str, num_true: int, remove_accidental_hits: bool) -> None:
@@ -427,9 +454,11 @@ def test_loss_gradients_are_those_of_the_mean(name: str, num_true: int, remove_a
     )
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("num_true", [1, 2])
-def test_negative_sampling_gradients(num_true: int) -> None:
-    weights, _, labels, inputs, candidates = problem(num_true)
+def test_negative_sampling_gradients(num_true: int, own: bool) -> None:
+    weights, _, labels, inputs, shared = problem(num_true)
+    candidates = np.random.default_rng(0).integers(0, V, (B, S)) if own else shared
 
     def loss(weights: FloatArray, inputs: FloatArray) -> SampledLoss:
         return ops.negative_sampling_loss(weights, labels, inputs, candidates)
@@ -592,6 +621,8 @@ ERRORS: list[tuple[type[Exception], str, Callable[[], Any]]] = [
     (TypeError, "num_sampled is float", lambda: ops.log_uniform_candidates(2.0, 10, NO_IDS, rng=RNG)),  # type: ignore[arg-type]
     (IndexError, "true_classes holds 10", lambda: ops.log_uniform_candidates(1, 10, np.array([10]), rng=RNG)),
     (TypeError, "default_rng", lambda: ops.log_uniform_candidates(1, 10, NO_IDS, rng=0)),  # type: ignore[arg-type]
+    (TypeError, "rng and seed are both given", lambda: ops.log_uniform_candidates(1, 10, NO_IDS, rng=RNG, seed=1)),
+    (ValueError, "seed is -1", lambda: ops.unigram_candidates(COUNTS, 1, NO_IDS, seed=-1)),
     (ValueError, "fraction", lambda: ops.log_uniform_candidates(10**8, 10**8, NO_IDS, rng=RNG)),
     (ValueError, "num_tries is 3", lambda: ops.log_uniform_expected_count(np.array([1]), 3, 10, num_sampled=4)),
     (IndexError, "classes holds -1", lambda: ops.log_uniform_expected_count(np.array([-1]), 3, 10, num_sampled=3)),
@@ -643,6 +674,45 @@ def test_loss_errors(function: Callable[..., Any], error: type[Exception], messa
         args["inputs"] = np.zeros((0, E))
     with pytest.raises(error, match=message):
         function(**{**args, **wrong})
+
+
+def test_rows_are_padded_on_a_gpu_only() -> None:
+    weights, biases, labels, inputs, candidates = problem(1)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.nce_loss(weights, biases, labels, inputs, candidates, padded=True)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.sampled_softmax_loss(weights, biases, labels, inputs, candidates, padded=True)
+    with pytest.raises(ValueError, match="padded is True, but weights is on the host"):
+        ops.negative_sampling_loss(weights, labels, inputs, candidates, padded=True)
+
+
+def test_a_seed_is_what_a_generator_draws() -> None:
+    seed = int(np.random.default_rng(3).integers(0, 2**64, dtype=np.uint64))
+    draws: tuple[Callable[..., Any], ...] = (
+        lambda **given: ops.log_uniform_candidates(5, 20, NO_IDS, **given),
+        lambda **given: ops.unigram_candidates(COUNTS, 5, NO_IDS, **given),
+    )
+    for draw in draws:
+        np.testing.assert_array_equal(draw(seed=seed).sampled, draw(rng=np.random.default_rng(3)).sampled)
+
+
+WRONG_IDS: list[tuple[type[Exception], str, Any]] = [
+    (TypeError, r"candidates is list .*; expected the Candidates .*, or an array of ids \(S,\) or \(B, S\)", [1, 2]),
+    (TypeError, "candidates is NoneType", None),
+    (ValueError, r"candidates has shape \(6, 3\), expected \(S,\) or \(B, S\) with B = 7", np.ones((B - 1, 3), int)),
+    (ValueError, r"candidates has shape \(7, 3, 1\), expected", np.ones((B, 3, 1), int)),
+    (ValueError, r"candidates has shape \(\), expected", np.array(1)),
+    (IndexError, "candidates holds 30, expected ids from 0 to 29", np.full((B, 3), V)),
+    (IndexError, "candidates holds -1", np.array([1, -1])),
+    (TypeError, "candidates has dtype float64, expected int32 or int64", np.ones((B, 3))),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "ids"), WRONG_IDS, ids=[message for _, message, _ in WRONG_IDS])
+def test_wrong_ids_of_samples(error: type[Exception], message: str, ids: Any) -> None:
+    weights, _, labels, inputs, _ = problem(1)
+    with pytest.raises(error, match=message):
+        ops.negative_sampling_loss(weights, labels, inputs, ids)
 
 
 def test_a_class_that_is_never_drawn_has_no_logarithm() -> None:

@@ -16,6 +16,7 @@ import fastlstm.backends.cuda.dense
 import fastlstm.backends.cuda.dropout
 import fastlstm.backends.cuda.embedding
 import fastlstm.backends.cuda.gru
+import fastlstm.backends.cuda.ids
 import fastlstm.backends.cuda.losses
 import fastlstm.backends.cuda.lstm
 import fastlstm.backends.cuda.optim
@@ -44,6 +45,7 @@ import fastlstm.backends.numpy.skipgram
 from fastlstm.contract import (
     DenseFamily,
     DeviceEmbeddingFamily,
+    DeviceIdsFamily,
     DeviceOptimFamily,
     DeviceSamplingFamily,
     DropoutFamily,
@@ -94,6 +96,7 @@ cuda_dense: DenseFamily = fastlstm.backends.cuda.dense
 cuda_dropout: DropoutFamily = fastlstm.backends.cuda.dropout
 cuda_embedding: DeviceEmbeddingFamily = fastlstm.backends.cuda.embedding
 cuda_gru: GRUFamily = fastlstm.backends.cuda.gru
+cuda_ids: DeviceIdsFamily = fastlstm.backends.cuda.ids
 cuda_losses: LossesFamily = fastlstm.backends.cuda.losses
 cuda_lstm: LSTMFamily = fastlstm.backends.cuda.lstm
 cuda_optim: DeviceOptimFamily = fastlstm.backends.cuda.optim

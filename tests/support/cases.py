@@ -7,203 +7,26 @@ than a tile, and zero. Every float array is random and non-zero, states and upst
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import zlib
 from typing import Any
 
 import numpy as np
+from draw import Draw
+from recurrent_cases import (
+    CELLS,
+    CELLS_INTO,
+    GRU,
+    GRU_LAYOUTS,
+    LSTM,
+    LSTM_GATE_ORDERS,
+    LSTM_LAYOUTS,
+    RECURRENT_INTO,
+    RNN,
+    RNN_LAYOUTS,
+)
 
 from fastlstm import ops
-from fastlstm.contract import GRU_CONVENTIONS, BoolArray, Candidates, FloatArray, IntArray, LinearLossGrads, RowGrad
+from fastlstm.contract import Candidates, IntArray, LinearLossGrads, RowGrad
 from fastlstm.testing import Case
-
-ALL_GATE_ORDERS = tuple("".join(order) for order in itertools.permutations("ifgo"))
-
-
-class Draw:
-    """Random arrays that depend on the case's name only."""
-
-    def __init__(self, name: str) -> None:
-        self.rng = np.random.default_rng(zlib.crc32(name.encode()))
-
-    def floats(self, *shape: int, scale: float = 1.0) -> FloatArray:
-        return scale * self.rng.standard_normal(shape)
-
-    def weights(self, *shape: int) -> FloatArray:
-        """Of the size that keeps products with them near 1."""
-        return self.floats(*shape, scale=1 / np.sqrt(max(shape[0], 1)))
-
-    def ids(self, upper: int, *shape: int, dtype: type[np.signedinteger[Any]] = np.int64) -> IntArray:
-        return self.rng.integers(0, upper, shape).astype(dtype)
-
-
-def _mask(kind: str, N: int, T: int, rng: np.random.Generator) -> BoolArray:
-    if kind == "padding":
-        return np.asarray(np.arange(T) < rng.integers(0, T + 1, (N, 1)))
-    if kind == "left padding":
-        return np.asarray(np.arange(T) >= rng.integers(0, T + 1, (N, 1)))
-    if kind == "no step counts":
-        return np.zeros((N, T), bool)
-    mask = rng.random((N, T)) < 0.6  # holes
-    mask[: N // 3] = False  # rows that do not count at all
-    return mask
-
-
-def _recurrent(
-    op: str,
-    name: str,
-    shape: tuple[int, int, int, int],
-    *,
-    mask: str | None = None,
-    lengths: bool = False,
-    states: bool = True,
-    upstream: tuple[str, ...] | None = None,
-    **options: Any,
-) -> Case:
-    """A case of lstm_, gru_ or rnn_forward. ``upstream`` names the upstream gradients that are given; all if None."""
-    N, T, D, H = shape
-    draw = Draw(op + name)
-    lstm = op == "lstm_forward"
-    G = {"lstm_forward": 4, "gru_forward": 3, "rnn_forward": 1}[op] * H
-    two_biases = op == "gru_forward" and GRU_CONVENTIONS[options.get("convention", "book")].reset_after
-    inputs: dict[str, Any] = {
-        "xs": draw.floats(N, T, D),
-        "Wx": draw.weights(D, G),
-        "Wh": draw.weights(H, G),
-        "b": draw.floats(2, G, scale=0.5) if two_biases else draw.floats(G, scale=0.5),
-        **options,
-    }
-    if states:
-        inputs["h0"] = draw.floats(N, H, scale=0.5)
-        if lstm:
-            inputs["c0"] = draw.floats(N, H)
-    if mask is not None:
-        inputs["mask"] = _mask(mask, N, T, draw.rng)
-    if lengths:
-        inputs["lengths"] = draw.rng.integers(0, T + 1, N)
-    gradients = {"dhs": draw.floats(N, T, H), "dh_n": draw.floats(N, H)}
-    if lstm:
-        gradients["dc_n"] = draw.floats(N, H)
-    given = gradients if upstream is None else {name: gradients[name] for name in upstream}
-    return Case(name, op, inputs, {"dhs": None, **given})  # type: ignore[dict-item]
-
-
-def _padding_of_nan(case: Case) -> Case:
-    """The same case with NaN in the inputs of all steps that do not count; no result may change."""
-    xs = case.inputs["xs"].copy()
-    xs[~case.inputs["mask"]] = np.nan
-    return Case(case.name + "-of-nan", case.op, {**case.inputs, "xs": xs}, case.upstream)
-
-
-def _recurrent_cases(op: str, suffix: str = "", **options_of_all: Any) -> list[Case]:
-    def case(name: str, shape: tuple[int, int, int, int], **options: Any) -> Case:
-        return _recurrent(op, name + suffix, shape, **options_of_all, **options)
-
-    return [
-        # Sizes.
-        case("ones", (1, 1, 1, 1)),
-        case("H2", (2, 3, 3, 2)),
-        case("H15", (5, 3, 16, 15)),
-        case("H16", (7, 3, 17, 16)),
-        case("H17", (20, 3, 1, 17)),
-        case("H33", (7, 5, 3, 33)),
-        case("H64", (5, 4, 16, 64)),
-        case("H100", (20, 3, 100, 100)),
-        case("H130", (9, 2, 33, 130)),
-        case("addition", (128, 7, 16, 128)),
-        case("many-rows", (70, 3, 17, 33)),
-        case("one-row", (1, 12, 16, 33)),
-        case("long", (3, 40, 5, 20)),
-        case("wide-input", (3, 2, 300, 16)),
-        case("N0", (0, 3, 3, 16)),
-        case("T0", (5, 0, 3, 17)),
-        case("N0-T0", (0, 0, 1, 1)),
-        # Which gradients and states are given.
-        case("no-states", (5, 3, 3, 17), states=False),
-        case("only-dhs", (5, 3, 3, 17), upstream=("dhs",)),
-        case("only-dh_n", (5, 3, 3, 17), upstream=("dh_n",)),
-        case("no-upstream", (2, 3, 3, 17), upstream=()),
-        # Direction and masks.
-        case("reverse", (7, 5, 3, 17), reverse=True),
-        case("reverse-one-row", (1, 4, 3, 16), reverse=True),
-        case("lengths", (20, 6, 3, 17), lengths=True),
-        case("lengths-reverse", (7, 6, 16, 33), lengths=True, reverse=True),
-        case("padding", (7, 6, 3, 16), mask="padding"),
-        case("left-padding", (7, 6, 3, 33), mask="left padding"),
-        case("holes", (20, 6, 17, 17), mask="holes"),
-        case("holes-reverse", (7, 6, 3, 64), mask="holes", reverse=True),
-        case("holes-no-states", (7, 6, 3, 15), mask="holes", states=False),
-        case("no-step-counts", (5, 3, 3, 17), mask="no step counts"),
-        case("mask-T0", (5, 0, 3, 17), mask="padding"),
-        _padding_of_nan(case("holes", (20, 6, 17, 17), mask="holes")),
-        _padding_of_nan(case("no-step-counts", (5, 3, 3, 17), mask="no step counts")),
-    ]
-
-
-def _saturated(op: str, name: str = "saturated", **options: Any) -> Case:
-    """Gates pushed to exactly 0 and 1, where a careless sigmoid or tanh overflows."""
-    case = _recurrent(op, name, (5, 4, 3, 17), **options)
-    large = {name: case.inputs[name] * scale for name, scale in (("xs", 1e3), ("c0", 50)) if name in case.inputs}
-    return Case(case.name, case.op, {**case.inputs, **large}, case.upstream)
-
-
-LSTM = [
-    *_recurrent_cases("lstm_forward"),
-    _recurrent("lstm_forward", "only-dc_n", (5, 3, 3, 17), upstream=("dc_n",)),
-    _recurrent("lstm_forward", "hard-sigmoid", (7, 4, 3, 33), recurrent_activation="hard_sigmoid"),
-    _recurrent(
-        "lstm_forward",
-        "hard-sigmoid-holes-reverse",
-        (7, 4, 16, 17),
-        recurrent_activation="hard_sigmoid",
-        mask="holes",
-        reverse=True,
-        gate_order="fgio",
-    ),
-    _saturated("lstm_forward"),
-]
-GRU = [
-    *_recurrent_cases("gru_forward"),
-    *_recurrent_cases("gru_forward", "-pytorch", convention="pytorch"),
-    _recurrent("gru_forward", "H33-keras", (7, 5, 3, 33), convention="keras"),
-    _recurrent("gru_forward", "holes-reverse-keras", (7, 6, 3, 64), convention="keras", mask="holes", reverse=True),
-    _recurrent("gru_forward", "units-split", (5, 3, 20, 330)),
-    _recurrent("gru_forward", "units-split-holes-pytorch", (9, 4, 70, 270), convention="pytorch", mask="holes"),
-    _saturated("gru_forward"),
-    _saturated("gru_forward", "saturated-pytorch", convention="pytorch"),
-]
-RNN = _recurrent_cases("rnn_forward")
-
-LSTM_GATE_ORDERS = [
-    _recurrent("lstm_forward", order, (5, 3, 3, 17), gate_order=order, mask="holes") for order in ALL_GATE_ORDERS
-]
-
-
-def _lstm_cell(name: str, N: int, D: int, H: int, gate_order: str = "ifgo") -> Case:
-    draw = Draw("lstm_cell" + name)
-    inputs = {
-        "x": draw.floats(N, D),
-        "h_prev": draw.floats(N, H, scale=0.5),
-        "c_prev": draw.floats(N, H),
-        "Wx": draw.weights(D, 4 * H),
-        "Wh": draw.weights(H, 4 * H),
-        "b": draw.floats(4 * H, scale=0.5),
-        "gate_order": gate_order,
-    }
-    return Case(name, "lstm_cell_forward", inputs, {"dh": draw.floats(N, H), "dc": draw.floats(N, H)})
-
-
-LSTM_CELL = [
-    _lstm_cell("ones", 1, 1, 1),
-    _lstm_cell("H2", 2, 3, 2),
-    _lstm_cell("H15", 5, 16, 15),
-    _lstm_cell("H16", 7, 17, 16),
-    _lstm_cell("H17", 20, 1, 17),
-    _lstm_cell("H64", 5, 16, 64),
-    _lstm_cell("H100", 70, 33, 100),
-    _lstm_cell("N0", 0, 3, 16),
-    *(_lstm_cell(order, 5, 3, 17, order) for order in ALL_GATE_ORDERS),
-]
 
 
 def _embedding(name: str, V: int, E: int, ids: IntArray, *, padding_idx: int | None = None) -> list[Case]:
@@ -285,14 +108,27 @@ def _targets(draw: Draw, V: int, shape: tuple[int, ...], ignored: float, ignore_
 
 
 def _losses(
-    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, ignore_index: int = -1
+    name: str,
+    shape: tuple[int, ...],
+    H: int,
+    V: int,
+    *,
+    ignored: float = 0.0,
+    ignore_index: int = -1,
+    bias: bool = True,
+    **divided: Any,
 ) -> list[Case]:
     """softmax_cross_entropy on random logits, and linear_cross_entropy in both forms, with W and with a W that is a
-    transposed array.
+    transposed array; divided as reduction or normalizer say.
     """
     draw = Draw("losses" + name)
-    options = {"targets": _targets(draw, V, shape, ignored, ignore_index), "ignore_index": ignore_index}
-    linear = {"h": draw.floats(*shape, H), "W": draw.weights(H, V), "b": draw.floats(V, scale=0.5), **options}
+    options = {"targets": _targets(draw, V, shape, ignored, ignore_index), "ignore_index": ignore_index, **divided}
+    linear = {
+        "h": draw.floats(*shape, H),
+        "W": draw.weights(H, V),
+        "b": draw.floats(V, scale=0.5) if bias else None,
+        **options,
+    }
     return [
         Case(name, "softmax_cross_entropy", {"logits": draw.floats(*shape, V, scale=3.0), **options}),
         Case(name + "-fast", "linear_cross_entropy", {**linear, "memory": "fast"}),
@@ -381,12 +217,25 @@ LOSSES = [
     *_losses("ignore-minus-100", (7,), 16, 64, ignored=0.5, ignore_index=-100),
     *_losses("all-ignored", (5,), 3, 17, ignored=1.0),
     *_losses("no-rows", (0,), 3, 17),
+    *_losses("no-bias", (4, 5), 17, 33, ignored=0.2, bias=False),
+    *_losses("no-bias-V1000", (20, 3), 33, 1000, bias=False, reduction="sum"),
+    *_losses("sum", (4, 5), 15, 33, ignored=0.4, reduction="sum"),
+    *_losses("sum-all-ignored", (5,), 3, 17, ignored=1.0, reduction="sum"),
+    *_losses("normalizer", (7, 6), 16, 100, ignored=0.4, normalizer=7),
+    *_losses("normalizer-no-rows", (0,), 3, 17, normalizer=0.5),
     *_extreme_logits(),
 ]
 
 
 def _gradients_into(
-    name: str, shape: tuple[int, ...], H: int, V: int, *, ignored: float = 0.0, tied: bool = False
+    name: str,
+    shape: tuple[int, ...],
+    H: int,
+    V: int,
+    *,
+    ignored: float = 0.0,
+    tied: bool = False,
+    bias: bool = True,
 ) -> list[Case]:
     """linear_cross_entropy into arrays that hold NaN, added to what there is, and without some of its results.
 
@@ -399,9 +248,11 @@ def _gradients_into(
         "b": draw.floats(V, scale=0.5),
         "targets": _targets(draw, V, shape, ignored, -1),
     }
+    nothing: Any = None
     dh, dW, db = (np.full(array.shape, np.nan) for array in (inputs["h"], inputs["W"], inputs["b"]))
     held = {"dW": draw.floats(H, V), "db": draw.floats(V)}
-    nothing: Any = None
+    if not bias:
+        inputs["b"] = db = held["db"] = nothing
     added: dict[str, Any] = {"out": LinearLossGrads(nothing, nothing, **held), "accumulate": True}
     turned = {"out": LinearLossGrads(nothing, dh, np.asfortranarray(held["dW"]), nothing), "accumulate": True}
     return [
@@ -412,6 +263,7 @@ def _gradients_into(
             "into-turned": {"out": LinearLossGrads(0.0, dh, np.asfortranarray(dW), db)},
             "added": added,
             "added-turned": turned,
+            "added-sum": {**added, "reduction": "sum"},
             "without-dh": {"without": ("dh",), **added},
             "without-dW": {"without": ("dW",)},
             "without-db": {"without": ("loss", "db")},
@@ -427,6 +279,7 @@ LOSSES_INTO = [
     *_gradients_into("V1000", (20, 3), 33, 1000, ignored=0.2),
     *_gradients_into("all-ignored", (5,), 3, 17, ignored=1.0),
     *_gradients_into("no-rows", (0,), 3, 17, tied=True),
+    *_gradients_into("no-bias", (7, 3), 18, 130, ignored=0.2, bias=False),
 ]
 
 
@@ -455,9 +308,9 @@ def _sigmoid(name: str, *shape: int, scale: float = 1.0, **options: Any) -> Case
     )
 
 
-def _squared_error(name: str, *shape: int) -> Case:
+def _squared_error(name: str, *shape: int, **options: Any) -> Case:
     draw = Draw("squared error" + name)
-    return Case(name, "mean_squared_error", {"y": draw.floats(*shape), "t": draw.floats(*shape)})
+    return Case(name, "mean_squared_error", {"y": draw.floats(*shape), "t": draw.floats(*shape), **options})
 
 
 PLAIN_LOSSES = [
@@ -466,9 +319,12 @@ PLAIN_LOSSES = [
     _sigmoid("normalizer", 7, 6, normalizer=7),
     _sigmoid("huge", 33, scale=1e4),
     _sigmoid("nothing", 0),
+    _sigmoid("sum", 5, 3, reduction="sum"),
     _squared_error("one", 1),
     _squared_error("sequence", 4, 5, 3),
     _squared_error("nothing", 0, 2),
+    _squared_error("sum", 5, 3, reduction="sum"),
+    _squared_error("normalizer", 5, 3, normalizer=10),
 ]
 
 
@@ -564,24 +420,37 @@ def _list_of_params() -> Case:
     return Case("list", "adam_update", {**arrays, "lr": 0.01, "step": 1})
 
 
-def _clip(name: str, max_norm: float) -> Case:
+def _clip(op: str, name: str, **limit: float) -> Case:
     draw = Draw("clip" + name)
     rows = RowGrad(np.array([1, 4, 5]), draw.floats(3, 17))
     grads = [draw.floats(33, 17), draw.floats(5), draw.floats(0, 3), rows, draw.floats(20_001), draw.floats(7, 5).T]
-    return Case(name, "clip_grad_norm", {"grads": grads, "max_norm": max_norm})
+    return Case(name, op, {"grads": grads, **limit})
+
+
+def _clip_what_is_no_number() -> Case:
+    grads = Draw("no number").floats(7, 5)
+    grads[1:4, 2] = np.nan, np.inf, -np.inf
+    return Case("nan", "clip_grad_value", {"grads": grads, "limit": 0.5})
 
 
 OPTIM = [
     *(case for op in _STATES for case in _updates(op)),
     _update("nesterov_update", "momentum", (17,), momentum=0.5),
+    _update("adagrad_update", "eps", (17,), eps=0.3),
+    _update("adagrad_update", "eps-inside-root", (3, 17), eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-rows", (9, 16), rows=4, eps=0.3, eps_inside_root=True),
+    _update("adagrad_update", "eps-inside-root-no-state", (17,), state_scale=0.0, eps=0.3, eps_inside_root=True),
     _update("rmsprop_update", "decay", (17,), decay=0.7, eps=1e-3),
     _update("adam_update", "betas", (17,), beta1=0.5, beta2=0.7, eps=1e-3),
     _update("adamw_update", "decay", (17,), weight_decay=0.3),
     _decays_to_almost_nothing(),
     *(case for op in ("rmsprop_update", "adam_update", "adamw_update") for case in _rates(op)),
     _list_of_params(),
-    _clip("clipped", 5.0),
-    _clip("below-the-limit", 1e6),
+    _clip("clip_grad_norm", "clipped", max_norm=5.0),
+    _clip("clip_grad_norm", "below-the-limit", max_norm=1e6),
+    _clip("clip_grad_value", "clipped", limit=0.3),
+    _clip("clip_grad_value", "below-any-limit", limit=1e300),
+    _clip_what_is_no_number(),
 ]
 
 
@@ -611,7 +480,18 @@ def _sampled(name: str, B: int, E: int, V: int, S: int, *, num_true: int = 1) ->
         Case(name, "nce_loss", {**arrays, "biases": biases}),
         Case(name, "sampled_softmax_loss", {**arrays, "biases": biases}),
         Case(name, "negative_sampling_loss", arrays),
+        Case(name + "-ids", "negative_sampling_loss", {**arrays, "candidates": sampled}),
+        Case(name + "-own", "negative_sampling_loss", {**arrays, "candidates": _own_samples(draw, labels, V, S)}),
     ]
+
+
+def _own_samples(draw: Draw, labels: IntArray, V: int, S: int) -> IntArray:
+    """(B, S): samples of each row's own, some of which repeat, and some of which are a true class of the row."""
+    sampled = draw.ids(V, len(labels), S)
+    sampled[::2, : S // 3] = sampled[::2, S // 3 : 2 * (S // 3)]
+    if S:
+        sampled[::3, -1] = labels[::3, 0]
+    return sampled
 
 
 SAMPLING = [
@@ -691,9 +571,14 @@ DROPOUT = [
 ALL = [
     *LSTM,
     *LSTM_GATE_ORDERS,
-    *LSTM_CELL,
+    *LSTM_LAYOUTS,
+    *CELLS,
+    *CELLS_INTO,
     *GRU,
+    *GRU_LAYOUTS,
     *RNN,
+    *RNN_LAYOUTS,
+    *RECURRENT_INTO,
     *EMBEDDING,
     *DENSE,
     *DROPOUT,

@@ -7,6 +7,8 @@ from typing import Any
 
 import cases
 import numpy as np
+import recurrent_cases
+from draw import Draw
 
 from fastlstm import ops
 from fastlstm.contract import Candidates, IntArray, Precision
@@ -33,19 +35,31 @@ RUNS: list[tuple[str, Precision]] = [
     ("cluster", "bf16"),
 ]
 # Families without a choice of kernels, in the precisions of the arrays.
-RECURRENT = [*cases.LSTM, *cases.GRU, *cases.RNN, *cases.LSTM_CELL, *cases.LSTM_GATE_ORDERS]
+RECURRENT = [
+    *recurrent_cases.LSTM,
+    *recurrent_cases.LSTM_GATE_ORDERS,
+    *recurrent_cases.GRU,
+    *recurrent_cases.RNN,
+    *recurrent_cases.CELLS,
+    *recurrent_cases.LSTM_LAYOUTS,
+    *recurrent_cases.GRU_LAYOUTS,
+    *recurrent_cases.RNN_LAYOUTS,
+    *(case for case in recurrent_cases.RECURRENT_INTO if case.name.startswith("H17")),
+]
 
 
 def fits(case: Case, kernel: str, precision: str) -> bool:
     """Whether the kernel takes the case on the SMALL device, in bearable time."""
     H = case.inputs["Wh"].shape[0]
+    if case.name.startswith(("layout", "convention", "H17-")) and (kernel, precision) != ("step", "float32"):
+        return False  # what surrounds the kernels is the same for all of them
     if case.name == "addition" or (precision in ("tf32", "bf16") and case.name.startswith("saturated")):
         return False  # the emulation is slow; inputs of 1000 leave no digits to compare
     if kernel == "rows":
         return case.op.startswith("lstm") and H < 100  # wider ones have their own test
     if kernel == "cluster":
         widest = {"float64": 64, "bf16": 130}.get(precision, 100)  # of the cases that 8 blocks hold
-        return case.op != "gru_forward" and widest >= H
+        return not case.op.startswith("gru") and widest >= H
     if kernel == "persistent" and case.op == "gru_forward" and H > 12 * 20:
         return False  # a multiprocessor takes 21 units, of three columns each
     return not (kernel == "persistent" and precision == "float64" and H >= 100)
@@ -58,7 +72,7 @@ def in_precision(case: Case, precision: Precision) -> None:
 
 def gru_case(N: int, T: int, D: int, H: int, convention: str, **options: Any) -> Case:
     """A GRU with a mask, a state and all upstream gradients."""
-    draw = cases.Draw(f"cuda gru {N} {T} {D} {H}")
+    draw = Draw(f"cuda gru {N} {T} {D} {H}")
     bias = draw.floats(2, 3 * H, scale=0.5)
     inputs = {
         "xs": draw.floats(N, T, D),
@@ -76,7 +90,7 @@ def gru_case(N: int, T: int, D: int, H: int, convention: str, **options: Any) ->
 
 def recurrent_case(N: int, T: int, D: int, H: int, **options: Any) -> Case:
     """An LSTM with a mask, states and all upstream gradients."""
-    draw = cases.Draw(f"cuda {N} {T} {D} {H}")
+    draw = Draw(f"cuda {N} {T} {D} {H}")
     inputs = {
         "xs": draw.floats(N, T, D),
         "Wx": draw.weights(D, 4 * H),
@@ -98,7 +112,7 @@ def recurrent_case(N: int, T: int, D: int, H: int, **options: Any) -> Case:
 
 def embedding_cases(name: str, V: int, E: int, ids: IntArray) -> list[Case]:
     """Dense and row gradients and scatter_add."""
-    draw = cases.Draw(f"cuda embedding {name}")
+    draw = Draw(f"cuda embedding {name}")
     ids = ids.copy()
     dout = draw.floats(ids.size, E)
     backward = {"ids": ids, "dout": dout, "num_embeddings": V}
@@ -112,7 +126,7 @@ def embedding_cases(name: str, V: int, E: int, ids: IntArray) -> list[Case]:
 
 def _many_ids() -> list[Case]:
     """Beyond one chunk of the sort, and segments through more groups of the sum than a thread adds at once."""
-    draw = cases.Draw("cuda many ids")
+    draw = Draw("cuda many ids")
     text = np.minimum(draw.rng.zipf(1.3, 20_001), 500) - 1
     return [
         *embedding_cases("one-id", 3, 5, np.full(1500, 2)),
@@ -126,7 +140,7 @@ def _many_ids() -> list[Case]:
 
 
 def losses_case(name: str, rows: int, V: int, *, ignored: float = 0.2) -> Case:
-    draw = cases.Draw(f"cuda losses {name}")
+    draw = Draw(f"cuda losses {name}")
     targets = draw.ids(V, rows)
     targets[draw.rng.random(rows) < ignored] = -1
     return Case(name, "softmax_cross_entropy", {"logits": draw.floats(rows, V, scale=3.0), "targets": targets})
@@ -134,7 +148,7 @@ def losses_case(name: str, rows: int, V: int, *, ignored: float = 0.2) -> Case:
 
 def _poisoned(memory: str) -> Case:
     """Rows that are not valid hold NaN, and nothing may come of it."""
-    draw = cases.Draw("cuda poisoned")
+    draw = Draw("cuda poisoned")
     h, targets = draw.floats(9, 17), draw.ids(33, 9, dtype=np.int32)
     targets[[0, 4, 8]] = 5
     h[targets == 5] = np.nan
@@ -179,7 +193,7 @@ def samples(labels: Any) -> Iterator[Candidates]:
 
 
 def sampled_case(op: str, B: int, K: int, S: int, E: int, V: int) -> Case:
-    draw = cases.Draw(f"cuda sampled {B} {K} {S} {E}")
+    draw = Draw(f"cuda sampled {B} {K} {S} {E}")
     counts = np.abs(draw.floats(B, K)) + 0.1, np.abs(draw.floats(S)) + 0.1
     inputs = {
         "weights": draw.weights(V, E),

@@ -115,7 +115,12 @@ def _optim() -> types.ModuleType:
                 lambda array, factor: definition.scale(array, _number(factor)), array.host, _unwrapped(factor)
             )
 
+    def clip(arrays: Sequence[Any], limit: float) -> None:
+        for array in arrays:
+            numpy_as_cupy._do(lambda array: definition.clip(array, limit), array.host)
+
     made.scale = scale
+    made.clip = clip
     return made  # type: ignore[no-any-return]
 
 

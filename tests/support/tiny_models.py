@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm import callbacks
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.ops.device import to_host
 
@@ -94,3 +95,17 @@ MAKERS: dict[str, Maker] = {
 
 def parameters(model: Model) -> list[Any]:
     return [to_host(param) for param in model.params]
+
+
+class Stop(callbacks.Callback):
+    """As Ctrl-C after some batches."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def on_train_batch_end(self, batch: int, logs: Any) -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.trainer.callbacks[-1].on_interrupt()
+            raise KeyboardInterrupt

@@ -13,6 +13,7 @@ import pytest
 from fastlstm.callbacks import BackupAndRestore, Callback, EarlyStopping, ModelCheckpoint
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers import Layer
+from fastlstm.layers.seeds import Seeds
 from fastlstm.models import skipgram_batches
 from fastlstm.models.skipgram_batches import SkipgramBatches
 from fastlstm.models.text_streams import TextStreams
@@ -34,6 +35,7 @@ class Line:
         self.params: list[FloatArray] = [np.zeros(2)]
         self.grads: list[FloatArray] = [np.zeros(2)]
         self.rng = np.random.default_rng(0)
+        self.seeds = Seeds(self.rng)
         self.stop_training = False
 
     def loss(self, xs: FloatArray, ts: FloatArray) -> float:
@@ -54,6 +56,11 @@ class Line:
         xs, ts = batch
         means["loss"].add(self.loss(xs, ts) * len(xs), len(xs))
         optimizer.update(self.params, self.grads, max_norm=max_grad)
+
+    def capture_key(self) -> tuple[Any, ...]:
+        return (*self.params, *self.grads)
+
+    def forget_step(self) -> None: ...
 
     def evaluate(self, xs: Any, ts: Any, **_: Any) -> dict[str, float]:
         return {"loss": self.loss(xs, ts)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -829,6 +829,72 @@ def test_an_optimizer_is_its_operator_with_a_memory(name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_take_transposes(name: str) -> None:
+    """Parameters and gradients in either order of memory, and a state that has been to a file and back."""
+    rng = np.random.default_rng(1)
+    turned, straight = np.asfortranarray(rng.standard_normal((4, 3))), rng.standard_normal((4, 3))
+    params = [turned, straight]
+    wanted = [np.array(param, order="C") for param in params]
+    ours, theirs = optim.make_optimizer(name), optim.make_optimizer(name)
+    for step in range(4):
+        if step == 2:
+            numbers, arrays = ours.state()
+            ours = optim.make_optimizer(name)
+            ours.set_state(numbers, {key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        grad = rng.standard_normal((4, 3))
+        grads = [np.asfortranarray(grad), grad] if step % 2 else [grad, np.asfortranarray(grad)]
+        ours.update(params, grads)
+        theirs.update(wanted, [grad, grad])
+    assert params[0] is turned
+    assert params[1] is straight
+    for got, want in zip(params, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+OTHER_HYPERPARAMETERS: dict[str, Callable[[], optim.Optimizer]] = {
+    "momentum": lambda: optim.Momentum(0.1, momentum=0.5),
+    "nesterov": lambda: optim.Nesterov(0.1, momentum=0.5),
+    "adagrad": lambda: optim.AdaGrad(0.1, eps_inside_root=True),
+    "rmsprop": lambda: optim.RMSprop(0.1, decay_rate=0.5),
+    "adam": lambda: optim.Adam(0.1, beta1=0.5, beta2=0.7),
+    "adamw": lambda: optim.AdamW(0.1, weight_decay=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_HYPERPARAMETERS)
+def test_the_state_of_an_optimizer_has_its_hyperparameters(name: str) -> None:
+    first, grad = OTHER_HYPERPARAMETERS[name](), np.full(3, 1e-3)
+    params = [np.ones(3)]
+    first.update(params, [grad])
+    second, copied = optim.make_optimizer(name), [params[0].copy()]
+    second.set_state(*first.state())
+    for optimizer, arrays in ((first, params), (second, copied)):
+        optimizer.update(arrays, [grad])
+    np.testing.assert_array_equal(copied[0], params[0])
+    assert second.state()[0] == first.state()[0]
+
+
+@pytest.mark.parametrize("name", OTHER_HYPERPARAMETERS)
+def test_states_of_earlier_versions_have_no_hyperparameters(name: str) -> None:
+    optimizer = OTHER_HYPERPARAMETERS[name]()
+    numbers, arrays = optimizer.state()
+    old = {key: numbers[key] for key in ("class", "lr", "step")}
+    optimizer.set_state({**old, "lr": 0.2}, arrays)
+    assert optimizer.state()[0] == {**numbers, "lr": 0.2}
+
+
+def test_a_training_goes_on_with_the_hyperparameters_it_began_with(tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    whole, part, resumed = make(), make(), make()
+    fit(whole, epochs=3, optimizer=optim.AdaGrad(eps_inside_root=True))
+    used = [callbacks.BackupAndRestore(backup), press_ctrl_c(1, 2)]
+    with pytest.raises(KeyboardInterrupt):
+        fit(part, epochs=3, optimizer=optim.AdaGrad(eps_inside_root=True), callbacks=used)
+    fit(resumed, epochs=3, optimizer=optim.AdaGrad(), callbacks=[callbacks.BackupAndRestore(backup)])
+    assert weights(resumed) == weights(whole)
+
+
 def test_default_learning_rates_are_those_of_the_book() -> None:
     assert {name: optim.make_optimizer(name).lr for name in OPTIMIZERS} == {
         **dict.fromkeys(("sgd", "momentum", "nesterov", "adagrad", "rmsprop"), 0.01),
@@ -852,8 +918,12 @@ def test_an_update_that_fails_is_no_step() -> None:
 
 @pytest.mark.parametrize("lr", [-1.0, float("nan"), float("inf")])
 def test_bad_learning_rates(lr: float) -> None:
+    optimizer = optim.SGD(lr=0.5)
     with pytest.raises(ValueError, match="expected a finite number, at least 0"):
         optim.SGD(lr=lr)
+    with pytest.raises(ValueError, match="lr is .*, expected a finite number, at least 0"):
+        optimizer.lr = lr
+    assert optimizer.lr == 0.5
 
 
 def test_the_trainer_says_how_far_it_is() -> None:

@@ -19,8 +19,13 @@ void pack_panel(bool transposed, const S* matrix, Index columns, Index rows, Ind
     const Index left = columns - column - i;
     if (transposed) {
       const S* const source = matrix + (column + i) * rows + k;
-      transpose_with(left, words<Format>(depth), panel + i, width, [=](Index lane, Index l, Index) {
-        return Format::along_k(source + lane * rows + l * kDepth, depth - l * kDepth);
+      transpose_with(words<Format>(depth), panel + i, width, [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
+        const S* const first = source + l * kDepth;
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes<Word>; ++lane) {
+          square[lane] = lane < left ? Format::along_k(first + lane * rows, depth - l * kDepth) : Vec<Word>{};
+        }
+        transpose<Word>(square);
       });
     } else {
       const S* source = matrix + k * columns + column + i;

@@ -2,6 +2,7 @@
 #include "../bindings.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "../arrays.h"
 #include "../threads.h"
@@ -26,19 +27,19 @@ Index count_targets(const Id* targets, Index M, Id ignore_index) {
   return count;
 }
 
-// The mean over the targets that count, 0 if there are none; ignored rows have loss 0.
-double mean_loss(const double* losses, Index M, Index counted) {
+double sum_of(const double* losses, Index M) {
   double sum = 0;
   for (Index m = 0; m < M; ++m) sum += losses[m];
-  return counted ? sum / static_cast<double>(counted) : 0.0;
+  return sum;
 }
 
-template <class S>
-S scale_of(Index counted) {
-  return counted ? S{1} / static_cast<S>(counted) : S{0};
+// What the sum of the losses is divided by: the number given, or how many targets count. Of none the sum is 0.
+double divisor_of(std::optional<double> normalizer, Index counted) {
+  return normalizer ? *normalizer : static_cast<double>(std::max<Index>(counted, 1));
 }
 
-py::tuple softmax_cross_entropy(const py::array& logits, const py::array& targets, std::int64_t ignore_index) {
+py::tuple softmax_cross_entropy(const py::array& logits, const py::array& targets, std::int64_t ignore_index,
+                                std::optional<double> normalizer) {
   const Index M = logits.shape(0), V = logits.shape(1);
   return with_float_type(logits, [&]<class S>() {
     py::array dlogits = new_array<S>({M, V});
@@ -47,11 +48,11 @@ py::tuple softmax_cross_entropy(const py::array& logits, const py::array& target
       const WithoutGil released;
       const Id* const ids = pointer<Id>(targets);
       const Id ignored = static_cast<Id>(ignore_index);
-      const Index counted = count_targets(ids, M, ignored);
+      const double divisor = divisor_of(normalizer, count_targets(ids, M, ignored));
       const Array<double> losses(M);
-      loss_kernels<S, Id>().softmax_cross_entropy(pointer<S>(logits), ids, M, V, ignored, scale_of<S>(counted),
+      loss_kernels<S, Id>().softmax_cross_entropy(pointer<S>(logits), ids, M, V, ignored, static_cast<S>(1 / divisor),
                                                   losses.data(), out);
-      return mean_loss(losses.data(), M, counted);
+      return sum_of(losses.data(), M) / divisor;
     });
     return py::make_tuple(loss, dlogits);
   });
@@ -124,9 +125,10 @@ S* writable_or_null(OptionalArray& array) {
 
 // block: columns of the logits held at once. dh, dW and db go into the arrays given or, where there is none, into new
 // ones; what is not wanted is None.
-py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py::array& b, const py::array& targets,
+py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const OptionalArray& b, const py::array& targets,
                                std::int64_t ignore_index, Index block, OptionalArray dh, OptionalArray dW,
-                               OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db, bool bf16) {
+                               OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db, bool bf16,
+                               std::optional<double> normalizer) {
   const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
   const bool transposed = is_transposed(W);
   return with_float_type(h, [&]<class S>() {
@@ -148,6 +150,7 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
                        .targets = nullptr,
                        .block = block,
                        .threads = num_threads(),
+                       .scale = 0,
                        .losses = nullptr,
                        .dh = nullptr,
                        .dW = writable_or_null<S>(dW),
@@ -161,6 +164,8 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
       args.h = rows.h();
       args.targets = rows.targets();
       args.dh = rows.dh_or(dh_data);
+      const double divisor = divisor_of(normalizer, args.M);
+      args.scale = static_cast<S>(1 / divisor);
       const Array<double> losses(args.M);
       args.losses = losses.data();
       const LinearLossKernels<S>& chosen = linear_loss_kernels<S>(bf16);
@@ -168,7 +173,7 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
       args.workspace = workspace.data();
       chosen.run(args);
       rows.spread_dh(dh_data);
-      loss = mean_loss(losses.data(), args.M, args.M);
+      loss = sum_of(losses.data(), args.M) / divisor;
     }
     return py::make_tuple(loss, dh, dW, db);
   });
@@ -178,10 +183,11 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const py:
 
 void bind_losses(py::module_& module) {
   module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
-             py::arg("ignore_index"));
+             py::arg("ignore_index"), py::arg("normalizer"));
   module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
              py::arg("targets"), py::arg("ignore_index"), py::arg("block"), py::arg("dh"), py::arg("dW"), py::arg("db"),
-             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"), py::arg("bf16"));
+             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"), py::arg("bf16"),
+             py::arg("normalizer"));
 }
 
 }  // namespace fastlstm

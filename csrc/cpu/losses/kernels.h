@@ -20,10 +20,11 @@ struct LinearLoss {
   bool add_to_dW, add_to_db;    // what is there already is added to
   const S* h;                   // (M, H)
   const S* W;                   // (H, V)
-  const S* b;                   // (V,)
+  const S* b;                   // (V,), or null: zeros
   const std::int64_t* targets;  // (M,), in [0, V)
   Index block;                  // columns of the logits held at once, a multiple of kLossPanel
   int threads;                  // at most
+  S scale;                      // the gradients are those of the sum of the losses times this
   double* losses;               // (M,)
   S* dh;                        // (M, H), or null: not wanted, nor are
   S* dW;                        // (H, V)

@@ -226,7 +226,7 @@ struct LinearLossPass {
         if (left <= 0) break;
         alignas(64) S bias[kTileColumns<S>];
         for (Index v = 0; v < kTileColumns<S>; v += kLanes<S>) {
-          store(bias + v, load_partial(args.b + column + part + v, left - v));
+          store(bias + v, args.b ? load_partial(args.b + column + part + v, left - v) : Vec<S>{});
         }
         pack_panel<Format>(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
@@ -273,9 +273,8 @@ struct LinearLossPass {
     return x;
   }
 
-  // Gradients of the mean loss, panel after panel, which waits for the sums of all rows; and db, their sums.
+  // Gradients of the logits, panel after panel, which waits for the sums of all rows; and db, their sums.
   void differentiate(Team& team, Index first) const {
-    const S scale = 1 / static_cast<S>(args.M);
     const Range own = piece(panels(first), team.member(), team.size());
     team.wait();
     for (Index panel = own.begin; panel < own.end; ++panel) {
@@ -283,7 +282,7 @@ struct LinearLossPass {
       Vec<S> total[kPanel / kLanes<S>] = {};
       for (Index m = 0; m < args.M; ++m) {
         S* const x = logits_at(first, column, m);
-        softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, scale, x);
+        softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, args.scale, x);
         clear(x + count, kPanel - count);
         for (Index v = 0; v < kPanel; v += kLanes<S>) total[v / kLanes<S>] += load(x + v);
       }

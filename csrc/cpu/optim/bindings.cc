@@ -11,11 +11,16 @@ namespace {
 
 void optim_update(OptimRule rule, py::array param, const py::array& grad, const OptionalArray& rows, double grad_scale,
                   double lr, std::optional<py::array> first, std::optional<py::array> second, double momentum,
-                  double beta2, double eps, double decay) {
+                  double beta2, double eps, double decay, bool eps_inside_root) {
   const Index count = rows ? rows->shape(0) : (param.ndim() ? param.shape(0) : 1);
   const Index elements = grad.size();
-  const OptimSettings settings{
-      .grad_scale = grad_scale, .lr = lr, .momentum = momentum, .beta2 = beta2, .eps = eps, .decay = decay};
+  const OptimSettings settings{.grad_scale = grad_scale,
+                               .lr = lr,
+                               .momentum = momentum,
+                               .beta2 = beta2,
+                               .eps = eps,
+                               .eps_inside_root = eps_inside_root,
+                               .decay = decay};
   with_float_type(param, [&]<class S>() {
     const OptimUpdate<S> update{.rule = rule,
                                 .param = writable<S>(param),
@@ -25,7 +30,7 @@ void optim_update(OptimRule rule, py::array param, const py::array& grad, const 
                                 .ids = pointer<std::int64_t>(rows),
                                 .rows = count,
                                 .width = count ? elements / count : 0,
-                                .numbers = OptimNumbers<S>(settings)};
+                                .hyperparameters = OptimHyperparameters<S>(settings)};
     const WithoutGil released;
     kernels<S>().optim->update(update);
   });
@@ -47,6 +52,15 @@ void scale(py::array values, double factor) {
   });
 }
 
+void clip(py::array values, double limit) {
+  with_float_type(values, [&]<class S>() {
+    S* const data = writable<S>(values);
+    const Index count = values.size();
+    const WithoutGil released;
+    kernels<S>().optim->clip(data, count, static_cast<S>(limit));
+  });
+}
+
 }  // namespace
 
 void bind_optim(py::module_& module) {
@@ -59,9 +73,11 @@ void bind_optim(py::module_& module) {
       .value("ADAM", OptimRule::kAdam);
   module.def("optim_update", &optim_update, py::arg("rule"), py::arg("param"), py::arg("grad"), py::arg("rows"),
              py::arg("grad_scale"), py::arg("lr"), py::arg("first") = py::none(), py::arg("second") = py::none(),
-             py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0, py::arg("decay") = 0.0);
+             py::arg("momentum") = 0.0, py::arg("beta2") = 0.0, py::arg("eps") = 0.0, py::arg("decay") = 0.0,
+             py::arg("eps_inside_root") = false);
   module.def("squared_norm", &squared_norm, py::arg("values"));
   module.def("scale", &scale, py::arg("values"), py::arg("factor"));
+  module.def("clip", &clip, py::arg("values"), py::arg("limit"));
 }
 
 }  // namespace fastlstm

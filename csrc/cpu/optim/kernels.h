@@ -17,7 +17,7 @@ struct OptimUpdate {
   S* second;  // Adam's v
   const std::int64_t* ids;
   Index rows, width;
-  OptimNumbers<S> numbers;
+  OptimHyperparameters<S> hyperparameters;
 };
 
 template <class S>
@@ -26,6 +26,8 @@ struct OptimKernels {
   // In float64, in chunks of fixed size summed in order.
   double (*squared_norm)(const S* values, Index count);
   void (*scale)(S* values, Index count, S factor);
+  // Between -limit and limit; NaN stays NaN.
+  void (*clip)(S* values, Index count, S limit);
 };
 
 }  // namespace fastlstm

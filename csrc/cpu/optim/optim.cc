@@ -23,7 +23,7 @@ void update_elements(const OptimUpdate<S>& u, S* param, const S* grad, S* first,
     Vec<S> p = load_partial(param + k, left), a{}, b{};
     if constexpr (kFirst) a = load_partial(first + k, left);
     if constexpr (kSecond) b = load_partial(second + k, left);
-    optim_step<rule, Roots<S>>(u.numbers, p, load_partial(grad + k, left), a, b);
+    optim_step<rule, Roots<S>>(u.hyperparameters, p, load_partial(grad + k, left), a, b);
     store_partial(param + k, p, left);
     if constexpr (kFirst) store_partial(first + k, a, left);
     if constexpr (kSecond) store_partial(second + k, b, left);
@@ -44,7 +44,7 @@ void update_single_elements(const OptimUpdate<S>& u, Range rows) {
   for (Index row = rows.begin; row < rows.end; row += kLanes<S>) {
     const Index count = min_of(kLanes<S>, rows.end - row);
     Vec<S> p = gather(u.param, row, count), a = gather(u.first, row, count), b = gather(u.second, row, count);
-    optim_step<rule, Roots<S>>(u.numbers, p, load_partial(u.grad + row, count), a, b);
+    optim_step<rule, Roots<S>>(u.hyperparameters, p, load_partial(u.grad + row, count), a, b);
     scatter(u.param, p, row, count);
     scatter(u.first, a, row, count);
     scatter(u.second, b, row, count);
@@ -133,8 +133,17 @@ void scale(S* values, Index count, S factor) {
 }
 
 template <class S>
+void clip(S* values, Index count, S limit) {
+  parallel_pieces(count, kLanes<S>, count, [=](Range own) {
+    for (Index k = own.begin; k < own.end; k += kLanes<S>) {
+      store_partial(values + k, clamp<S>(load_partial(values + k, own.end - k), -limit, limit), own.end - k);
+    }
+  });
+}
+
+template <class S>
 constexpr OptimKernels<S> table() {
-  return {update<S>, squared_norm<S>, scale<S>};
+  return {update<S>, squared_norm<S>, scale<S>, clip<S>};
 }
 
 }  // namespace

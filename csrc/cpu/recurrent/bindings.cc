@@ -52,8 +52,78 @@ struct Rnn {
 // The arguments of a forward call; the arrays stay alive with it.
 struct RecurrentInputs {
   RecurrentSizes sizes;
-  py::array xs, Wx, Wh, b;
-  OptionalArray h0, c0, mask;
+  bool time_major;
+  py::array xs;
+  OptionalArray Wx;
+  py::array Wh;
+  OptionalArray b, h0, c0, mask;
+
+  // A cell is a sequence of one step, whose arrays have no axis of steps.
+  bool is_cell() const { return xs.ndim() == 2; }
+
+  // A result (N, T, K), in memory (T, N, K) with time_major; of a cell (N, K).
+  template <class S>
+  py::array new_sequence(Index K) const {
+    constexpr Index kBytes = sizeof(S);
+    if (is_cell()) return new_array<S>({sizes.N, K});
+    if (!time_major) return new_array<S>({sizes.N, sizes.T, K});
+    return new_array<S>({sizes.N, sizes.T, K}, {K * kBytes, sizes.N * K * kBytes, kBytes});
+  }
+};
+
+// A sequence's array (N, T, K), or a cell's (N, K).
+template <class S>
+Sequence<const S> sequence(const OptionalArray& array) {
+  if (!array) return {};
+  constexpr Index kBytes = sizeof(S);
+  return {pointer<S>(*array), array->strides(0) / kBytes, array->ndim() == 3 ? array->strides(1) / kBytes : 0};
+}
+template <class S>
+Sequence<S> writable_sequence(OptionalArray& array) {
+  if (!array) return {};
+  const Sequence<const S> read = sequence<S>(array);
+  return {writable<S>(*array), read.row, read.step};
+}
+
+template <class S>
+Weights<S> weights(const OptionalArray& array) {
+  if (!array) return {};
+  if (array->flags() & py::array::c_style) return {pointer<S>(*array), array->shape(array->ndim() - 1), 1};
+  return {pointer<S>(*array), 1, array->shape(0)};
+}
+
+// A result of a backward call, if it is wanted: in the caller's array, or in a new one.
+struct Result {
+  OptionalArray array;
+  bool given = false;
+
+  template <class S>
+  S* data() {
+    return array ? writable<S>(*array) : nullptr;
+  }
+};
+
+// The fields of fastlstm.contract.Destination.
+struct Destination {
+  const py::dict& arrays;
+  bool accumulate;
+  const py::tuple& without;
+
+  template <class New>
+  Result result(const char* name, const New& make) const {
+    const py::str field(name);
+    if (without.contains(field)) return {};
+    PyObject* const given = PyDict_GetItem(arrays.ptr(), field.ptr());
+    if (given == nullptr || given == Py_None) return {make()};
+    return {py::reinterpret_borrow<py::array>(given), true};
+  }
+
+  template <class S>
+  WeightResult<S> weights(Result& result) const {
+    if (!result.array) return {};
+    const Weights<S> layout = fastlstm::weights<S>(result.array);
+    return {result.data<S>(), layout.row, layout.column, accumulate && result.given};
+  }
 };
 
 template <class S, class Layer>
@@ -68,13 +138,13 @@ class Tape {
   }
 
   // Without the GIL. The outputs may be null.
-  void forward(S* hs, S* h_n, S* c_n) {
+  void forward(const Sequence<S>& hs, S* h_n, S* c_n) {
     const RecurrentSizes s = sizes_now();
     const Array<S> workspace(workspace_size(s));
     Layer::template table<S>().forward({.sizes = s,
-                                        .xs = pointer<S>(inputs_.xs),
-                                        .Wx = pointer<S>(inputs_.Wx),
-                                        .Wh = pointer<S>(inputs_.Wh),
+                                        .xs = sequence<S>(inputs_.xs),
+                                        .Wx = weights<S>(inputs_.Wx),
+                                        .Wh = weights<S>(inputs_.Wh),
                                         .b = pointer<S>(inputs_.b),
                                         .h0 = pointer<S>(inputs_.h0),
                                         .c0 = pointer<S>(inputs_.c0),
@@ -89,32 +159,39 @@ class Tape {
                                         .workspace = workspace.data()});
   }
 
-  py::tuple backward(const OptionalArray& dhs, const OptionalArray& dh_n, const OptionalArray& dc_n) {
+  // dxs, dWx, dWh, db, dh0, dc0, those that are wanted.
+  py::tuple backward(const OptionalArray& dhs, const OptionalArray& dh_n, const OptionalArray& dc_n,
+                     const py::dict& arrays, bool accumulate, const py::tuple& without) {
     const RecurrentSizes s = sizes_now();
     const Index G = Layer::kGates * s.H;
-    py::array dxs = new_array<S>({s.N, s.T, s.D});
-    py::array dWx = new_array<S>({s.D, G});
-    py::array dWh = new_array<S>({s.H, G});
-    py::array db = s.reset_after ? new_array<S>({2, G}) : new_array<S>({G});
-    py::array dh0 = new_array<S>({s.N, s.H});
-    py::array dc0 = Layer::kHasCellState ? new_array<S>({s.N, s.H}) : py::array();
+    const bool cell = inputs_.is_cell();
+    const Destination into{arrays, accumulate, without};
+    const auto state = [&] { return new_array<S>({s.N, s.H}); };
+    Result dxs = into.result(cell ? "dx" : "dxs",
+                             [&] { return inputs_.new_sequence<S>(inputs_.xs.shape(inputs_.xs.ndim() - 1)); });
+    Result dWx = inputs_.Wx ? into.result("dWx", [&] { return new_array<S>({s.D, G}); }) : Result{};
+    Result dWh = into.result("dWh", [&] { return new_array<S>({s.H, G}); });
+    Result db;
+    if (inputs_.b) db = into.result("db", [&] { return s.reset_after ? new_array<S>({2, G}) : new_array<S>({G}); });
+    Result dh0 = into.result(cell ? "dh_prev" : "dh0", state);
+    Result dc0 = Layer::kHasCellState ? into.result(cell ? "dc_prev" : "dc0", state) : Result{};
     RecurrentBackward<S> args{.sizes = s,
-                              .xs = pointer<S>(inputs_.xs),
-                              .Wx = pointer<S>(inputs_.Wx),
-                              .Wh = pointer<S>(inputs_.Wh),
+                              .xs = sequence<S>(inputs_.xs),
+                              .Wx = weights<S>(inputs_.Wx),
+                              .Wh = weights<S>(inputs_.Wh),
                               .mask = pointer<bool>(inputs_.mask),
-                              .dhs = pointer<S>(dhs),
+                              .dhs = sequence<S>(dhs),
                               .dh_n = pointer<S>(dh_n),
                               .dc_n = pointer<S>(dc_n),
                               .gates = nullptr,
                               .h = h_.data(),
                               .c = c_.data(),
-                              .dxs = writable<S>(dxs),
-                              .dWx = writable<S>(dWx),
-                              .dWh = writable<S>(dWh),
-                              .db = writable<S>(db),
-                              .dh0 = writable<S>(dh0),
-                              .dc0 = Layer::kHasCellState ? writable<S>(dc0) : nullptr,
+                              .dxs = writable_sequence<S>(dxs.array),
+                              .dWx = into.weights<S>(dWx),
+                              .dWh = into.weights<S>(dWh),
+                              .db = into.weights<S>(db),
+                              .dh0 = dh0.data<S>(),
+                              .dc0 = dc0.data<S>(),
                               .workspace = nullptr};
     {
       const WithoutGil released;
@@ -122,7 +199,7 @@ class Tape {
       Array<S> gate_gradients;
       if constexpr (Layer::kKeepsGates) {
         // The gates' gradients take the gates' place; a second call computes the gates again.
-        if (gates_consumed_) forward(nullptr, nullptr, nullptr);
+        if (gates_consumed_) forward({}, nullptr, nullptr);
         gates_consumed_ = true;
         args.gates = gates_.data();
       } else {
@@ -133,8 +210,7 @@ class Tape {
       args.workspace = workspace.data();
       Layer::template table<S>().backward(args);
     }
-    if constexpr (Layer::kHasCellState) return py::make_tuple(dxs, dWx, dWh, db, dh0, dc0);
-    return py::make_tuple(dxs, dWx, dWh, db, dh0);
+    return py::make_tuple(dxs.array, dWx.array, dWh.array, db.array, dh0.array, dc0.array);
   }
 
  private:
@@ -163,82 +239,77 @@ class Tape {
 template <class S, class Layer>
 py::tuple recurrent_forward_of(RecurrentInputs inputs, bool training) {
   const RecurrentSizes s = inputs.sizes;
-  py::array hs = new_array<S>({s.N, s.T, s.H});
+  OptionalArray hs;
+  if (!inputs.is_cell()) hs = inputs.new_sequence<S>(s.H);
   py::array h_n = new_array<S>({s.N, s.H});
-  py::array c_n = Layer::kHasCellState ? new_array<S>({s.N, s.H}) : py::array();
-  S* const hs_data = writable<S>(hs);
+  OptionalArray c_n;
+  if (Layer::kHasCellState) c_n = new_array<S>({s.N, s.H});
+  const Sequence<S> hs_place = writable_sequence<S>(hs);
   S* const h_n_data = writable<S>(h_n);
-  S* const c_n_data = Layer::kHasCellState ? writable<S>(c_n) : nullptr;
+  S* const c_n_data = c_n ? writable<S>(*c_n) : nullptr;
   auto tape = std::make_unique<Tape<S, Layer>>(std::move(inputs), training);
   {
     const WithoutGil released;
-    tape->forward(hs_data, h_n_data, c_n_data);
+    tape->forward(hs_place, h_n_data, c_n_data);
   }
   const py::object kept = training ? py::cast(std::move(tape)) : py::none();
   if constexpr (Layer::kHasCellState) return py::make_tuple(hs, h_n, c_n, kept);
   return py::make_tuple(hs, h_n, kept);
 }
 
-// sizes: what the layers have apart from each other; the rest is filled in.
+// inputs.sizes: what the layers have apart from each other; the rest is filled in.
 template <class Layer>
-py::tuple recurrent_forward(RecurrentSizes sizes, const py::array& xs, const py::array& Wx, const py::array& Wh,
-                            const py::array& b, const OptionalArray& h0, const OptionalArray& c0,
-                            const OptionalArray& mask, const std::string& gate_order, bool training) {
-  sizes.N = xs.shape(0);
-  sizes.T = xs.shape(1);
-  sizes.D = xs.shape(2);
-  sizes.H = Wh.shape(0);
+py::tuple recurrent_forward(RecurrentInputs inputs, const std::string& gate_order, bool training) {
+  RecurrentSizes& sizes = inputs.sizes;
+  sizes.N = inputs.xs.shape(0);
+  sizes.T = inputs.is_cell() ? 1 : inputs.xs.shape(1);
+  sizes.D = inputs.Wx ? inputs.Wx->shape(0) : 0;
+  sizes.H = inputs.Wh.shape(0);
   for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
     sizes.gate_position[gate] = static_cast<int>(gate_order.find(Layer::kGateOrder[gate]));
   }
-  RecurrentInputs inputs{sizes, xs, Wx, Wh, b, h0, c0, mask};
-  return with_float_type(xs, [&]<class S>() { return recurrent_forward_of<S, Layer>(std::move(inputs), training); });
+  return with_float_type(inputs.xs,
+                         [&]<class S>() { return recurrent_forward_of<S, Layer>(std::move(inputs), training); });
 }
 
-py::tuple lstm_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
+py::tuple lstm_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
                        const OptionalArray& h0, const OptionalArray& c0, const OptionalArray& mask, bool reverse,
-                       const std::string& gate_order, bool hard_sigmoid, bool training) {
+                       bool time_major, const std::string& gate_order, bool hard_sigmoid, bool training) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
   sizes.activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid;
-  return recurrent_forward<Lstm>(sizes, xs, Wx, Wh, b, h0, c0, mask, gate_order, training);
+  return recurrent_forward<Lstm>({sizes, time_major, xs, Wx, Wh, b, h0, c0, mask}, gate_order, training);
 }
 
-py::tuple gru_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
-                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, const std::string& gate_order,
-                      bool reset_after, bool z_keeps, bool training) {
+py::tuple gru_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
+                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool time_major,
+                      const std::string& gate_order, bool reset_after, bool z_keeps, bool training) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
   sizes.reset_after = reset_after;
   sizes.z_keeps = z_keeps;
-  return recurrent_forward<Gru>(sizes, xs, Wx, Wh, b, h0, std::nullopt, mask, gate_order, training);
+  return recurrent_forward<Gru>({sizes, time_major, xs, Wx, Wh, b, h0, {}, mask}, gate_order, training);
 }
 
-py::tuple rnn_forward(const py::array& xs, const py::array& Wx, const py::array& Wh, const py::array& b,
-                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool training) {
+py::tuple rnn_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
+                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool time_major,
+                      bool training) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
-  return recurrent_forward<Rnn>(sizes, xs, Wx, Wh, b, h0, std::nullopt, mask, "", training);
-}
-
-template <class Tape>
-void bind_tape_without_cell_state(py::module_& module, const std::string& name) {
-  py::class_<Tape>(module, name.c_str())
-      .def(
-          "backward",
-          [](Tape& tape, const OptionalArray& dhs, const OptionalArray& dh_n) {
-            return tape.backward(dhs, dh_n, std::nullopt);
-          },
-          py::arg("dhs"), py::arg("dh_n"));
+  return recurrent_forward<Rnn>({sizes, time_major, xs, Wx, Wh, b, h0, {}, mask}, "", training);
 }
 
 template <class S>
 void bind_tapes(py::module_& module, const std::string& suffix) {
-  using LstmTape = Tape<S, Lstm>;
-  py::class_<LstmTape>(module, ("LstmTape" + suffix).c_str())
-      .def("backward", &LstmTape::backward, py::arg("dhs"), py::arg("dh_n"), py::arg("dc_n"));
-  bind_tape_without_cell_state<Tape<S, Gru>>(module, "GruTape" + suffix);
-  bind_tape_without_cell_state<Tape<S, Rnn>>(module, "RnnTape" + suffix);
+  const auto bind = [&]<class Layer>(const Layer&, const char* name) {
+    using LayerTape = Tape<S, Layer>;
+    py::class_<LayerTape>(module, (name + suffix).c_str())
+        .def("backward", &LayerTape::backward, py::arg("dhs"), py::arg("dh_n"), py::arg("dc_n"), py::arg("arrays"),
+             py::arg("accumulate"), py::arg("without"));
+  };
+  bind(Lstm{}, "LstmTape");
+  bind(Gru{}, "GruTape");
+  bind(Rnn{}, "RnnTape");
 }
 
 }  // namespace
@@ -247,13 +318,13 @@ void bind_recurrent(py::module_& module) {
   bind_tapes<float>(module, "Float32");
   bind_tapes<double>(module, "Float64");
   module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
-             py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("gate_order"), py::arg("hard_sigmoid"),
-             py::arg("training"));
+             py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("gate_order"),
+             py::arg("hard_sigmoid"), py::arg("training"));
   module.def("gru_forward", &gru_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
-             py::arg("mask"), py::arg("reverse"), py::arg("gate_order"), py::arg("reset_after"), py::arg("z_keeps"),
-             py::arg("training"));
+             py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("gate_order"), py::arg("reset_after"),
+             py::arg("z_keeps"), py::arg("training"));
   module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
-             py::arg("mask"), py::arg("reverse"), py::arg("training"));
+             py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("training"));
 }
 
 }  // namespace fastlstm

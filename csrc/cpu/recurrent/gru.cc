@@ -64,15 +64,17 @@ struct GruForward : ForwardPass<S, GruCell> {
 
   explicit GruForward(const RecurrentForward<S>& a) : Base(a), blend(a.sizes.z_keeps) {
     packed_Wh = args.workspace;
-    packed_b = packed_Wh + kGates * plan.padded_units() * plan.H;
+    const Index panels = plan.packs() ? kGates * plan.padded_units() : 0;
+    packed_b = packed_Wh + panels * plan.H;
     state_b = packed_b + kGates * plan.padded_units();
     packed_Wx = state_b + plan.padded_units();
-    planes = keeps() ? args.gates : packed_Wx + kGates * plan.padded_units() * plan.D;
+    planes = keeps() ? args.gates : packed_Wx + panels * plan.D;
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return plan.padded_units() * (kGates * (plan.D + plan.H + 1) + 1) + P::kLayout.gate_buffer(plan.N, plan.H);
+    const Index depth = plan.packs() ? plan.D + plan.H : 0;
+    return plan.padded_units() * (kGates * (depth + 1) + 1) + P::kLayout.gate_buffer(plan.N, plan.H);
   }
 
   bool keeps() const { return args.gates != nullptr; }
@@ -120,7 +122,7 @@ struct GruForward : ForwardPass<S, GruCell> {
       for_each_panel_of_blocks(units, [&](Index first, Index width) {
         if (plan.split_rows() && index++ % team.size() != team.member()) return;
         if (plan.packs()) {
-          if (!packs_Wx_in_turn()) {
+          if (args.Wx.data && !packs_Wx_in_turn()) {
             pack_units(args.Wx, plan.D, gate, first, width, packed_Wx + packed_place(gate, first, plan.D));
           }
           pack_units(args.Wh, plan.H, gate, first, width, packed_Wh + packed_place(gate, first, plan.H));
@@ -130,17 +132,17 @@ struct GruForward : ForwardPass<S, GruCell> {
     }
   }
 
-  void pack_units(const S* W, Index depth, int gate, Index first, Index width, S* packed) const {
+  void pack_units(const Weights<S>& W, Index depth, int gate, Index first, Index width, S* packed) const {
     pack_panel(plan, W, depth, gate, first / kUnits, first % kUnits, width, packed);
   }
 
   void pack_bias(int gate, Index first, Index width) const {
     S* const bias = packed_b + packed_place(gate, first, 1);
-    pack_units(args.b, 1, gate, first, width, bias);
+    pack_units({args.b, plan.G, 1}, 1, gate, first, width, bias);
     if (!plan.sizes.reset_after) return;
     if (gate == kN) {
-      pack_units(args.b + plan.G, 1, gate, first, width, state_b + first);
-    } else {
+      pack_units({args.b ? args.b + plan.G : nullptr, plan.G, 1}, 1, gate, first, width, state_b + first);
+    } else if (args.b) {
       for (Index u = 0; u < width; u += kLanes<S>) {
         const S* const source = args.b + plan.G + plan.gate_column(gate) + first + u;
         store(bias + u, load(bias + u) + load_partial(source, plan.H - first - u));
@@ -150,6 +152,7 @@ struct GruForward : ForwardPass<S, GruCell> {
 
   // z, r, n = b + x Wx for some steps.
   void start_gates(Range steps, Range rows, Range units) const {
+    if (!args.Wx.data) return load_pre_activations(steps, rows, units);
     if (!plan.packs()) {
       for (Index step = steps.begin; step < steps.end; ++step) {
         for (int gate = 0; gate < kGates; ++gate) copy_bias(packed_b + packed_place(gate, 0, 1), gate, step, units);
@@ -168,6 +171,20 @@ struct GruForward : ForwardPass<S, GruCell> {
         this->multiply_inputs(steps, rows, Wx, packed_b + packed_place(gate, first, 1), width,
                               plane(gate, steps.begin, rows.begin, first));
       });
+    }
+  }
+
+  // z, r, n = b + the pre-activations that come in place of inputs.
+  void load_pre_activations(Range steps, Range rows, Range units) const {
+    for (Index step = steps.begin; step < steps.end; ++step) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        for (int gate = 0; gate < kGates; ++gate) {
+          const S* const x = plan.at(args.xs, step, n) + plan.gate_column(gate);
+          for (Index u = units.begin; u < units.end; u += kLanes<S>) {
+            store(plane(gate, step, n, u), load(packed_b + packed_place(gate, u, 1)) + load_partial(x + u, plan.H - u));
+          }
+        }
+      }
     }
   }
 
@@ -256,7 +273,7 @@ struct GruForward : ForwardPass<S, GruCell> {
     Vec<S> h = load(args.h + state_place(step, n, u));
     if (valid) h = gru_blend(blend, load(plane(kZ, step, n, u)), load(plane(kN, step, n, u)), h);
     store(args.h + state_place(step + 1, n, u), h);
-    if (args.hs) store_partial(args.hs + (n * plan.T + plan.time(step)) * plan.H + u, h, plan.H - u);
+    if (args.hs.data) store_partial(plan.at(args.hs, step, n) + u, h, plan.H - u);
   }
 };
 

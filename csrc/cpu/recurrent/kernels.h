@@ -33,7 +33,7 @@ inline constexpr BlockLayout kRnnLayout{64, 1, 1};
 inline constexpr BlockLayout kGruLayout{64, 1, 4};
 
 struct RecurrentSizes {
-  Index N, T, D, H;
+  Index N, T, D, H;  // D is 0 where the inputs are pre-activations
   bool reverse;
   int gate_position[4];  // which block of H columns of the weights holds i, f, g, o, or z, r, n
   RecurrentActivation activation;
@@ -42,45 +42,68 @@ struct RecurrentSizes {
   int threads;       // at most
 };
 
+// Element (n, t, k) is data[n * row + t * step + k].
 template <class S>
-struct RecurrentForward {
-  RecurrentSizes sizes;
-  const S* xs;       // (N, T, D)
-  const S* Wx;       // (D, gates H)
-  const S* Wh;       // (H, gates H)
-  const S* b;        // (gates H,), or (2, gates H) with reset_after
-  const S* h0;       // (N, H) or null
-  const S* c0;       // (N, H) or null; LSTM only
-  const bool* mask;  // (N, T) or null
-  S* hs;             // (N, T, H) or null: not wanted
-  S* h_n;            // (N, H) or null
-  S* c_n;            // (N, H) or null
-  S* gates;          // gate buffer of T N rows, or null: keep nothing
-  S* h;              // state buffers of slots * N rows
-  S* c;              // LSTM only
-  Index slots;       // T + 1 to keep the states of all steps, or 2
-  S* workspace;
+struct Sequence {
+  S* data;
+  Index row, step;
+};
+
+// Element (k, g) of a matrix (depth, gates H) is data[k * row + g * column]; one of the strides is 1.
+template <class S>
+struct Weights {
+  const S* data;
+  Index row, column;
+};
+
+// Where the gradient of weights goes.
+template <class S>
+struct WeightResult {
+  S* data;  // null: not wanted
+  Index row, column;
+  bool accumulate;  // added to what is there
 };
 
 template <class S>
+struct RecurrentForward {
+  RecurrentSizes sizes;
+  Sequence<const S> xs;  // (N, T, D), or pre-activations (N, T, gates H) without their bias if Wx is null
+  Weights<S> Wx;         // (D, gates H) or null
+  Weights<S> Wh;         // (H, gates H)
+  const S* b;            // (gates H,), or (2, gates H) with reset_after, or null
+  const S* h0;           // (N, H) or null
+  const S* c0;           // (N, H) or null; LSTM only
+  const bool* mask;      // (N, T) or null
+  Sequence<S> hs;        // (N, T, H) or null: not wanted
+  S* h_n;                // (N, H) or null
+  S* c_n;                // (N, H) or null
+  S* gates;              // gate buffer of T N rows, or null: keep nothing
+  S* h;                  // state buffers of slots * N rows
+  S* c;                  // LSTM only
+  Index slots;           // T + 1 to keep the states of all steps, or 2
+  S* workspace;
+};
+
+// Results that are null are not wanted, and not computed.
+template <class S>
 struct RecurrentBackward {
   RecurrentSizes sizes;
-  const S* xs;
-  const S* Wx;
-  const S* Wh;
+  Sequence<const S> xs;
+  Weights<S> Wx;
+  Weights<S> Wh;
   const bool* mask;
-  const S* dhs;   // (N, T, H) or null: zeros
-  const S* dh_n;  // (N, H) or null
-  const S* dc_n;  // (N, H) or null; LSTM only
-  S* gates;       // in: as the forward pass left it; out: gradients of the pre-activations
-  const S* h;     // T + 1 slots
+  Sequence<const S> dhs;  // (N, T, H) or null: zeros
+  const S* dh_n;          // (N, H) or null
+  const S* dc_n;          // (N, H) or null; LSTM only
+  S* gates;               // in: as the forward pass left it; out: gradients of the pre-activations
+  const S* h;             // T + 1 slots
   const S* c;
-  S* dxs;  // (N, T, D)
-  S* dWx;
-  S* dWh;
-  S* db;   // of the shape of b
-  S* dh0;  // (N, H)
-  S* dc0;  // (N, H); LSTM only
+  Sequence<S> dxs;  // of the shape of xs
+  WeightResult<S> dWx;
+  WeightResult<S> dWh;
+  WeightResult<S> db;  // of the shape of b; its rows are one behind the other
+  S* dh0;              // (N, H)
+  S* dc0;              // (N, H); LSTM only
   S* workspace;
 };
 

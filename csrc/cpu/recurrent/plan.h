@@ -44,6 +44,11 @@ struct Plan {
         rows(s.T * s.N) {}
 
   Index time(Index step) const { return sizes.reverse ? T - 1 - step : step; }
+  // The vector of row n in a step.
+  template <class E>
+  E* at(const Sequence<E>& sequence, Index step, Index n) const {
+    return sequence.data + n * sequence.row + time(step) * sequence.step;
+  }
   bool valid(const bool* mask, Index step, Index n) const { return mask == nullptr || mask[n * T + time(step)]; }
 
   // Where a gate's columns of the weights begin.
@@ -74,10 +79,8 @@ struct Plan {
   }
 
   // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products.
-  bool packs() const {
-    constexpr Index kFewSteps = 2;
-    return N != 1 || T > kFewSteps;
-  }
+  static constexpr Index kFewSteps = 2;
+  bool packs() const { return N != 1 || T > kFewSteps; }
 
   int threads() const {
     // Below this, waking another thread costs more than it brings.

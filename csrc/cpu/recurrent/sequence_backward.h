@@ -6,6 +6,7 @@
 
 #include "../vector_math.h"
 #include "pack.h"
+#include "single_row.h"
 #include "weight_gradients.h"
 
 namespace fastlstm::FASTLSTM_ISA {
@@ -55,15 +56,17 @@ struct SequenceBackward {
            (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
            plan.threads() * WeightGradients<S, Cell>::workspace(plan);
   }
-  static Index packed_size(const P& plan) { return max_of(plan.padded_units(), plan.padded_inputs()) * plan.G; }
+  static Index packed_size(const P& plan) {
+    return plan.packs() ? max_of(plan.padded_units(), plan.padded_inputs()) * plan.G : 0;
+  }
   static Index product_size(const P& plan) {
     return max_of(plan.padded_units() * plan.N, plan.threads() * plan.padded_inputs() * kRowBlock);
   }
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
-    pack_Wh(team, units);
-    pack_inputs(plan, args.xs, args.mask, piece(plan.rows, team.member(), team.size()), x);
+    if (plan.packs()) pack_Wh(team, units);
+    if (args.dWx.data) pack_inputs(plan, args.xs, args.mask, piece(plan.rows, team.member(), team.size()), x);
     if (plan.split_rows()) team.wait();  // all of Wh is packed
 
     init_backward(rows, units);
@@ -75,19 +78,19 @@ struct SequenceBackward {
           plan.meet(team);
         }
       }
-      step_backward(step, rows, units);
+      if (step > 0 || args.dh0) step_backward(step, rows, units);
     }
     if constexpr (Cell::kHasCellState) store_dc0(rows, units);
 
     team.wait();  // nobody needs Wh any more: Wx takes its place
-    pack_Wx(team);
-    const Index input_items = row_pieces(plan.rows, kRowBlock, team.size());
+    if (plan.packs() && args.dxs.data) pack_Wx(team);
+    const Index input_items = args.dxs.data ? row_pieces(plan.rows, kRowBlock, team.size()) : 0;
     const WeightGradients<S, Cell> weights(args, plan, x, weight_sums, team);
     team.deal(input_items + weights.count());
     team.wait();
     for (Index item; (item = team.take()) >= 0;) {
       if (item < input_items) {
-        multiply_dx(team, item, input_items);
+        inputs_backward(team, item, input_items, weights);
       } else {
         weights.run(team, item - input_items);
       }
@@ -130,14 +133,14 @@ struct SequenceBackward {
   FASTLSTM_INLINE void propagate_dh(Index step, Index n, Index u, const Vec<S>& dh) const {
     if (step > 0) {
       cell_backward(step - 1, n, u, dh);
-    } else {
+    } else if (args.dh0) {
       store_partial(args.dh0 + n * plan.H + u, dh, plan.H - u);
     }
   }
 
   // From dh, the gradient of h after a step (without dhs): the gradients of the step's pre-activations.
   FASTLSTM_INLINE void cell_backward(Index step, Index n, Index u, Vec<S> dh) const {
-    if (args.dhs) dh += load_partial(args.dhs + (n * plan.T + plan.time(step)) * plan.H + u, plan.H - u);
+    if (args.dhs.data) dh += load_partial(plan.at(args.dhs, step, n) + u, plan.H - u);
     const bool valid = plan.valid(args.mask, step, n);
     if (args.mask) store(state(carried, n, u), valid ? Vec<S>{} : dh);
     const Index row = step * plan.N + n;
@@ -211,7 +214,11 @@ struct SequenceBackward {
     const Index count = rows.end - rows.begin;
     // Each thread's own part: of the rows, or of the units.
     S* const panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
-    multiply_gate_gradients(planes, step * plan.N + rows.begin, count, units, panels, 0);
+    if (plan.packs()) {
+      multiply_gate_gradients(planes, step * plan.N + rows.begin, count, units, panels, 0);
+    } else {
+      multiply_single_row(planes, step, args.Wh, plan.H, units, panels - units.begin);
+    }
     for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
       for (Index u = first; u < first + width; u += kLanes<S>) {
         const S* const column = panels + (first - units.begin) * count + (u - first);
@@ -259,12 +266,31 @@ struct SequenceBackward {
     }
   }
 
+  // out = dA W^T for the only row of a step, some rows of W (count, G), and weights that are not packed.
+  void multiply_single_row(const Planes& planes, Index step, const Weights<S>& W, Index count, Range rows,
+                           S* out) const {
+    for (Index u = rows.begin; u < rows.end; u += kLanes<S>) store(out + u, Vec<S>{});
+    const auto runs = [&](const auto& body) {
+      for (int k = 0; k < planes.count; ++k) {
+        const Index first_gate = min_of(planes.index[k], P::kPlanes - 1) * P::kGates;
+        for (Index j = 0; j < plan.blocks; ++j) {
+          for (Index gate = 0; gate < P::kGates; ++gate) {
+            body(gates(planes.index[k], step, j * kUnits) + gate * kUnits,
+                 plan.gate_column(first_gate + gate) + j * kUnits, min_of(kUnits, plan.H - j * kUnits));
+          }
+        }
+      }
+    };
+    add_single_row(W.data, W.column, W.row, runs, rows, count, [&](Index u) { return out + u; });
+  }
+
   Operand<S> gate_gradients(int plane, Index row) const {
     return {gates(plane, row, 0),        kWidth, P::kLayout.gate_stride(plan.rows), kUnits,
             static_cast<int>(P::kGates), plan.H};
   }
 
   void store_dc0(Range rows, Range units) const {
+    if (args.dc0 == nullptr) return;
     for (Index u = units.begin; u < units.end; u += kLanes<S>) {
       for (Index n = rows.begin; n < rows.end; ++n) {
         store_partial(args.dc0 + n * plan.H + u, load(state(dc, n, u)), plan.H - u);
@@ -272,19 +298,37 @@ struct SequenceBackward {
     }
   }
 
-  // dx = dA Wx^T, of one piece of the rows.
-  void multiply_dx(const Team& team, Index item, Index items) const {
+  // dx = dA Wx^T, of one piece of the rows; dA itself where the inputs are pre-activations.
+  void inputs_backward(const Team& team, Index item, Index items, const WeightGradients<S, Cell>& weights) const {
     const Range rows = piece(plan.rows, item, items);
+    if (!args.Wx.data) {
+      for (Index r = rows.begin; r < rows.end; ++r) {
+        for (int plane = 0; plane < P::kPlanes; ++plane) {
+          weights.unpack_gates(gates(plane, r, 0), P::kLayout.gate_stride(plan.rows), plane, {0, plan.blocks}, dx(r),
+                               false);
+        }
+      }
+      return;
+    }
     const Index count = rows.end - rows.begin;
     const Index following = item + 1 < items ? piece(plan.rows, item + 1, items).end - rows.end : 0;
     S* const panels = product + team.member() * plan.padded_inputs() * kRowBlock;
+    if (!plan.packs()) {
+      for (Index r = rows.begin; r < rows.end; ++r) {
+        multiply_single_row(kInputPlanes, r, args.Wx, plan.D, {0, plan.padded_inputs()}, panels);
+        store_dx(r, panels, 1, 0);
+      }
+      return;
+    }
     multiply_gate_gradients(kInputPlanes, rows.begin, count, {0, plan.padded_inputs()}, panels, following);
     for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, panels, count, r - rows.begin);
   }
 
+  S* dx(Index r) const { return plan.at(args.dxs, r / plan.N, r % plan.N); }
+
   // Row m of panels of `count` rows to the input gradient of row r.
   void store_dx(Index r, const S* panels, Index count, Index m) const {
-    S* const out = args.dxs + (r % plan.N * plan.T + plan.time(r / plan.N)) * plan.D;
+    S* const out = dx(r);
     for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
       for (Index v = 0; v < width; v += kLanes<S>) {
         store_partial(out + first + v, load(panels + first * count + m * width + v), plan.D - first - v);

@@ -4,6 +4,7 @@
 
 #include "../vector_math.h"
 #include "pack.h"
+#include "single_row.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 
@@ -44,31 +45,31 @@ struct ForwardPass {
   }
 
   // Operands whose first row is n.
-  Operand<S> inputs(Index step, Index n) const {
-    return row_major(args.xs + (n * plan.T + plan.time(step)) * plan.D, plan.T * plan.D, plan.D);
-  }
+  Operand<S> inputs(Index step, Index n) const { return row_major(plan.at(args.xs, step, n), args.xs.row, plan.D); }
   Operand<S> states(Index step, Index n) const {
     return {args.h + state_place(step, n, 0), kUnits, state_stride(), kUnits, 1, plan.H};
   }
 
   // out = bias + x Wx for a panel of Wx and some rows of some steps; out is the place of the first of them. A tile
-  // takes neighbours in the batch or in time, whichever makes fewer tiles; neighbours in time are neighbours in memory.
+  // takes neighbours in the batch or in time, whichever makes fewer tiles.
   void multiply_inputs(Range steps, Range rows, const S* Wx, const S* bias, Index width, S* out) const {
     const Index count_steps = steps.end - steps.begin, count_rows = rows.end - rows.begin;
     constexpr Index kMost = kTileRows<kTileVectors>;
     const bool along_time = ceil_div(count_steps, kMost) * count_rows <= ceil_div(count_rows, kMost) * count_steps;
     const Index tiled = along_time ? count_steps : count_rows, repeated = along_time ? count_rows : count_steps;
     const Index row_stride = kWidth, step_stride = plan.N * kWidth;
+    const Index time_stride = plan.sizes.reverse ? -args.xs.step : args.xs.step;
+    const Index stride = along_time ? time_stride : args.xs.row;
     with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
       for (Index outer = 0; outer < repeated; ++outer) {
         for (Index inner = 0; inner < tiled;) {
           const Index count = next_tile(tiled, inner, kTileRows<vectors>);
           const Index step = along_time ? inner : outer, n = along_time ? outer : inner;
           Term<S> term{inputs(steps.begin + step, rows.begin + n), Wx};
-          if (along_time) {
-            term.a.row_stride = plan.sizes.reverse ? -plan.D : plan.D;
-            term.next = term.a.data + (plan.sizes.reverse ? -2 * count + 1 : count) * plan.D;
-          }
+          term.a.row_stride = stride;
+          // The rows of the next tile are prefetched where they are neighbours in memory.
+          if (stride == plan.D) term.next = term.a.data + count * plan.D;
+          if (stride == -plan.D) term.next = term.a.data - (2 * count - 1) * plan.D;
           kTilesOf<S, vectors>.by_rows[count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
                                               along_time ? step_stride : row_stride);
           inner += count;
@@ -78,40 +79,18 @@ struct ForwardPass {
   }
 
   // sums += a W for the only row of a, some gates and units, and weights that are not packed: place(gate, u) is where
-  // the sum of a unit stands. Sums run over k in the order of the tiles: the same bits.
+  // the sum of a unit stands.
   template <class Place>
-  void multiply_single_row(const Operand<S>& a, const S* W, Range gates, Range units, const Place& place) const {
-    const S* block = a.data;
-    for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
-      const Index depth = min_of(left, a.width);
-      add_row(block, depth, W, gates, units, place);
-      W += depth * plan.G;
-    }
-  }
-
-  // Rows of W are read in runs of neighbours.
-  template <class Place>
-  void add_row(const S* a, Index depth, const S* W, Range gates, Range units, const Place& place) const {
-    constexpr Index kRows = 8;
-    Index k = 0;
-    for (; k + kRows <= depth; k += kRows) add_rows<kRows>(a + k, W + k * plan.G, gates, units, place);
-    for (; k < depth; ++k) add_rows<1>(a + k, W + k * plan.G, gates, units, place);
-  }
-
-  template <Index count, class Place>
-  FASTLSTM_INLINE void add_rows(const S* a, const S* W, Range gates, Range units, const Place& place) const {
-    Vec<S> factors[count];
-#pragma GCC unroll 8
-    for (Index k = 0; k < count; ++k) factors[k] = broadcast(a[k]);
-    for (Index gate = gates.begin; gate < gates.end; ++gate) {
-      const S* const column = W + plan.gate_column(gate);
-      for (Index u = units.begin; u < units.end; u += kLanes<S>) {
-        S* const sums = place(gate, u);
-        Vec<S> sum = load(sums);
-#pragma GCC unroll 8
-        for (Index k = 0; k < count; ++k) sum += factors[k] * load_partial(column + k * plan.G + u, plan.H - u);
-        store(sums, sum);
+  void multiply_single_row(const Operand<S>& a, const Weights<S>& W, Range gates, Range units,
+                           const Place& place) const {
+    const auto runs = [&](const auto& body) {
+      for (Index k = 0; k < a.depth; k += a.width) {
+        body(a.data + k / a.width * a.block_stride, k, min_of(a.width, a.depth - k));
       }
+    };
+    for (Index gate = gates.begin; gate < gates.end; ++gate) {
+      add_single_row(W.data + plan.gate_column(gate) * W.column, W.row, W.column, runs, units, plan.H,
+                     [&](Index u) { return place(gate, u); });
     }
   }
 };
@@ -129,18 +108,20 @@ struct SequenceForward : ForwardPass<S, Cell> {
 
   explicit SequenceForward(const RecurrentForward<S>& a) : Base(a) {
     packed_Wh = args.workspace;
-    packed_b = packed_Wh + plan.blocks * kWidth * plan.H;
+    packed_b = packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H : 0);
     packed_Wx = packed_b + plan.blocks * kWidth;
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return plan.blocks * kWidth * (plan.D + plan.H + 1);
+    return plan.blocks * kWidth * (plan.packs() ? plan.H + 1 + plan.D : 2);
   }
 
   // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
   // them in the step saves writing and reading the gates.
-  bool hoist_inputs() const { return plan.packs() && args.gates != nullptr && plan.T > 1 && !plan.split_rows(); }
+  bool hoist_inputs() const {
+    return plan.packs() && args.Wx.data && args.gates != nullptr && plan.T > 1 && !plan.split_rows();
+  }
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
@@ -170,7 +151,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
         if (!hoisted) pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
         pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
       }
-      pack_gate_block(plan, args.b, 1, j, packed_b + j * kWidth);
+      pack_gate_block(plan, {args.b, plan.G, 1}, 1, j, packed_b + j * kWidth);
     }
   }
 
@@ -202,6 +183,9 @@ struct SequenceForward : ForwardPass<S, Cell> {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       if (hoisted) prefetch(gate_row(step, next_j, n), count * kWidth);
+      if (!args.Wx.data) {
+        for (Index m = 0; m < count; ++m) load_pre_activations(step, j, n + m, tile + m * kWidth);
+      }
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
         const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
         const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
@@ -213,6 +197,8 @@ struct SequenceForward : ForwardPass<S, Cell> {
           const Tile<S> multiply = kTilesOf<S, vectors>.by_rows[count];
           if (hoisted) {
             multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
+          } else if (!args.Wx.data) {
+            multiply(terms + 1, 1, tile + panel, kWidth, tile + panel, kWidth);
           } else {
             multiply(terms, 2, packed_b + j * kWidth + panel, 0, tile + panel, kWidth);
           }
@@ -224,12 +210,28 @@ struct SequenceForward : ForwardPass<S, Cell> {
     }
   }
 
+  // Row n of block j of the pre-activations that come in place of inputs, and the bias.
+  void load_pre_activations(Index step, Index j, Index n, S* tile_row) const {
+    const S* const x = plan.at(args.xs, step, n);
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      for (Index u = 0; u < kUnits; u += kLanes<S>) {
+        const Index unit = j * kUnits + u;
+        const Vec<S> bias = load(packed_b + j * kWidth + gate * kUnits + u);
+        store(tile_row + gate * kUnits + u, bias + load_partial(x + plan.gate_column(gate) + unit, plan.H - unit));
+      }
+    }
+  }
+
   // One step of the only row, without packed weights.
   void step_forward_single_row(Index step, Range blocks, Range units) const {
     S* const sums = packed_Wx;  // blocks of gates; free, because nothing is packed but the bias
-    for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
     const auto place = [&](Index gate, Index u) { return sums + u / kUnits * kWidth + gate * kUnits + u % kUnits; };
-    this->multiply_single_row(this->inputs(step, 0), args.Wx, {0, Cell::kGates}, units, place);
+    if (args.Wx.data) {
+      for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
+      this->multiply_single_row(this->inputs(step, 0), args.Wx, {0, Cell::kGates}, units, place);
+    } else {
+      for (Index j = blocks.begin; j < blocks.end; ++j) load_pre_activations(step, j, 0, sums + j * kWidth);
+    }
     this->multiply_single_row(this->states(step, 0), args.Wh, {0, Cell::kGates}, units, place);
     for (Index j = blocks.begin; j < blocks.end; ++j) {
       activate_gates(step, j, 0, sums + j * kWidth);
@@ -251,8 +253,8 @@ struct SequenceForward : ForwardPass<S, Cell> {
   }
 
   void store_output(Index step, Index j, Index n, const S* tile_row) const {
-    const Index t = plan.time(step);
     const Index before = state_place(step, n, j * kUnits), after = state_place(step + 1, n, j * kUnits);
+    S* const hs = args.hs.data ? plan.at(args.hs, step, n) + j * kUnits : nullptr;
     const S* const activated = Cell::kHasCellState && args.gates ? gate_row(step, j, n) : tile_row;
     for (Index u = 0; u < plan.columns(j) / P::kGates; u += kLanes<S>) {
       Vec<S> h;
@@ -263,10 +265,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
         if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
       }
       store(args.h + after + u, h);
-      if (args.hs) {
-        const Index unit = j * kUnits + u;
-        store_partial(args.hs + (n * plan.T + t) * plan.H + unit, h, plan.H - unit);
-      }
+      if (hs) store_partial(hs + u, h, plan.H - j * kUnits - u);
     }
   }
 };

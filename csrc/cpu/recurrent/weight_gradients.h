@@ -17,12 +17,16 @@ struct WeightGradients {
   static constexpr Index kChunk = 384 / static_cast<Index>(sizeof(S));
   // Blocks of rows that are summed at a time, and of columns that are stored at a time.
   static constexpr Index kLeftBlocks = 128 / kUnits;
-  static Index gate_blocks(const P& plan) { return plan.H < 256 ? 1 : 8; }
+  static Index gate_blocks(const P& plan) {
+    if (!plan.packs()) return max_of(plan.blocks, 1);
+    return plan.H < 256 ? 1 : 8;
+  }
 
   const RecurrentBackward<S>& args;
   const P& plan;
-  const S* x;  // see pack_inputs
-  S* sums;     // workspace() elements a thread
+  const S* x;          // see pack_inputs
+  S* sums;             // workspace() elements a thread
+  Index input_blocks;  // the first of left_blocks: rows of dWx, the others are rows of dWh
   Index left_blocks, left_groups, column_groups;
 
   WeightGradients(const RecurrentBackward<S>& a, const P& p, const S* packed_x, S* workspace, const Team& team)
@@ -30,14 +34,19 @@ struct WeightGradients {
         plan(p),
         x(packed_x),
         sums(workspace),
-        left_blocks(p.input_blocks + p.blocks),
+        input_blocks(a.dWx.data ? p.input_blocks : 0),
+        left_blocks(input_blocks + (a.dWh.data ? p.blocks : 0)),
         column_groups(ceil_div(p.blocks, gate_blocks(p))) {
-    // At least two items of work a thread.
-    left_groups = min_of(
-        max_of(ceil_div(left_blocks, kLeftBlocks), ceil_div(2 * team.size(), max_of(column_items(), 1))), left_blocks);
+    // At least two items of work a thread; the biases need one even if no weights' gradients are wanted.
+    left_groups =
+        min_of(max_of(ceil_div(left_blocks, kLeftBlocks), ceil_div(2 * team.size(), max_of(column_items(), 1))),
+               max_of(left_blocks, 1));
   }
 
-  static Index workspace(const P& plan) { return kLeftBlocks * gate_blocks(plan) * kUnits * kWidth; }
+  static Index workspace(const P& plan) {
+    if (!plan.packs()) return P::kFewSteps * (kLeftBlocks * kUnits + plan.blocks * kWidth);
+    return kLeftBlocks * gate_blocks(plan) * kUnits * kWidth;
+  }
 
   Index column_items() const { return P::kPlanes * column_groups; }
   Index count() const { return left_groups * column_items(); }
@@ -46,12 +55,22 @@ struct WeightGradients {
     const Range lefts = piece(left_blocks, item / column_items(), left_groups);
     const int plane = static_cast<int>(item % column_items() / column_groups);
     const Range columns = piece(plan.blocks, item % column_groups, column_groups);
+    if (item < column_items() && args.db.data) {
+      for (Index j = columns.begin; j < columns.end; ++j) bias_blocks(plane, j);
+    }
     S* const results = sums + team.member() * workspace(plan);
+    const Range inputs{lefts.begin, min_of(lefts.end, input_blocks)};
+    const Range states{max_of(lefts.begin, input_blocks), lefts.end};
+    if (!plan.packs()) {
+      store_few_rows(inputs, args.dWx, plane, results);
+      store_few_rows(states, args.dWh, plane, results);
+      return;
+    }
     for (Index j = columns.begin; j < columns.end; ++j) {
       weight_blocks(lefts, plane, j, results + (j - columns.begin) * kLeftBlocks * kUnits * kWidth);
-      if (item < column_items()) bias_blocks(plane, j);
     }
-    store_weight_blocks(lefts, plane, columns, results);
+    store_weight_blocks(inputs, args.dWx, plane, columns, results);
+    store_weight_blocks(states, args.dWh, plane, columns, results + (states.begin - lefts.begin) * kUnits * kWidth);
   }
 
   // The plane of the gradients that dWh's columns of a plane come from: the GRU's reset gate may stand between.
@@ -64,28 +83,26 @@ struct WeightGradients {
   // What they are multiplied by, block i: h_prev, or the GRU's r h_prev.
   const S* state_left(int plane, Index i) const {
     if constexpr (Cell::kHasResetGate) {
-      if (plane == Cell::kN && !plan.sizes.reset_after) return gates(Cell::kQ, i);
+      if (plane == Cell::kN && !plan.sizes.reset_after) return gates(Cell::kQ, i * kUnits);
     }
     return args.h + P::state_place(plan.rows + plan.N, 0, i * kUnits);
   }
-  const S* gates(int plane, Index j) const { return args.gates + plan.gate_place(plane, 0, j * kUnits); }
+  const S* gates(int plane, Index u) const { return args.gates + plan.gate_place(plane, 0, u); }
 
-  // A block of rows of dWx or dWh, in the columns of a plane: its left operand, the plane of its right one, its place,
-  // and how many rows of it there are.
+  // A block of rows of dWx or dWh, in the columns of a plane: its left operand, the plane of its right one, which row
+  // of the gradient is its first one, and how many there are.
   struct WeightRows {
     const S* left;
     int right;
-    S* dW;
-    Index count;
+    Index first, count;
   };
   WeightRows weight_rows(Index block, int plane) const {
-    if (block < plan.input_blocks) {
-      return {x + P::state_place(plan.rows, 0, block * kUnits), plane, args.dWx + block * kUnits * plan.G,
-              min_of(kUnits, plan.D - block * kUnits)};
+    if (block < input_blocks) {
+      const Index first = block * kUnits;
+      return {x + P::state_place(plan.rows, 0, first), plane, first, min_of(kUnits, plan.D - first)};
     }
-    const Index i = block - plan.input_blocks;
-    return {state_left(plane, i), state_plane(plane), args.dWh + i * kUnits * plan.G,
-            min_of(kUnits, plan.H - i * kUnits)};
+    const Index i = block - input_blocks, first = i * kUnits;
+    return {state_left(plane, i), state_plane(plane), first, min_of(kUnits, plan.H - first)};
   }
 
   // Some blocks of rows of dWx and dWh, columns of gate block j. A chunk of dA stays in the first cache level while it
@@ -97,7 +114,7 @@ struct WeightGradients {
       const Range rows = piece(plan.rows, chunk, chunks);
       for (Index left = lefts.begin; left < lefts.end; ++left) {
         const WeightRows block = weight_rows(left, plane);
-        add_weight_block(block, gates(block.right, j), rows, plan.columns(j),
+        add_weight_block(block, gates(block.right, j * kUnits), rows, plan.columns(j),
                          results + (left - lefts.begin) * kUnits * kWidth);
       }
     }
@@ -117,25 +134,110 @@ struct WeightGradients {
     });
   }
 
-  void store_weight_blocks(Range lefts, int plane, Range columns, const S* results) const {
-    for (Index left = lefts.begin; left < lefts.end; ++left) {
-      const WeightRows block = weight_rows(left, plane);
-      for (Index lane = 0; lane < block.count; ++lane) {
-        const S* const row = results + ((left - lefts.begin) * kUnits + lane) * kWidth;
-        unpack_gates(row, kLeftBlocks * kUnits * kWidth, plane, columns, block.dW + lane * plan.G);
+  // Some blocks of rows of one gradient, for so few rows of x and dA that the product needs no place of its own. Both
+  // are copied to vectors without gaps first.
+  void store_few_rows(Range lefts, const WeightResult<S>& dW, int plane, S* copies) const {
+    if (lefts.begin >= lefts.end) return;
+    const WeightRows block = weight_rows(lefts.begin, plane);
+    const Index height = (lefts.end - lefts.begin) * kUnits, width = plan.blocks * kUnits;
+    S* const left = copies;
+    S* const right = left + P::kFewSteps * height;
+    for (Index r = 0; r < P::kFewSteps; ++r) {
+      for (Index k = 0; k < height; k += kLanes<S>) {
+        const S* const source = weight_rows(lefts.begin + k / kUnits, plane).left + r * kUnits + k % kUnits;
+        store(left + r * height + k, r < plan.rows ? load(source) : Vec<S>{});
+      }
+      for (Index gate = 0; gate < P::kGates; ++gate) {
+        for (Index u = 0; u < width; u += kLanes<S>) {
+          const S* const source = gates(block.right, u) + r * kWidth + gate * kUnits;
+          store(right + (r * P::kGates + gate) * width + u, r < plan.rows ? load(source) : Vec<S>{});
+        }
+      }
+    }
+    const Index count = min_of(height, (lefts.begin < input_blocks ? plan.D : plan.H) - block.first);
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      const S* const columns = right + gate * width;
+      S* const corner = dW.data + block.first * dW.row + plan.gate_column(plane * P::kGates + gate) * dW.column;
+      if (dW.column == 1) {
+        for (Index k = 0; k < count; ++k) {
+          put_products(left + k, height, columns, P::kGates * width, corner + k * dW.row, plan.H, dW.accumulate);
+        }
+      } else {
+        for (Index u = 0; u < plan.H; ++u) {
+          put_products(columns + u, P::kGates * width, left, height, corner + u * dW.column, count, dW.accumulate);
+        }
       }
     }
   }
 
+  // out = the sum over the few rows of an element of each times `count` elements of each.
+  static void put_products(const S* element, Index element_row, const S* vector, Index vector_row, S* out, Index count,
+                           bool accumulate) {
+    Vec<S> factors[P::kFewSteps];
+    for (Index r = 0; r < P::kFewSteps; ++r) factors[r] = broadcast(element[r * element_row]);
+    for (Index u = 0; u < count; u += kLanes<S>) {
+      Vec<S> sum{};
+#pragma GCC unroll 2
+      for (Index r = 0; r < P::kFewSteps; ++r) sum += factors[r] * load(vector + r * vector_row + u);
+      keep_in_register(sum);  // rounded before it is added
+      put(out + u, sum, count - u, accumulate);
+    }
+  }
+
+  // Some blocks of rows of one gradient.
+  void store_weight_blocks(Range lefts, const WeightResult<S>& dW, int plane, Range columns, const S* results) const {
+    constexpr Index kStride = kLeftBlocks * kUnits * kWidth;  // from a block of columns to the next
+    for (Index left = lefts.begin; left < lefts.end && dW.column == 1; ++left) {
+      const WeightRows block = weight_rows(left, plane);
+      for (Index lane = 0; lane < block.count; ++lane) {
+        const S* const row = results + ((left - lefts.begin) * kUnits + lane) * kWidth;
+        unpack_gates(row, kStride, plane, columns, dW.data + (block.first + lane) * dW.row, dW.accumulate);
+      }
+    }
+    if (dW.column == 1) return;
+    for (Index gate = 0; gate < P::kGates; ++gate) {
+      for (Index j = columns.begin; j < columns.end; ++j) {
+        const S* const block = results + (j - columns.begin) * kStride + gate * kUnits;
+        const Index units = min_of(kUnits, plan.H - j * kUnits);
+        S* const out = dW.data + (plan.gate_column(plane * P::kGates + gate) + j * kUnits) * dW.column;
+        for (Index u = 0; u < units; u += kLanes<S>) {
+          store_columns(block + u, lefts, plane, out + u * dW.column, dW.column, units - u, dW.accumulate);
+        }
+      }
+    }
+  }
+
+  // Columns of some blocks of rows, whose rows are neighbours in memory.
+  void store_columns(const S* results, Range lefts, int plane, S* out, Index column, Index count,
+                     bool accumulate) const {
+    for (Index left = lefts.begin; left < lefts.end; ++left, results += kUnits * kWidth) {
+      const WeightRows block = weight_rows(left, plane);
+      for (Index lane = 0; lane < block.count; lane += kLanes<S>) {
+        Vec<S> square[kLanes<S>];
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes<S>; ++i) square[i] = load(results + (lane + i) * kWidth);
+        transpose<S>(square);
+#pragma GCC unroll 16
+        for (Index i = 0; i < kLanes<S>; ++i) {
+          if (i < count) put(out + i * column + block.first + lane, square[i], block.count - lane, accumulate);
+        }
+      }
+    }
+  }
+
+  static FASTLSTM_INLINE void put(S* p, const Vec<S>& v, Index count, bool accumulate) {
+    store_partial(p, accumulate ? load_partial(p, count) + v : v, count);
+  }
+
   // With the reset gate behind the product there are two biases, of the inputs and of the state.
   void bias_blocks(int plane, Index j) const {
-    bias_block(plane, plane, j, args.db);
-    if (Cell::kHasResetGate && plan.sizes.reset_after) bias_block(state_plane(plane), plane, j, args.db + plan.G);
+    bias_block(plane, plane, j, args.db.data);
+    if (Cell::kHasResetGate && plan.sizes.reset_after) bias_block(state_plane(plane), plane, j, args.db.data + plan.G);
   }
 
   void bias_block(int right, int plane, Index j, S* db) const {
     alignas(64) S totals[kWidth];
-    const S* const dA = gates(right, j);
+    const S* const dA = gates(right, j * kUnits);
     for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
       Vec<S> total{};
       for (Index r = 0; r < plan.rows; r += kChunk) {
@@ -145,18 +247,18 @@ struct WeightGradients {
       }
       store(totals + column, total);
     }
-    unpack_gates(totals, 0, plane, {j, j + 1}, db);
+    unpack_gates(totals, 0, plane, {j, j + 1}, db, args.db.accumulate);
   }
 
   // A row of a plane's gate blocks, `stride` from each other, to its places in a row of G columns.
-  void unpack_gates(const S* row, Index stride, int plane, Range columns, S* out) const {
+  void unpack_gates(const S* row, Index stride, int plane, Range columns, S* out, bool accumulate) const {
     for (Index gate = 0; gate < P::kGates; ++gate) {
       S* const places = out + plan.gate_column(plane * P::kGates + gate);
       for (Index j = columns.begin; j < columns.end; ++j) {
         const S* const block = row + (j - columns.begin) * stride + gate * kUnits;
         for (Index u = 0; u < min_of(kUnits, plan.H - j * kUnits); u += kLanes<S>) {
           const Index unit = j * kUnits + u;
-          store_partial(places + unit, load(block + u), plan.H - unit);
+          put(places + unit, load(block + u), plan.H - unit, accumulate);
         }
       }
     }

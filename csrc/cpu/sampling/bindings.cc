@@ -70,12 +70,13 @@ class SampledTape {
  public:
   SampledTape(const py::array& weights, const OptionalArray& biases, const py::array& labels, const py::array& inputs,
               const py::array& sampled, const OptionalArray& true_expected, const OptionalArray& sampled_expected,
-              bool remove_accidental_hits)
+              bool remove_accidental_hits, Index num_true)
       : arrays_(py::make_tuple(weights, biases, labels, inputs, sampled, true_expected, sampled_expected)) {
     args_.B = labels.shape(0);
     args_.K = labels.shape(1);
     args_.sampled_count = sampled.shape(0);
     args_.E = inputs.shape(1);
+    args_.num_true = num_true;
     args_.weights = pointer<S>(weights);
     args_.biases = pointer<S>(biases);
     args_.labels = pointer<std::int64_t>(labels);
@@ -151,7 +152,7 @@ py::tuple sampled_logits_forward(const py::array& weights, const OptionalArray& 
                                  const OptionalArray& sampled_expected, bool remove_accidental_hits) {
   return with_float_type(weights, [&]<class S>() {
     auto tape = std::make_unique<SampledTape<S>>(weights, biases, labels, inputs, sampled, true_expected,
-                                                 sampled_expected, remove_accidental_hits);
+                                                 sampled_expected, remove_accidental_hits, labels.shape(1));
     const py::array logits = tape->forward();
     return py::tuple(py::make_tuple(logits, std::move(tape)));
   });
@@ -159,10 +160,11 @@ py::tuple sampled_logits_forward(const py::array& weights, const OptionalArray& 
 
 py::tuple sampled_loss(const py::array& weights, const OptionalArray& biases, const py::array& labels,
                        const py::array& inputs, const py::array& sampled, const OptionalArray& true_expected,
-                       const OptionalArray& sampled_expected, bool remove_accidental_hits, bool softmax) {
+                       const OptionalArray& sampled_expected, bool remove_accidental_hits, Index num_true,
+                       bool softmax) {
   return with_float_type(weights, [&]<class S>() {
     SampledTape<S> tape(weights, biases, labels, inputs, sampled, true_expected, sampled_expected,
-                        remove_accidental_hits);
+                        remove_accidental_hits, num_true);
     return tape.loss(softmax ? SampledLossKind::kSoftmax : SampledLossKind::kSigmoid);
   });
 }
@@ -186,7 +188,7 @@ void bind_sampling(py::module_& module) {
              py::arg("sampled_expected_count"), py::arg("remove_accidental_hits"));
   module.def("sampled_loss", &sampled_loss, py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
              py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
-             py::arg("remove_accidental_hits"), py::arg("softmax"));
+             py::arg("remove_accidental_hits"), py::arg("num_true"), py::arg("softmax"));
 }
 
 }  // namespace fastlstm

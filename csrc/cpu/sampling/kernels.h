@@ -5,14 +5,15 @@
 
 namespace fastlstm {
 
-// Logits (B, K + S) of K = num_true true and S sampled classes. The rows of weights that take part are gathered once,
-// into the workspace.
+// Logits (B, K + S) of K classes of each row and S sampled ones, which the batch shares. The rows of weights that take
+// part are gathered once, into the workspace.
 
 enum class SampledLossKind { kSigmoid, kSoftmax };
 
 template <class S>
 struct SampledLogits {
   Index B, K, sampled_count, E;
+  Index num_true;                  // how many of a row's K classes are true, the first ones; the others are sampled
   const S* weights;                // (V, E)
   const S* biases;                 // (V,) or null
   const std::int64_t* labels;      // (B, K)

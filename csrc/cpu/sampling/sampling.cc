@@ -190,17 +190,28 @@ struct SampledPass {
     return {x < 0 ? Vec<S>{} : x, factor, x < 0 ? tail * of_magnitude : of_magnitude};
   }
 
+  // What the rows' own classes should be, from the m-th on.
+  Vec<S> labels_at(Index m) const {
+    Vec<S> label = broadcast(1 / static_cast<S>(args.num_true));
+    if (args.num_true < K) {
+      for (int lane = 0; lane < kLanes<S>; ++lane) {
+        if ((m + lane) % K >= args.num_true) label[lane] = 0;
+      }
+    }
+    return label;
+  }
+
   // Sums over the classes. The logarithms are taken of products of factors, each at most 2.
   void sigmoid_losses(Range rows, S* losses) const {
     constexpr Index kTogether = 100;  // vectors, and in a lane factors
-    const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
+    const S scale = 1 / static_cast<S>(B);
     for (Index m = rows.begin * K; m < rows.end * K; m += kLanes<S>) {
       const Index left = rows.end * K - m;
-      const Vec<S> x = load_partial(true_part + m, left);
+      const Vec<S> x = load_partial(true_part + m, left), label = labels_at(m);
       const Sigmoid terms = sigmoid(x);
-      store_partial(true_loss + m, terms.positive - x * share, left);
+      store_partial(true_loss + m, terms.positive - x * label, left);
       store_partial(true_factor + m, terms.factor, left);
-      store_partial(true_part + m, (terms.value - share) * scale, left);
+      store_partial(true_part + m, (terms.value - label) * scale, left);
     }
     for (Index b = rows.begin; b < rows.end; ++b) {
       LogOfProduct logs;
@@ -255,13 +266,16 @@ struct SampledPass {
     S top = true_logits[0];
     for (Index k = 1; k < K; ++k) top = larger(true_logits[k], top);
     for (Index s = 0; s < S_; ++s) top = larger(sampled_logits[s], top);
-    const S share = 1 / static_cast<S>(K), scale = 1 / static_cast<S>(B);
+    const S share = 1 / static_cast<S>(args.num_true), scale = 1 / static_cast<S>(B);
     double wanted = 0;
-    for (Index k = 0; k < K; ++k) wanted += static_cast<double>(true_logits[k]) * static_cast<double>(share);
+    for (Index k = 0; k < args.num_true; ++k)
+      wanted += static_cast<double>(true_logits[k]) * static_cast<double>(share);
     double total = exponentials(true_logits, K, top);
     total += exponentials(sampled_logits, S_, top);
     const S factor = scale / static_cast<S>(total);
-    for (Index k = 0; k < K; ++k) true_logits[k] = true_logits[k] * factor - share * scale;
+    for (Index k = 0; k < K; ++k) {
+      true_logits[k] = true_logits[k] * factor - (k < args.num_true ? share : 0) * scale;
+    }
     for (Index s = 0; s < S_; ++s) sampled_logits[s] *= factor;
     return static_cast<S>(__builtin_log(total) + static_cast<double>(top) - wanted);
   }

@@ -8,6 +8,13 @@
 namespace py = pybind11;
 
 namespace fastlstm::cuda {
+namespace {
+
+Divisor divisor_of(Address counts, double normalizer, Address normalizer_at) {
+  return {pointer<const int>(counts), {normalizer, pointer<const double>(normalizer_at)}};
+}
+
+}  // namespace
 
 void bind_losses(py::module_& module) {
   module.attr("TARGET_COUNTS") = kCounts;
@@ -24,29 +31,32 @@ void bind_losses(py::module_& module) {
       py::arg("device"), py::arg("stream"));
   module.def(
       "softmax_loss",
-      [](Address logits, Address bias, Address targets, Address counts, Address dlogits, Address losses, Index rows,
-         Index V, Index ignore_index, int float_bytes, int id_bytes, int device, Address stream) {
+      [](Address logits, Address bias, Address targets, Address counts, double normalizer, Address normalizer_at,
+         Address dlogits, Address losses, Index rows, Index V, Index ignore_index, int float_bytes, int id_bytes,
+         int device, Address stream) {
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           softmax_loss(SoftmaxLoss<S, Id>{pointer<const S>(logits), pointer<const S>(bias), pointer<const Id>(targets),
-                                          pointer<const int>(counts), pointer<S>(dlogits), pointer<double>(losses),
-                                          rows, V, ignore_index},
+                                          divisor_of(counts, normalizer, normalizer_at), pointer<S>(dlogits),
+                                          pointer<double>(losses), rows, V, ignore_index},
                        stream_at(stream));
         });
       },
-      py::kw_only(), py::arg("logits"), py::arg("bias"), py::arg("targets"), py::arg("counts"), py::arg("dlogits"),
-      py::arg("losses"), py::arg("rows"), py::arg("V"), py::arg("ignore_index"), py::arg("float_bytes"),
-      py::arg("id_bytes"), py::arg("device"), py::arg("stream"));
+      py::kw_only(), py::arg("logits"), py::arg("bias"), py::arg("targets"), py::arg("counts"), py::arg("normalizer"),
+      py::arg("normalizer_at"), py::arg("dlogits"), py::arg("losses"), py::arg("rows"), py::arg("V"),
+      py::arg("ignore_index"), py::arg("float_bytes"), py::arg("id_bytes"), py::arg("device"), py::arg("stream"));
   module.def("mean_loss_workspace", &mean_loss_workspace, py::kw_only(), py::arg("M"));
   module.def(
       "mean_loss",
-      [](Address losses, Address counts, Address loss, Address workspace, Index M, int device, Address stream) {
+      [](Address losses, Address counts, double normalizer, Address normalizer_at, Address loss, Address workspace,
+         Index M, int device, Address stream) {
         const CurrentDevice current(device);
-        mean_loss(MeanLoss{pointer<const double>(losses), M, pointer<const int>(counts), pointer<double>(loss)},
+        mean_loss(MeanLoss{pointer<const double>(losses), M, divisor_of(counts, normalizer, normalizer_at),
+                           pointer<double>(loss)},
                   pointer<char>(workspace), stream_at(stream));
       },
-      py::kw_only(), py::arg("losses"), py::arg("counts"), py::arg("loss"), py::arg("workspace"), py::arg("M"),
-      py::arg("device"), py::arg("stream"));
+      py::kw_only(), py::arg("losses"), py::arg("counts"), py::arg("normalizer"), py::arg("normalizer_at"),
+      py::arg("loss"), py::arg("workspace"), py::arg("M"), py::arg("device"), py::arg("stream"));
   module.def(
       "copy_valid_rows",
       [](Address from, Address targets, Address to, Index M, Index E, Index ignore_index, int float_bytes, int id_bytes,

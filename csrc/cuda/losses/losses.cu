@@ -34,6 +34,12 @@ __device__ inline int total_of(const int* counts) {
   return over_warp(total, Sum{});
 }
 
+template <class S>
+__device__ S value_of(const Divisor& divisor) {
+  return divisor.counts == nullptr ? static_cast<S>(divisor.normalizer.get())
+                                   : static_cast<S>(total_of(divisor.counts));
+}
+
 // ---- Softmax -------------------------------------------------------------------------------------------------------
 
 // Rows of up to so many bytes stay in shared memory between the two passes over them; longer ones come from L2 again.
@@ -100,7 +106,7 @@ __global__ void __launch_bounds__(kLossThreads) softmax(SoftmaxArguments<S, Id> 
   // Of a row with nothing but -inf the sum is 0 and everything NaN, as of 0 / 0.
   const S total = over_row(largest == minus_infinity ? S(0) : sum * exponential(largest - top), Sum{});
 
-  const S share = 1 / total, scale = 1 / static_cast<S>(total_of(a.counts));
+  const S share = 1 / total, scale = 1 / value_of<S>(a.divisor);
 #pragma unroll 2
   for (Index v = thread * n; v < a.V; v += kThreads * n) {
     Pack<S, n> x = arguments.kept ? load_pack<S, n>(kept + v) : logits_at(v);
@@ -142,10 +148,10 @@ __global__ void __launch_bounds__(kMeanThreads) sum_losses(LossSum a) {
   if (threadIdx.x == 0) a.sums[blockIdx.x] = sum;
 }
 
-__global__ void __launch_bounds__(kMeanThreads) divide_by_count(MeanLoss a) {
+__global__ void __launch_bounds__(kMeanThreads) divide_sum(MeanLoss a) {
   const double sum = sum_of_block(a.losses, 0, a.M);
-  const int valid = total_of(a.counts);
-  if (threadIdx.x == 0) *a.loss = valid == 0 ? 0.0 : sum / valid;
+  const double divisor = value_of<double>(a.divisor);
+  if (threadIdx.x == 0) *a.loss = sum == 0 ? 0.0 : sum / divisor;
 }
 
 // ---- Around the products -------------------------------------------------------------------------------------------
@@ -234,7 +240,7 @@ void mean_loss(const MeanLoss& a, char* workspace, cudaStream_t stream) {
     launch(sum_losses, grid_of(total.M), kMeanThreads, kMeanShared, stream, false,
            LossSum{a.losses, a.M, kLossChunk, sums});
   }
-  launch(divide_by_count, grid_of(1), kMeanThreads, kMeanShared, stream, false, total);
+  launch(divide_sum, grid_of(1), kMeanThreads, kMeanShared, stream, false, total);
 }
 
 template <class S, class Id>

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "../device/index.h"
+#include "../graph/scalars.h"
 
 namespace fastlstm::cuda {
 
@@ -17,24 +18,30 @@ struct TargetCount {
   int* counts;  // (kCounts,)
 };
 
+// What a sum of losses is divided by: how many targets are valid or, where counts is null, the normalizer.
+struct Divisor {
+  const int* counts;  // (kCounts,), or null
+  Scalar<double> normalizer;
+};
+
 // Softmax, loss and gradient of some rows. Those whose target is ignore_index are not read, and get zeros.
 template <class S, class Id>
 struct SoftmaxLoss {
   const S* logits;    // (rows, V)
   const S* bias;      // (V,), added to the logits; null: none
   const Id* targets;  // (rows,)
-  const int* counts;  // (kCounts,): of the mean
-  S* dlogits;         // (rows, V), may be logits
-  double* losses;     // (rows,)
+  Divisor divisor;
+  S* dlogits;      // (rows, V), may be logits
+  double* losses;  // (rows,)
   Index rows, V, ignore_index;
 };
 
-// loss = sum of losses / how many targets are valid; 0 if none is. The sum has one fixed order.
+// loss = sum of losses / divisor, 0 if the sum is. The sum has one fixed order.
 struct MeanLoss {
   const double* losses;  // (M,)
   Index M;
-  const int* counts;  // (kCounts,)
-  double* loss;       // (1,)
+  Divisor divisor;
+  double* loss;  // (1,)
 };
 
 // to[m] = from[m], or zeros where the target is ignore_index. to may be from.

@@ -49,6 +49,7 @@ void in_launches(Arguments arguments, const std::vector<Entry>& entries, const F
 struct Hyperparameters {
   Scalar<double> lr, grad_scale;
   double correction, momentum, beta2, eps, weight_decay;
+  bool eps_inside_root;
   const std::int64_t* step;
 };
 
@@ -62,6 +63,7 @@ void update(OptimRule rule, const std::vector<Updated>& tensors, const Hyperpara
   arguments.beta2 = h.beta2;
   arguments.eps = h.eps;
   arguments.weight_decay = h.weight_decay;
+  arguments.eps_inside_root = h.eps_inside_root;
   arguments.step = h.step;
   const auto fill = [](UpdatedTensor<S>& tensor, const Updated& entry) {
     const auto& [param, grad, first, second, rows, num_rows, id_bytes, size, width] = entry;
@@ -81,7 +83,7 @@ void update(OptimRule rule, const std::vector<Updated>& tensors, const Hyperpara
 
 void optim_update(const std::string& rule, bool float64, const std::vector<Updated>& tensors, double lr, Address lr_at,
                   double grad_scale, Address grad_scale_at, double correction, double momentum, double beta2,
-                  double eps, double weight_decay, Address step_at, int device, Address stream) {
+                  double eps, double weight_decay, bool eps_inside_root, Address step_at, int device, Address stream) {
   const OptimRule chosen = rule_named(rule);
   const Hyperparameters hyper{{lr, pointer<const double>(lr_at)},
                               {grad_scale, pointer<const double>(grad_scale_at)},
@@ -90,6 +92,7 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
                               beta2,
                               eps,
                               weight_decay,
+                              eps_inside_root,
                               pointer<const std::int64_t>(step_at)};
   const WithoutGil released;
   const CurrentDevice current(device);
@@ -98,13 +101,15 @@ void optim_update(const std::string& rule, bool float64, const std::vector<Updat
 }
 
 template <class S>
+void fill_flat(ScaledTensor<S>& tensor, const Flat& entry) {
+  tensor = {pointer<S>(std::get<0>(entry)), nullptr, std::get<1>(entry), 1, 0};
+}
+
+template <class S>
 void scale(const std::vector<Flat>& tensors, Scalar<double> factor, cudaStream_t stream) {
   ScaleArguments<S> arguments{};
   arguments.factor = factor;
-  const auto fill = [](ScaledTensor<S>& tensor, const Flat& entry) {
-    tensor = {pointer<S>(std::get<0>(entry)), nullptr, std::get<1>(entry), 1, 0};
-  };
-  in_launches(arguments, tensors, fill, [&](const auto& a) { launch_scale<S>(a, stream); });
+  in_launches(arguments, tensors, fill_flat<S>, [&](const auto& a) { launch_scale<S>(a, stream); });
 }
 
 void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, Address factor_at, int device,
@@ -114,6 +119,20 @@ void optim_scale(bool float64, const std::vector<Flat>& tensors, double factor, 
   const Scalar<double> scalar{factor, pointer<const double>(factor_at)};
   if (float64) return scale<double>(tensors, scalar, stream_at(stream));
   scale<float>(tensors, scalar, stream_at(stream));
+}
+
+template <class S>
+void clip(const std::vector<Flat>& tensors, double limit, cudaStream_t stream) {
+  ClipArguments<S> arguments{};
+  arguments.limit = static_cast<S>(limit);
+  in_launches(arguments, tensors, fill_flat<S>, [&](const auto& a) { launch_clip<S>(a, stream); });
+}
+
+void optim_clip(bool float64, const std::vector<Flat>& tensors, double limit, int device, Address stream) {
+  const WithoutGil released;
+  const CurrentDevice current(device);
+  if (float64) return clip<double>(tensors, limit, stream_at(stream));
+  clip<float>(tensors, limit, stream_at(stream));
 }
 
 // How many partial sums the norm of arrays of so many elements takes.
@@ -158,10 +177,12 @@ void optim_clip_scale(Address norm, double max_norm, Address scale, int device, 
 void bind_optim(py::module_& module) {
   module.def("optim_update", &optim_update, py::kw_only(), py::arg("rule"), py::arg("float64"), py::arg("tensors"),
              py::arg("lr"), py::arg("lr_at"), py::arg("grad_scale"), py::arg("grad_scale_at"), py::arg("correction"),
-             py::arg("momentum"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("step_at"),
-             py::arg("device"), py::arg("stream"));
+             py::arg("momentum"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("eps_inside_root"),
+             py::arg("step_at"), py::arg("device"), py::arg("stream"));
   module.def("optim_scale", &optim_scale, py::kw_only(), py::arg("float64"), py::arg("tensors"), py::arg("factor"),
              py::arg("factor_at"), py::arg("device"), py::arg("stream"));
+  module.def("optim_clip", &optim_clip, py::kw_only(), py::arg("float64"), py::arg("tensors"), py::arg("limit"),
+             py::arg("device"), py::arg("stream"));
   module.def("optim_norm_partials", &norm_partials, py::kw_only(), py::arg("float32"), py::arg("float64"));
   module.def("optim_norm", &optim_norm, py::kw_only(), py::arg("float32"), py::arg("float64"), py::arg("partials"),
              py::arg("root"), py::arg("norm"), py::arg("device"), py::arg("stream"));

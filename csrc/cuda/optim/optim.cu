@@ -29,7 +29,7 @@ struct Roots {
 };
 
 template <class S, OptimRule rule>
-__device__ OptimNumbers<S> hyperparameters_of(const UpdateArguments<S>& a) {
+__device__ OptimHyperparameters<S> hyperparameters_of(const UpdateArguments<S>& a) {
   double correction = a.correction;
   if (rule == OptimRule::kAdam && a.step) {
     // One thread does the two powers for its block.
@@ -42,12 +42,13 @@ __device__ OptimNumbers<S> hyperparameters_of(const UpdateArguments<S>& a) {
     correction = *shared;
   }
   const double lr = a.lr.get();
-  return OptimNumbers<S>({.grad_scale = a.grad_scale.get(),
-                          .lr = lr * correction,
-                          .momentum = a.momentum,
-                          .beta2 = a.beta2,
-                          .eps = a.eps,
-                          .decay = lr * a.weight_decay});
+  return OptimHyperparameters<S>({.grad_scale = a.grad_scale.get(),
+                                  .lr = lr * correction,
+                                  .momentum = a.momentum,
+                                  .beta2 = a.beta2,
+                                  .eps = a.eps,
+                                  .eps_inside_root = a.eps_inside_root,
+                                  .decay = lr * a.weight_decay});
 }
 
 template <class S, OptimRule rule>
@@ -55,7 +56,7 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
   constexpr bool kFirst = rule != OptimRule::kSgd;
   constexpr bool kSecond = rule == OptimRule::kAdam;
   constexpr Index kPiece = kPiecePacks * kInPack<S>;
-  const OptimNumbers<S> hyperparameters = hyperparameters_of<S, rule>(a);
+  const OptimHyperparameters<S> hyperparameters = hyperparameters_of<S, rule>(a);
   const int piece = static_cast<int>(blockIdx.x);
   const UpdatedTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const param = tensor.param;
@@ -111,11 +112,10 @@ __global__ void __launch_bounds__(kOptimThreads) update_tensors(UpdateArguments<
 
 // ---- Clipping ------------------------------------------------------------------------------------------------------
 
-template <class S>
-__global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
+// change(x) for every element x of the block's piece.
+template <class S, class Arguments, class Change>
+__device__ void change_piece(const Arguments& a, const Change& change) {
   constexpr Index kPiece = kPiecePacks * kInPack<S>;
-  const S factor = static_cast<S>(a.factor.get());
-  if (factor == S(1)) return;  // gradients below the limit are not even read
   const int piece = static_cast<int>(blockIdx.x);
   const ScaledTensor<S>& tensor = a.tensors[tensor_of_piece(a.tensors, a.count, piece)];
   S* const values = tensor.values;
@@ -126,10 +126,23 @@ __global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S>
        at += kOptimThreads * kInPack<S>) {
     Pack<S> pack = load_pack(values + at);
 #pragma unroll
-    for (int k = 0; k < kInPack<S>; ++k) pack.v[k] *= factor;
+    for (int k = 0; k < kInPack<S>; ++k) change(pack.v[k]);
     store_pack(values + at, pack);
   }
-  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) values[at] *= factor;
+  for (Index at = end_of_packs + static_cast<Index>(threadIdx.x); at < end; at += kOptimThreads) change(values[at]);
+}
+
+template <class S>
+__global__ void __launch_bounds__(kOptimThreads) scale_tensors(ScaleArguments<S> a) {
+  const S factor = static_cast<S>(a.factor.get());
+  if (factor == S(1)) return;  // gradients below the limit are not even read
+  change_piece<S>(a, [=](S& x) { x *= factor; });
+}
+
+template <class S>
+__global__ void __launch_bounds__(kOptimThreads) clip_tensors(ClipArguments<S> a) {
+  const S limit = a.limit;
+  change_piece<S>(a, [=](S& x) { x = x > limit ? limit : (x < -limit ? -limit : x); });
 }
 
 // The sum of squares of a piece, in float64.
@@ -175,13 +188,13 @@ __global__ void __launch_bounds__(kOptimThreads) sum_partials(TotalArguments a) 
   if (threadIdx.x == 0) *a.total = a.root ? ::sqrt(total) : total;
 }
 
-struct ClipArguments {
+struct ClipScaleArguments {
   const double* norm;
   double max_norm;
   double* scale;
 };
 
-__global__ void clip(ClipArguments a) {
+__global__ void compute_clip_scale(ClipScaleArguments a) {
   if (threadIdx.x == 0) *a.scale = *a.norm > a.max_norm ? a.max_norm / (*a.norm + 1e-6) : 1.0;
 }
 
@@ -235,6 +248,13 @@ void launch_scale(ScaleArguments<S> a, cudaStream_t stream) {
 }
 
 template <class S>
+void launch_clip(ClipArguments<S> a, cudaStream_t stream) {
+  const Index pieces = number_pieces<S>(a, kPiecePacks);
+  if (pieces == 0) return;
+  launch(clip_tensors<S>, dim3(static_cast<unsigned>(pieces)), kOptimThreads, 0, stream, false, a);
+}
+
+template <class S>
 Index launch_squares(NormArguments<S> a, cudaStream_t stream) {
   const Index pieces = number_pieces<S>(a, kNormPiecePacks);
   if (pieces > 0) {
@@ -249,13 +269,15 @@ void launch_total(const double* partials, Index count, bool root, double* total,
 }
 
 void launch_clip_scale(const double* norm, double max_norm, double* scale, cudaStream_t stream) {
-  launch(clip, dim3(1), kWarp, 0, stream, false, ClipArguments{norm, max_norm, scale});
+  launch(compute_clip_scale, dim3(1), kWarp, 0, stream, false, ClipScaleArguments{norm, max_norm, scale});
 }
 
 template void launch_update<float>(OptimRule, UpdateArguments<float>, cudaStream_t);
 template void launch_update<double>(OptimRule, UpdateArguments<double>, cudaStream_t);
 template void launch_scale<float>(ScaleArguments<float>, cudaStream_t);
 template void launch_scale<double>(ScaleArguments<double>, cudaStream_t);
+template void launch_clip<float>(ClipArguments<float>, cudaStream_t);
+template void launch_clip<double>(ClipArguments<double>, cudaStream_t);
 template Index launch_squares<float>(NormArguments<float>, cudaStream_t);
 template Index launch_squares<double>(NormArguments<double>, cudaStream_t);
 

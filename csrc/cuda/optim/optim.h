@@ -43,6 +43,7 @@ template <class S>
 struct UpdateArguments {
   Scalar<double> lr, grad_scale;
   double correction, momentum, beta2, eps, weight_decay;
+  bool eps_inside_root;
   const std::int64_t* step;  // on the device, or null
   int count;
   UpdatedTensor<S> tensors[kMostTensors];
@@ -52,7 +53,7 @@ static_assert(sizeof(UpdateArguments<double>) <= 4096);
 template <class S>
 struct ScaledTensor {
   S* values;
-  const std::int32_t* num_rows;  // as in UpdatedTensor; `launch_scale` scales the other rows too
+  const std::int32_t* num_rows;  // as in UpdatedTensor; `launch_scale` and `launch_clip` change the other rows too
   Index size;
   Index width;
   int first_piece;
@@ -61,6 +62,13 @@ struct ScaledTensor {
 template <class S>
 struct ScaleArguments {
   Scalar<double> factor;
+  int count;
+  ScaledTensor<S> tensors[kMostTensors];
+};
+
+template <class S>
+struct ClipArguments {
+  S limit;
   int count;
   ScaledTensor<S> tensors[kMostTensors];
 };
@@ -83,6 +91,9 @@ template <class S>
 void launch_update(OptimRule rule, UpdateArguments<S> arguments, cudaStream_t stream);
 template <class S>
 void launch_scale(ScaleArguments<S> arguments, cudaStream_t stream);
+// Between -limit and limit; NaN stays NaN.
+template <class S>
+void launch_clip(ClipArguments<S> arguments, cudaStream_t stream);
 // Returns the number of partial sums written.
 template <class S>
 Index launch_squares(NormArguments<S> arguments, cudaStream_t stream);

@@ -133,15 +133,16 @@ void logits_backward(int float_bytes, Index B, Index K, Index S, Index E, Addres
 
 void loss_and_gradients(int float_bytes, Index B, Index K, Index S, Index E, Address weights, Address biases,
                         Address labels, Address inputs, Address sampled, Address true_expected_count,
-                        Address sampled_expected_count, bool remove_accidental_hits, bool softmax, Address losses,
-                        Address dinputs, Address indices, Address dweights, Address dbiases, Address num_rows,
-                        Address workspace, int device, Address stream) {
+                        Address sampled_expected_count, bool remove_accidental_hits, Index num_true, bool softmax,
+                        Address losses, Address dinputs, Address indices, Address dweights, Address dbiases,
+                        Address num_rows, Address workspace, int device, Address stream) {
   const WithoutGil released;
   const CurrentDevice current(device);
   with_float(float_bytes, [&]<class Float>() {
     auto call = sampled_classes<Float>(B, K, S, E, weights, labels, inputs, sampled);
     set_offsets(call, biases, true_expected_count, sampled_expected_count, remove_accidental_hits);
     set_gradients(call, dinputs, indices, dweights, dbiases, num_rows, workspace);
+    call.num_true = num_true;
     sampled_loss(call, softmax ? SampledLossKind::kSoftmax : SampledLossKind::kSigmoid, pointer<Float>(losses),
                  stream_at(stream));
   });
@@ -179,9 +180,9 @@ void bind_sampling(py::module_& module) {
   module.def("sampled_loss", &loss_and_gradients, py::kw_only(), py::arg("float_bytes"), py::arg("B"), py::arg("K"),
              py::arg("S"), py::arg("E"), py::arg("weights"), py::arg("biases"), py::arg("labels"), py::arg("inputs"),
              py::arg("sampled"), py::arg("true_expected_count"), py::arg("sampled_expected_count"),
-             py::arg("remove_accidental_hits"), py::arg("softmax"), py::arg("losses"), py::arg("dinputs"),
-             py::arg("indices"), py::arg("dweights"), py::arg("dbiases"), py::arg("num_rows"), py::arg("workspace"),
-             py::arg("device"), py::arg("stream"));
+             py::arg("remove_accidental_hits"), py::arg("num_true"), py::arg("softmax"), py::arg("losses"),
+             py::arg("dinputs"), py::arg("indices"), py::arg("dweights"), py::arg("dbiases"), py::arg("num_rows"),
+             py::arg("workspace"), py::arg("device"), py::arg("stream"));
 }
 
 }  // namespace fastlstm::cuda

@@ -228,12 +228,12 @@ __global__ void __launch_bounds__(kThreads) compute_losses(Pass<S> pass) {
   if (b >= call.B) return;
   const Index lane = threadIdx.x % kWarp, columns = call.K + call.sampled_count;
   S* const x = call.logits + b * columns;
-  const S share = 1 / static_cast<S>(call.K), scale = 1 / static_cast<S>(call.B);
+  const S share = 1 / static_cast<S>(call.num_true), scale = 1 / static_cast<S>(call.B);
   S loss;
   if constexpr (kind == SampledLossKind::kSigmoid) {
     S sum = 0;
     for (Index k = lane; k < columns; k += kWarp) {
-      const S value = x[k], label = k < call.K ? share : S{0};
+      const S value = x[k], label = k < call.num_true ? share : S{0};
       const S tail = exp(value < 0 ? value : -value), magnitude_sigmoid = 1 / (1 + tail);  // sigmoid(|x|)
       sum += (value < 0 ? S{0} : value) - value * label + log1p(tail);
       x[k] = ((value < 0 ? tail * magnitude_sigmoid : magnitude_sigmoid) - label) * scale;
@@ -245,12 +245,12 @@ __global__ void __launch_bounds__(kThreads) compute_losses(Pass<S> pass) {
     top = over_warp(top, Maximum{});
     for (Index k = lane; k < columns; k += kWarp) {
       total += exp(x[k] - top);
-      if (k < call.K) true_logit += x[k] * share;
+      if (k < call.num_true) true_logit += x[k] * share;
     }
     total = over_warp(total, Sum{});
     true_logit = over_warp(true_logit, Sum{});
     for (Index k = lane; k < columns; k += kWarp) {
-      x[k] = (exp(x[k] - top) / total - (k < call.K ? share : S{0})) * scale;
+      x[k] = (exp(x[k] - top) / total - (k < call.num_true ? share : S{0})) * scale;
     }
     loss = log(total) + top - true_logit;
   }

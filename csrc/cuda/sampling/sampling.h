@@ -13,10 +13,12 @@ namespace fastlstm::cuda {
 
 enum class SampledLossKind { kSigmoid, kSoftmax };
 
-// One call. B is the batch, K the number of true classes of a row; the true classes' columns come first.
+// One call. B is the batch, K the number of classes of each row, the first num_true of which are true; their columns
+// come first, then those of the sampled classes that the batch shares.
 template <class S>
 struct SampledClasses {
   Index B, K, sampled_count, E;
+  Index num_true;                  // a loss reads it
   const S* weights;                // (V, E)
   const S* biases;                 // (V,), or null
   const std::int64_t* labels;      // (B, K)

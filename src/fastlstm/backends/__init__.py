@@ -22,6 +22,7 @@ from fastlstm.contract import (
     BackendNotAvailable,
     DenseFamily,
     DeviceEmbeddingFamily,
+    DeviceIdsFamily,
     DeviceOptimFamily,
     DeviceSamplingFamily,
     DropoutFamily,
@@ -199,6 +200,12 @@ def device_family(family: Literal["optim"]) -> DeviceOptimFamily: ...
 def device_family(family: str) -> ModuleType:
     """The module of a GPU whose functions are more or others than those of the host."""
     return _cuda_family(family)
+
+
+def device_ids_family() -> DeviceIdsFamily:
+    """The module that looks at ids on a GPU."""
+    check_gpu()
+    return load_family("cuda", "ids")
 
 
 def check_gpu() -> None:

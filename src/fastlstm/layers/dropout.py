@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer
+from fastlstm.layers.seeds import Seeds, seeds_of
 from fastlstm.ops.device import device_of, to_device
-from fastlstm.ops.device_steps import draw_seed
 
 
 class TimeDropout(Layer):
@@ -17,7 +19,7 @@ class TimeDropout(Layer):
     Parameters
     ----------
     dropout_ratio : float from 0 to below 1
-    rng : numpy Generator, optional
+    rng : numpy Generator, or Seeds that layers share, such as ``model.seeds``; optional
         Draws a seed for each forward call, from which the masks are drawn, the same ones on every device. Without it
         numpy's global generator draws them, as in the book.
 
@@ -25,24 +27,25 @@ class TimeDropout(Layer):
     ----------
     train_flg : bool
         False lets everything through unchanged.
+    seeds : Seeds or None
     """
 
-    def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | None = None) -> None:
+    def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | Seeds | None = None) -> None:
         super().__init__()
         if not 0 <= dropout_ratio < 1:
             raise ValueError(f"dropout_ratio is {dropout_ratio}, expected at least 0 and below 1")
         self.dropout_ratio = dropout_ratio
         self.train_flg = True
         self.mask: FloatArray | None = None
-        self._rng = rng
+        self.seeds = None if rng is None else seeds_of(rng)
 
     def forward(self, xs: FloatArray) -> FloatArray:
         """Any shape -> the same shape."""
         if not self.train_flg:
             self.mask = None
             return xs
-        if self._rng is not None:
-            self.mask = ops.dropout_mask(xs, self.dropout_ratio, seed=draw_seed(self._rng))
+        if self.seeds is not None:
+            self.mask = ops.dropout_mask(xs, self.dropout_ratio, seed=self.seeds.take())
         else:
             # The book's way to draw: a script that seeds numpy's global generator gets the masks it always got.
             drawn = np.random.rand(*xs.shape)  # noqa: NPY002
@@ -54,3 +57,6 @@ class TimeDropout(Layer):
     def backward(self, dout: FloatArray) -> FloatArray:
         """Of the shape of the forward call."""
         return dout if self.mask is None else dout * self.mask
+
+    def capture_key(self) -> tuple[Any, ...]:
+        return (self.dropout_ratio, self.seeds)

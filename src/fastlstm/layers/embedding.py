@@ -7,7 +7,6 @@ from typing import ClassVar
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.layers.layer import Layer, saved
-from fastlstm.ops.device_steps import is_captured
 
 
 class Embedding(Layer):
@@ -44,11 +43,14 @@ class Embedding(Layer):
         (dW,) = self.grads
         idx = saved(self.idx)
         touched = None
-        if self.grads_only_scaled and self._written is not None and self._written[0] is dW and not is_captured():
+        if self.grads_only_scaled and self._written is not None and self._written[0] is dW:
             touched = self._written[1]
         ops.embedding_backward(idx, dout, dW.shape[0], out=dW, touched=touched)
         # A copy: the caller may fill the array of ids with the next batch.
         self._written = (dW, idx.copy()) if self.grads_only_scaled else None
+
+    def forget_step(self) -> None:
+        self._written = None
 
 
 class TimeEmbedding(Embedding):

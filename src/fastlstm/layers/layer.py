@@ -69,6 +69,16 @@ class Layer:
             elif _holds_arrays(value):
                 setattr(self, name, [] if isinstance(value, list) else None)
 
+    def capture_key(self) -> tuple[Any, ...]:
+        """What a captured step of this layer depends on: arrays, by where they are, and settings, by value.
+
+        Once one of these is another, so is the step, and has to be captured again.
+        """
+        return (self.precision, *self.params, *self.grads)
+
+    def forget_step(self) -> None:
+        """Forget what Python knows of the step before: a replay, which runs no Python, takes its place."""
+
     def set_precision(self, precision: Precision | None) -> None:
         """Of this layer and of those it consists of."""
         self.precision = precision

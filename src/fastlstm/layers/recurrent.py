@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from fastlstm import ops
 from fastlstm.arrays import array_module
-from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConventionName
+from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConvention, GRUConventionName
 from fastlstm.layers.layer import Layer
+
+
+class _WeightGrads(NamedTuple):
+    """Where backward writes the gradients of a layer's weights."""
+
+    dWx: FloatArray
+    dWh: FloatArray
+    db: FloatArray
 
 
 class RNN(Layer):
@@ -28,14 +36,13 @@ class RNN(Layer):
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
         """x (N, D), h_prev (N, H) -> h_next (N, H). Keeps all three."""
-        _, h_next, self._tape = ops.rnn_forward(x[:, None], *self.params, h0=h_prev, precision=self.precision)
+        h_next, self._tape = ops.rnn_cell_forward(x, h_prev, *self.params, precision=self.precision)
         return h_next
 
     def backward(self, dh_next: FloatArray) -> tuple[FloatArray, FloatArray]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
-        dxs, *grads, dh_prev = ops.rnn_backward(None, self._tape, dh_n=dh_next)
-        _store(self.grads, grads)
-        return dxs[:, 0], dh_prev
+        grads = ops.rnn_cell_backward(dh_next, self._tape, out=_WeightGrads(*self.grads))
+        return grads.dx, grads.dh_prev
 
 
 class LSTM(Layer):
@@ -66,9 +73,8 @@ class LSTM(Layer):
 
     def backward(self, dh_next: FloatArray, dc_next: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """dh_next, dc_next (N, H) -> dx (N, D), dh_prev, dc_prev (N, H)."""
-        dx, dh_prev, dc_prev, *grads = ops.lstm_cell_backward(dh_next, dc_next, self._tape)
-        _store(self.grads, grads)
-        return dx, dh_prev, dc_prev
+        grads = ops.lstm_cell_backward(dh_next, dc_next, self._tape, out=_WeightGrads(*self.grads))
+        return grads.dx, grads.dh_prev, grads.dc_prev
 
 
 class GRU(Layer):
@@ -79,31 +85,30 @@ class GRU(Layer):
     Wx : (D, 3H)
     Wh : (H, 3H)
     b : (3H,), or (2, 3H) for "pytorch" and "keras"
-    convention : "book", "pytorch" or "keras"
+    convention : "book", "pytorch", "keras" or a GRUConvention
         As for `fastlstm.ops.gru_forward`.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
 
     def __init__(
-        self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, *, convention: GRUConventionName = "book"
+        self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, *, convention: GRUConventionName | GRUConvention = "book"
     ) -> None:
         super().__init__(Wx, Wh, b)
-        self.convention: GRUConventionName = convention
+        self.convention = convention
         self._tape: Any = None
 
     def forward(self, x: FloatArray, h_prev: FloatArray) -> FloatArray:
         """x (N, D), h_prev (N, H) -> h_next (N, H). Keeps x and h_prev."""
-        _, h_next, self._tape = ops.gru_forward(
-            x[:, None], *self.params, h0=h_prev, convention=self.convention, precision=self.precision
+        h_next, self._tape = ops.gru_cell_forward(
+            x, h_prev, *self.params, convention=self.convention, precision=self.precision
         )
         return h_next
 
     def backward(self, dh_next: FloatArray) -> tuple[FloatArray, FloatArray]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
-        dxs, *grads, dh_prev = ops.gru_backward(None, self._tape, dh_n=dh_next)
-        _store(self.grads, grads)
-        return dxs[:, 0], dh_prev
+        grads = ops.gru_cell_backward(dh_next, self._tape, out=_WeightGrads(*self.grads))
+        return grads.dx, grads.dh_prev
 
 
 class TimeRNN(Layer):
@@ -148,9 +153,9 @@ class TimeRNN(Layer):
 
     def backward(self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None) -> FloatArray:
         """dhs (N, T, H), None for zeros; dh_n (N, H) by the last state -> dxs (N, T, D)."""
-        dxs, *grads, self.dh = ops.rnn_backward(dhs, self._tape, dh_n=dh_n)
-        _store(self.grads, grads)
-        return dxs
+        grads = ops.rnn_backward(dhs, self._tape, dh_n=dh_n, out=_WeightGrads(*self.grads))
+        self.dh = grads.dh0
+        return grads.dxs
 
     def set_state(self, h: FloatArray | None) -> None:
         self.h = h
@@ -233,9 +238,9 @@ class TimeLSTM(Layer):
         self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
     ) -> FloatArray:
         """dhs (N, T, H), None for zeros; dh_n and dc_n (N, H) by the last state -> dxs (N, T, D)."""
-        dxs, *grads, self.dh, self.dc = ops.lstm_backward(dhs, self._tape, dh_n=dh_n, dc_n=dc_n)
-        _store(self.grads, grads)
-        return dxs
+        grads = ops.lstm_backward(dhs, self._tape, dh_n=dh_n, dc_n=dc_n, out=_WeightGrads(*self.grads))
+        self.dh, self.dc = grads.dh0, grads.dc0
+        return grads.dxs
 
     def set_state(self, h: FloatArray | None, c: FloatArray | None = None) -> None:
         """The state the next forward call of a stateful layer starts from; None is zeros."""
@@ -331,7 +336,7 @@ class TimeGRU(Layer):
     b : (3H,), or (2, 3H) for "pytorch" and "keras"
     stateful : bool
         Start each forward call from the last state of the call before.
-    convention : "book", "pytorch" or "keras"
+    convention : "book", "pytorch", "keras" or a GRUConvention
         As for `fastlstm.ops.gru_forward`.
     reverse : bool
         Run from the last step to the first; hs[:, t] still belongs to step t.
@@ -354,12 +359,12 @@ class TimeGRU(Layer):
         b: FloatArray,
         stateful: bool = False,
         *,
-        convention: GRUConventionName = "book",
+        convention: GRUConventionName | GRUConvention = "book",
         reverse: bool = False,
     ) -> None:
         super().__init__(Wx, Wh, b)
         self.stateful = stateful
-        self.convention: GRUConventionName = convention
+        self.convention = convention
         self.reverse = reverse
         self.h: FloatArray | None = None
         self.dh: FloatArray | None = None
@@ -387,9 +392,9 @@ class TimeGRU(Layer):
 
     def backward(self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None) -> FloatArray:
         """dhs (N, T, H), None for zeros; dh_n (N, H) by the last state -> dxs (N, T, D)."""
-        dxs, *grads, self.dh = ops.gru_backward(dhs, self._tape, dh_n=dh_n)
-        _store(self.grads, grads)
-        return dxs
+        grads = ops.gru_backward(dhs, self._tape, dh_n=dh_n, out=_WeightGrads(*self.grads))
+        self.dh = grads.dh0
+        return grads.dxs
 
     def set_state(self, h: FloatArray | None) -> None:
         self.h = h
@@ -403,8 +408,3 @@ def _side_by_side(forwards: FloatArray | None, backwards: FloatArray | None) -> 
         return None
     joined: FloatArray = array_module(forwards).concatenate((forwards, backwards), axis=1)
     return joined
-
-
-def _store(grads: list[FloatArray], computed: list[FloatArray]) -> None:
-    for grad, value in zip(grads, computed, strict=True):
-        grad[...] = value

@@ -8,12 +8,13 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.contract import Candidates, FloatArray, IntArray, RowGrad, SampledLoss
+from fastlstm.contract import Candidates, FloatArray, IntArray, PaddedRowGrad, PaddedSampledLoss, RowGrad, SampledLoss
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
+from fastlstm.layers.seeds import Seeds, seeds_of
 from fastlstm.ops import checks
-from fastlstm.ops.device import number, to_device, to_host
+from fastlstm.ops.device import number, row_grad, to_device, to_host
 
 
 class EmbeddingDot(Layer):
@@ -45,6 +46,9 @@ class EmbeddingDot(Layer):
         column = dout.reshape(len(h), 1)
         self.embed.backward(column * h)
         return column * target_W
+
+    def forget_step(self) -> None:
+        self.embed.forget_step()
 
 
 class UnigramSampler:
@@ -206,36 +210,44 @@ class SampledClassesLoss(Layer):
     params : W (V, E) and, where the loss has biases, b (V,)
     num_sampled : int
         S, how many classes are drawn for a batch.
-    rng : numpy Generator, optional
-        Draws them; a new one without a seed if there is none.
+    rng : numpy Generator, or Seeds that layers share, such as ``model.seeds``; optional
+        Draws them; a new generator without a seed if there is none.
 
     Attributes
     ----------
+    seeds : Seeds
+    update_grads : list of RowGrad, on a GPU of PaddedRowGrad
+        The gradients of the last forward call as optimisers take them, for those who need no array of the parameters'
+        size: nothing synchronises.
     row_grads : list of RowGrad
-        The gradients of the last forward call, for those who need no array of the parameters' size.
+        The same. On a GPU this synchronises.
     """
 
-    def __init__(self, *params: FloatArray, num_sampled: int, rng: np.random.Generator | None) -> None:
+    def __init__(self, *params: FloatArray, num_sampled: int, rng: np.random.Generator | Seeds | None) -> None:
         super().__init__(*params)
         self.num_sampled = num_sampled
-        self.rng = np.random.default_rng() if rng is None else rng
-        self.row_grads: list[RowGrad] = []
+        self.seeds = seeds_of(np.random.default_rng() if rng is None else rng)
+        self.update_grads: list[RowGrad | PaddedRowGrad] = []
         self._dh: FloatArray | None = None
 
     def candidates(self, target: IntArray) -> Candidates:
         """The classes for targets (N,)."""
         raise NotImplementedError
 
-    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
-        """The loss of h (N, E) with targets (N,), and all gradients of its mean."""
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss | PaddedSampledLoss:
+        """The loss of h (N, E) with targets (N,), and all gradients of its mean; padded on a GPU."""
         raise NotImplementedError
 
     def forward(self, h: FloatArray, target: IntArray) -> float:
         """h (N, E), targets (N,) -> the mean loss. All gradients are computed here."""
         loss, self._dh, dweights, dbiases = self.losses(h, target, self.candidates(target))
-        self.row_grads = [dweights] if dbiases is None else [dweights, dbiases]
+        self.update_grads = [dweights] if dbiases is None else [dweights, dbiases]
         mean: float = number(loss.sum()) / max(len(loss), 1)
         return mean
+
+    @property
+    def row_grads(self) -> list[RowGrad]:
+        return [row_grad(grad) for grad in self.update_grads]
 
     def input_gradient(self) -> FloatArray:
         """The gradient by h, (N, E), without a change of ``grads``."""
@@ -250,6 +262,9 @@ class SampledClassesLoss(Layer):
             grad[rows.indices] = rows.values * factor
         return dh * factor
 
+    def capture_key(self) -> tuple[Any, ...]:
+        return (*super().capture_key(), self.num_sampled, self.seeds)
+
 
 class NCELoss(SampledClassesLoss):
     """Noise-contrastive estimation, as ``tf.nn.nce_loss`` with its log-uniform sampler.
@@ -259,7 +274,7 @@ class NCELoss(SampledClassesLoss):
     W : (V, E)
     b : (V,)
     num_sampled : int
-    rng : numpy Generator, optional
+    rng : numpy Generator or Seeds, optional
 
     Notes
     -----
@@ -270,26 +285,26 @@ class NCELoss(SampledClassesLoss):
     param_names: ClassVar[tuple[str, ...]] = ("W", "b")
 
     def __init__(
-        self, W: FloatArray, b: FloatArray, num_sampled: int = 64, *, rng: np.random.Generator | None = None
+        self, W: FloatArray, b: FloatArray, num_sampled: int = 64, *, rng: np.random.Generator | Seeds | None = None
     ) -> None:
         super().__init__(W, b, num_sampled=num_sampled, rng=rng)
 
     def candidates(self, target: IntArray) -> Candidates:
         V = len(self.params[0])
         unique = 2 * self.num_sampled <= V
-        return ops.log_uniform_candidates(self.num_sampled, V, target, unique=unique, rng=self.rng)
+        return ops.log_uniform_candidates(self.num_sampled, V, target, unique=unique, seed=self.seeds.take())
 
-    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss | PaddedSampledLoss:
         W, b = self.params
-        return ops.nce_loss(W, b, target, h, candidates)
+        return ops.nce_loss(W, b, target, h, candidates, padded=is_device_array(h))
 
 
 class SampledSoftmaxLoss(NCELoss):
     """Softmax over the target and the sampled classes, as ``tf.nn.sampled_softmax_loss``; arguments as of `NCELoss`."""
 
-    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss | PaddedSampledLoss:
         W, b = self.params
-        return ops.sampled_softmax_loss(W, b, target, h, candidates)
+        return ops.sampled_softmax_loss(W, b, target, h, candidates, padded=is_device_array(h))
 
 
 class SharedNegativeSamplingLoss(SampledClassesLoss):
@@ -302,7 +317,7 @@ class SharedNegativeSamplingLoss(SampledClassesLoss):
         How often each word occurs.
     num_sampled : int
     power : float
-    rng : numpy Generator, optional
+    rng : numpy Generator or Seeds, optional
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("W",)
@@ -314,13 +329,16 @@ class SharedNegativeSamplingLoss(SampledClassesLoss):
         num_sampled: int = 5,
         power: float = 0.75,
         *,
-        rng: np.random.Generator | None = None,
+        rng: np.random.Generator | Seeds | None = None,
     ) -> None:
         super().__init__(W, num_sampled=num_sampled, rng=rng)
         self.table = ops.UnigramTable(counts, power=power)
 
     def candidates(self, target: IntArray) -> Candidates:
-        return ops.unigram_candidates(self.table, self.num_sampled, target, rng=self.rng)
+        return ops.unigram_candidates(self.table, self.num_sampled, target, seed=self.seeds.take())
 
-    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss:
-        return ops.negative_sampling_loss(self.params[0], target, h, candidates)
+    def losses(self, h: FloatArray, target: IntArray, candidates: Candidates) -> SampledLoss | PaddedSampledLoss:
+        return ops.negative_sampling_loss(self.params[0], target, h, candidates, padded=is_device_array(h))
+
+    def capture_key(self) -> tuple[Any, ...]:
+        return (*super().capture_key(), self.table)

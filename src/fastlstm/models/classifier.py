@@ -20,13 +20,12 @@ from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
 from fastlstm.models.ids import IGNORED, check_range, class_ids, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
-from fastlstm.models.row_model import RowModel, check_validation_data, require_same_rows
+from fastlstm.models.row_model import RowModel, require_same_rows
 from fastlstm.models.softmax_head import SoftmaxHead
-from fastlstm.ops import checks, scalars
+from fastlstm.ops import checks, recurrent, scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, Lengths, ShuffledRows
-from fastlstm.training.means import add_batch
 
 PADDING = -1  # an id of this value is no step
 POOLINGS = ("mean", "last")
@@ -90,7 +89,7 @@ class SequenceClassifier(RowModel):
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}, expected 'mean' or 'last'")
         dropout = scalars.below_one("dropout", dropout)
-        checks.check_gate_order(gate_order)
+        recurrent.check_gate_order(gate_order)
         options = {"pooling": pooling, "dropout": dropout, "seed": seed, "dtype": dtype, "gate_order": gate_order}
         super().__init__({**sizes, **options}, seed)
         self.classes = None
@@ -99,7 +98,7 @@ class SequenceClassifier(RowModel):
         self._embedding = TimeEmbedding(weights.embedding(vocab_size, wordvec_size))
         self._lstm = TimeLSTM(*weights.lstm(wordvec_size, hidden_size), gate_order=gate_order)
         self._pooling = TimeMeanPooling() if pooling == "mean" else None
-        self._dropout = TimeDropout(dropout, rng=self.rng)
+        self._dropout = TimeDropout(dropout, rng=self.seeds)
         self._output = TimeAffineWithLoss(*weights.affine(hidden_size, num_classes))
         self._head = SoftmaxHead(self._output)
         self._own_layers(
@@ -108,7 +107,8 @@ class SequenceClassifier(RowModel):
                 "lstm": self._lstm,
                 **({} if self._pooling is None else {"pooling": self._pooling}),
                 "output": self._output,
-            }
+            },
+            [self._dropout],
         )
 
     # ----------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class SequenceClassifier(RowModel):
         ids = integers("xs", xs, 2, "two axes, (examples, time steps)")
         if lengths is None:
             return class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
-        valid = checks.valid_steps(None, host_array("lengths", lengths), *ids.shape)
+        valid = recurrent.valid_steps(None, host_array("lengths", lengths), *ids.shape)
         assert valid is not None
         class_ids("xs", ids[valid], "vocab_size", V, minus_one="for padding")
         ids = signed(ids)
@@ -249,8 +249,6 @@ class SequenceClassifier(RowModel):
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
         xs, ts = self.check_batch(xs, ts, lengths)
-        if validation_data is not None:
-            validation_data = self.check_batch(*check_validation_data(validation_data))
         xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
         kind = BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches
         return Trainer(
@@ -277,13 +275,9 @@ class SequenceClassifier(RowModel):
         """
         xs, ts = self.check_batch(xs, ts, lengths)
         self.require_targets(ts, "evaluate")
-        names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: self.make_mean(name) for name in ("loss", *names)}
         batches = self.batches(xs, ts, batch_size)
         batches.shuffle_to(order_by_length(xs))
-        for batch in batches:
-            add_batch(means, self, self.forward(*batch, training=False), names)
-        return {name: mean.value for name, mean in means.items()}
+        return self._evaluate(batches, metrics)
 
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
         """Probabilities of every class.

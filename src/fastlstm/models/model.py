@@ -13,6 +13,7 @@ import numpy as np
 
 from fastlstm.contract import Array, FloatArray, Precision
 from fastlstm.layers import Layer
+from fastlstm.layers.seeds import Seeds
 from fastlstm.models.initial_weights import room_for
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
@@ -50,6 +51,8 @@ class Model(abc.ABC):
         moves the model: then both lists, and those of the layers, hold new arrays from then on.
     rng : numpy Generator
         The source of everything random in the model and its training.
+    seeds : Seeds
+        What ``rng`` draws for dropout and sampled losses: all layers that draw are made with ``rng=model.seeds``.
     vocabulary : list of str or None
         What the ids mean, at most as many as there are; saved with the model. Another sequence of str becomes a list
         when it is set.
@@ -68,8 +71,9 @@ class Model(abc.ABC):
         self.options = {
             name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()
         }
-        self.rng = np.random.default_rng(seed)
+        self.seeds = Seeds(np.random.default_rng(seed))
         self.layers: dict[str, Layer] = {}
+        self._all_layers: tuple[Layer, ...] = ()
         self.params: list[FloatArray] = []
         self.grads: list[FloatArray] = []
         self.vocabulary = None
@@ -77,9 +81,21 @@ class Model(abc.ABC):
         self._names: list[str] = []
         self._shared: list[tuple[FloatArray, FloatArray]] = []
 
-    def _own_layers(self, layers: Mapping[str, Layer]) -> None:
-        """Collect the parameters. Where layers share one, the first layer's gradient is the sum of all."""
+    @property
+    def rng(self) -> np.random.Generator:
+        return self.seeds.rng
+
+    @rng.setter
+    def rng(self, rng: np.random.Generator) -> None:
+        self.seeds.rng = rng
+
+    def _own_layers(self, layers: Mapping[str, Layer], dropouts: Sequence[Layer] = ()) -> None:
+        """Collect the parameters. Where layers share one, the first layer's gradient is the sum of all.
+
+        Dropouts, which have none, do not count among the layers that a model shows.
+        """
         self.layers = dict(layers)
+        self._all_layers = (*layers.values(), *dropouts)
         first: dict[int, int] = {}
         for layer_name, layer in self.layers.items():
             for name, param, grad in zip(layer.param_names, layer.params, layer.grads, strict=True):
@@ -135,6 +151,15 @@ class Model(abc.ABC):
         """Go on from what `state` returned."""
         if state:
             raise ValueError(f"state has {len(state)} arrays, but {type(self).__name__} carries none")
+
+    def capture_key(self) -> tuple[Any, ...]:
+        """What a captured step depends on, beside what each replay is given: see `Layer.capture_key`."""
+        return (*self.params, *self.grads, *(part for layer in self._all_layers for part in layer.capture_key()))
+
+    def forget_step(self) -> None:
+        """Forget what Python knows of the step before: a replay, which runs no Python, takes its place."""
+        for layer in self._all_layers:
+            layer.forget_step()
 
     def backward(self) -> None:
         """Gradients of the last forward call's loss, into ``grads``."""

@@ -106,7 +106,7 @@ class RNNLM(Model):
             _recurrent_layer(weights, cell, wordvec_size if depth == 0 else hidden_size, hidden_size)
             for depth in range(num_layers)
         ]
-        self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(num_layers + 1)]
+        self._dropouts = [TimeDropout(dropout, rng=self.seeds) for _ in range(num_layers + 1)]
         self._output: TiedOutput | TimeAffineWithLoss
         if tie_weights:
             self._output = TiedOutput(W, weights.bias(vocab_size))
@@ -114,7 +114,7 @@ class RNNLM(Model):
             self._output = TimeAffineWithLoss(*weights.affine(hidden_size, vocab_size))
         layers: dict[str, Layer] = {"embedding": self._embedding}
         layers |= {f"{cell}{depth}": layer for depth, layer in enumerate(self._recurrent, 1)}
-        self._own_layers({**layers, "output": self._output})
+        self._own_layers({**layers, "output": self._output}, self._dropouts)
         self._head = SoftmaxHead(self._output)
 
     def graph_edges(self) -> list[Edge]:

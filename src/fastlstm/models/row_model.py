@@ -69,8 +69,6 @@ class RowModel(Model):
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
         xs, ts = self.check_batch(xs, ts)
-        if validation_data is not None:
-            validation_data = self.check_batch(*check_validation_data(validation_data))
         xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
         return Trainer(
             self,
@@ -88,6 +86,8 @@ class RowModel(Model):
         self, xs: Array, ts: Array, validation_split: float, validation_data: tuple[Array, Array] | None
     ) -> tuple[Array, Array, tuple[Array, Array] | None]:
         """Of checked data those to learn from, and those to validate on; raises if there is nothing to learn."""
+        if validation_data is not None:
+            validation_data = self.check_batch(*check_validation_data(validation_data))
         validation_split = scalars.below_one("validation_split", validation_split)
         if validation_data is not None:
             if not len(validation_data[0]):
@@ -118,9 +118,12 @@ class RowModel(Model):
         """
         xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
+        return self._evaluate(self.batches(xs, ts, batch_size), metrics)
+
+    def _evaluate(self, batches: Batches, metrics: Sequence[str] | None) -> dict[str, float]:
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: self.make_mean(name) for name in ("loss", *names)}
-        for batch in self.batches(xs, ts, batch_size):
+        for batch in batches:
             add_batch(means, self, self.forward(*batch, training=False), names)
         return {name: mean.value for name, mean in means.items()}
 

@@ -23,6 +23,7 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
+from fastlstm.layers.seeds import Seeds
 from fastlstm.models.ids import check_range, class_ids, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
@@ -33,7 +34,6 @@ from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
 from fastlstm.ops.device import to_device, to_host
-from fastlstm.ops.device_steps import padded_row_gradients
 from fastlstm.optim import SGD, Optimizer, make_optimizer
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
@@ -116,11 +116,11 @@ class Word2Vec(Model):
         weights = np.zeros((V, E), dtype)
         self._output: SampledClassesLoss
         if by_pairs:
-            self._output = SharedNegativeSamplingLoss(weights, np.ones(V, np.int64), num_sampled, rng=self.rng)
+            self._output = SharedNegativeSamplingLoss(weights, np.ones(V, np.int64), num_sampled, rng=self.seeds)
         else:
             weights[...] = self.rng.standard_normal((V, E), np.float32) / math.sqrt(E)
             kind = NCELoss if loss == "nce" else SampledSoftmaxLoss
-            self._output = kind(weights, np.zeros(V, dtype), num_sampled, rng=self.rng)
+            self._output = kind(weights, np.zeros(V, dtype), num_sampled, rng=self.seeds)
         self._own_layers({"embedding": self._embedding, "output": self._output})
         self._counts: IntArray | None = None
         self._words: WordVectors | None = None
@@ -151,6 +151,7 @@ class Word2Vec(Model):
         self._counts = counts.astype(np.int64)
         if isinstance(self._output, SharedNegativeSamplingLoss):
             self._output.table = ops.UnigramTable(self._counts)
+            self._output.table.beside(self.vectors)  # copied to a GPU now: no captured step may do that
 
     @property
     def word_counts(self) -> list[int] | None:
@@ -217,7 +218,7 @@ class Word2Vec(Model):
             self._output.table,
             num_sampled=self.options["num_sampled"],
             lr=lr,
-            seed=int(self.rng.integers(0, 2**64, dtype=np.uint64)),
+            seed=self.seeds.draw(),
         )
 
     def _learns_by_pairs(self, optimizer: Optimizer, max_grad: float | None) -> bool:
@@ -232,10 +233,10 @@ class Word2Vec(Model):
             loss = self.learn_pairs(xs, ts, optimizer.lr)
             optimizer.step += 1
         else:
-            with padded_row_gradients():  # which nothing waits for
-                loss = self.forward(xs, ts)
-                gradients = self.row_gradients()
-            optimizer.update(self.params, gradients, max_norm=max_grad)
+            loss = self.forward(xs, ts)
+            # On a GPU padded, so that nothing synchronises.
+            rows = ops.embedding_backward_rows(xs, self._output.input_gradient(), padded=self.device == "cuda")
+            optimizer.update(self.params, [rows, *self._output.update_grads], max_norm=max_grad)
         means["loss"].add(loss * len(xs), len(xs))
 
     @property
@@ -383,12 +384,12 @@ class Word2Vec(Model):
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
         mean = self.make_mean("loss")
-        before, self._output.rng = self._output.rng, np.random.default_rng(seed)
+        before, self._output.seeds = self._output.seeds, Seeds(np.random.default_rng(seed))
         try:
             for pairs in self.batches(xs, ts, batch_size):
                 mean.add(self.forward(*pairs) * self._count, self._count)
         finally:
-            self._output.rng = before
+            self._output.seeds = before
         return {"loss": mean.value}
 
     def predict(self, xs: IntArray) -> FloatArray:

@@ -6,11 +6,12 @@ from fastlstm.ops.candidates import (
     log_uniform_expected_count,
     unigram_candidates,
 )
-from fastlstm.ops.clipping import clip_grad_norm, clip_scale, global_norm
+from fastlstm.ops.clipping import clip_grad_norm, clip_grad_value, clip_scale, global_norm
 from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
-from fastlstm.ops.gru import gru_backward, gru_forward
+from fastlstm.ops.gates import pack_gates, unpack_gates
+from fastlstm.ops.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from fastlstm.ops.losses import (
     linear_cross_entropy,
     mean_squared_error,
@@ -28,7 +29,7 @@ from fastlstm.ops.optim import (
     rmsprop_update,
     sgd_update,
 )
-from fastlstm.ops.rnn import rnn_backward, rnn_forward
+from fastlstm.ops.rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
 from fastlstm.ops.sampling import (
     nce_loss,
     negative_sampling_loss,
@@ -45,6 +46,7 @@ __all__ = [
     "adamw_update",
     "batched_product",
     "clip_grad_norm",
+    "clip_grad_value",
     "clip_scale",
     "dropout_mask",
     "embedding_backward",
@@ -52,6 +54,8 @@ __all__ = [
     "embedding_forward",
     "global_norm",
     "gru_backward",
+    "gru_cell_backward",
+    "gru_cell_forward",
     "gru_forward",
     "linear_cross_entropy",
     "log_uniform_candidates",
@@ -67,8 +71,11 @@ __all__ = [
     "negative_sampling_loss",
     "negative_sampling_update",
     "nesterov_update",
+    "pack_gates",
     "rmsprop_update",
     "rnn_backward",
+    "rnn_cell_backward",
+    "rnn_cell_forward",
     "rnn_forward",
     "sampled_logits_backward",
     "sampled_logits_forward",
@@ -82,4 +89,5 @@ __all__ = [
     "softmax_cross_entropy",
     "subsample",
     "unigram_candidates",
+    "unpack_gates",
 ]

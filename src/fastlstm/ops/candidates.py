@@ -15,7 +15,7 @@ from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
 from fastlstm.contract import Array, Candidates, FloatArray, IntArray
 from fastlstm.ops import checks, scalars
-from fastlstm.ops.device_steps import draw_seed
+from fastlstm.ops.seeds import check_seed, draw_seed, require_generator
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
@@ -27,7 +27,13 @@ _MAX_EXPECTED_TRIES = 1e8
 
 
 def log_uniform_candidates(
-    num_sampled: int, range_max: int, true_classes: IntArray, *, unique: bool = True, rng: np.random.Generator
+    num_sampled: int,
+    range_max: int,
+    true_classes: IntArray,
+    *,
+    unique: bool = True,
+    rng: np.random.Generator | None = None,
+    seed: Any = None,
 ) -> Candidates:
     """Classes drawn from a log-uniform (Zipfian) law, for ids sorted by descending frequency.
 
@@ -44,7 +50,10 @@ def log_uniform_candidates(
     unique : bool
         True: all sampled classes are different; the expected counts take the number of tries as given.
     rng : numpy.random.Generator
-        One 64-bit number is drawn from it. Equal seeds give equal samples on every backend.
+        One 64-bit number, the seed, is drawn from it.
+    seed : int
+        In the place of rng: from 0 to 2^64 - 1; for true_classes on a GPU also a 0-d uint64 array there. Equal seeds
+        give equal samples on every backend.
 
     Returns
     -------
@@ -64,7 +73,7 @@ def log_uniform_candidates(
     """
     num_sampled = scalars.size("num_sampled", num_sampled)
     range_max = scalars.integer("range_max", range_max, 1)
-    flat = checks.int_ids("true_classes", true_classes, range_max, "range_max = {}")
+    flat = _int64_ids("true_classes", true_classes, range_max, "range_max = {}")
     log_range = math.log1p(range_max)
     if unique:
         _enough_classes(num_sampled, range_max, "range_max")
@@ -72,10 +81,10 @@ def log_uniform_candidates(
     candidates = family_for(flat, "sampling").log_uniform_candidates(
         num_sampled,
         range_max,
-        flat.astype(_INT64, copy=False),
+        flat,
         unique=bool(unique),
         log_range=log_range,
-        seed=_seed(rng),
+        seed=_seed(rng, seed, flat),
     )
     return _shaped(candidates, true_classes)
 
@@ -115,13 +124,13 @@ def log_uniform_expected_count(
     """
     range_max = scalars.integer("range_max", range_max, 1)
     num_sampled = scalars.size("num_sampled", num_sampled)
-    flat = checks.int_ids("classes", classes, range_max, "range_max = {}")
+    flat = _int64_ids("classes", classes, range_max, "range_max = {}")
     if not unique:
         num_tries = num_sampled
     elif not _stays_on_device("num_tries", num_tries, flat):
         num_tries = scalars.integer("num_tries", num_tries, num_sampled)
     count = family_for(flat, "sampling").log_uniform_expected_count(
-        flat.astype(_INT64, copy=False),
+        flat,
         log_range=math.log1p(range_max),
         num_tries=num_tries,
         num_sampled=num_sampled,
@@ -235,7 +244,8 @@ def unigram_candidates(
     *,
     power: float = 0.75,
     unique: bool = False,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
+    seed: Any = None,
 ) -> Candidates:
     """Classes drawn with probability proportional to counts ** power, by the alias method.
 
@@ -253,7 +263,10 @@ def unigram_candidates(
     unique : bool
         True: all sampled classes are different; the expected counts take the number of tries as given.
     rng : numpy.random.Generator
-        One 64-bit number is drawn from it. Equal seeds give equal samples on every backend.
+        One 64-bit number, the seed, is drawn from it.
+    seed : int
+        In the place of rng: from 0 to 2^64 - 1; for true_classes on a GPU also a 0-d uint64 array there. Equal seeds
+        give equal samples on every backend.
 
     Returns
     -------
@@ -278,18 +291,22 @@ def unigram_candidates(
         counts = UnigramTable(counts, power=power)
     table: UnigramTable = counts
     V = len(table)
-    flat = checks.int_ids("true_classes", true_classes, V, "counts has V = {} classes")
+    flat = _int64_ids("true_classes", true_classes, V, "counts has V = {} classes")
     if unique:
         _enough_classes(num_sampled, int(np.count_nonzero(table.probabilities)), "the number of classes that occur")
         _ends_in_time(num_sampled, float(table.mass_of_rarest[V + 1 - num_sampled]))
     candidates = family_for(flat, "sampling").unigram_candidates(
         *table.beside(flat),
         num_sampled,
-        flat.astype(_INT64, copy=False),
+        flat,
         unique=bool(unique),
-        seed=_seed(rng),
+        seed=_seed(rng, seed, flat),
     )
     return _shaped(candidates, true_classes)
+
+
+def _int64_ids(name: str, ids: Any, upper: int, bound: str) -> IntArray:
+    return checks.int_ids(name, ids, upper, bound).astype(_INT64, copy=False)
 
 
 def _stays_on_device(name: str, number: Any, array: Array) -> bool:
@@ -316,12 +333,14 @@ def _read_only(array: _Table) -> _Table:
     return view
 
 
-def _seed(rng: Any) -> Any:
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"rng is {checks.describe(rng)}; expected a numpy Generator such as numpy.random.default_rng(0)"
-        )
-    return draw_seed(rng)
+def _seed(rng: Any, seed: Any, true_classes: IntArray) -> Any:
+    """The seed of a sample: given, or drawn from rng."""
+    if seed is None:
+        require_generator("rng", rng)
+        return draw_seed(rng)
+    if rng is not None:
+        raise TypeError("rng and seed are both given; expected one of them, for a sample takes one seed")
+    return check_seed(seed, "true_classes", true_classes)
 
 
 def _enough_classes(num_sampled: int, classes: int, what: str) -> None:

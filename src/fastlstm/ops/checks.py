@@ -11,7 +11,6 @@ when there is an error.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeGuard, TypeVar
@@ -20,13 +19,12 @@ import numpy as np
 from numpy import ndarray
 
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.backends import check_gpu, load_family
-from fastlstm.contract import GATES, PRECISIONS, Array, BoolArray, FloatArray, IntArray, Precision, Tape
+from fastlstm.backends import device_ids_family
+from fastlstm.contract import PRECISIONS, Array, FloatArray, IntArray, Precision, Tape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTS = (np.dtype(np.int64), np.dtype(np.int32))
 _Family = TypeVar("_Family")
-_GATE_ORDERS = frozenset(map("".join, itertools.permutations(GATES)))
 
 
 def is_array(value: Any) -> TypeGuard[Array]:
@@ -122,6 +120,8 @@ def _expect_floats(name: str, array: Array, dtype: np.dtype[Any] | None, of: str
 
 def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
+    if type(value) is ndarray and value.ndim == 2 and value.dtype is dtype and value.flags.carray:
+        return value
     if is_array(value) and value.ndim == 2 and value.flags.f_contiguous:
         return float_array(name, value.T, 2, dtype, of).T
     return float_array(name, value, 2, dtype, of)
@@ -131,87 +131,6 @@ def expect_shape(name: str, array: Array, expected: tuple[int, ...], why: str, h
     """Raise unless ``array`` has the shape; ``why`` says where the numbers come from, ``hint`` how to mend it."""
     if array.shape != expected:
         raise ValueError(f"{name} has shape {array.shape}, expected {expected} {why}{'. ' if hint else ''}{hint}")
-
-
-def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any], of: str) -> FloatArray:
-    """A recurrent state or its gradient, (N, H)."""
-    array = float_array(name, value, 2, dtype, of)
-    if array.shape != (N, H):
-        hint = f". States lie in rows: use {name}.T" if array.shape == (H, N) else ""
-        raise ValueError(f"{name} has shape {array.shape}, expected {(N, H)} for N = {N}, H = {H}{hint}")
-    return array
-
-
-def recurrent_weights(
-    Wx: Any, Wh: Any, b: Any, D: int, gates: int, dtype: np.dtype[Any], of: str, *, two_biases: bool = False
-) -> tuple[FloatArray, FloatArray, FloatArray, int]:
-    """Wx (D, gates * H), Wh (H, gates * H), b (gates * H,) or, with two biases, (2, gates * H), and H.
-
-    D and the dtype are those ``of`` the inputs.
-    """
-    Wx = float_array("Wx", Wx, 2, dtype, of)
-    Wh = float_array("Wh", Wh, 2, dtype, of)
-    b = float_array("b", b, b.ndim if is_array(b) else 1, dtype, of)
-    H = Wh.shape[0]
-    G = gates * H
-    if D and H and Wh.shape == (H, G) and Wx.shape == (D, G) and b.shape == ((2, G) if two_biases else (G,)):
-        return Wx, Wh, b, H
-    letters, lie = "H", "PyTorch's"
-    if gates != 1:
-        H = min(Wh.shape)
-        G = gates * H
-        letters, lie = f"{gates}H", "Gates lie along the last axis; PyTorch's"
-    if D == 0 or H == 0:
-        raise ValueError(f"D = {D} and H = {H}: both must be at least 1; only N and T may be 0")
-    if Wh.shape != (H, G):
-        raise ValueError(
-            f"Wh has shape {Wh.shape}, expected {(H, G)} = (H, {letters}) for H = {H}. {lie} weight_hh needs .T"
-        )
-    if Wx.shape != (D, G):
-        hint = f"{lie} weight_ih needs .T"
-        if Wx.shape[1] == G:
-            hint = f"D is the last axis of {of}: inputs in columns need .T"
-        raise ValueError(f"Wx has shape {Wx.shape}, expected {(D, G)} = (D, {letters}) for D = {D}, H = {H}. {hint}")
-    if two_biases:
-        raise ValueError(
-            f"b has shape {b.shape}, expected {(2, G)} = (2, {letters}) for H = {H}: the bias of the inputs and that "
-            "of the state, of PyTorch numpy.stack([bias_ih, bias_hh])"
-        )
-    hint = "PyTorch's two biases are added: bias_ih + bias_hh"
-    if gates == 3:
-        hint = "Two biases need convention='pytorch' or 'keras'"
-    if b.size == G:
-        hint = "Use b.reshape(-1)"
-    raise ValueError(f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. {hint}")
-
-
-def valid_steps(mask: Any, lengths: Any, N: int, T: int) -> BoolArray | None:
-    """mask (N, T), bool, from ``mask`` or ``lengths``; None if neither is given."""
-    if mask is None and lengths is None:
-        return None
-    if mask is not None and lengths is not None:
-        raise ValueError("both mask and lengths are given; give one of them")
-    if lengths is not None:
-        require_array("lengths", lengths)
-        if lengths.dtype.kind not in "iu":
-            raise TypeError(f"lengths has dtype {lengths.dtype}, expected integers")
-        expect_shape("lengths", lengths, (N,), f"for N = {N}")
-        # On a GPU nobody looks at values, which would wait for the device: lengths count as if cut off at 0 and T.
-        if N and isinstance(lengths, ndarray) and (lengths.min() < 0 or lengths.max() > T):
-            raise ValueError(f"lengths has values from {lengths.min()} to {lengths.max()}, expected 0 to T = {T}")
-        steps = array_module(lengths).arange(T if N else 0)
-        before_end: BoolArray = steps[None, :] < lengths[:, None]
-        return before_end if N else before_end.reshape(N, T)
-    require_array("mask", mask)
-    if mask.shape != (N, T):
-        hint = ". Theano's masks are (T, N): use .T" if mask.shape == (T, N) else ""
-        raise ValueError(f"mask has shape {mask.shape}, expected {(N, T)} for N = {N}, T = {T}{hint}")
-    if mask.dtype == np.bool_:
-        # The bytes of bools are 0 and 1 only where numpy has computed them, and kernels rely on that.
-        mask = mask.view(np.uint8)
-    elif isinstance(mask, ndarray) and not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask has values other than 0 and 1; 1 marks the steps that count")
-    return in_order(mask != 0)
 
 
 def on_host(array: Array) -> Array:
@@ -254,17 +173,11 @@ def precision_of(array: FloatArray, asked: Any, *, bf16_on_host: bool = True) ->
     return precision
 
 
-def check_gate_order(gate_order: Any) -> None:
-    if not isinstance(gate_order, str) or gate_order not in _GATE_ORDERS:
-        raise ValueError(
-            f"gate_order is {gate_order!r}, expected a permutation of 'ifgo' such as 'ifgo' (Keras, PyTorch), "
-            "'fgio' (Deep Learning from Scratch 2), 'ifog' (Theano) or 'iofg' (ONNX)"
-        )
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...], or_else: str = "") -> None:
+    """Raise unless value is one of the choices; ``or_else`` says in the error what else would be right."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r:.60}, expected one of {', '.join(map(repr, choices))}")
+        hint = f" or {or_else}" if or_else else ""
+        raise ValueError(f"{name} is {value!r:.60}, expected one of {', '.join(map(repr, choices))}{hint}")
 
 
 def check_tape(tape: Tape[_Family] | None, op: str) -> Tape[_Family]:
@@ -337,12 +250,9 @@ def device_ids(ids: IntArray, bounds: IdBounds) -> IntArray:
 
     Nobody waits for the check: `raise_if_ids_were_wrong` says later what it found.
     """
-    check_gpu()
+    module = device_ids_family()
     raise_if_ids_were_wrong()
-    checked: IntArray = load_family("cuda", "ids").check(
-        ids, upper=bounds.upper, ignore_index=bounds.ignored, source=bounds
-    )
-    return checked
+    return module.check(ids, upper=bounds.upper, ignore_index=bounds.ignored, source=bounds)
 
 
 def raise_if_ids_were_wrong() -> None:
@@ -397,7 +307,7 @@ def expect_apart(name: str, written: Array, read_names: str, *read: Array | None
 def overlapping(written: Sequence[Array], read: Sequence[Array]) -> tuple[int, int] | None:
     """Two arrays that share memory though one of them is written, by their places in [*written, *read]; None: no two.
 
-    All are contiguous, in C's or Fortran's order, so that their memory is all from its first byte to its last.
+    What is written is contiguous, in C's or Fortran's order: its memory is all from its first byte to its last.
     """
     arrays = [*written, *read]
     # Nearly always each is an array that owns its memory, or a view of one, and no two of them have one owner.
@@ -426,9 +336,13 @@ def overlapping(written: Sequence[Array], read: Sequence[Array]) -> tuple[int, i
 
 
 def span(array: Array) -> tuple[int, int]:
-    """The addresses of a contiguous array's first byte, and of that behind its last."""
+    """The addresses of an array's first byte, and of that behind its last."""
     of_any_kind: Any = array
     start: int
+    if isinstance(array, ndarray) and not (array.flags.c_contiguous or array.flags.f_contiguous):
+        ends = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+        first = of_any_kind.__array_interface__["data"][0]
+        return first + sum(min(end, 0) for end in ends), first + sum(max(end, 0) for end in ends) + array.itemsize
     if not isinstance(array, ndarray):
         start = of_any_kind.data.ptr
     elif array.flags.carray and array.size:  # a fifth of the time that numpy takes
@@ -465,6 +379,16 @@ def same_device(names: str, *arrays: Any) -> None:
                 )
 
 
+def rows_are_padded(padded: bool, name: str, array: Array) -> bool:
+    """Whether gradients by rows are wanted as PaddedRowGrad, which only arrays on a GPU have."""
+    if padded and not is_device_array(array):
+        raise ValueError(
+            f"padded is {padded}, but {name} is on the host, where the number of rows is known without waiting; "
+            "leave padded out"
+        )
+    return bool(padded)
+
+
 def same_device_as_tape(names: str, tape: Tape[Any], *arrays: Any) -> None:
     """Raise unless the gradients live where the arrays of the forward call lived. Absent ones (None) are skipped."""
     for name, array in zip(names.split(), arrays, strict=True):
@@ -476,27 +400,6 @@ def same_device_as_tape(names: str, tape: Tape[Any], *arrays: Any) -> None:
                 f"{name} is {_place(device)}, but the arrays of the forward call were {_place(tape.device)}; "
                 "gradients live where the tape does"
             )
-
-
-def upstream_of_sequence(
-    op: str,
-    tape: Tape[_Family] | None,
-    dhs: FloatArray | None,
-    dh_n: FloatArray | None,
-    dc_n: FloatArray | None = None,
-) -> tuple[Tape[_Family], FloatArray | None, FloatArray | None, FloatArray | None]:
-    """The tape of ``op`` and the gradients by its results: dhs (N, T, H), and (N, H) by each last state."""
-    tape = check_tape(tape, op)
-    same_device_as_tape("dhs dh_n dc_n", tape, dhs, dh_n, dc_n)
-    N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
-    if dhs is not None:
-        dhs = float_array("dhs", dhs, 3, tape.dtype, "the tape")
-        expect_shape("dhs", dhs, (N, T, H), "= (N, T, H) of the forward call")
-    if dh_n is not None:
-        dh_n = state("dh_n", dh_n, N, H, tape.dtype, "the tape")
-    if dc_n is not None:
-        dc_n = state("dc_n", dc_n, N, H, tape.dtype, "the tape")
-    return tape, dhs, dh_n, dc_n
 
 
 def gpu_of(name: str, array: Array) -> int | None:

@@ -1,4 +1,4 @@
-"""Clipping gradients by their global norm."""
+"""Clipping gradients by their global norm, or each number by itself."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     ----------
     grads : array or RowGrad, or a sequence of them
         Changed in place; C-contiguous or the transpose of a C-contiguous array. An array that stands in the sequence
-        twice is scaled once; others do not overlap.
+        twice is clipped once; others do not overlap.
     max_norm : float, positive
 
     Returns
@@ -67,6 +67,29 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
         for array in arrays:
             host_optim().scale(array, factor)
     return norm
+
+
+def clip_grad_value(grads: Grads, limit: float) -> None:
+    """Bring every number of the gradients between -limit and limit, in place; NaN stays NaN.
+
+    Parameters
+    ----------
+    grads : array or RowGrad, or a sequence of them
+        As in `clip_grad_norm`.
+    limit : float, positive and finite
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something does not fit, or a gradient is read-only. Nothing is changed then.
+    """
+    arrays = _values_of(grads, in_place=True)
+    limit = scalars.positive("limit", scalars.finite("limit", limit))
+    if arrays and is_device_array(arrays[0]):
+        device_family("optim").clip(arrays, limit)
+        return
+    for array in arrays:
+        host_optim().clip(array, limit)
 
 
 def clip_scale(norm: float, max_norm: float) -> float:
@@ -139,7 +162,7 @@ def _without_repeats(grads: Grads, values: list[tuple[int, FloatArray]], in_plac
     pair = checks.overlapping(arrays, ()) if in_place else None
     if pair is not None:
         one, other = (name_of("grads", grads, places[place]) for place in pair)
-        raise ValueError(f"{one} overlaps {other}; what both hold would be scaled twice")
+        raise ValueError(f"{one} overlaps {other}; what both hold would be changed twice")
     return list(arrays)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.backends import check_can_run
-from fastlstm.contract import Array
+from fastlstm.contract import Array, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks
 
 Device: TypeAlias = Literal["cpu", "cuda"]
@@ -91,6 +91,14 @@ def read(value: Any) -> float:
     if is_device_array(value):
         checks.raise_if_ids_were_wrong()
     return on_host
+
+
+def row_grad(grad: RowGrad | PaddedRowGrad) -> RowGrad:
+    """A gradient by rows, with as many as there are: of a PaddedRowGrad only the device knows, so this synchronises."""
+    if isinstance(grad, RowGrad):
+        return grad
+    U = int(to_host(grad.num_rows)[0])
+    return RowGrad(grad.indices[:U], grad.values[:U])
 
 
 def count_true(mask: Any) -> Any:

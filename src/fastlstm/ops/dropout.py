@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.seeds import check_seed
 
 
 def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
@@ -41,16 +39,4 @@ def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
     checks.require_array("xs", xs)
     like: Any = checks.float_array("xs", xs, xs.ndim)
     ratio = scalars.below_one("ratio", ratio)
-    if not _is_seed_on_device(seed, like):
-        seed = scalars.seed("seed", seed)
-    return family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=seed)
-
-
-def _is_seed_on_device(seed: Any, xs: FloatArray) -> bool:
-    """Whether the seed is a 0-d array on the GPU of xs; it is not looked at then."""
-    if not is_device_array(seed):
-        return False
-    if seed.ndim != 0 or seed.dtype != np.uint64:
-        raise TypeError(f"seed is {checks.describe(seed)}, expected a whole number or a 0-d array of uint64")
-    checks.same_device("xs seed", xs, seed)
-    return True
+    return family_for(like, "dropout").dropout_mask(like, ratio=ratio, seed=check_seed(seed, "xs", like))

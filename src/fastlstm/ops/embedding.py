@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any, Literal, overload
 
-from fastlstm.arrays import array_module, is_device_array
+from fastlstm.arrays import array_module
 from fastlstm.backends import device_family, family_for
-from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
+from fastlstm.contract import Array, FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
-from fastlstm.ops.device_steps import rows_are_padded
 
 
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
@@ -118,7 +117,13 @@ def embedding_backward(
     )
 
 
-def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
+@overload
+def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: Literal[False] = False) -> RowGrad: ...
+@overload
+def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: Literal[True]) -> PaddedRowGrad: ...
+@overload
+def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: bool) -> RowGrad | PaddedRowGrad: ...
+def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: bool = False) -> RowGrad | PaddedRowGrad:
     """The gradient of `embedding_forward` as the rows it touches; no array of V rows is made.
 
     Parameters
@@ -127,25 +132,27 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> RowGrad:
         Not negative.
     dout : (..., E) float32 or float64
         Gradient of the loss by the rows.
+    padded : bool
+        For arrays on a GPU: as PaddedRowGrad, in arrays of M rows with U on the device, so that nothing synchronises.
 
     Returns
     -------
-    RowGrad
+    RowGrad, or PaddedRowGrad
         indices (U,), the ascending unique ids, of the ids' dtype, and values (U, E), the sums of their rows. On a GPU
-        the call waits for the device: only that knows U.
+        the call synchronises unless padded: only the device knows U.
 
     Raises
     ------
     IndexError
         An id is negative.
     TypeError, ValueError
-        A dtype or a shape does not fit.
+        A dtype or a shape does not fit, or padded is given for arrays on the host.
     """
     checks.same_device("dout ids", dout, ids)
     dout, _ = _rows_of(dout, ids)
     flat = checks.int_ids("ids", ids, None, "")
-    if rows_are_padded() and is_device_array(dout):
-        return cast(RowGrad, device_family("embedding").padded_rows(flat, dout))  # as whoever asked for it knows
+    if checks.rows_are_padded(padded, "dout", dout):
+        return device_family("embedding").padded_rows(flat, dout)
     return family_for(dout, "embedding").embedding_backward_rows(flat, dout)
 
 

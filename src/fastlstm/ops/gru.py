@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from fastlstm.backends import family_for
 from fastlstm.contract import (
     GRU_CONVENTIONS,
     Array,
     FloatArray,
+    GRUCellGrads,
+    GRUCellOutput,
+    GRUConvention,
     GRUConventionName,
     GRUFamily,
     GRUGrads,
@@ -14,21 +20,122 @@ from fastlstm.contract import (
     Precision,
     Tape,
 )
-from fastlstm.ops import checks
+from fastlstm.ops import checks, recurrent
+
+
+def gru_cell_forward(
+    x: FloatArray,
+    h_prev: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    convention: GRUConventionName | GRUConvention = "book",
+    precision: Precision | None = None,
+) -> GRUCellOutput:
+    """One step of a GRU.
+
+    Parameters
+    ----------
+    x : (N, D) float32 or float64
+        Input; all other arrays have its dtype.
+    h_prev : (N, H)
+        Hidden state before the step.
+    Wx : (D, 3H), or None
+        None: x has 3H columns, which are x Wx already.
+    Wh : (H, 3H)
+    b : (3H,), or (2, 3H) with the reset gate after the product, or None
+        Weights; gates lie in blocks of H columns in the convention's order. None is no bias.
+        Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
+    convention : "book", "pytorch", "keras", or a GRUConvention
+        As for `gru_forward`.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `gru_forward`.
+
+    Returns
+    -------
+    GRUCellOutput
+        ``h`` (N, H) after the step, and the tape for `gru_cell_backward`. The tape refers to x, h_prev, Wx, Wh, b and
+        h: change none of these before the last backward call (no ``h_prev[:] = h``).
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than x.
+    ValueError
+        A shape or an option does not fit.
+    """
+    checks.same_device("x h_prev Wx Wh b", x, h_prev, Wx, Wh, b)
+    x = checks.float_array("x", x, 2)
+    N, D = x.shape
+    chosen = _convention(convention)
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 3, x.dtype, "x", two_biases=chosen.reset_after)
+    h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
+    precision = checks.precision_of(x, precision, bf16_on_host=False)
+    family = family_for(x, "gru")
+    h, saved = family.gru_cell_forward(x, Wx, Wh, b, h_prev=h_prev, convention=chosen, precision=precision)
+    inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b, "h": h}
+    tape = Tape("gru_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x), inputs)
+    return GRUCellOutput(h, tape)
+
+
+def gru_cell_backward(
+    dh: FloatArray,
+    tape: Tape[GRUFamily] | None,
+    *,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
+) -> GRUCellGrads:
+    """Gradients of one step of a GRU.
+
+    Parameters
+    ----------
+    dh : (N, H)
+        Gradient of the loss by the step's h.
+    tape : the tape of `gru_cell_forward`
+        May be used more than once.
+    out : GRUCellGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
+
+    Returns
+    -------
+    GRUCellGrads
+        dx (N, D), dh_prev (N, H), dWx (D, 3H), dWh (H, 3H), db of the shape of b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
+    """
+    tape = checks.check_tape(tape, "gru_cell")
+    checks.same_device_as_tape("dh", tape, dh)
+    dh = recurrent.state("dh", dh, tape.sizes["N"], tape.sizes["H"], tape.dtype, "the tape")
+    into = recurrent.destination(
+        GRUCellGrads._fields, tape, {"dh": dh}, out=out, accumulate=accumulate, without=without
+    )
+    return tape.family.gru_cell_backward(tape.saved, dh=dh, into=into)
 
 
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None = None,
     mask: Array | None = None,
     lengths: Array | None = None,
     reverse: bool = False,
-    convention: GRUConventionName = "book",
+    convention: GRUConventionName | GRUConvention = "book",
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> GRUOutput:
     """A GRU over a whole sequence.
@@ -36,13 +143,15 @@ def gru_forward(
     Parameters
     ----------
     xs : (N, T, D) float32 or float64
-        Inputs, batch first; all other float arrays have their dtype.
-    Wx : (D, 3H)
+        Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
+    Wx : (D, 3H), or None
+        None: xs has 3H columns, which are x Wx already.
     Wh : (H, 3H)
         Weights; gates lie in blocks of H columns: z, r, n for "book" and "keras", r, z, n for "pytorch" (z update
-        gate, r reset gate, n candidate).
-    b : (3H,) for "book", (2, 3H) for "pytorch" and "keras"
-        Two biases, of the inputs and of the state: PyTorch's are ``numpy.stack([bias_ih, bias_hh])``.
+        gate, r reset gate, n candidate). Both may be transposes of C-contiguous arrays, such as PyTorch's
+        ``weight_ih.T``, at no cost.
+    b : (3H,) for "book", (2, 3H) for "pytorch" and "keras" (reset_after), or None
+        Two biases, of the inputs and of the state: PyTorch's are ``numpy.stack([bias_ih, bias_hh])``. None is no bias.
     h0 : (N, H), optional
         State before the first step; zeros if not given.
     mask : (N, T) bool or 0/1, optional
@@ -51,10 +160,13 @@ def gru_forward(
         Short form of a mask for right padding.
     reverse : bool
         Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
-    convention : "book", "pytorch" or "keras"
+    time_major : bool
+        Time comes first: xs is (T, N, D), mask (T, N), hs (T, N, H), and so are their gradients.
+    convention : "book", "pytorch", "keras", or a GRUConvention
         "book": r before the product, n = tanh(x Wxn + (r h_prev) Whn + bn), and h = (1 - z) h_prev + z n.
         "pytorch" and "keras": r after it, n = tanh(x Wxn + bxn + r (h_prev Whn + bhn)), and h = z h_prev + (1 - z) n;
-        the two differ in the order of the gates.
+        the two differ in the order of the gates. ``GRUConvention(gate_order, reset_after, z_keeps)`` is any other: with
+        ("zrn", False, True) r comes before the product and z keeps, as in Cho et al. and in ONNX.
     training : bool
         False keeps nothing for a backward call (tape is None).
     precision : "float32", "float64", "tf32" or "bf16", optional
@@ -80,54 +192,86 @@ def gru_forward(
     evaluation of gated recurrent neural networks on sequence modeling", for "book".
     """
     checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
-    xs = checks.float_array("xs", xs, 3)
-    N, T, D = xs.shape
-    checks.check_choice("convention", convention, tuple(GRU_CONVENTIONS))
-    chosen = GRU_CONVENTIONS[convention]
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
+    xs = recurrent.sequence("xs", xs)
+    N, T, D = recurrent.batch_first(xs, time_major).shape
+    chosen = _convention(convention)
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
-    valid = checks.valid_steps(mask, lengths, N, T)
+        h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
+    valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
     precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "gru")
     hs, h_n, saved = family.gru_forward(
-        xs,
+        recurrent.batch_first(xs, time_major),
         Wx,
         Wh,
         b,
         h0=h0,
         mask=valid,
         reverse=bool(reverse),
+        time_major=bool(time_major),
         convention=chosen,
         training=bool(training),
         precision=precision,
     )
-    sizes = {"N": N, "T": T, "D": D, "H": H}
-    tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
+    hs, tape = recurrent.batch_first(hs, time_major), None
+    if training:
+        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "hs": hs}
+        tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return GRUOutput(hs, h_n, tape)
 
 
-def gru_backward(dhs: FloatArray | None, tape: Tape[GRUFamily] | None, *, dh_n: FloatArray | None = None) -> GRUGrads:
+def gru_backward(
+    dhs: FloatArray | None,
+    tape: Tape[GRUFamily] | None,
+    *,
+    dh_n: FloatArray | None = None,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
+) -> GRUGrads:
     """Back-propagation through time over a whole sequence.
 
     Parameters
     ----------
-    dhs : (N, T, H), or None for zeros
+    dhs : (N, T, H), (T, N, H) of a time_major call, or None for zeros
         Gradient of the loss by hs.
     tape : the tape of `gru_forward`
         May be used more than once.
     dh_n : (N, H), optional
         Gradient of the loss by h_n; zeros if not given.
+    out : GRUGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
 
     Returns
     -------
     GRUGrads
-        dxs (N, T, D), dWx (D, 3H), dWh (H, 3H), db of the shape of b, dh0 (N, H).
+        dxs of the shape of xs, dWx (D, 3H), dWh (H, 3H), db of the shape of b, dh0 (N, H). dWx and db are None
+        without Wx and b.
 
     Raises
     ------
     TypeError, ValueError
-        The gradients do not fit the tape, or the tape is another operator's.
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
     """
-    tape, dhs, dh_n, _ = checks.upstream_of_sequence("gru", tape, dhs, dh_n)
-    return tape.family.gru_backward(tape.saved, dhs=dhs, dh_n=dh_n)
+    tape, dhs, dh_n, _ = recurrent.upstream("gru", tape, dhs, dh_n)
+    given = {"dhs": dhs, "dh_n": dh_n}
+    into = recurrent.destination(GRUGrads._fields, tape, given, out=out, accumulate=accumulate, without=without)
+    grads = tape.family.gru_backward(tape.saved, dhs=dhs, dh_n=dh_n, into=into)
+    return recurrent.in_callers_order(grads, tape, out)
+
+
+def _convention(convention: Any) -> GRUConvention:
+    if not isinstance(convention, GRUConvention):
+        checks.check_choice("convention", convention, tuple(GRU_CONVENTIONS), "a GRUConvention")
+        chosen: GRUConvention = GRU_CONVENTIONS[convention]
+        return chosen
+    if not isinstance(convention.gate_order, str) or sorted(convention.gate_order) != sorted("zrn"):
+        raise ValueError(f"gate_order of convention is {convention.gate_order!r:.60}, expected a permutation of 'zrn'")
+    return convention._replace(reset_after=bool(convention.reset_after), z_keeps=bool(convention.z_keeps))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
+from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, Reduction, SquaredErrorGrad
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.results import destination
 
@@ -53,8 +53,15 @@ def softmax(logits: FloatArray, *, temperature: float = 1.0, out: FloatArray | N
     return p if logits.ndim == 2 else p.reshape(logits.shape)
 
 
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int = -1) -> LossGrad:
-    """Mean of -log softmax(logits)[target] over the targets that count, and its gradient.
+def softmax_cross_entropy(
+    logits: FloatArray,
+    targets: IntArray,
+    *,
+    ignore_index: int = -1,
+    reduction: Reduction = "mean",
+    normalizer: float | FloatArray | None = None,
+) -> LossGrad:
+    """Mean or sum of -log softmax(logits)[target] over the targets that count, and its gradient.
 
     Parameters
     ----------
@@ -63,6 +70,11 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
         From 0 to V - 1, or ignore_index.
     ignore_index : int
         Rows with this target are not read, do not count and get a zero gradient.
+    reduction : "mean" or "sum"
+        "mean" divides the sum by the number of targets that count, "sum" by nothing.
+    normalizer : float above 0, optional
+        What the sum is divided by instead, such as the number of rows; not with reduction="sum". For logits on a GPU
+        also a 0-d array there, which is not looked at.
 
     Returns
     -------
@@ -75,20 +87,21 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
     IndexError
         A target lies outside 0 to V - 1 and is not ignore_index.
     TypeError, ValueError
-        A dtype or a shape does not fit.
+        A dtype, a shape or an option does not fit.
     """
     checks.same_device("logits targets", logits, targets)
     rows = _rows("logits", logits, "V")
     V = rows.shape[1]
     flat, ignore_index = _targets(targets, logits.shape, V, ignore_index)
-    result = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index)
+    divisor = _divisor("logits", rows, reduction, normalizer)
+    result = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index, normalizer=divisor)
     return result if logits.ndim == 2 else LossGrad(result.loss, result.dlogits.reshape(logits.shape))
 
 
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     *,
     ignore_index: int = -1,
@@ -97,18 +110,21 @@ def linear_cross_entropy(
     out: Any = None,
     accumulate: bool = False,
     without: Collection[str] = (),
+    reduction: Reduction = "mean",
+    normalizer: float | FloatArray | None = None,
 ) -> LinearLossGrads:
     """Projection to the vocabulary, softmax, cross entropy and all their gradients in one call.
 
-    The loss is that of ``softmax_cross_entropy(h @ W + b, targets)``.
+    The loss is that of ``softmax_cross_entropy(h @ W + b, targets)``, without b that of h @ W.
 
     Parameters
     ----------
     h : (..., H) float32 or float64
         Hidden states; all other float arrays have their dtype.
     W : (H, V)
-    b : (V,)
-        Weights of the projection. W may be the transpose of a (V, H) array, such as a tied embedding: it is not copied.
+    b : (V,), or None
+        Weights of the projection. W may be the transpose of a (V, H) array, such as a tied embedding or PyTorch's
+        weight: it is not copied.
     targets : (...) int32 or int64
         From 0 to V - 1, or ignore_index.
     ignore_index : int
@@ -127,12 +143,14 @@ def linear_cross_entropy(
         returns.
     without : tuple of "loss", "dh", "dW", "db"
         What is not to be computed; its field is None.
+    reduction, normalizer
+        As for `softmax_cross_entropy`.
 
     Returns
     -------
     LinearLossGrads
         loss, a Python float, on a GPU a 0-d float64 array (0.0 if every target is ignored), and its gradients
-        dh (..., H), dW (H, V), db (V,).
+        dh (..., H), dW (H, V), db (V,), which is None without b.
 
     Raises
     ------
@@ -146,21 +164,26 @@ def linear_cross_entropy(
     rows = _rows("h", h, "H")
     H = rows.shape[1]
     W = checks.matrix_or_transpose("W", W, rows.dtype, "h")
-    b = checks.float_array("b", b, 1, rows.dtype, "h")
-    V = b.shape[0]
+    V = W.shape[1]
+    if b is not None:
+        b = checks.float_array("b", b, 1, rows.dtype, "h")
+        V = b.shape[0]
     if V == 0:
-        raise ValueError("b has shape (0,): V must be at least 1")
+        name, array = ("W", W) if b is None else ("b", b)
+        raise ValueError(f"{name} has shape {array.shape}: V must be at least 1")
     if W.shape != (H, V):
         raise ValueError(
-            f"W has shape {W.shape}, expected {(H, V)} = (H, V) for h with H = {H} and b with V = {V}. "
-            "An embedding (V, E) or PyTorch's weight needs .T"
+            f"W has shape {W.shape}, expected {(H, V)} = (H, V) for h with H = {H}"
+            f"{'' if b is None else f' and b with V = {V}'}. An embedding (V, E) or PyTorch's weight needs .T"
         )
     flat, ignore_index = _targets(targets, (*h.shape[:-1], V), V, ignore_index)
     checks.check_choice("memory", memory, ("fast", "low"))
     precision = checks.precision_of(rows, precision)
+    divisor = _divisor("h", rows, reduction, normalizer)
+    shapes = {"dh": h.shape, "dW": (H, V)} | ({} if b is None else {"db": (V,)})
     into = destination(
         LinearLossGrads._fields,
-        {"dh": h.shape, "dW": (H, V), "db": (V,)},
+        shapes,
         rows,
         "h",
         {"h": rows, "W": W, "b": b, "targets": flat},
@@ -168,7 +191,7 @@ def linear_cross_entropy(
         accumulate=accumulate,
         without=without,
     )
-    dh, dW, db = into.arrays.values()
+    dh, dW, db = (into.arrays.get(name) for name in ("dh", "dW", "db"))
     grads = family_for(rows, "losses").linear_cross_entropy(
         rows,
         W,
@@ -181,7 +204,8 @@ def linear_cross_entropy(
         dW=dW,
         db=db,
         accumulate=into.accumulate,
-        without=into.without,
+        without=into.without if b is not None else (*into.without, "db"),
+        normalizer=divisor,
     )
     if dh is not None:
         grads = grads._replace(dh=dh)
@@ -190,8 +214,14 @@ def linear_cross_entropy(
     return grads._replace(loss=None) if "loss" in into.without else grads  # type: ignore[arg-type]
 
 
-def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float | None = None) -> LossGrad:
-    """Binary cross entropy of sigmoid(logits) with the labels, summed and divided by a number, and its gradient.
+def sigmoid_cross_entropy(
+    logits: FloatArray,
+    labels: FloatArray,
+    *,
+    normalizer: float | FloatArray | None = None,
+    reduction: Reduction = "mean",
+) -> LossGrad:
+    """Mean or sum of the binary cross entropy of sigmoid(logits) with the labels, and its gradient.
 
     Parameters
     ----------
@@ -199,17 +229,20 @@ def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer:
     labels : (...) of the same dtype
         0 or 1, or how probable 1 is.
     normalizer : float above 0, optional
-        What the sum is divided by: without it, the number of elements (1 if there are none).
+        What the sum is divided by instead of the number of elements, such as the number of rows; not with
+        reduction="sum". For logits on a GPU also a 0-d array there, which is not looked at.
+    reduction : "mean" or "sum"
+        "mean" divides the sum by the number of elements, "sum" by nothing.
 
     Returns
     -------
     LossGrad
-        loss, a Python float, on a GPU a 0-d float64 array, and dlogits (...), its gradient.
+        loss, a Python float, on a GPU a 0-d float64 array (0.0 without elements), and dlogits (...), its gradient.
 
     Raises
     ------
     TypeError, ValueError
-        A dtype or a shape does not fit, or the normalizer is not positive.
+        A dtype, a shape or an option does not fit.
     """
     checks.same_device("logits labels", logits, labels)
     checks.require_array("logits", logits)
@@ -217,12 +250,18 @@ def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer:
     checks.require_array("labels", labels)
     labels = checks.float_array("labels", labels, labels.ndim, logits.dtype, "logits")
     checks.expect_shape("labels", labels, logits.shape, "= the shape of the logits")
-    normalizer = max(logits.size, 1) if normalizer is None else scalars.positive("normalizer", normalizer)
-    return family_for(logits, "losses").sigmoid_cross_entropy(logits, labels, normalizer=normalizer)
+    divisor = _divisor("logits", logits, reduction, normalizer, max(logits.size, 1))
+    return family_for(logits, "losses").sigmoid_cross_entropy(logits, labels, normalizer=divisor)
 
 
-def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
-    """Mean of (y - t)^2 over all elements, and its gradient.
+def mean_squared_error(
+    y: FloatArray,
+    t: FloatArray,
+    *,
+    reduction: Reduction = "mean",
+    normalizer: float | FloatArray | None = None,
+) -> SquaredErrorGrad:
+    """Mean or sum of (y - t)^2 over all elements, and its gradient.
 
     Parameters
     ----------
@@ -230,6 +269,11 @@ def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
         Outputs.
     t : (...) of the same dtype
         Targets.
+    reduction : "mean" or "sum"
+        "mean" divides the sum by the number of elements, "sum" by nothing.
+    normalizer : float above 0, optional
+        What the sum is divided by instead, such as twice the number of rows; not with reduction="sum". For y on a GPU
+        also a 0-d array there, which is not looked at.
 
     Returns
     -------
@@ -239,7 +283,7 @@ def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
     Raises
     ------
     TypeError, ValueError
-        A dtype or a shape does not fit.
+        A dtype, a shape or an option does not fit.
     """
     checks.same_device("y t", y, t)
     checks.require_array("y", y)
@@ -247,7 +291,25 @@ def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
     checks.require_array("t", t)
     t = checks.float_array("t", t, t.ndim, y.dtype, "y")
     checks.expect_shape("t", t, y.shape, "= the shape of the outputs")
-    return family_for(y, "losses").mean_squared_error(y, t)
+    divisor = _divisor("y", y, reduction, normalizer, max(y.size, 1))
+    return family_for(y, "losses").mean_squared_error(y, t, normalizer=divisor)
+
+
+def _divisor(of: str, array: FloatArray, reduction: Any, normalizer: Any, count: int | None = None) -> Any:
+    """What the sum of the losses is divided by; ``count`` in a mean, None where only a backend counts them."""
+    checks.check_choice("reduction", reduction, ("mean", "sum"))
+    if reduction == "sum":
+        if normalizer is not None:
+            raise ValueError('normalizer is given with reduction="sum", which divides by nothing; give one of them')
+        return 1.0
+    if normalizer is None:
+        return count
+    if is_device_array(normalizer):
+        if normalizer.ndim != 0 or normalizer.dtype.kind not in "iuf":
+            raise TypeError(f"normalizer is {checks.describe(normalizer)}, expected a number or a 0-d array of numbers")
+        checks.same_device(f"{of} normalizer", array, normalizer)
+        return normalizer
+    return scalars.positive("normalizer", normalizer)
 
 
 def _rows(name: str, array: Any, last: str) -> FloatArray:

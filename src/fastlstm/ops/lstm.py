@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from fastlstm.backends import family_for
 from fastlstm.contract import (
     DEFAULT_GATE_ORDER,
@@ -17,16 +20,16 @@ from fastlstm.contract import (
     RecurrentActivation,
     Tape,
 )
-from fastlstm.ops import checks
+from fastlstm.ops import checks, recurrent
 
 
 def lstm_cell_forward(
     x: FloatArray,
     h_prev: FloatArray,
     c_prev: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     gate_order: str = DEFAULT_GATE_ORDER,
     precision: Precision | None = None,
@@ -39,10 +42,12 @@ def lstm_cell_forward(
         Input; all other arrays have its dtype.
     h_prev, c_prev : (N, H)
         Hidden and cell state before the step.
-    Wx : (D, 4H)
+    Wx : (D, 4H), or None
+        None: x has 4H columns, which are x Wx already.
     Wh : (H, 4H)
-    b : (4H,)
-        Weights; gates lie in blocks of H columns in ``gate_order``.
+    b : (4H,), or None
+        Weights; gates lie in blocks of H columns in ``gate_order``. None is no bias.
+        Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
     gate_order : str
         A permutation of "ifgo" (g is the candidate).
     precision : "float32", "float64", "tf32" or "bf16", optional
@@ -69,20 +74,29 @@ def lstm_cell_forward(
     checks.same_device("x h_prev c_prev Wx Wh b", x, h_prev, c_prev, Wx, Wh, b)
     x = checks.float_array("x", x, 2)
     N, D = x.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, x.dtype, "x")
-    h_prev = checks.state("h_prev", h_prev, N, H, x.dtype, "x")
-    c_prev = checks.state("c_prev", c_prev, N, H, x.dtype, "x")
-    checks.check_gate_order(gate_order)
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 4, x.dtype, "x")
+    h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
+    c_prev = recurrent.state("c_prev", c_prev, N, H, x.dtype, "x")
+    recurrent.check_gate_order(gate_order)
     precision = checks.precision_of(x, precision, bf16_on_host=False)
     family = family_for(x, "lstm")
     h, c, saved = family.lstm_cell_forward(
         x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, precision=precision
     )
-    tape = Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x))
+    inputs = {"x": x, "h_prev": h_prev, "c_prev": c_prev, "Wx": Wx, "Wh": Wh, "b": b}
+    tape = Tape("lstm_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x), inputs)
     return LSTMCellOutput(h, c, tape)
 
 
-def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Tape[LSTMFamily] | None) -> LSTMCellGrads:
+def lstm_cell_backward(
+    dh: FloatArray,
+    dc: FloatArray,
+    tape: Tape[LSTMFamily] | None,
+    *,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
+) -> LSTMCellGrads:
     """Gradients of one LSTM step.
 
     Parameters
@@ -91,6 +105,13 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Tape[LSTMFamily] | 
         Gradients of the loss by the step's h and c.
     tape : the tape of `lstm_cell_forward`
         May be used more than once.
+    out : LSTMCellGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
 
     Returns
     -------
@@ -100,21 +121,25 @@ def lstm_cell_backward(dh: FloatArray, dc: FloatArray, tape: Tape[LSTMFamily] | 
     Raises
     ------
     TypeError, ValueError
-        The gradients do not fit the tape, or the tape is another operator's.
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
     """
     tape = checks.check_tape(tape, "lstm_cell")
     checks.same_device_as_tape("dh dc", tape, dh, dc)
     N, H = tape.sizes["N"], tape.sizes["H"]
-    dh = checks.state("dh", dh, N, H, tape.dtype, "the tape")
-    dc = checks.state("dc", dc, N, H, tape.dtype, "the tape")
-    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc)
+    dh = recurrent.state("dh", dh, N, H, tape.dtype, "the tape")
+    dc = recurrent.state("dc", dc, N, H, tape.dtype, "the tape")
+    into = recurrent.destination(
+        LSTMCellGrads._fields, tape, {"dh": dh, "dc": dc}, out=out, accumulate=accumulate, without=without
+    )
+    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc, into=into)
 
 
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None = None,
     c0: FloatArray | None = None,
@@ -124,6 +149,7 @@ def lstm_forward(
     gate_order: str = DEFAULT_GATE_ORDER,
     recurrent_activation: RecurrentActivation = "sigmoid",
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> LSTMOutput:
     """An LSTM over a whole sequence.
@@ -131,11 +157,13 @@ def lstm_forward(
     Parameters
     ----------
     xs : (N, T, D) float32 or float64
-        Inputs, batch first; all other float arrays have their dtype.
-    Wx : (D, 4H)
+        Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
+    Wx : (D, 4H), or None
+        None: xs has 4H columns, which are x Wx already.
     Wh : (H, 4H)
-    b : (4H,)
-        Weights; gates lie in blocks of H columns in ``gate_order``.
+    b : (4H,), or None
+        Weights; gates lie in blocks of H columns in ``gate_order``. None is no bias.
+        Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
     h0, c0 : (N, H), optional
         State before the first step; zeros if not given.
     mask : (N, T) bool or 0/1, optional
@@ -144,6 +172,8 @@ def lstm_forward(
         Short form of a mask for right padding.
     reverse : bool
         Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
+    time_major : bool
+        Time comes first: xs is (T, N, D), mask (T, N), hs (T, N, H), and so are their gradients.
     gate_order : str
         A permutation of "ifgo" (g is the candidate).
     recurrent_activation : "sigmoid" or "hard_sigmoid"
@@ -173,20 +203,20 @@ def lstm_forward(
     Keras.
     """
     checks.same_device("xs Wx Wh b h0 c0 mask lengths", xs, Wx, Wh, b, h0, c0, mask, lengths)
-    xs = checks.float_array("xs", xs, 3)
-    N, T, D = xs.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
+    xs = recurrent.sequence("xs", xs)
+    N, T, D = recurrent.batch_first(xs, time_major).shape
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
+        h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     if c0 is not None:
-        c0 = checks.state("c0", c0, N, H, xs.dtype, "xs")
-    valid = checks.valid_steps(mask, lengths, N, T)
-    checks.check_gate_order(gate_order)
+        c0 = recurrent.state("c0", c0, N, H, xs.dtype, "xs")
+    valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
+    recurrent.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
     precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "lstm")
     hs, h_n, c_n, saved = family.lstm_forward(
-        xs,
+        recurrent.batch_first(xs, time_major),
         Wx,
         Wh,
         b,
@@ -194,14 +224,17 @@ def lstm_forward(
         c0=c0,
         mask=valid,
         reverse=bool(reverse),
+        time_major=bool(time_major),
         gate_order=gate_order,
         recurrent_activation=recurrent_activation,
         training=bool(training),
         precision=precision,
     )
-    sizes = {"N": N, "T": T, "D": D, "H": H}
-    tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
-    return LSTMOutput(hs, h_n, c_n, tape)
+    tape = None
+    if training:
+        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0}
+        tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
+    return LSTMOutput(recurrent.batch_first(hs, time_major), h_n, c_n, tape)
 
 
 def lstm_backward(
@@ -210,27 +243,42 @@ def lstm_backward(
     *,
     dh_n: FloatArray | None = None,
     dc_n: FloatArray | None = None,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
 ) -> LSTMGrads:
     """Back-propagation through time over a whole sequence.
 
     Parameters
     ----------
-    dhs : (N, T, H), or None for zeros
+    dhs : (N, T, H), (T, N, H) of a time_major call, or None for zeros
         Gradient of the loss by hs.
     tape : the tape of `lstm_forward`
         May be used more than once.
     dh_n, dc_n : (N, H), optional
         Gradients of the loss by h_n and c_n; zeros if not given.
+    out : LSTMGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
 
     Returns
     -------
     LSTMGrads
-        dxs (N, T, D), dWx (D, 4H), dWh (H, 4H), db (4H,), dh0 and dc0 (N, H).
+        dxs of the shape of xs, dWx (D, 4H), dWh (H, 4H), db (4H,), dh0 and dc0 (N, H). dWx and db are None without Wx
+        and b.
 
     Raises
     ------
     TypeError, ValueError
-        The gradients do not fit the tape, or the tape is another operator's.
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
     """
-    tape, dhs, dh_n, dc_n = checks.upstream_of_sequence("lstm", tape, dhs, dh_n, dc_n)
-    return tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n)
+    tape, dhs, dh_n, dc_n = recurrent.upstream("lstm", tape, dhs, dh_n, dc_n)
+    given = {"dhs": dhs, "dh_n": dh_n, "dc_n": dc_n}
+    into = recurrent.destination(LSTMGrads._fields, tape, given, out=out, accumulate=accumulate, without=without)
+    grads = tape.family.lstm_backward(tape.saved, dhs=dhs, dh_n=dh_n, dc_n=dc_n, into=into)
+    return recurrent.in_callers_order(grads, tape, out)

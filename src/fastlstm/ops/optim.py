@@ -20,10 +20,11 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
     Parameters
     ----------
     params : array or sequence of arrays, float32 or float64
-        Changed in place; C-contiguous, or for gradients that are arrays the transpose of a C-contiguous array. No array
-        that is changed shares memory with another of the call.
+        Changed in place; C-contiguous, or the transpose of a C-contiguous array, such as PyTorch's weights or those
+        of code that holds vectors in columns. No array that is changed shares memory with another of the call.
     grads : array or RowGrad, or a sequence of them
-        Of their parameters' shapes and dtypes. A RowGrad changes only its rows.
+        Of their parameters' shapes and dtypes; one that does not lie in memory as its parameter does is copied. A
+        RowGrad changes only its rows, those of a C-contiguous parameter.
     lr : float
         Learning rate; for parameters on a GPU also a 0-d array there.
     grad_scale : float
@@ -62,7 +63,8 @@ def momentum_update(
     params, grads, lr, grad_scale
         As in `sgd_update`.
     velocities : array or sequence of arrays
-        v, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+        v, one a parameter, of its shape, dtype and order in memory, as ``numpy.zeros_like(param)`` makes it before the
+        first step; changed in place.
     momentum : float from 0 to 1
     lazy : bool
         True: a RowGrad changes only its rows of p and v. False: exactly what the dense gradient would do.
@@ -137,18 +139,22 @@ def adagrad_update(
     lr: float,
     *,
     eps: float = 1e-7,
+    eps_inside_root: bool = False,
     lazy: bool = True,
     grad_scale: float = 1.0,
 ) -> None:
-    """AdaGrad: a += g^2; p -= lr g / (sqrt(a) + eps).
+    """AdaGrad: a += g^2; p -= lr g / (sqrt(a) + eps), or p -= lr g / sqrt(a + eps).
 
     Parameters
     ----------
     params, grads, lr, grad_scale
         As in `sgd_update`.
     accumulators : array or sequence of arrays
-        a, one a parameter, of its shape and dtype, zeros before the first step; changed in place.
+        a, one a parameter, as velocities in `momentum_update`.
     eps : float, not negative
+    eps_inside_root : bool
+        False: eps is added to the root, as in PyTorch. True: to the accumulator inside the root, as in Keras 3 and in
+        many loops written for Theano and numpy.
     lazy : bool
         As in `momentum_update`.
 
@@ -163,14 +169,18 @@ def adagrad_update(
     """
     lr = scalars.finite("lr", lr) if type(lr) is float else number("lr", lr, params, finite=True)
     grad_scale = grad_scale if type(grad_scale) is float else number("grad_scale", grad_scale, params)
-    eps = scalars.finite("eps", eps, 0)
+    eps, eps_inside_root = scalars.finite("eps", eps, 0), bool(eps_inside_root)
     updates = checked_updates(params, grads, (("accumulators", accumulators),), lazy)
     if isinstance(updates, DeviceUpdate):
-        device_family("optim").adagrad_update(*updates[:3], *updates.states, lr=lr, eps=eps, grad_scale=grad_scale)
+        device_family("optim").adagrad_update(
+            *updates[:3], *updates.states, lr=lr, eps=eps, eps_inside_root=eps_inside_root, grad_scale=grad_scale
+        )
         return
     family = host_optim()
     for param, grad, rows, (accumulator,) in updates:
-        family.adagrad_update(param, grad, rows, accumulator, lr=lr, eps=eps, grad_scale=grad_scale)
+        family.adagrad_update(
+            param, grad, rows, accumulator, lr=lr, eps=eps, eps_inside_root=eps_inside_root, grad_scale=grad_scale
+        )
 
 
 def rmsprop_update(
@@ -240,8 +250,7 @@ def adam_update(
     params, grads, lr, grad_scale
         As in `sgd_update`.
     m, v : array or sequence of arrays
-        First and second moments, one a parameter, of its shape and dtype, zeros before the first step; changed in
-        place.
+        First and second moments, one a parameter, as velocities in `momentum_update`.
     step : int
         1 in the first call, then 2, 3 ...; for parameters on a GPU also a 0-d integer array there.
     beta1, beta2 : float from 0 to below 1

@@ -25,6 +25,10 @@ Grads: TypeAlias = "_Grad | Sequence[_Grad]"
 Update: TypeAlias = "tuple[FloatArray, FloatArray, IntArray | None, Sequence[FloatArray]]"
 
 
+# The transposes of a call's arrays, by the numbers of these.
+_Views: TypeAlias = "dict[int, FloatArray]"
+
+
 class DeviceUpdate(NamedTuple):
     """The arguments of all parameters, as a GPU's backend takes them; states[s][k] is that of parameter k."""
 
@@ -90,6 +94,7 @@ def checked_updates(
         if len(entries) != count:
             raise ValueError(f"{what} has {len(entries)} entries, params has {count}; give one a parameter")
     updates: list[Update] = []
+    views: _Views = {}
     anywhere = False  # on a GPU too
     ascending: Any = None
     for k, (param, grad, *state) in enumerate(zip(param_list, grad_list, *state_lists, strict=True)):
@@ -104,8 +109,11 @@ def checked_updates(
             elif _like(grad, param) and grad.flags.carray:
                 updates.append((param, grad, None, state))
                 continue
+        elif (update := _fit_transposed(views, param, grad, *state)) is not None:
+            updates.append(update)
+            continue
         names = [name_of(name, entries, k) for name, entries in (("params", params), ("grads", grads), *states)]
-        updates.append(_checked_one(names, param, grad, state, lazy))
+        updates.append(_checked_one(names, param, grad, state, lazy, views))
         anywhere = anywhere or is_device_array(param)
     if anywhere:
         check_gpu()
@@ -168,6 +176,19 @@ def _fit(param: Any, state: Sequence[Any]) -> bool:
     return len(state) < 2 or state[0] is not state[1]
 
 
+def _fit_transposed(views: _Views, *arrays: Any) -> Update | None:
+    """The transposes of a parameter, its gradient and its state, if they are plainly right; else None."""
+    if not all(type(array) is ndarray for array in arrays) or not is_transpose(arrays[0]):
+        return None
+    param, grad, *state = (_transpose(views, array) for array in arrays)
+    return (param, grad, None, state) if _fit(param, state) and _like(grad, param) and grad.flags.carray else None
+
+
+def _transpose(views: _Views, array: FloatArray) -> FloatArray:
+    """The transpose, one object an array: a parameter that comes twice is known by that."""
+    return views.setdefault(id(array), array.T)
+
+
 def _like(array: Any, param: FloatArray) -> bool:
     return type(array) is ndarray and array.dtype is param.dtype and array.shape == param.shape
 
@@ -194,7 +215,7 @@ def _ascend(rows: IntArray) -> bool:
     return len(rows) < 2 or is_device_array(rows) or bool(checks.smallest(rows[1:] > rows[:-1]))
 
 
-def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy: bool) -> Update:
+def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy: bool, views: _Views) -> Update:
     """Check one parameter; ``names`` are those of the parameter, its gradient and its state.
 
     If all of a transposed parameter is updated, its transpose is: every element for itself.
@@ -203,14 +224,19 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
     checks.require_array(name, param, in_place=True)
     rows: Any = None
     by_rows = isinstance(grad, (RowGrad, PaddedRowGrad))
-    transposed = is_transpose(param) and not (by_rows and lazy)
+    transposed = is_transpose(param)
+    if transposed and by_rows and lazy:
+        raise ValueError(
+            f"{name} is the transpose of a C-contiguous array, in which the rows of {grad_name}, a RowGrad, do not lie "
+            f"together; create {name} C-contiguous, or pass all of its gradient as an array"
+        )
     checks.changed_array(name, param.T if transposed else param)
     changed = {id(param): name}
     for state_name, array in zip(state_names, state, strict=True):
         checks.require_array(state_name, array, in_place=True)
         checks.same_device(f"{name} {state_name}", param, array)
         checks.expect_shape(state_name, array, param.shape, f"as {name}")
-        if is_transpose(array) != is_transpose(param):
+        if is_transpose(array) != transposed:
             raise ValueError(
                 f"{state_name} does not lie in memory in the order of {name}; create it with numpy.zeros_like({name})"
             )
@@ -231,7 +257,7 @@ def _checked_one(names: list[str], param: Any, grad: Any, state: list[Any], lazy
         checks.same_device(f"{name} {grad_name}", param, grad)
         checks.expect_shape(grad_name, grad, param.shape, f"as {name}")
     if transposed:
-        param, grad, state = param.T, grad.T, [array.T for array in state]
+        param, grad, *state = (_transpose(views, array) for array in (param, grad, *state))
     if rows is None:
         grad = checks.float_array(grad_name, grad, param.ndim, param.dtype, name)
     return param, grad, rows, state

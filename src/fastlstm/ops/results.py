@@ -5,34 +5,30 @@ The checks are here once, for every operator that has these arguments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, Destination, FloatArray, Tape
 from fastlstm.ops import checks
 
-# Gradients of weights: `accumulate` adds to them, and those of matrices may be transposes of C-contiguous arrays.
-WEIGHTS = ("dWx", "dWh", "dW", "db")
+# Gradients of matrices of weights, which may be transposes of C-contiguous arrays.
+MATRICES = ("dWx", "dWh", "dW")
 
 
-class Destination(NamedTuple):
-    """Where the results of a call go.
-
-    arrays : by field, the caller's array or None for a new one; what is not computed has None.
-    accumulate, without : as they were given.
-    """
-
-    arrays: dict[str, FloatArray | None]
-    accumulate: bool
-    without: tuple[str, ...]
+@functools.cache
+def new_arrays(fields: tuple[str, ...]) -> Destination:
+    """For results of which nothing was said."""
+    return Destination(dict.fromkeys(fields), accumulate=False, without=())
 
 
 def destination(
-    fields: Sequence[str],
+    fields: tuple[str, ...],
     shapes: Mapping[str, tuple[int, ...]],
-    like: FloatArray,
+    like: FloatArray | Tape[Any],
     of: str,
     read: Mapping[str, Array | None],
     *,
@@ -46,9 +42,10 @@ def destination(
     ----------
     fields : the names of the operator's results
     shapes : the shapes of those results that are arrays
-    like, of : an array of the call and its name
+        What is not among them is not made; nothing is written to an array of out for it.
+    like, of : an array of the call and its name, or its tape
         Results have its dtype and live where it lives.
-    read : the arrays by name that are read while results are written, contiguous
+    read : the arrays by name that are read while results are written
 
     Raises
     ------
@@ -61,15 +58,21 @@ def destination(
     if out is None:
         if accumulate:
             raise ValueError("accumulate is given without out, to whose arrays the gradients are added; give both")
-        return Destination(dict.fromkeys(shapes), False, tuple(without))
+        return Destination(dict.fromkeys(fields), accumulate=False, without=tuple(without))
     if not any(hasattr(out, field) for field in fields):
         raise TypeError(
             f"out is {checks.describe(out)}, expected an object with the fields {', '.join(fields)}, for instance the "
             "result of an earlier call"
         )
-    arrays = {name: None if name in without else getattr(out, name, None) for name in shapes}
+    arrays = {name: getattr(out, name, None) if name in shapes and name not in without else None for name in fields}
+    into = Destination(arrays, accumulate=bool(accumulate), without=tuple(without))
+    if _are_plainly_right(arrays, shapes, like, read):
+        return into
     given = {f"out.{name}": array for name, array in arrays.items() if array is not None}
-    checks.same_device(" ".join((of, *given)), like, *given.values())
+    if isinstance(like, Tape):
+        checks.same_device_as_tape(" ".join(given), like, *given.values())
+    else:
+        checks.same_device(" ".join((of, *given)), like, *given.values())
     for name, array in arrays.items():
         if array is not None:
             _check_array(name, array, shapes[name], like.dtype, of)
@@ -79,12 +82,39 @@ def destination(
     if pair is not None:
         one, other = (names[place] for place in sorted(pair))
         raise ValueError(f"{one} overlaps {other}; results need arrays of their own")
-    return Destination(arrays, bool(accumulate), tuple(without))
+    return into
+
+
+def _are_plainly_right(
+    arrays: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    like: FloatArray | Tape[Any],
+    read: Mapping[str, Array | None],
+) -> bool:
+    """Whether a few attribute reads show that nothing is wrong; where they do not, the checks look closely."""
+    if isinstance(like, Tape) and like.device is not None:
+        return False
+    for name, array in arrays.items():
+        if array is not None and not (
+            type(array) is ndarray and array.dtype is like.dtype and array.shape == shapes[name] and array.flags.carray
+        ):
+            return False
+    owners = [owner_of(array) for some in (arrays, read) for array in some.values() if array is not None]
+    return None not in owners and len(set(owners)) == len(owners)
+
+
+def owner_of(array: Array) -> int | None:
+    """The address of the object whose memory an array of the host is; None where that is not a plain array."""
+    while type(array) is ndarray:
+        if array.base is None:
+            return id(array)
+        array = array.base
+    return None
 
 
 def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], of: str) -> None:
     """The gradient of a matrix of weights may lie in memory as the transpose of a C-contiguous array."""
     full = f"out.{name}"
-    turned = name in WEIGHTS and checks.is_array(array) and array.ndim == 2 and array.flags.f_contiguous
+    turned = name in MATRICES and checks.is_array(array) and array.ndim == 2 and array.flags.f_contiguous
     checks.changed_array(full, array.T if turned else array, dtype, of)
     checks.expect_shape(full, array, shape, f"= the shape of {name}")

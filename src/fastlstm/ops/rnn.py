@@ -2,22 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from fastlstm.backends import family_for
-from fastlstm.contract import Array, FloatArray, Precision, RNNFamily, RNNGrads, RNNOutput, Tape
-from fastlstm.ops import checks
+from fastlstm.contract import (
+    Array,
+    FloatArray,
+    Precision,
+    RNNCellGrads,
+    RNNCellOutput,
+    RNNFamily,
+    RNNGrads,
+    RNNOutput,
+    Tape,
+)
+from fastlstm.ops import checks, recurrent
+
+
+def rnn_cell_forward(
+    x: FloatArray,
+    h_prev: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    precision: Precision | None = None,
+) -> RNNCellOutput:
+    """One step of a tanh RNN.
+
+    Parameters
+    ----------
+    x : (N, D) float32 or float64
+        Input; all other arrays have its dtype.
+    h_prev : (N, H)
+        Hidden state before the step.
+    Wx : (D, H), or None
+        None: x has H columns, which are x Wx already.
+    Wh : (H, H)
+    b : (H,), or None
+        Weights. None is no bias.
+        Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `rnn_forward`.
+
+    Returns
+    -------
+    RNNCellOutput
+        ``h`` (N, H) after the step, and the tape for `rnn_cell_backward`. The tape refers to x, h_prev, Wx, Wh, b and
+        h: change none of these before the last backward call (no ``h_prev[:] = h``).
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than x.
+    ValueError
+        A shape does not fit.
+    """
+    checks.same_device("x h_prev Wx Wh b", x, h_prev, Wx, Wh, b)
+    x = checks.float_array("x", x, 2)
+    N, D = x.shape
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 1, x.dtype, "x")
+    h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
+    precision = checks.precision_of(x, precision, bf16_on_host=False)
+    family = family_for(x, "rnn")
+    h, saved = family.rnn_cell_forward(x, Wx, Wh, b, h_prev=h_prev, precision=precision)
+    inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b, "h": h}
+    tape = Tape("rnn_cell", family, {"N": N, "D": D, "H": H}, x.dtype, saved, checks.gpu_of("x", x), inputs)
+    return RNNCellOutput(h, tape)
+
+
+def rnn_cell_backward(
+    dh: FloatArray,
+    tape: Tape[RNNFamily] | None,
+    *,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
+) -> RNNCellGrads:
+    """Gradients of one step of a tanh RNN.
+
+    Parameters
+    ----------
+    dh : (N, H)
+        Gradient of the loss by the step's h.
+    tape : the tape of `rnn_cell_forward`
+        May be used more than once.
+    out : RNNCellGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
+
+    Returns
+    -------
+    RNNCellGrads
+        dx (N, D), dh_prev (N, H), dWx (D, H), dWh (H, H), db of the shape of b.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
+    """
+    tape = checks.check_tape(tape, "rnn_cell")
+    checks.same_device_as_tape("dh", tape, dh)
+    dh = recurrent.state("dh", dh, tape.sizes["N"], tape.sizes["H"], tape.dtype, "the tape")
+    into = recurrent.destination(
+        RNNCellGrads._fields, tape, {"dh": dh}, out=out, accumulate=accumulate, without=without
+    )
+    return tape.family.rnn_cell_backward(tape.saved, dh=dh, into=into)
 
 
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None = None,
     mask: Array | None = None,
     lengths: Array | None = None,
     reverse: bool = False,
     training: bool = True,
+    time_major: bool = False,
     precision: Precision | None = None,
 ) -> RNNOutput:
     """h = tanh(x Wx + h_prev Wh + b) over a whole sequence.
@@ -25,10 +135,13 @@ def rnn_forward(
     Parameters
     ----------
     xs : (N, T, D) float32 or float64
-        Inputs, batch first; all other float arrays have their dtype.
-    Wx : (D, H)
+        Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
+    Wx : (D, H), or None
+        None: xs has H columns, which are x Wx already.
     Wh : (H, H)
-    b : (H,)
+    b : (H,), or None
+        Weights. None is no bias.
+        Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
         Weights.
     h0 : (N, H), optional
         State before the first step; zeros if not given.
@@ -38,6 +151,8 @@ def rnn_forward(
         Short form of a mask for right padding.
     reverse : bool
         Run from the last step to the first. hs[:, t] still belongs to input step t, h_n is the state after step 0.
+    time_major : bool
+        Time comes first: xs is (T, N, D), mask (T, N), hs (T, N, H), and so are their gradients.
     training : bool
         False keeps nothing for a backward call (tape is None).
     precision : "float32", "float64", "tf32" or "bf16", optional
@@ -62,51 +177,74 @@ def rnn_forward(
     Elman (1990), "Finding structure in time".
     """
     checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
-    xs = checks.float_array("xs", xs, 3)
-    N, T, D = xs.shape
-    Wx, Wh, b, H = checks.recurrent_weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
+    xs = recurrent.sequence("xs", xs)
+    N, T, D = recurrent.batch_first(xs, time_major).shape
+    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
     if h0 is not None:
-        h0 = checks.state("h0", h0, N, H, xs.dtype, "xs")
-    valid = checks.valid_steps(mask, lengths, N, T)
+        h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
+    valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
     precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
-        xs,
+        recurrent.batch_first(xs, time_major),
         Wx,
         Wh,
         b,
         h0=h0,
         mask=valid,
         reverse=bool(reverse),
+        time_major=bool(time_major),
         training=bool(training),
         precision=precision,
     )
-    sizes = {"N": N, "T": T, "D": D, "H": H}
-    tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs)) if training else None
+    hs, tape = recurrent.batch_first(hs, time_major), None
+    if training:
+        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "hs": hs}
+        tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return RNNOutput(hs, h_n, tape)
 
 
-def rnn_backward(dhs: FloatArray | None, tape: Tape[RNNFamily] | None, *, dh_n: FloatArray | None = None) -> RNNGrads:
+def rnn_backward(
+    dhs: FloatArray | None,
+    tape: Tape[RNNFamily] | None,
+    *,
+    dh_n: FloatArray | None = None,
+    out: Any = None,
+    accumulate: bool = False,
+    without: Collection[str] = (),
+) -> RNNGrads:
     """Back-propagation through time over a whole sequence.
 
     Parameters
     ----------
-    dhs : (N, T, H), or None for zeros
+    dhs : (N, T, H), (T, N, H) of a time_major call, or None for zeros
         Gradient of the loss by hs.
     tape : the tape of `rnn_forward`
         May be used more than once.
     dh_n : (N, H), optional
         Gradient of the loss by h_n; zeros if not given.
+    out : RNNGrads, or any object with some of its fields, optional
+        Results are written to its arrays and these are returned; a field that is missing or None gets a new array.
+        dWx and dWh may be transposes of C-contiguous arrays.
+    accumulate : bool
+        Adds dWx, dWh and db to what ``out`` holds, once an element: the very bits that the call without it returns.
+    without : names of results
+        They are not computed, and None.
 
     Returns
     -------
     RNNGrads
-        dxs (N, T, D), dWx (D, H), dWh (H, H), db (H,), dh0 (N, H).
+        dxs of the shape of xs, dWx (D, H), dWh (H, H), db (H,), dh0 (N, H). dWx and db are None
+        without Wx and b.
 
     Raises
     ------
     TypeError, ValueError
-        The gradients do not fit the tape, or the tape is another operator's.
+        The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
+        or overlaps another. Nothing is changed then.
     """
-    tape, dhs, dh_n, _ = checks.upstream_of_sequence("rnn", tape, dhs, dh_n)
-    return tape.family.rnn_backward(tape.saved, dhs=dhs, dh_n=dh_n)
+    tape, dhs, dh_n, _ = recurrent.upstream("rnn", tape, dhs, dh_n)
+    given = {"dhs": dhs, "dh_n": dh_n}
+    into = recurrent.destination(RNNGrads._fields, tape, given, out=out, accumulate=accumulate, without=without)
+    grads = tape.family.rnn_backward(tape.saved, dhs=dhs, dh_n=dh_n, into=into)
+    return recurrent.in_callers_order(grads, tape, out)

@@ -5,16 +5,18 @@ Semantics are TensorFlow's: ``tf.nn.nce_loss`` and ``tf.nn.sampled_softmax_loss`
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 
-from fastlstm.arrays import is_device_array
+from fastlstm.arrays import array_module
 from fastlstm.backends import device_family, family_for
 from fastlstm.contract import (
     Candidates,
     FloatArray,
     IntArray,
+    PaddedSampledLoss,
     SampledLogits,
     SampledLogitsGrads,
     SampledLoss,
@@ -23,7 +25,6 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks
-from fastlstm.ops.device_steps import rows_are_padded
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
@@ -122,6 +123,39 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Tape[SamplingFamily] | No
     return tape.family.sampled_logits_backward(tape.saved, dlogits=dlogits)
 
 
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def nce_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
 def nce_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -130,32 +164,68 @@ def nce_loss(
     candidates: Candidates,
     *,
     remove_accidental_hits: bool = False,
-) -> SampledLoss:
+    padded: bool = False,
+) -> SampledLoss | PaddedSampledLoss:
     """Noise-contrastive estimation: sigmoid cross entropy of the true and the sampled classes, summed over the classes.
 
     Parameters
     ----------
     weights, biases, labels, inputs, candidates, remove_accidental_hits
         As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+    padded : bool
+        For arrays on a GPU: gradients by rows as PaddedRowGrad, for whose number of rows nothing synchronises.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `sampled_logits_forward`; or padded is given for arrays on the host.
 
     References
     ----------
     Gutmann, Hyvärinen (2010), "Noise-contrastive estimation"; tf.nn.nce_loss.
     """
     args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
-    return _loss("sigmoid", args, remove_accidental_hits)
+    return _loss("sigmoid", args, remove_accidental_hits, padded)
 
 
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def sampled_softmax_loss(
+    weights: FloatArray,
+    biases: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates,
+    *,
+    remove_accidental_hits: bool = ...,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
 def sampled_softmax_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -164,58 +234,102 @@ def sampled_softmax_loss(
     candidates: Candidates,
     *,
     remove_accidental_hits: bool = True,
-) -> SampledLoss:
+    padded: bool = False,
+) -> SampledLoss | PaddedSampledLoss:
     """Cross entropy of a softmax over the true and the sampled classes only.
 
     Parameters
     ----------
     weights, biases, labels, inputs, candidates, remove_accidental_hits
         As in `sampled_logits_forward`; the logarithms of the expected counts are subtracted.
+    padded : bool
+        For arrays on a GPU: gradients by rows as PaddedRowGrad, for whose number of rows nothing synchronises.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights and dbiases as RowGrad.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `sampled_logits_forward`; or padded is given for arrays on the host.
 
     References
     ----------
     Jean et al. (2015), "On using very large target vocabulary"; tf.nn.sampled_softmax_loss.
     """
     args = _checked(weights, biases, labels, inputs, candidates, with_biases=True, with_counts=True)
-    return _loss("softmax", args, remove_accidental_hits)
+    return _loss("softmax", args, remove_accidental_hits, padded)
 
 
+@overload
 def negative_sampling_loss(
-    weights: FloatArray, labels: IntArray, inputs: FloatArray, candidates: Candidates
-) -> SampledLoss:
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates | IntArray,
+    *,
+    padded: Literal[False] = False,
+) -> SampledLoss: ...
+@overload
+def negative_sampling_loss(
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates | IntArray,
+    *,
+    padded: Literal[True],
+) -> PaddedSampledLoss: ...
+@overload
+def negative_sampling_loss(
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates | IntArray,
+    *,
+    padded: bool,
+) -> SampledLoss | PaddedSampledLoss: ...
+def negative_sampling_loss(
+    weights: FloatArray,
+    labels: IntArray,
+    inputs: FloatArray,
+    candidates: Candidates | IntArray,
+    *,
+    padded: bool = False,
+) -> SampledLoss | PaddedSampledLoss:
     """word2vec's objective: sigmoid cross entropy summed over the classes, no biases, no expected counts.
 
     Parameters
     ----------
-    weights, labels, inputs, candidates
-        As in `sampled_logits_forward`; only candidates.sampled is read.
+    weights, labels, inputs
+        As in `sampled_logits_forward`.
+    candidates : Candidates, or int32 or int64 array (S,) or (B, S)
+        S sampled classes: of Candidates, of which only ``sampled`` is read, or (S,) the batch shares them, which makes
+        their logits a product of matrices; of (B, S) each row has its own. A sampled class counts as often as it
+        occurs, and as sampled even if it is a true one of its row.
+    padded : bool
+        As for `nce_loss`.
 
     Returns
     -------
-    SampledLoss
+    SampledLoss, or PaddedSampledLoss
         loss (B,), and the gradients of loss.mean(): dinputs (B, E), dweights as RowGrad; dbiases is None.
 
     Raises
     ------
     IndexError, TypeError, ValueError
-        As `sampled_logits_forward`.
+        As `nce_loss`.
 
     References
     ----------
     Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
     """
     args = _checked(weights, None, labels, inputs, candidates, with_biases=False, with_counts=False)
-    return _loss("sigmoid", args, remove_accidental_hits=False)
+    if args.sampled.ndim == 2:
+        columns = array_module(args.labels).concatenate([args.labels, args.sampled], axis=1)
+        args = args._replace(labels=columns, sampled=args.sampled.reshape(-1)[:0])
+    return _loss("sigmoid", args, False, padded)
 
 
 class _Checked(NamedTuple):
@@ -228,23 +342,23 @@ class _Checked(NamedTuple):
     sampled: IntArray
     true_expected_count: FloatArray | None
     sampled_expected_count: FloatArray | None
+    num_true: int
 
 
-def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -> SampledLoss:
-    if rows_are_padded() and is_device_array(args.weights):
-        padded = device_family("sampling").padded_sampled_loss(
-            *args[:5],
-            true_expected_count=args.true_expected_count,
-            sampled_expected_count=args.sampled_expected_count,
-            remove_accidental_hits=bool(remove_accidental_hits),
-            loss=kind,
-        )
-        return cast(SampledLoss, padded)  # as whoever asked for it knows
-    return family_for(args.weights, "sampling").sampled_loss(
+def _loss(
+    kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool, padded: bool
+) -> SampledLoss | PaddedSampledLoss:
+    compute: Callable[..., SampledLoss | PaddedSampledLoss]
+    if checks.rows_are_padded(padded, "weights", args.weights):
+        compute = device_family("sampling").padded_sampled_loss
+    else:
+        compute = family_for(args.weights, "sampling").sampled_loss
+    return compute(
         *args[:5],
         true_expected_count=args.true_expected_count,
         sampled_expected_count=args.sampled_expected_count,
         remove_accidental_hits=bool(remove_accidental_hits),
+        num_true=args.num_true,
         loss=kind,
     )
 
@@ -252,14 +366,16 @@ def _loss(kind: SampledLossKind, args: _Checked, remove_accidental_hits: bool) -
 def _checked(
     weights: Any, biases: Any, labels: Any, inputs: Any, candidates: Any, *, with_biases: bool, with_counts: bool
 ) -> _Checked:
-    if not isinstance(candidates, Candidates):
+    name, ids = "candidates", candidates
+    if isinstance(candidates, Candidates):
+        name, ids = "candidates.sampled", candidates.sampled
+    elif with_counts or with_biases or not checks.is_array(candidates):
+        or_ids = "" if with_counts or with_biases else ", or an array of ids (S,) or (B, S)"
         raise TypeError(
             f"candidates is {checks.describe(candidates)}; expected the Candidates that log_uniform_candidates or "
-            "unigram_candidates returned"
+            f"unigram_candidates returned{or_ids}"
         )
-    checks.same_device(
-        "weights biases labels inputs candidates.sampled", weights, biases, labels, inputs, candidates.sampled
-    )
+    checks.same_device(f"weights biases labels inputs {name}", weights, biases, labels, inputs, ids)
     weights = checks.float_array("weights", weights, 2)
     V, E = weights.shape
     if V == 0 or E == 0:
@@ -282,7 +398,11 @@ def _checked(
             f"inputs has shape {inputs.shape}, expected {(B, E)} = (B, E) for labels with B = {B} and weights (V, E)"
         )
     labels = checks.int_ids("labels", labels, V, "weights has V = {} rows")
-    sampled = checks.int_ids("candidates.sampled", candidates.sampled, V, "weights has V = {} rows")
+    sampled = checks.int_ids(name, ids, V, "weights has V = {} rows")
+    if ids is candidates and ids.ndim != 1:
+        if ids.ndim != 2 or len(ids) != B:
+            raise ValueError(f"candidates has shape {ids.shape}, expected (S,) or (B, S) with B = {B} as labels")
+        sampled = sampled.reshape(ids.shape)
     true_count = sampled_count = None
     if with_counts:
         names = "weights candidates.true_expected_count candidates.sampled_expected_count"
@@ -293,7 +413,7 @@ def _checked(
             "candidates.sampled_expected_count", candidates.sampled_expected_count, len(sampled)
         )
     labels, sampled = labels.astype(_INT64, copy=False), sampled.astype(_INT64, copy=False)
-    return _Checked(weights, biases, labels.reshape(B, num_true), inputs, sampled, true_count, sampled_count)
+    return _Checked(weights, biases, labels.reshape(B, num_true), inputs, sampled, true_count, sampled_count, num_true)
 
 
 def _expected_count(name: str, counts: Any, size: int) -> FloatArray:

@@ -128,12 +128,17 @@ def _check_optimizer(trainer: Trainer, numbers: Mapping[str, Any], arrays: Mappi
     like = copy.copy(trainer.optimizer)
     like.prepare(trainer.model.params)
     wanted_numbers, wanted = like.state()
+    # Files of earlier versions do not name the hyperparameters.
+    numbers = {**{name: wanted_numbers[name] for name in like.hyperparameter_names}, **numbers}
     _check_values("the optimizer", numbers, wanted_numbers)
     if numbers["class"] != wanted_numbers["class"]:
         raise ValueError(f"the optimizer is {numbers['class']}, expected {wanted_numbers['class']}")
     scalars.finite("lr", numbers["lr"], 0)
     if scalars.integer("step", numbers["step"], 0) >= 2**63:
         raise ValueError(f"step is {numbers['step']}, expected less than 2^63")
+    like.step_on_device = None  # an array of the other's
+    like.set_state(numbers, {})
+    like.update([], [])  # refuses hyperparameters that no update takes
     shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     # A training that was stopped before its first step has none.
     if shapes and shapes != {name: (array.shape, array.dtype) for name, array in wanted.items()}:

@@ -18,7 +18,7 @@ class History:
         "loss" and the metrics of the training rows, averaged over the epoch while the weights changed; the same after
         "val_" for the validation rows.
     device_steps : dict of "graph" and "eager" to int
-        How many steps of the training on a GPU were a launch of a CUDA graph each, and how many ran operator by
+        How many steps of the training on a GPU were a replay of a CUDA graph each, and how many ran operator by
         operator; both are 0 on the host. Not part of a checkpoint.
     why_no_graph : str or None
         Why steps ran operator by operator beyond the first of every shape of a batch.

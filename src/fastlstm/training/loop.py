@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from fastlstm.contract import Array
-from fastlstm.layers import TimeDropout
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.batches import BatchSource
 from fastlstm.training.callback import Callback, check_callbacks
 from fastlstm.training.callbacks import BackupAndRestore
-from fastlstm.training.device_steps import DeviceSteps
+from fastlstm.training.cuda_graph import GraphedSteps
+from fastlstm.training.eager import EagerSteps
 from fastlstm.training.history import History
 from fastlstm.training.interrupt import SoftInterrupt
 from fastlstm.training.means import Means, RunningMean
@@ -21,6 +20,20 @@ from fastlstm.training.progress import make_progress
 from fastlstm.training.trainable import Trainable
 
 OptimizerLike = str | Optimizer
+
+
+class StepRunner(Protocol):
+    """Runs the steps of one training."""
+
+    def run(self, inputs: tuple[Array, ...]) -> None:
+        """One step on a batch; loss and metrics are added to the trainer's ``means``."""
+
+    def logs(self) -> Mapping[str, float]:
+        """Loss and metrics of the epoch so far."""
+        ...
+
+    def close(self) -> None:
+        """After the last step: leave the model and the optimiser to others."""
 
 
 class Trainer:
@@ -79,8 +92,7 @@ class Trainer:
         self.batch = 0
         self.means: dict[str, RunningMean] = {}
         self.rng_of_order: Any = None
-        self._steps: DeviceSteps | None = None
-        self._last_logs: weakref.ref[BatchLogs] | None = None
+        self._steps: StepRunner = EagerSteps(self)
         self.history = History()
         # A checkpoint holds what all other callbacks have made of the epoch, so it comes last.
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, BackupAndRestore))
@@ -123,8 +135,7 @@ class Trainer:
             with SoftInterrupt() as interrupt:
                 for callback in self._all_callbacks:
                     callback.on_train_begin()
-                if self.model.device == "cuda":
-                    self._steps = DeviceSteps(self)
+                self._steps = GraphedSteps(self) if self.model.device == "cuda" else EagerSteps(self)
                 while self.epoch < self.epochs and not self.model.stop_training:
                     self._stop_if(interrupt)  # before an epoch begins, which it would do again when it goes on
                     self._run_epoch(interrupt)
@@ -132,8 +143,7 @@ class Trainer:
                 for callback in self._all_callbacks:
                     callback.on_train_end()
         finally:
-            if self._steps is not None:
-                self._steps.close()
+            self._steps.close()
             for callback in self._all_callbacks:
                 callback.close()
         return self.history
@@ -181,79 +191,22 @@ class Trainer:
         batch = self.batch
         for callback in self._before_batch:
             callback.on_train_batch_begin(batch)
-        self._learn(batch)
+        self._steps.run(self.source.batch(batch))
         self.batch = batch + 1
         if self._after_batch:
-            # Of a model on a GPU they are read when somebody asks for them, and waited for.
-            read_later = BatchLogs(self.means)
-            logs: Mapping[str, float] = read_later
-            if self.model.device == "cpu":
-                logs = dict(read_later)
-            else:
-                self._last_logs = weakref.ref(read_later)
+            logs = self._steps.logs()
             for callback in self._after_batch:
                 callback.on_train_batch_end(batch, logs)
-
-    def _learn(self, batch: int) -> None:
-        """One step of the optimiser; loss and metrics are added to ``means``."""
-        inputs = self.source.batch(batch)
-        if self._steps is None:
-            self.step(inputs, self.means)
-            return
-        if self._last_logs is not None:
-            logs = self._last_logs()
-            if logs is not None:  # somebody has kept them
-                logs.detach()
-            self._last_logs = None
-        self._steps.run(inputs)
 
     def step(self, inputs: tuple[Array, ...], means: Means) -> None:
         """One step of the optimiser on a batch; loss and metrics are added to ``means``."""
         self.model.train_step(inputs, self.optimizer, means, max_grad=self.max_grad)
-
-    def captured(self) -> tuple[Any, ...]:
-        """What a captured step has been captured with: it is another step once this is not the same."""
-        model = self.model
-        arrays = tuple(id(array) for arrays in (model.params, model.grads) for array in arrays)
-        dropouts = tuple((layer.dropout_ratio, id(layer._rng)) for layer in _dropouts(vars(model).values()))
-        precisions = tuple(layer.precision for layer in model.layers.values())
-        return (*arrays, *dropouts, *precisions, id(model.rng), self.max_grad, self.metrics, *self.optimizer.captured())
 
     def _stop_if(self, interrupt: SoftInterrupt) -> None:
         if interrupt.asked:
             for callback in self._all_callbacks:
                 callback.on_interrupt()
             raise KeyboardInterrupt
-
-
-class BatchLogs(Mapping[str, float]):
-    """Loss and metrics of the epoch so far, each read when it is asked for."""
-
-    def __init__(self, means: Mapping[str, RunningMean]) -> None:
-        self._means = {name: mean.copy() for name, mean in means.items()}
-
-    def detach(self) -> None:
-        """Keep the numbers of now."""
-        for mean in self._means.values():
-            mean.detach()
-
-    def __getitem__(self, name: str) -> float:
-        return self._means[name].value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._means)
-
-    def __len__(self) -> int:
-        return len(self._means)
-
-
-def _dropouts(values: Iterable[Any]) -> Iterator[TimeDropout]:
-    """Those that a model has as attributes, or in lists."""
-    for value in values:
-        if isinstance(value, TimeDropout):
-            yield value
-        elif isinstance(value, list):
-            yield from _dropouts(value)
 
 
 def _overriding(callbacks: Sequence[Callback], method: str) -> list[Callback]:

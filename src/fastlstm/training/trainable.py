@@ -10,6 +10,7 @@ import numpy as np
 
 from fastlstm.contract import Array, FloatArray
 from fastlstm.layers import Layer
+from fastlstm.layers.seeds import Seeds
 from fastlstm.ops.device import Device
 from fastlstm.optim import Optimizer
 from fastlstm.training.means import Means, RunningMean
@@ -26,6 +27,8 @@ class Trainable(Protocol):
     params, grads : list of arrays
     rng : numpy Generator
         The source of everything random; a checkpoint keeps its state.
+    seeds : Seeds
+        What ``rng`` draws within a step.
     stop_training : bool
         Whether the training is to end after the batch or epoch at hand.
     """
@@ -35,6 +38,7 @@ class Trainable(Protocol):
     params: list[FloatArray]
     grads: list[FloatArray]
     rng: np.random.Generator
+    seeds: Seeds
     stop_training: bool
 
     @property
@@ -55,9 +59,16 @@ class Trainable(Protocol):
     ) -> None:
         """One step of the optimiser on a batch; loss and metrics, of the weights before it, are added to ``means``.
 
-        On a GPU it may be captured into a graph that is run for many batches: what it takes from the host, beside the
-        seeds and the learning rate, has to be the same for all of them.
+        On a GPU it may be captured into a graph that is replayed for many batches: what it takes from the host, beside
+        ``seeds`` and the learning rate, has to be the same for all of them, or stand in `capture_key`.
         """
+
+    def capture_key(self) -> tuple[Any, ...]:
+        """What a captured step depends on: arrays and settings. Once one of them is another, a new one is captured."""
+        ...
+
+    def forget_step(self) -> None:
+        """Forget what Python knows of the step before: a replay, which runs no Python, takes its place."""
 
     def evaluate(self, *data: Any, **options: Any) -> dict[str, float]:
         """Loss and ``metrics`` of validation data, without learning."""

@@ -1,28 +1,61 @@
-"""GRU: csrc/cpu/recurrent, the cell and the forward loop in gru.cc, the backward one in sequence_backward.h."""
+"""GRU: csrc/cpu/recurrent, the cell and the forward loop in gru.cc, the backward one in sequence_backward.h.
+
+A cell is a sequence of one step, whose arrays have no axis of steps.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
+from fastlstm.contract import (
+    BoolArray,
+    Destination,
+    FloatArray,
+    GRUCellGrads,
+    GRUConvention,
+    GRUGrads,
+    Precision,
+)
+
+
+def gru_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    convention: GRUConvention,
+    precision: Precision,
+) -> tuple[FloatArray, Any]:
+    mask, reverse, time_major, training = None, False, False, True
+    _, h, tape = _cpu.gru_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, *convention, training)
+    return h, tape
+
+
+def gru_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
+    dx, dWx, dWh, db, dh_prev, _ = saved.backward(None, dh, None, *into)
+    return GRUCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     convention: GRUConvention,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, *convention, training)
+    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, *convention, training)
 
 
-def gru_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:
-    return GRUGrads(*saved.backward(dhs, dh_n))
+def gru_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> GRUGrads:
+    *grads, _ = saved.backward(dhs, dh_n, None, *into)
+    return GRUGrads(*grads)

@@ -19,14 +19,16 @@ _INT64 = np.dtype(np.int64)
 LOW_MEMORY_COLUMNS = 512
 
 
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
-    return LossGrad(*_cpu.softmax_cross_entropy(logits, targets, ignore_index))
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+) -> LossGrad:
+    return LossGrad(*_cpu.softmax_cross_entropy(logits, targets, ignore_index, normalizer))
 
 
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     *,
     ignore_index: int,
@@ -37,6 +39,7 @@ def linear_cross_entropy(
     db: FloatArray | None,
     accumulate: bool,
     without: tuple[str, ...],
+    normalizer: float | None,
 ) -> LinearLossGrads:
     V = W.shape[1]
     block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V
@@ -59,5 +62,6 @@ def linear_cross_entropy(
             with_dW,
             with_db,
             precision == "bf16",
+            normalizer,
         )
     )

@@ -1,6 +1,6 @@
 """LSTM: csrc/cpu/recurrent, the cell in lstm.cc, the time loops in sequence_forward.h and sequence_backward.h.
 
-A cell is a sequence of one step.
+A cell is a sequence of one step, whose arrays have no axis of steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 import fastlstm._cpu as _cpu
 from fastlstm.contract import (
     BoolArray,
+    Destination,
     FloatArray,
     LSTMCellGrads,
     LSTMGrads,
@@ -20,45 +21,53 @@ from fastlstm.contract import (
 
 def lstm_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h_prev: FloatArray,
     c_prev: FloatArray,
     gate_order: str,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    mask, reverse, hard_sigmoid, training = None, False, False, True
+    mask, reverse, time_major, hard_sigmoid, training = None, False, False, False, True
     _, h, c, tape = _cpu.lstm_forward(
-        x[:, None], Wx, Wh, b, h_prev, c_prev, mask, reverse, gate_order, hard_sigmoid, training
+        x, Wx, Wh, b, h_prev, c_prev, mask, reverse, time_major, gate_order, hard_sigmoid, training
     )
     return h, c, tape
 
 
-def lstm_cell_backward(saved: Any, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
-    dxs, dWx, dWh, db, dh_prev, dc_prev = saved.backward(None, dh, dc)
-    return LSTMCellGrads(dxs[:, 0], dh_prev, dc_prev, dWx, dWh, db)
+def lstm_cell_backward(saved: Any, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
+    dx, dWx, dWh, db, dh_prev, dc_prev = saved.backward(None, dh, dc, *into)
+    return LSTMCellGrads(dx, dh_prev, dc_prev, dWx, dWh, db)
 
 
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
     hard_sigmoid = recurrent_activation == "hard_sigmoid"
-    return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, gate_order, hard_sigmoid, training)
+    return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, time_major, gate_order, hard_sigmoid, training)
 
 
-def lstm_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None) -> LSTMGrads:
-    return LSTMGrads(*saved.backward(dhs, dh_n, dc_n))
+def lstm_backward(
+    saved: Any,
+    *,
+    dhs: FloatArray | None,
+    dh_n: FloatArray | None,
+    dc_n: FloatArray | None,
+    into: Destination,
+) -> LSTMGrads:
+    return LSTMGrads(*saved.backward(dhs, dh_n, dc_n, *into))

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
-from fastlstm._cpu import OptimRule, optim_update, scale, squared_norm
+from fastlstm._cpu import OptimRule, clip, optim_update, scale, squared_norm
 from fastlstm.contract import FloatArray, IntArray
 
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "clip",
     "momentum_update",
     "rmsprop_update",
     "scale",
@@ -54,10 +55,25 @@ def adagrad_update(
     *,
     lr: float,
     eps: float,
+    eps_inside_root: bool,
     grad_scale: float,
 ) -> None:
-    momentum, beta2 = 0.0, 0.0  # not used by the rule
-    optim_update(OptimRule.ADAGRAD, param, grad, _int64(rows), grad_scale, lr, accumulator, None, momentum, beta2, eps)
+    momentum, beta2, decay = 0.0, 0.0, 0.0  # not used by the rule
+    optim_update(
+        OptimRule.ADAGRAD,
+        param,
+        grad,
+        _int64(rows),
+        grad_scale,
+        lr,
+        accumulator,
+        None,
+        momentum,
+        beta2,
+        eps,
+        decay,
+        eps_inside_root,
+    )
 
 
 def rmsprop_update(

@@ -1,27 +1,51 @@
-"""tanh RNN: csrc/cpu/recurrent, the cell in rnn.cc, the time loops in sequence_forward.h and sequence_backward.h."""
+"""tanh RNN: csrc/cpu/recurrent, the cell in rnn.cc, the time loops in sequence_forward.h and sequence_backward.h.
+
+A cell is a sequence of one step, whose arrays have no axis of steps.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
+from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
+
+
+def rnn_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    precision: Precision,
+) -> tuple[FloatArray, Any]:
+    mask, reverse, time_major, training = None, False, False, True
+    _, h, tape = _cpu.rnn_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, training)
+    return h, tape
+
+
+def rnn_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
+    dx, dWx, dWh, db, dh_prev, _ = saved.backward(None, dh, None, *into)
+    return RNNCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, training)
+    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, training)
 
 
-def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
-    return RNNGrads(*saved.backward(dhs, dh_n))
+def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:
+    *grads, _ = saved.backward(dhs, dh_n, None, *into)
+    return RNNGrads(*grads)

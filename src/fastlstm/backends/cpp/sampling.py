@@ -96,6 +96,7 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> SampledLoss:
     per_row, dinputs, indices, dweights, dbiases = _cpu.sampled_loss(
@@ -107,6 +108,7 @@ def sampled_loss(
         true_expected_count,
         sampled_expected_count,
         remove_accidental_hits,
+        num_true,
         loss == "softmax",
     )
     return SampledLoss(

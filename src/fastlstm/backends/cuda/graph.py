@@ -23,7 +23,8 @@ from fastlstm.backends.cuda.calls import address, call_on
 class Capture:
     """A graph of a piece of work, on the device that is current when this is made.
 
-    The caller's current stream waits for what `eagerly` runs, and is the one that `launch` launches on.
+    The caller's current stream waits for what `eagerly` runs, and is the one that `replay` launches on. The memory of a
+    graph goes with it: synchronise before you drop one that may still run.
     """
 
     def __init__(self) -> None:
@@ -67,8 +68,8 @@ class Capture:
     def is_captured(self) -> bool:
         return self._graph is not None
 
-    def launch(self) -> None:
-        """Replays the work on the caller's current stream, without synchronising."""
+    def replay(self) -> None:
+        """Runs the work on the caller's current stream, without synchronising."""
         self._graph.launch(cupy.cuda.get_current_stream())
 
     @contextlib.contextmanager

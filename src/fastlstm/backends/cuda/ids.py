@@ -7,23 +7,17 @@ first check that finds something leaves it in a record in pinned memory, which t
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Any
 
 import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, current_stream, device_of
-from fastlstm.contract import IntArray
+from fastlstm.contract import IdSource, IntArray
 
 _FIELDS = ("full", "source", "value")  # struct Fault
 _SHARED = (np.iinfo(np.int64).max, 0)  # struct Shared: nothing found, no block has finished
-
-
-class Source(Protocol):
-    """What the caller of `check` knows of an array, and makes an error of for an id in it that is out of range."""
-
-    def error(self, value: int) -> IndexError: ...
 
 
 class _Record:
@@ -51,8 +45,8 @@ def _record() -> _Record:
 
 
 # What faults are told by: numbers on the GPU. There are as many as there are different texts of errors.
-_numbers: dict[Source, int] = {}
-_sources: list[Source] = []
+_numbers: dict[IdSource, int] = {}
+_sources: list[IdSource] = []
 
 
 @functools.cache
@@ -70,11 +64,7 @@ def prepare() -> None:
     _shared(device=cupy.cuda.Device().id, stream=current_stream())
 
 
-def check(ids: Any, *, upper: int | None, ignore_index: int | None, source: Source) -> IntArray:
-    """Returns a copy of ids (M,) with 0 in the place of those neither from 0 to upper - 1 nor ``ignore_index``.
-
-    source : hashable; `raise_fault` raises its error if there are any.
-    """
+def check(ids: Any, *, upper: int | None, ignore_index: int | None, source: IdSource) -> IntArray:
     number = _numbers.get(source)
     if number is None:
         number = _numbers[source] = len(_sources)
@@ -99,7 +89,6 @@ def check(ids: Any, *, upper: int | None, ignore_index: int | None, source: Sour
 
 
 def raise_fault() -> None:
-    """Raises the error of the first fault that the GPU has found by now, since the last one was raised."""
     taken = _record().take()
     if taken is not None:
         number, value = taken

@@ -25,9 +25,11 @@ LOW_MEMORY_BYTES = 4 << 20
 LOW_MEMORY_ROWS = 64
 
 
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+) -> LossGrad:
     with device_of(logits):
-        mean = _Mean(targets, ignore_index, logits)
+        mean = _Mean(targets, ignore_index, normalizer, logits)
         dlogits = cupy.empty(logits.shape, logits.dtype)
         mean.softmax(slice(0, len(targets)), logits, None, dlogits)
         return LossGrad(mean.loss(), dlogits)
@@ -36,7 +38,7 @@ def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     *,
     ignore_index: int,
@@ -47,11 +49,12 @@ def linear_cross_entropy(
     db: FloatArray | None,
     accumulate: bool,
     without: tuple[str, ...],
+    normalizer: float | None,
 ) -> LinearLossGrads:
     M, H = h.shape
-    V = len(b)
+    V = W.shape[1]
     with device_of(h), products_in(precision):
-        mean = _Mean(targets, ignore_index, h)
+        mean = _Mean(targets, ignore_index, normalizer, h)
         # What is added to must not take part in the sums over blocks, whose bits would be others.
         into_dW, into_db = (dW, db) if accumulate else (None, None)
         dh = _result("dh", dh, (M, H), h, without)
@@ -117,28 +120,44 @@ def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer:
     with device_of(logits):
         e = cupy.exp(-cupy.abs(logits))
         sigmoid = cupy.where(logits >= 0, logits.dtype.type(1), e) / (1 + e)
-        dlogits = (sigmoid - labels) / logits.dtype.type(normalizer)
+        dlogits = (sigmoid - labels) / _typed(normalizer, logits)
         losses = (cupy.maximum(logits, 0) - logits * labels).astype("float64") + cupy.log1p(e)
         return LossGrad(losses.sum() / normalizer, dlogits)
 
 
-def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
+def mean_squared_error(y: FloatArray, t: FloatArray, *, normalizer: float) -> SquaredErrorGrad:
     with device_of(y):
-        count = max(y.size, 1)
         difference = y - t
-        loss: Any = cupy.square(difference, dtype="float64").sum() / count
-        return SquaredErrorGrad(loss, difference * y.dtype.type(2 / count))
+        loss: Any = cupy.square(difference, dtype="float64").sum() / normalizer
+        return SquaredErrorGrad(loss, difference * _typed(2 / normalizer, y))
+
+
+def _typed(number: Any, like: FloatArray) -> Any:
+    """A number of the host's, or a 0-d array, in the dtype of an array."""
+    return number.astype(like.dtype) if isinstance(number, cupy.ndarray) else like.dtype.type(number)
 
 
 class _Mean:
-    """A mean over the valid targets (M,): how many they are, and their losses, on the device."""
+    """A mean over the valid targets (M,): how many they are, or a normalizer, and their losses, on the device."""
 
-    def __init__(self, targets: IntArray, ignore_index: int, like: FloatArray) -> None:
+    def __init__(self, targets: IntArray, ignore_index: int, normalizer: Any, like: FloatArray) -> None:
         self._targets = targets
-        self._counts = cupy.empty(_cuda.TARGET_COUNTS, "int32")
         self._losses = cupy.empty(len(targets), "float64")
         self._common: dict[str, Any] = {"ignore_index": ignore_index, "id_bytes": targets.itemsize, **call_on(like)}
-        _cuda.count_targets(targets=address(targets), counts=address(self._counts), M=len(targets), **self._common)
+        counts, on_device, number = None, None, 0.0
+        if normalizer is None:
+            counts = cupy.empty(_cuda.TARGET_COUNTS, "int32")
+            _cuda.count_targets(targets=address(targets), counts=address(counts), M=len(targets), **self._common)
+        elif isinstance(normalizer, cupy.ndarray):
+            on_device = normalizer.astype("float64", copy=False)
+        else:
+            number = normalizer
+        self._kept = counts, on_device
+        self._divisor: dict[str, Any] = {
+            "counts": address(counts),
+            "normalizer": number,
+            "normalizer_at": address(on_device),
+        }
 
     def softmax(self, block: slice, logits: FloatArray, bias: FloatArray | None, dlogits: FloatArray) -> None:
         """Computes the losses of the rows of a block, and dlogits (rows, V), which may be logits."""
@@ -147,12 +166,12 @@ class _Mean:
             logits=address(logits),
             bias=address(bias),
             targets=address(self._targets[block]),
-            counts=address(self._counts),
             dlogits=address(dlogits),
             losses=address(self._losses[block]),
             rows=rows,
             V=V,
             float_bytes=logits.itemsize,
+            **self._divisor,
             **self._common,
         )
 
@@ -172,16 +191,16 @@ class _Mean:
         return out
 
     def loss(self) -> Any:
-        """Returns the mean of the losses, a 0-d float64 array."""
+        """Returns the divided sum of the losses, a 0-d float64 array."""
         loss = cupy.empty((), "float64")
         M = len(self._targets)
         workspace = cupy.empty(_cuda.mean_loss_workspace(M=M), "uint8")
         _cuda.mean_loss(
             losses=address(self._losses),
-            counts=address(self._counts),
             loss=address(loss),
             workspace=address(workspace),
             M=M,
+            **self._divisor,
             device=self._common["device"],
             stream=self._common["stream"],
         )

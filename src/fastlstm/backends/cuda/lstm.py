@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastlstm.backends.cuda import recurrence
 from fastlstm.backends.cuda.recurrence import Options, Saved, States
+from fastlstm.backends.results import put_all
 from fastlstm.contract import (
     BoolArray,
+    Destination,
     FloatArray,
     LSTMCellGrads,
     LSTMGrads,
@@ -16,9 +18,9 @@ from fastlstm.contract import (
 
 def lstm_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h_prev: FloatArray,
     c_prev: FloatArray,
@@ -33,28 +35,30 @@ def lstm_cell_forward(
     return h, c, saved
 
 
-def lstm_cell_backward(saved: Saved, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
-    grads = recurrence.backward(saved, dhs=None, last=States(dh, dc))
-    dh_prev, dc_prev = grads.initial
-    return LSTMCellGrads(grads.dxs[:, 0], dh_prev, dc_prev, grads.dWx, grads.dWh, grads.db)
+def lstm_cell_backward(saved: Saved, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
+    dxs, dWx, dWh, db, (dh_prev, dc_prev) = recurrence.backward(saved, dhs=None, last=States(dh, dc))
+    return LSTMCellGrads(**put_all(into, dx=dxs[:, 0], dh_prev=dh_prev, dc_prev=dc_prev, dWx=dWx, dWh=dWh, db=db))
 
 
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, FloatArray, Saved | None]:
-    options = Options("lstm", precision, reverse, gate_order, recurrent_activation == "hard_sigmoid")
+    options = Options(
+        "lstm", precision, reverse, gate_order, recurrent_activation == "hard_sigmoid", time_major=time_major
+    )
     hs, (h_n, c_n), saved = recurrence.forward(
         options, xs, Wx, Wh, b, initial=States(h0, c0), mask=mask, training=training
     )
@@ -62,7 +66,7 @@ def lstm_forward(
 
 
 def lstm_backward(
-    saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+    saved: Saved, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None, into: Destination
 ) -> LSTMGrads:
     dxs, dWx, dWh, db, (dh0, dc0) = recurrence.backward(saved, dhs=dhs, last=States(dh_n, dc_n))
-    return LSTMGrads(dxs, dWx, dWh, db, dh0, dc0)
+    return LSTMGrads(**put_all(into, dxs=dxs, dWx=dWx, dWh=dWh, db=db, dh0=dh0, dc0=dc0))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import cupy
 import numpy as np
 
 import fastlstm._cuda as _cuda
-from fastlstm.backends.cuda.calls import address, call_on, current_stream, device_of
+from fastlstm.backends.cuda.calls import Place, address, call_on, current_stream, device_of
 from fastlstm.contract import FloatArray, IntArray, PaddedRowGrad
 
 _Rule: TypeAlias = Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam"]
@@ -53,9 +53,20 @@ def adagrad_update(
     *,
     lr: _Number,
     eps: float,
+    eps_inside_root: bool,
     grad_scale: _Number,
 ) -> None:
-    _update("adagrad", params, grads, rows, accumulators, lr=lr, eps=eps, grad_scale=grad_scale)
+    _update(
+        "adagrad",
+        params,
+        grads,
+        rows,
+        accumulators,
+        lr=lr,
+        eps=eps,
+        eps_inside_root=eps_inside_root,
+        grad_scale=grad_scale,
+    )
 
 
 def rmsprop_update(
@@ -149,17 +160,33 @@ def clip_scale(norm: FloatArray, max_norm: float) -> FloatArray:
 
 
 def scale(arrays: _Arrays, factor: _Number) -> None:
-    tables: dict[tuple[int, str], list[tuple[int, int]]] = {}
+    value, at, kept = _scalar(factor)
+    for place, table in _flat_tables(arrays):
+        _cuda.optim_scale(**table, factor=value, factor_at=at, **place)
+    del kept
+
+
+def clip(arrays: _Arrays, limit: float) -> None:
+    for place, table in _flat_tables(arrays):
+        _cuda.optim_clip(**table, limit=limit, **place)
+
+
+class _FlatTable(TypedDict):
+    """Arrays of one dtype, as the functions of ``_cuda`` take them."""
+
+    float64: bool
+    tensors: list[_cuda.FlatTensor]
+
+
+def _flat_tables(arrays: _Arrays) -> Iterator[tuple[Place, _FlatTable]]:
+    """What one call changes: arrays of one device, which is the current one meanwhile, and of one dtype."""
+    tables: dict[tuple[int, str], list[_cuda.FlatTensor]] = {}
     for one in arrays:
         on: Any = one
         tables.setdefault((on.device.id, one.dtype.char), []).append((address(one), one.size))
-    value, at, kept = _scalar(factor)
     for (device, char), tensors in tables.items():
         with cupy.cuda.Device(device):
-            _cuda.optim_scale(
-                float64=char == "d", tensors=tensors, factor=value, factor_at=at, device=device, stream=current_stream()
-            )
-    del kept
+            yield {"device": device, "stream": current_stream()}, {"float64": char == "d", "tensors": tensors}
 
 
 def _update(
@@ -174,6 +201,7 @@ def _update(
     momentum: float = 0.0,
     beta2: float = 0.0,
     eps: float = 0.0,
+    eps_inside_root: bool = False,
     weight_decay: float = 0.0,
     step: IntArray | None = None,
 ) -> None:
@@ -194,6 +222,7 @@ def _update(
                 beta2=beta2,
                 eps=eps,
                 weight_decay=weight_decay,
+                eps_inside_root=eps_inside_root,
                 step_at=address(step),
                 device=device,
                 stream=current_stream(),

@@ -14,6 +14,7 @@ import cupy
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, current_stream, device_of
 from fastlstm.backends.cuda.products import product, products_in, rows_of
+from fastlstm.backends.results import in_memory
 from fastlstm.contract import BoolArray, FloatArray, Precision
 
 Cell = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
@@ -31,6 +32,7 @@ class Options(NamedTuple):
     gate_order: str = "ifgo"
     hard_sigmoid: bool = False
     z_keeps: bool = False
+    time_major: bool = False
 
 
 class States(NamedTuple):
@@ -50,8 +52,9 @@ class Saved(NamedTuple):
 
     options: Options
     xs: FloatArray
-    Wx: FloatArray
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
     mask: BoolArray | None
     initial: States
     gates: FloatArray | None
@@ -62,21 +65,24 @@ class Saved(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """dxs (N, T, D); dWx (D, G); dWh (H, G); db (G,) or, of two biases, (2, G); dh0, dc0 (N, H)."""
+    """dxs (N, T, D); dWx (D, G); dWh (H, G); db (G,) or, of two biases, (2, G); dh0, dc0 (N, H).
+
+    dWx and db are None without Wx and b.
+    """
 
     dxs: FloatArray
-    dWx: FloatArray
+    dWx: FloatArray | None
     dWh: FloatArray
-    db: FloatArray
+    db: FloatArray | None
     initial: States
 
 
 def forward(
     options: Options,
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     initial: States,
     mask: BoolArray | None,
@@ -84,20 +90,23 @@ def forward(
 ) -> tuple[FloatArray, States, Saved | None]:
     """hs (N, T, H), the last states, and with training the tape."""
     with device_of(xs):
+        xs, Wh = cupy.ascontiguousarray(xs), cupy.ascontiguousarray(Wh)  # as the kernels read them
         if mask is not None:
             xs = cupy.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
+        saved = None
         if training:
-            return _forward(options, xs, Wx, Wh, b, initial, mask, training=True)
-        hs, last = _forward_in_parts(options, xs, Wx, Wh, b, initial, mask)
-        return hs, last, None
+            hs, last, saved = _forward(options, xs, Wx, Wh, b, initial, mask, training=True)
+        else:
+            hs, last = _forward_in_parts(options, xs, Wx, Wh, b, initial, mask)
+        return in_memory(hs, time_major=options.time_major), last, saved
 
 
 def _forward_in_parts(
     options: Options,
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     states: States,
     mask: BoolArray | None,
 ) -> tuple[FloatArray, States]:
@@ -119,9 +128,9 @@ def _forward_in_parts(
 def _forward(
     options: Options,
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     initial: States,
     mask: BoolArray | None,
     *,
@@ -135,8 +144,14 @@ def _forward(
         last = States(*(_copy_or_zeros(state, N, H, xs) for state in initial))
     else:
         last = States(cupy.empty((N, H), xs.dtype), cupy.empty((N, H), xs.dtype) if is_lstm else None)
-    with products_in(options.precision):
-        gates = product(rows_of(xs), Wx)
+    if Wx is None:
+        gates = rows_of(xs).copy()
+    else:
+        with products_in(options.precision):
+            gates = product(rows_of(xs), Wx)
+    has_bias = b is not None
+    if b is None:
+        b = cupy.zeros((2, Wh.shape[1]) if options.cell == "gru_reset_after" else Wh.shape[1], xs.dtype)
     h_prev = cupy.empty((N, T, H), xs.dtype) if training else None
     cs = cupy.empty((N, T, H), xs.dtype) if training and is_lstm else None
     q = cupy.empty((N, T, H), xs.dtype) if training and _is_gru(options) else None
@@ -158,16 +173,18 @@ def _forward(
     if h_prev is None:
         return hs, last, None
     kept = None if options.cell == "rnn" else gates
-    return hs, last, Saved(options, xs, Wx, Wh, mask, initial, kept, hs, h_prev, cs, q)
+    return hs, last, Saved(options, xs, Wx, Wh, has_bias, mask, initial, kept, hs, h_prev, cs, q)
 
 
 def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
     """The gradients, from those of hs and of the last states."""
-    options, xs, Wx, Wh, mask, initial, gates, hs, h_prev, cs, q = saved
+    options, xs, Wx, Wh, has_bias, mask, initial, gates, hs, h_prev, cs, q = saved
     N, T, _ = xs.shape
     H = len(Wh)
     is_lstm = options.cell == "lstm"
     with device_of(xs):
+        if dhs is not None:
+            dhs = cupy.ascontiguousarray(dhs)
         dz = cupy.empty((N * T, Wh.shape[1]), xs.dtype)
         dz_state = cupy.empty(dz.shape, xs.dtype) if options.cell == "gru_reset_after" else None
         if N == 0 or T == 0:
@@ -193,15 +210,19 @@ def backward(saved: Saved, *, dhs: FloatArray | None, last: States) -> Grads:
         }
         _run("backward", options, (N, T, H), arrays, xs)
         with products_in(options.precision):
-            dWx = product(rows_of(xs).T, dz)
+            dWx = None if Wx is None else product(rows_of(xs).T, dz)
             if options.cell == "gru_reset_before" and q is not None:
-                gated = (len(options.gate_order) - 1) * H  # the columns of z and r; n's stand last in every convention
                 dWh = cupy.empty(Wh.shape, xs.dtype)
-                dWh[:, :gated] = product(rows_of(h_prev).T, dz[:, :gated])
-                dWh[:, gated:] = product(rows_of(q).T, dz[:, gated:])
+                n = options.gate_order.index("n") * H
+                for columns, state in ((slice(n), h_prev), (slice(n, n + H), q), (slice(n + H, None), h_prev)):
+                    if dWh[:, columns].size:
+                        dWh[:, columns] = product(rows_of(state).T, dz[:, columns])
             else:
                 dWh = product(rows_of(h_prev).T, dz if dz_state is None else dz_state)
-            dxs = product(dz, Wx.T).reshape(xs.shape)
+            dxs = (dz if Wx is None else product(dz, Wx.T)).reshape(xs.shape)
+        dxs = in_memory(dxs, time_major=options.time_major)
+        if not has_bias:
+            return Grads(dxs, dWx, dWh, None, first)
         if dz_state is None:
             return Grads(dxs, dWx, dWh, dz.sum(axis=0), first)
         db = cupy.empty((2, dz.shape[1]), xs.dtype)

@@ -7,7 +7,9 @@ after all its work has been launched. `padded_sampled_loss` is the same without 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
 
 import cupy
 import numpy as np
@@ -155,14 +157,21 @@ class _Gradients(NamedTuple):
     dbiases: Any
     num_rows: IntArray
 
-    def rows(self) -> tuple[RowGrad, RowGrad | None]:
-        """Returns dweights and dbiases. Synchronises."""
-        U = int(cupy.asnumpy(self.num_rows)[0]) if len(self.indices) else 0
-        indices = self.indices[:U]
+    def padded_rows(self) -> tuple[PaddedRowGrad, PaddedRowGrad | None]:
+        """Returns dweights and dbiases."""
         return (
-            RowGrad(indices, self.dweights[:U]),
-            None if self.dbiases is None else RowGrad(indices, self.dbiases[:U]),
+            PaddedRowGrad(self.indices, self.dweights, self.num_rows),
+            None if self.dbiases is None else PaddedRowGrad(self.indices, self.dbiases, self.num_rows),
         )
+
+
+def _count(grad: PaddedRowGrad) -> int:
+    """Returns how many rows it has. Synchronises."""
+    return int(cupy.asnumpy(grad.num_rows)[0])
+
+
+def _first(grad: PaddedRowGrad, U: int) -> RowGrad:
+    return RowGrad(grad.indices[:U], grad.values[:U])
 
 
 def _new_gradients(saved: _Saved, *, with_biases: bool) -> _Gradients:
@@ -173,7 +182,7 @@ def _new_gradients(saved: _Saved, *, with_biases: bool) -> _Gradients:
         cupy.empty(M, np.int64),
         cupy.empty((M, E), dtype),
         cupy.empty(M, dtype) if with_biases else None,
-        cupy.empty(1, np.int32),
+        (cupy.empty if M else cupy.zeros)(1, np.int32),  # without classes no kernel counts them
     )
 
 
@@ -224,12 +233,13 @@ def sampled_logits_backward(saved: _Saved, *, dlogits: FloatArray) -> SampledLog
             workspace=address(workspace),
             **call_on(dlogits),
         )
-        dweights, dbiases = gradients.rows()
+        dweights, dbiases = gradients.padded_rows()
         assert dbiases is not None
-        return SampledLogitsGrads(gradients.dinputs, dweights, dbiases)
+        U = _count(dweights)
+        return SampledLogitsGrads(gradients.dinputs, _first(dweights, U), _first(dbiases, U))
 
 
-def _sampled_loss(
+def padded_sampled_loss(
     weights: FloatArray,
     biases: FloatArray | None,
     labels: IntArray,
@@ -239,9 +249,9 @@ def _sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
-) -> tuple[FloatArray, _Gradients]:
-    """Computes the losses (B,) and the gradients of their mean, without synchronising."""
+) -> PaddedSampledLoss:
     saved = _Saved(weights, labels, inputs, sampled)
     sizes = _sizes(saved)
     with device_of(inputs):
@@ -256,68 +266,29 @@ def _sampled_loss(
             true_expected_count=address(true_expected_count),
             sampled_expected_count=address(sampled_expected_count),
             remove_accidental_hits=remove_accidental_hits,
+            num_true=num_true,
             softmax=loss == "softmax",
             losses=address(losses),
             workspace=address(workspace),
             **call_on(inputs),
         )
-        return losses, gradients
+        return PaddedSampledLoss(losses, gradients.dinputs, *gradients.padded_rows())
 
 
-def sampled_loss(
-    weights: FloatArray,
-    biases: FloatArray | None,
-    labels: IntArray,
-    inputs: FloatArray,
-    sampled: IntArray,
-    *,
-    true_expected_count: FloatArray | None,
-    sampled_expected_count: FloatArray | None,
-    remove_accidental_hits: bool,
-    loss: SampledLossKind,
-) -> SampledLoss:
-    """Synchronises, for the number of classes that take part."""
-    losses, gradients = _sampled_loss(
-        weights,
-        biases,
-        labels,
-        inputs,
-        sampled,
-        true_expected_count=true_expected_count,
-        sampled_expected_count=sampled_expected_count,
-        remove_accidental_hits=remove_accidental_hits,
-        loss=loss,
-    )
-    with device_of(inputs):
-        return SampledLoss(losses, gradients.dinputs, *gradients.rows())
+_Arguments = ParamSpec("_Arguments")
 
 
-def padded_sampled_loss(
-    weights: FloatArray,
-    biases: FloatArray | None,
-    labels: IntArray,
-    inputs: FloatArray,
-    sampled: IntArray,
-    *,
-    true_expected_count: FloatArray | None,
-    sampled_expected_count: FloatArray | None,
-    remove_accidental_hits: bool,
-    loss: SampledLossKind,
-) -> PaddedSampledLoss:
-    losses, (dinputs, indices, dweights, dbiases, num_rows) = _sampled_loss(
-        weights,
-        biases,
-        labels,
-        inputs,
-        sampled,
-        true_expected_count=true_expected_count,
-        sampled_expected_count=sampled_expected_count,
-        remove_accidental_hits=remove_accidental_hits,
-        loss=loss,
-    )
-    return PaddedSampledLoss(
-        losses,
-        dinputs,
-        PaddedRowGrad(indices, dweights, num_rows),
-        None if dbiases is None else PaddedRowGrad(indices, dbiases, num_rows),
-    )
+def _synchronising(padded: Callable[_Arguments, PaddedSampledLoss]) -> Callable[_Arguments, SampledLoss]:
+    """Makes the function that waits for the number of classes that take part, of the one that does not."""
+
+    @functools.wraps(padded)
+    def compute(*args: _Arguments.args, **options: _Arguments.kwargs) -> SampledLoss:
+        losses, dinputs, dweights, dbiases = padded(*args, **options)
+        with device_of(losses):
+            U = _count(dweights)
+            return SampledLoss(losses, dinputs, _first(dweights, U), None if dbiases is None else _first(dbiases, U))
+
+    return compute
+
+
+sampled_loss = _synchronising(padded_sampled_loss)

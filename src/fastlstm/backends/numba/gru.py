@@ -15,7 +15,8 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
+from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
+from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 # Where the blocks of z, r and n begin in a row of 3H.
 _Starts = tuple[int, int, int]
@@ -28,8 +29,11 @@ class _Tape(NamedTuple):
 
     N: int
     T: int
-    Wx: FloatArray
+    D: int
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
+    time_major: bool
     h0: FloatArray
     hs: FloatArray
     mask: BoolArray
@@ -104,7 +108,7 @@ def _forward(
     zero = xs.dtype.type(0)
     z_at, r_at, n_at = starts
     if training:
-        product(Rows(xs, first * T * D, D), rows * T, D, Wx, G, Rows(gates, first * T * G, G), False, scratch)
+        recurrence.times_Wx(Rows(xs, first * T * D, D), rows * T, D, Wx, Rows(gates, first * T * G, G), G, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
@@ -112,7 +116,7 @@ def _forward(
         gate = (first * slots + slot) * G
         q_start = (first * slots + slot) * H
         if not training:
-            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, G, Rows(gates, gate, G), False, scratch)
+            recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(gates, gate, G), G, scratch)
         state, start, stride = (h0, first * H, H) if step == 0 else (hs, (first * T + t_prev) * H, T * H)
         states = Rows(state, start, stride)
         product(states, rows, H, Wz, H, Rows(gates, gate + z_at, slots * G), True, scratch)
@@ -156,7 +160,8 @@ def _forward(
                         candidate[j] = tanh(candidate[j])
                 _blend(h, h_prev, z, candidate, z_keeps)
     if training:
-        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
+        kept = recurrence.Sizes(T, D if Wx.size else 0, H, reverse)
+        recurrence.keep_inputs(first, last, kept, xs, h0, hs, mask, arrays.inputs)
 
 
 @inner
@@ -285,24 +290,25 @@ def _backward(
                 dh_row, new = part(dh, n * H, H), part(product_of, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] += new[j]
-    product(Rows(da, first * T * G, G), rows * T, G, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
+    recurrence.times_Wx(Rows(da, first * T * G, G), rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
-def _packed(Wx: FloatArray, Wh: FloatArray, starts: _Starts, *, transposed: bool) -> _Weights:
+def _packed(Wx: FloatArray | None, Wh: FloatArray, starts: _Starts, *, transposed: bool) -> _Weights:
     H = len(Wh)
     z, r, n = (pack(Wh[:, start : start + H], transposed=transposed) for start in starts)
-    return _Weights(pack(Wx, transposed=transposed), z, r, n)
+    return _Weights(recurrence.packed_Wx(Wx, Wh.dtype, transposed=transposed), z, r, n)
 
 
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     convention: GRUConvention,
     training: bool,
     precision: Precision,
@@ -311,6 +317,9 @@ def gru_forward(
     H = Wh.shape[0]
     dtype = xs.dtype
     starts = _starts(convention.gate_order, H)
+    has_bias = b is not None
+    if b is None:
+        b = np.zeros((2, 3 * H) if convention.reset_after else 3 * H, dtype)
     if convention.reset_after:
         n_block = slice(starts[2], starts[2] + H)
         of_inputs, state_b = b[0], b[1, n_block].copy()
@@ -322,7 +331,7 @@ def gru_forward(
     slots = T if training else 1
     hs = np.empty((N, T, H), dtype)
     gates, qs = np.empty(N * slots * 3 * H, dtype), np.empty(N * slots * H, dtype)
-    inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
+    inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
     weights = _packed(Wx, Wh, starts, transposed=False)
     arrays = _ForwardArrays(
         xs=flat(xs),
@@ -344,14 +353,17 @@ def gru_forward(
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
     if not training:
-        return hs, h_n, None
-    return hs, h_n, _Tape(N, T, Wx, Wh, h_first, hs, arrays.mask, gates, qs, inputs, reverse, convention)
+        return in_memory(hs, time_major=time_major), h_n, None
+    tape = _Tape(
+        N, T, D, Wx, Wh, has_bias, time_major, h_first, hs, arrays.mask, gates, qs, inputs, reverse, convention
+    )
+    return in_memory(hs, time_major=time_major), h_n, tape
 
 
-def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:
+def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> GRUGrads:
     N, T, Wx, Wh, convention = saved.N, saved.T, saved.Wx, saved.Wh, saved.convention
-    D, H = Wx.shape[0], Wh.shape[0]
-    dtype = Wx.dtype
+    D, H = saved.D, Wh.shape[0]
+    dtype = Wh.dtype
     starts = _starts(convention.gate_order, H)
     dh = recurrence.state(dh_n, N, H, dtype)
     da, dxs = np.empty((N * T, 3 * H), dtype), np.empty((N, T, D), dtype)
@@ -376,7 +388,42 @@ def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
         _backward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps)
 
     over_blocks(work, N, N * T * (D + H) * 3 * H)
-    return GRUGrads(dxs, *_weight_gradients(saved, da, dqs, D, H), dh)
+    dWx, dWh, db = _weight_gradients(saved, da, dqs, 0 if Wx is None else D, H)
+    made = recurrence.grads(saved, dxs, dWx, dWh, db)
+    return GRUGrads(**put_all(into, **made, dh0=dh))
+
+
+def gru_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    convention: GRUConvention,
+    precision: Precision,
+) -> tuple[FloatArray, _Tape]:
+    """A sequence of one step."""
+    _, h, saved = gru_forward(
+        x[:, None, :],
+        Wx,
+        Wh,
+        b,
+        h0=h_prev,
+        mask=None,
+        reverse=False,
+        time_major=False,
+        convention=convention,
+        training=True,
+        precision=precision,
+    )
+    assert saved is not None
+    return h, saved
+
+
+def gru_cell_backward(saved: _Tape, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
+    grads = gru_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
+    return GRUCellGrads(**of_cell(into, grads))
 
 
 def _weight_gradients(

@@ -73,18 +73,17 @@ def _softmax_gradient(
         d[target] -= share_typed
 
 
-def _mean_loss(losses: FloatArray, count: int) -> float:
-    return float(losses.sum(dtype=np.float64)) / count
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+) -> LossGrad:
+    normalizer = normalizer or max(int(np.count_nonzero(targets != ignore_index)), 1)
+    dlogits, losses = np.empty_like(logits), np.empty(len(logits), logits.dtype)
+    _of_rows(logits, np.empty(0, logits.dtype), targets, ignore_index, 1 / normalizer, dlogits, losses)
+    return LossGrad(_sum(losses) / normalizer, dlogits)
 
 
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
-    M, V = logits.shape
-    count = int(np.count_nonzero(targets != ignore_index))
-    if count == 0:
-        return LossGrad(0.0, np.zeros_like(logits))
-    dlogits, losses = np.empty_like(logits), np.empty(M, logits.dtype)
-    _of_rows(logits, np.empty(0, logits.dtype), targets, ignore_index, 1 / count, dlogits, losses)
-    return LossGrad(_mean_loss(losses, count), dlogits)
+def _sum(losses: FloatArray) -> float:
+    return float(losses.sum(dtype=np.float64))
 
 
 def _of_rows(
@@ -107,7 +106,7 @@ def _of_rows(
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     *,
     ignore_index: int,
@@ -118,10 +117,12 @@ def linear_cross_entropy(
     db: FloatArray | None,
     accumulate: bool,
     without: tuple[str, ...],
+    normalizer: float | None,
 ) -> LinearLossGrads:
     W = np.ascontiguousarray(factor(W, precision))
     M, H = h.shape
     V = W.shape[1]
+    b = np.zeros(V, W.dtype) if b is None else flat(b)
     counted = np.flatnonzero(targets != ignore_index)
     everything = counted.size == M
     h_counted, ids = (h, flat(targets)) if everything else (h[counted], targets[counted])
@@ -134,8 +135,9 @@ def linear_cross_entropy(
     loss = 0.0
     if counted.size:
         of_counted = _in_blocks if memory == "low" else _at_once
-        losses = of_counted(h_counted, W, flat(b), ids, made, precision)
-        loss = _mean_loss(losses, counted.size)
+        normalizer = normalizer or counted.size
+        losses = of_counted(h_counted, W, b, ids, 1 / normalizer, made, precision)
+        loss = _sum(losses) / normalizer
     grads: dict[str, Any] = {
         "dh": None if made.dh is None else put(dh, _spread(made.dh, counted, M)),
         "dW": None if made.dW is None else put(dW, made.dW, accumulate=accumulate),
@@ -185,13 +187,14 @@ def _at_once(
     W: FloatArray,
     b: FloatArray,
     targets: IntArray,
+    share: float,
     grads: _Gradients,
     precision: Precision,
 ) -> FloatArray:
-    """The losses of all rows; grads become those of their mean."""
+    """The losses of all rows; grads become those of their sum times share."""
     logits, losses = np.empty((h.shape[0], W.shape[1]), h.dtype), np.empty(h.shape[0], h.dtype)
     multiply(h, W, logits)
-    _of_rows(logits, b, targets, -1, 1 / h.shape[0], logits, losses)
+    _of_rows(logits, b, targets, -1, share, logits, losses)
     grads.multiply(h, W, logits, precision)
     return losses
 
@@ -260,6 +263,7 @@ def _in_blocks(
     W: FloatArray,
     b: FloatArray,
     targets: IntArray,
+    share: float,
     grads: _Gradients,
     precision: Precision,
 ) -> FloatArray:
@@ -288,7 +292,7 @@ def _in_blocks(
         multiply(h, W[:, column : column + size], z)
         over_blocks(
             lambda first, last, z=z, column=column: _block_gradient(  # type: ignore[misc]
-                first, last, z, b, column, targets, top, log_total, 1 / M
+                first, last, z, b, column, targets, top, log_total, share
             ),
             M,
             _EXP * z.size,

@@ -16,9 +16,11 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import hard_sigmoid, sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
 from fastlstm.contract import (
     GATES,
     BoolArray,
+    Destination,
     FloatArray,
     LSTMCellGrads,
     LSTMGrads,
@@ -39,8 +41,11 @@ class _Tape(NamedTuple):
 
     N: int
     T: int
-    Wx: FloatArray
+    D: int
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
+    time_major: bool
     c0: FloatArray
     mask: BoolArray
     gates: FloatArray
@@ -159,14 +164,14 @@ def _forward(
     slots = T if training else 1
     scratch = tile_scratch(xs)
     if training:
-        product(Rows(xs, first * T * D, D), rows * T, D, Wx, G, Rows(gates, first * T * G, G), False, scratch)
+        recurrence.times_Wx(Rows(xs, first * T * D, D), rows * T, D, Wx, Rows(gates, first * T * G, G), G, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
         slot, slot_prev = (t, t_prev) if training else (0, 0)
         z = (first * slots + slot) * G
         if not training:
-            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, G, Rows(gates, z, G), False, scratch)
+            recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(gates, z, G), G, scratch)
         states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
         product(states, rows, H, Wh, G, Rows(gates, z, slots * G), True, scratch)
         for n in range(first, last):
@@ -181,7 +186,8 @@ def _forward(
             else:
                 _cell_forward(part(gates, (n * slots + slot) * G, G), b, c_prev, c, h, starts, hard)
     if training:
-        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
+        kept = recurrence.Sizes(T, D if Wx.size else 0, H, reverse)
+        recurrence.keep_inputs(first, last, kept, xs, h0, hs, mask, arrays.inputs)
 
 
 class _BackwardArrays(NamedTuple):
@@ -239,19 +245,20 @@ def _backward(
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    product(Rows(dz, first * T * G, G), rows * T, G, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
+    recurrence.times_Wx(Rows(dz, first * T * G, G), rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
@@ -267,12 +274,12 @@ def lstm_forward(
     slots = T if training else 1
     hs = np.empty((N, T, H), dtype)
     gates, cs = np.empty(N * slots * 4 * H, dtype), np.empty((N, slots, H), dtype)
-    inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
+    inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
     arrays = _ForwardArrays(
         xs=flat(xs),
-        Wx=pack(Wx),
+        Wx=recurrence.packed_Wx(Wx, dtype),
         Wh=pack(Wh),
-        b=flat(b),
+        b=recurrence.bias(b, 4 * H, dtype),
         h0=h_first.reshape(-1),
         c0=c_first.reshape(-1),
         mask=recurrence.NO_MASK if mask is None else flat(mask),
@@ -293,21 +300,37 @@ def lstm_forward(
     else:
         h_n, c_n = h_first, c_first
     if not training:
-        return hs, h_n, c_n, None
-    tape = _Tape(N, T, Wx, Wh, arrays.c0, arrays.mask, gates, arrays.cs, inputs, starts, reverse, hard)
-    return hs, h_n, c_n, tape
+        return in_memory(hs, time_major=time_major), h_n, c_n, None
+    tape = _Tape(
+        N,
+        T,
+        D,
+        Wx,
+        Wh,
+        b is not None,
+        time_major,
+        arrays.c0,
+        arrays.mask,
+        gates,
+        arrays.cs,
+        inputs,
+        starts,
+        reverse,
+        hard,
+    )
+    return in_memory(hs, time_major=time_major), h_n, c_n, tape
 
 
 def lstm_backward(
-    saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+    saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None, into: Destination
 ) -> LSTMGrads:
     N, T, Wx, Wh = saved.N, saved.T, saved.Wx, saved.Wh
-    D, H = Wx.shape[0], Wh.shape[0]
-    dtype = Wx.dtype
+    D, H = saved.D, Wh.shape[0]
+    dtype = Wh.dtype
     dh, dc = recurrence.state(dh_n, N, H, dtype), recurrence.state(dc_n, N, H, dtype)
     dz, dxs = np.empty((N * T, 4 * H), dtype), np.empty((N, T, D), dtype)
     arrays = _BackwardArrays(
-        Wx=pack(Wx, transposed=True),
+        Wx=recurrence.packed_Wx(Wx, dtype, transposed=True),
         Wh=pack(Wh, transposed=True),
         c0=saved.c0,
         mask=saved.mask,
@@ -325,15 +348,16 @@ def lstm_backward(
         _backward(first, last, sizes, arrays, saved.starts, saved.hard)
 
     over_blocks(work, N, N * T * (D + H) * 4 * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, D, H)
-    return LSTMGrads(dxs, weights.dWx, weights.dWh, weights.db, dh, dc)
+    weights = recurrence.weight_gradients(saved.inputs, dz, 0 if Wx is None else D, H)
+    made = recurrence.grads(saved, dxs, *weights)
+    return LSTMGrads(**put_all(into, **made, dh0=dh, dc0=dc))
 
 
 def lstm_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h_prev: FloatArray,
     c_prev: FloatArray,
@@ -350,6 +374,7 @@ def lstm_cell_forward(
         c0=c_prev,
         mask=None,
         reverse=False,
+        time_major=False,
         gate_order=gate_order,
         recurrent_activation="sigmoid",
         training=True,
@@ -359,6 +384,6 @@ def lstm_cell_forward(
     return h, c, saved
 
 
-def lstm_cell_backward(saved: _Tape, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
-    grads = lstm_backward(saved, dhs=None, dh_n=dh, dc_n=dc)
-    return LSTMCellGrads(grads.dxs[:, 0], grads.dh0, grads.dc0, grads.dWx, grads.dWh, grads.db)
+def lstm_cell_backward(saved: _Tape, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
+    grads = lstm_backward(saved, dhs=None, dh_n=dh, dc_n=dc, into=of_one_step(into))
+    return LSTMCellGrads(**of_cell(into, grads))

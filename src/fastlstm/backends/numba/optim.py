@@ -12,13 +12,14 @@ from fastlstm.backends.numba.products import part
 from fastlstm.backends.numba.reductions import sum_of_squares
 from fastlstm.backends.numba.workers import over_blocks
 
-# Limited by the memory, and numpy's own loop reaches that limit.
-from fastlstm.backends.numpy.optim import scale
+# Limited by the memory, and numpy's own loops reach that limit.
+from fastlstm.backends.numpy.optim import clip, scale
 from fastlstm.contract import FloatArray, IntArray
 
 __all__ = [
     "adagrad_update",
     "adam_update",
+    "clip",
     "momentum_update",
     "rmsprop_update",
     "scale",
@@ -137,11 +138,13 @@ def _scaled_by_squares(
     old: float,
     new: float,
     eps: float,
+    eps_inside_root: float,
     grad_scale: float,
 ) -> None:
-    """a = old a + new g^2; p -= lr g / (sqrt(a) + eps): AdaGrad (old = new = 1) and RMSprop."""
+    """a = old a + new g^2; p -= lr g / (sqrt(a + eps_inside_root) + eps): AdaGrad (old = new = 1) and RMSprop."""
     real = param.dtype.type
-    lr_typed, eps_typed, scale_typed, old_typed, new_typed = real(lr), real(eps), real(grad_scale), real(old), real(new)
+    lr_typed, scale_typed, old_typed, new_typed = real(lr), real(grad_scale), real(old), real(new)
+    eps_typed, inside_typed = real(eps), real(eps_inside_root)
     for u in range(first, last):
         start, size = _row_of(param, rows, u, width)
         p, a, gradient = part(param, start, size), part(accumulator, start, size), part(grad, u * width, size)
@@ -149,7 +152,7 @@ def _scaled_by_squares(
             g = scale_typed * gradient[j]
             squares = old_typed * a[j] + new_typed * (g * g)
             a[j] = squares
-            p[j] -= lr_typed * g / (np.sqrt(squares) + eps_typed)
+            p[j] -= lr_typed * g / (np.sqrt(squares + inside_typed) + eps_typed)
 
 
 def adagrad_update(
@@ -160,12 +163,14 @@ def adagrad_update(
     *,
     lr: float,
     eps: float,
+    eps_inside_root: bool,
     grad_scale: float,
 ) -> None:
     p, a = param.reshape(-1), accumulator.reshape(-1)
+    outside, inside = (0.0, eps) if eps_inside_root else (eps, 0.0)
     _over_rows(
         lambda first, last, width, g, u: _scaled_by_squares(
-            first, last, width, g, u, p, a, lr, 1.0, 1.0, eps, grad_scale
+            first, last, width, g, u, p, a, lr, 1.0, 1.0, outside, inside, grad_scale
         ),
         grad,
         rows,
@@ -186,7 +191,7 @@ def rmsprop_update(
     p, a = param.reshape(-1), accumulator.reshape(-1)
     _over_rows(
         lambda first, last, width, g, u: _scaled_by_squares(
-            first, last, width, g, u, p, a, lr, decay, 1 - decay, eps, grad_scale
+            first, last, width, g, u, p, a, lr, decay, 1 - decay, eps, 0.0, grad_scale
         ),
         grad,
         rows,

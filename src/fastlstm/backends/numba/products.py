@@ -265,6 +265,8 @@ def _pack(b: FloatArray, K: int, N: int, transposed: bool, out: FloatArray, firs
 
 def pack(b: FloatArray, *, transposed: bool = False) -> FloatArray:
     """B (K, N) as `product` takes it, flat; with transposed, its transpose (N, K) is given."""
+    if b.flags.f_contiguous and not b.flags.c_contiguous:
+        return pack(b.T, transposed=not transposed)
     K, N = b.shape[::-1] if transposed else b.shape
     out = np.empty(_packed_size(K, N, b.itemsize), b.dtype)
     source = flat(b)

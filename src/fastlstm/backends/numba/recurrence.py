@@ -6,15 +6,25 @@ writes the left factor, (D + H + 1, N T), for its tape, which therefore needs ne
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fastlstm.backends.numba.compiling import inner
-from fastlstm.backends.numba.products import multiply, part, transpose
+from fastlstm.backends.numba.compiling import flat, inner
+from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, transpose
+from fastlstm.backends.results import in_memory
 from fastlstm.contract import BoolArray, FloatArray
 
 NO_MASK = np.empty(0, np.bool_)
+
+
+def packed_Wx(Wx: FloatArray | None, dtype: np.dtype[np.floating], *, transposed: bool = False) -> FloatArray:
+    """Wx, or its transpose, as `times_Wx` takes it."""
+    return np.empty(0, dtype) if Wx is None else pack(Wx, transposed=transposed)
+
+
+def bias(b: FloatArray | None, G: int, dtype: np.dtype[np.floating]) -> FloatArray:
+    return np.zeros(G, dtype) if b is None else flat(b)
 
 
 class Sizes(NamedTuple):
@@ -35,7 +45,7 @@ class WeightGrads(NamedTuple):
 
 
 def new_inputs(N: int, T: int, D: int, H: int, dtype: np.dtype[np.floating]) -> FloatArray:
-    """Room for the transposed [x, h_prev, 1] of all N T rows.
+    """Room for the transposed [x, h_prev, 1] of all N T rows; D is 0 without Wx.
 
     A row is an odd number of cache lines long, lest the rows of a tile fall into the same sets of the cache.
     """
@@ -45,6 +55,18 @@ def new_inputs(N: int, T: int, D: int, H: int, dtype: np.dtype[np.floating]) -> 
 def state(given: FloatArray | None, N: int, H: int, dtype: np.dtype[np.floating]) -> FloatArray:
     """A fresh (N, H) copy of a state or its gradient; zeros if it is None."""
     return np.zeros((N, H), dtype) if given is None else given.copy()
+
+
+@inner
+def times_Wx(a: Rows, M: int, K: int, Wx: FloatArray, out: Rows, X: int, scratch: FloatArray) -> None:
+    """M rows of out (X) = a (K) times the packed Wx, or its transpose; a itself where there is no Wx."""
+    if Wx.size:
+        product(a, M, K, Wx, X, out, False, scratch)
+        return
+    for m in range(M):
+        source, target = part(a.array, a.start + m * a.distance, X), part(out.array, out.start + m * out.distance, X)
+        for j in range(X):
+            target[j] = source[j]
 
 
 @inner
@@ -60,7 +82,7 @@ def keep_inputs(
 ) -> None:
     """Write the columns of sequences first to last - 1 of the transposed [x, h_prev, 1]; x is 0 where mask is 0.
 
-    All arrays are flat, inputs too.
+    All arrays are flat, inputs too. Without Wx nothing is multiplied with x: sizes.D is 0.
     """
     T, D, H, reverse = sizes
     columns = inputs.size // (D + H + 1)
@@ -91,3 +113,24 @@ def weight_gradients(inputs: FloatArray, dz: FloatArray, D: int, H: int) -> Weig
     out = np.empty((D + H + 1, dz.shape[1]), dz.dtype)
     multiply(inputs[:, : dz.shape[0]], dz, out)
     return WeightGrads(out[:D], out[D : D + H], out[D + H])
+
+
+class _Tape(Protocol):
+    @property
+    def Wx(self) -> FloatArray | None: ...
+    @property
+    def has_bias(self) -> bool: ...
+    @property
+    def time_major(self) -> bool: ...
+
+
+def grads(
+    saved: _Tape, dxs: FloatArray, dWx: FloatArray, dWh: FloatArray, db: FloatArray
+) -> dict[str, FloatArray | None]:
+    """The gradients that a call with this tape has, by name."""
+    return {
+        "dxs": in_memory(dxs, time_major=saved.time_major),
+        "dWx": None if saved.Wx is None else dWx,
+        "dWh": dWh,
+        "db": db if saved.has_bias else None,
+    }

@@ -14,7 +14,8 @@ from fastlstm.backends.numba.compiling import flat, kernel
 from fastlstm.backends.numba.elementary import tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
+from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
+from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
 class _Tape(NamedTuple):
@@ -22,8 +23,11 @@ class _Tape(NamedTuple):
 
     N: int
     T: int
-    Wx: FloatArray
+    D: int
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
+    time_major: bool
     mask: BoolArray
     tanhs: FloatArray
     inputs: FloatArray
@@ -57,14 +61,14 @@ def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArr
     slots = T if training else 1
     scratch = tile_scratch(xs)
     if training:
-        product(Rows(xs, first * T * D, D), rows * T, D, Wx, H, Rows(zs, first * T * H, H), False, scratch)
+        recurrence.times_Wx(Rows(xs, first * T * D, D), rows * T, D, Wx, Rows(zs, first * T * H, H), H, scratch)
     for step in range(T):
         t = T - 1 - step if reverse else step
         t_prev = t + 1 if reverse else t - 1
         slot = t if training else 0
         z_start = (first * slots + slot) * H
         if not training:
-            product(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, H, Rows(zs, z_start, H), False, scratch)
+            recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(zs, z_start, H), H, scratch)
         states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
         product(states, rows, H, Wh, H, Rows(zs, z_start, slots * H), True, scratch)
         for n in range(first, last):
@@ -80,7 +84,8 @@ def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArr
                 for j in range(H):
                     h[j] = z[j]
     if training:
-        recurrence.keep_inputs(first, last, sizes, xs, h0, hs, mask, arrays.inputs)
+        kept = recurrence.Sizes(T, D if Wx.size else 0, H, reverse)
+        recurrence.keep_inputs(first, last, kept, xs, h0, hs, mask, arrays.inputs)
 
 
 class _BackwardArrays(NamedTuple):
@@ -130,18 +135,19 @@ def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardA
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    product(Rows(dz, first * T * H, H), rows * T, H, Wx, D, Rows(dxs, first * T * D, D), False, scratch)
+    recurrence.times_Wx(Rows(dz, first * T * H, H), rows * T, H, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, _Tape | None]:
@@ -150,12 +156,12 @@ def rnn_forward(
     dtype = xs.dtype
     h_first = recurrence.state(h0, N, H, dtype)
     hs, zs = np.empty((N, T, H), dtype), np.empty(N * (T if training else 1) * H, dtype)
-    inputs = recurrence.new_inputs(N, T, D, H, dtype) if training else np.empty((0, 0), dtype)
+    inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
     arrays = _ForwardArrays(
         xs=flat(xs),
-        Wx=pack(Wx),
+        Wx=recurrence.packed_Wx(Wx, dtype),
         Wh=pack(Wh),
-        b=flat(b),
+        b=recurrence.bias(b, H, dtype),
         h0=h_first.reshape(-1),
         mask=recurrence.NO_MASK if mask is None else flat(mask),
         hs=hs.reshape(-1),
@@ -169,17 +175,18 @@ def rnn_forward(
 
     over_blocks(work, N, N * T * (D + H) * H)
     h_n = h_first if T == 0 else hs[:, 0 if reverse else T - 1].copy()
-    return hs, h_n, _Tape(N, T, Wx, Wh, arrays.mask, zs, inputs, reverse) if training else None
+    tape = _Tape(N, T, D, Wx, Wh, b is not None, time_major, arrays.mask, zs, inputs, reverse) if training else None
+    return in_memory(hs, time_major=time_major), h_n, tape
 
 
-def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
+def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:
     N, T, Wx, Wh = saved.N, saved.T, saved.Wx, saved.Wh
-    D, H = Wx.shape
-    dtype = Wx.dtype
+    D, H = saved.D, Wh.shape[0]
+    dtype = Wh.dtype
     dh = recurrence.state(dh_n, N, H, dtype)
     dz, dxs = np.empty((N * T, H), dtype), np.empty((N, T, D), dtype)
     arrays = _BackwardArrays(
-        Wx=pack(Wx, transposed=True),
+        Wx=recurrence.packed_Wx(Wx, dtype, transposed=True),
         Wh=pack(Wh, transposed=True),
         mask=saved.mask,
         tanhs=saved.tanhs,
@@ -194,5 +201,37 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
         _backward(first, last, sizes, arrays)
 
     over_blocks(work, N, N * T * (D + H) * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, D, H)
-    return RNNGrads(dxs, weights.dWx, weights.dWh, weights.db, dh)
+    weights = recurrence.weight_gradients(saved.inputs, dz, 0 if Wx is None else D, H)
+    made = recurrence.grads(saved, dxs, *weights)
+    return RNNGrads(**put_all(into, **made, dh0=dh))
+
+
+def rnn_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    precision: Precision,
+) -> tuple[FloatArray, _Tape]:
+    """A sequence of one step."""
+    _, h, saved = rnn_forward(
+        x[:, None, :],
+        Wx,
+        Wh,
+        b,
+        h0=h_prev,
+        mask=None,
+        reverse=False,
+        time_major=False,
+        training=True,
+        precision=precision,
+    )
+    assert saved is not None
+    return h, saved
+
+
+def rnn_cell_backward(saved: _Tape, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
+    grads = rnn_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
+    return RNNCellGrads(**of_cell(into, grads))

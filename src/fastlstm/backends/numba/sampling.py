@@ -17,7 +17,7 @@ from fastlstm.backends.numba.candidates import (
     log_uniform_expected_count,
     unigram_candidates,
 )
-from fastlstm.backends.numba.compiling import flat, inner, kernel
+from fastlstm.backends.numba.compiling import flat, inner, kernel, unnamed
 from fastlstm.backends.numba.elementary import exp, log1p_to_one
 from fastlstm.backends.numba.embedding import runs_of
 from fastlstm.backends.numba.products import (
@@ -60,6 +60,43 @@ _ROWS_AT_ONCE = 64
 _LOSS_COST = 2  # products of the logits' size in `_loss`
 
 
+_Sizes = tuple[int, int, int, int]  # B, K, S, E
+
+
+class _ForwardArrays(NamedTuple):
+    """All arrays are flat; biases and both counts may be empty."""
+
+    weights: FloatArray
+    biases: FloatArray
+    labels: IntArray
+    inputs: FloatArray
+    sampled: IntArray
+    true_count: FloatArray
+    sampled_count: FloatArray
+
+
+class _LossArrays(NamedTuple):
+    """The results, flat: losses (B,), and the gradients of their mean by the logits (B, K + S) and inputs (B, E)."""
+
+    losses: FloatArray
+    dlogits: FloatArray
+    dinputs: FloatArray
+
+
+class _WeightArrays(NamedTuple):
+    """All arrays are flat; dweights (U, E) and dbiases (U,) are results.
+
+    Segment u of `places` makes row u: a place below B K is a class of some row of the batch, the others are sampled.
+    """
+
+    inputs: FloatArray
+    dlogits: FloatArray
+    places: IntArray
+    starts: IntArray
+    dweights: FloatArray
+    dbiases: FloatArray
+
+
 @inner
 def _gathered(weights: FloatArray, E: int, ids: IntArray) -> FloatArray:
     """The rows of weights (V, E) for ids, flat."""
@@ -75,21 +112,15 @@ def _gathered(weights: FloatArray, E: int, ids: IntArray) -> FloatArray:
 def _logits(
     first: int,
     last: int,
-    K: int,
-    E: int,
-    weights: FloatArray,
-    biases: FloatArray,
-    labels: IntArray,
-    inputs: FloatArray,
-    sampled: IntArray,
+    sizes: _Sizes,
+    arrays: _ForwardArrays,
     sampled_rows: FloatArray,
-    true_count: FloatArray,
-    sampled_count: FloatArray,
     remove_accidental_hits: bool,
     logits: FloatArray,
 ) -> None:
-    """Rows first to last - 1 of the logits (B, K + S). All arrays are flat; biases and both counts may be empty."""
-    S = sampled.size
+    """Rows first to last - 1 of the logits (B, K + S)."""
+    _, K, S, E = sizes
+    weights, biases, labels, inputs, sampled, true_count, sampled_count = arrays
     columns = K + S
     real = inputs.dtype.type
     removed = real(REMOVED)
@@ -112,12 +143,11 @@ def _logits(
         others = part(row, K, S)
         for s in range(S):
             others[s] = shift[s]
-    b_packed = packed(sampled_rows, E, S, True)
     product(
         Rows(inputs, first * E, E),
         last - first,
         E,
-        b_packed,
+        packed(sampled_rows, E, S, True),
         S,
         Rows(logits, first * columns + K, columns),
         True,
@@ -136,16 +166,15 @@ def _logits(
 def _gradient_of_inputs(
     first: int,
     last: int,
-    K: int,
-    E: int,
+    sizes: _Sizes,
     weights: FloatArray,
     labels: IntArray,
-    S: int,
     sampled_rows: FloatArray,
     dlogits: FloatArray,
     dinputs: FloatArray,
 ) -> None:
     """Rows first to last - 1."""
+    _, K, S, E = sizes
     columns = K + S
     dinputs_here = part(dinputs, first * E, (last - first) * E)
     dinputs_here[:] = 0
@@ -169,63 +198,36 @@ def _gradient_of_inputs(
 
 @kernel
 def _forward(
-    first: int,
-    last: int,
-    K: int,
-    E: int,
-    weights: FloatArray,
-    biases: FloatArray,
-    labels: IntArray,
-    inputs: FloatArray,
-    sampled: IntArray,
-    true_count: FloatArray,
-    sampled_count: FloatArray,
-    remove_accidental_hits: bool,
-    logits: FloatArray,
+    first: int, last: int, sizes: _Sizes, arrays: _ForwardArrays, remove_accidental_hits: bool, logits: FloatArray
 ) -> None:
+    _, _, _, E = sizes
+    weights, _, _, _, sampled, _, _ = arrays
     rows = _gathered(weights, E, sampled)
-    _logits(
-        first,
-        last,
-        K,
-        E,
-        weights,
-        biases,
-        labels,
-        inputs,
-        sampled,
-        rows,
-        true_count,
-        sampled_count,
-        remove_accidental_hits,
-        logits,
-    )
+    _logits(first, last, sizes, arrays, rows, remove_accidental_hits, logits)
 
 
 @kernel
 def _backward_inputs(
     first: int,
     last: int,
-    K: int,
-    E: int,
+    sizes: _Sizes,
     true_rows: FloatArray,
     places: IntArray,
     sampled_rows: FloatArray,
-    S: int,
     dlogits: FloatArray,
     dinputs: FloatArray,
 ) -> None:
     """true_rows (B K, E): the rows of the weights for the labels, as they were in the forward call; places: 0, 1 ..."""
-    _gradient_of_inputs(first, last, K, E, true_rows, places, S, sampled_rows, dlogits, dinputs)
+    _gradient_of_inputs(first, last, sizes, true_rows, places, sampled_rows, dlogits, dinputs)
 
 
 @inner
-def _sigmoid_losses(logits: FloatArray, rows: int, K: int, losses: FloatArray) -> None:
+def _sigmoid_losses(logits: FloatArray, rows: int, num_true: int, losses: FloatArray) -> None:
     """Sum over the columns of -z log sigmoid(x) - (1 - z) log(1 - sigmoid(x)); the logits become sigmoid(x) - z.
 
     All rows go through each loop at once, for they are short.
     """
-    zero, one, share = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(1 / K)
+    zero, one, share = logits.dtype.type(0), logits.dtype.type(1), logits.dtype.type(1 / num_true)
     columns = logits.size // rows
     e, terms = np.empty(logits.size, logits.dtype), np.empty(logits.size, logits.dtype)
     for j in range(logits.size):
@@ -233,22 +235,22 @@ def _sigmoid_losses(logits: FloatArray, rows: int, K: int, losses: FloatArray) -
     for j in range(logits.size):
         terms[j] = (zero if logits[j] < zero else logits[j]) + log1p_to_one(e[j])
     for b in range(rows):
-        for k in range(K):
+        for k in range(num_true):
             terms[b * columns + k] -= logits[b * columns + k] * share
         losses[b] = total(part(terms, b * columns, columns))
     for j in range(logits.size):
         logits[j] = (e[j] if logits[j] < zero else one) / (one + e[j])
     for b in range(rows):
-        for k in range(K):
+        for k in range(num_true):
             logits[b * columns + k] -= share
 
 
 @inner
-def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
-    """Cross entropy of softmax(x) with 1/K for each true column; the row becomes softmax(x) minus that."""
-    one, share = row.dtype.type(1), row.dtype.type(1 / K)
+def _softmax_loss(row: FloatArray, num_true: int, lanes: FloatArray) -> float:
+    """Cross entropy of softmax(x) with 1 / num_true for each true column; the row becomes softmax(x) minus that."""
+    one, share = row.dtype.type(1), row.dtype.type(1 / num_true)
     top, of_true = largest(row, lanes), row[0] * share
-    for k in range(1, K):
+    for k in range(1, num_true):
         of_true += row[k] * share
     for j in range(row.size):
         row[j] = exp(row[j] - top)
@@ -256,7 +258,7 @@ def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
     factor = one / sum_of_exp
     for j in range(row.size):
         row[j] *= factor
-    for k in range(K):
+    for k in range(num_true):
         row[k] -= share
     return math.log(sum_of_exp) + top - of_true
 
@@ -265,74 +267,39 @@ def _softmax_loss(row: FloatArray, K: int, lanes: FloatArray) -> float:
 def _loss(
     first: int,
     last: int,
-    B: int,
-    K: int,
-    E: int,
-    weights: FloatArray,
-    biases: FloatArray,
-    labels: IntArray,
-    inputs: FloatArray,
-    sampled: IntArray,
-    true_count: FloatArray,
-    sampled_count: FloatArray,
+    sizes: _Sizes,
+    arrays: _ForwardArrays,
+    results: _LossArrays,
     remove_accidental_hits: bool,
+    num_true: int,
     kind: int,
-    losses: FloatArray,
-    dlogits: FloatArray,
-    dinputs: FloatArray,
 ) -> None:
-    """Rows first to last - 1 of the losses, and of the gradients of their mean by the logits and inputs."""
-    columns = K + sampled.size
+    """Rows first to last - 1 of the results."""
+    B, K, S, E = sizes
+    weights, _, labels, _, sampled, _, _ = arrays
+    losses, dlogits, dinputs = results
+    columns = K + S
     rows = _gathered(weights, E, sampled)
-    _logits(
-        first,
-        last,
-        K,
-        E,
-        weights,
-        biases,
-        labels,
-        inputs,
-        sampled,
-        rows,
-        true_count,
-        sampled_count,
-        remove_accidental_hits,
-        dlogits,
-    )
-    lanes, share = new_lanes(inputs), inputs.dtype.type(1 / B)
+    _logits(first, last, sizes, arrays, rows, remove_accidental_hits, dlogits)
+    lanes, share = new_lanes(dlogits), dlogits.dtype.type(1 / B)
     for b in range(first, last, _ROWS_AT_ONCE):
         size = min(_ROWS_AT_ONCE, last - b)
         block, losses_here = part(dlogits, b * columns, size * columns), part(losses, b, size)
         if kind == _SIGMOID:
-            _sigmoid_losses(block, size, K, losses_here)
+            _sigmoid_losses(block, size, num_true, losses_here)
         else:
             for r in range(size):
-                losses_here[r] = _softmax_loss(part(block, r * columns, columns), K, lanes)
+                losses_here[r] = _softmax_loss(part(block, r * columns, columns), num_true, lanes)
         for j in range(block.size):
             block[j] *= share
-    _gradient_of_inputs(first, last, K, E, weights, labels, sampled.size, rows, dlogits, dinputs)
+    _gradient_of_inputs(first, last, sizes, weights, labels, rows, dlogits, dinputs)
 
 
 @kernel
-def _weight_rows(
-    first: int,
-    last: int,
-    B: int,
-    K: int,
-    E: int,
-    S: int,
-    inputs: FloatArray,
-    dlogits: FloatArray,
-    places: IntArray,
-    starts: IntArray,
-    dweights: FloatArray,
-    dbiases: FloatArray,
-) -> None:
-    """Columns first to last - 1 of the weights' gradient, and with the first of them the biases'.
-
-    Run u of `places` makes row u: a place below B K is a true class of some row of the batch, the others are sampled.
-    """
+def _weight_rows(first: int, last: int, sizes: _Sizes, arrays: _WeightArrays) -> None:
+    """Columns first to last - 1 of the weights' gradient, and with the first of them the biases'."""
+    B, K, S, E = sizes
+    inputs, dlogits, places, starts, dweights, dbiases = arrays
     columns, width = K + S, last - first
     transposed = np.empty(columns * B, inputs.dtype)
     transpose(dlogits, 0, B, columns, transposed, 0, B)
@@ -375,9 +342,9 @@ def _weight_rows(
 
 
 class _Tape(NamedTuple):
-    """true_rows (B K, E), sampled_rows (S, E): what the weights were; all arrays are flat but labels (B, K)."""
+    """true_rows (B K, E), sampled_rows (S, E): what the weights were; all arrays are flat."""
 
-    E: int
+    sizes: _Sizes
     labels: IntArray
     inputs: FloatArray
     sampled: IntArray
@@ -385,21 +352,36 @@ class _Tape(NamedTuple):
     sampled_rows: FloatArray
 
 
-def _counts(counts: FloatArray | None) -> FloatArray:
-    return np.empty(0) if counts is None else flat(counts)
+def _forward_arrays(
+    weights: FloatArray,
+    biases: FloatArray | None,
+    labels: IntArray,
+    inputs: FloatArray,
+    sampled: IntArray,
+    true_expected_count: FloatArray | None,
+    sampled_expected_count: FloatArray | None,
+) -> _ForwardArrays:
+    return _ForwardArrays(
+        weights=flat(weights),
+        biases=np.empty(0, weights.dtype) if biases is None else flat(biases),
+        labels=flat(labels),
+        inputs=flat(inputs),
+        sampled=flat(sampled),
+        true_count=np.empty(0) if true_expected_count is None else flat(true_expected_count),
+        sampled_count=np.empty(0) if sampled_expected_count is None else flat(sampled_expected_count),
+    )
 
 
 def _weight_gradients(
-    labels: IntArray, inputs: FloatArray, sampled: IntArray, dlogits: FloatArray, E: int
+    sizes: _Sizes, labels: IntArray, inputs: FloatArray, sampled: IntArray, dlogits: FloatArray
 ) -> tuple[RowGrad, RowGrad]:
-    """Gradients of the weights and of the biases. inputs and dlogits are flat."""
-    B, K = labels.shape
-    S = len(sampled)
-    indices, places, starts = runs_of(np.concatenate((labels.reshape(-1), sampled)))
+    """Gradients of the weights and of the biases. All arrays are flat."""
+    B, K, S, E = sizes
+    indices, places, starts = runs_of(np.concatenate((labels, sampled)))
     dweights, dbiases = np.empty((len(indices), E), inputs.dtype), np.empty(len(indices), inputs.dtype)
-    into = dweights.reshape(-1)
+    arrays = unnamed(_WeightArrays(inputs, dlogits, places, starts, dweights.reshape(-1), dbiases))
     over_blocks(
-        lambda first, last: _weight_rows(first, last, B, K, E, S, inputs, dlogits, places, starts, into, dbiases),
+        lambda first, last: _weight_rows(first, last, sizes, arrays),
         E,
         B * (K + S) * E,
         multiple=panel_columns(inputs.itemsize),
@@ -419,48 +401,33 @@ def sampled_logits_forward(
     remove_accidental_hits: bool,
 ) -> tuple[FloatArray, FloatArray, _Tape]:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
-    w, x, true_ids, sampled_ids = flat(weights), flat(inputs), flat(labels), flat(sampled)
-    bias = np.empty(0, w.dtype) if biases is None else flat(biases)
-    true_count, sampled_count = _counts(true_expected_count), _counts(sampled_expected_count)
-    logits = np.empty((B, K + S), w.dtype)
+    sizes = B, K, S, E
+    arrays = _forward_arrays(weights, biases, labels, inputs, sampled, true_expected_count, sampled_expected_count)
+    logits = np.empty((B, K + S), weights.dtype)
+    results = logits.reshape(-1)
     over_blocks(
-        lambda first, last: _forward(
-            first,
-            last,
-            K,
-            E,
-            w,
-            bias,
-            true_ids,
-            x,
-            sampled_ids,
-            true_count,
-            sampled_count,
-            remove_accidental_hits,
-            logits.reshape(-1),
-        ),
+        lambda first, last: _forward(first, last, sizes, unnamed(arrays), remove_accidental_hits, results),
         B,
         B * (K + S) * E,
     )
     is_true = np.zeros_like(logits)
     is_true[:, :K] = 1 / K
-    true_rows, sampled_rows = weights[true_ids], weights[sampled_ids]
-    return logits, is_true, _Tape(E, labels, x, sampled_ids, true_rows.reshape(-1), sampled_rows.reshape(-1))
+    true_rows, sampled_rows = (weights[ids].reshape(-1) for ids in (arrays.labels, arrays.sampled))
+    return logits, is_true, _Tape(sizes, arrays.labels, arrays.inputs, arrays.sampled, true_rows, sampled_rows)
 
 
 def sampled_logits_backward(saved: _Tape, *, dlogits: FloatArray) -> SampledLogitsGrads:
-    E, labels, inputs, sampled, true_rows, sampled_rows = saved
-    (B, K), S = labels.shape, len(sampled)
+    sizes, labels, inputs, sampled, true_rows, sampled_rows = saved
+    B, K, S, E = sizes
     places, dz = np.arange(B * K), flat(dlogits)
     dinputs = np.empty((B, E), inputs.dtype)
+    results = dinputs.reshape(-1)
     over_blocks(
-        lambda first, last: _backward_inputs(
-            first, last, K, E, true_rows, places, sampled_rows, S, dz, dinputs.reshape(-1)
-        ),
+        lambda first, last: _backward_inputs(first, last, sizes, true_rows, places, sampled_rows, dz, results),
         B,
         B * (K + S) * E,
     )
-    dweights, dbiases = _weight_gradients(labels, inputs, sampled, dz, E)
+    dweights, dbiases = _weight_gradients(sizes, labels, inputs, sampled, dz)
     return SampledLogitsGrads(dinputs, dweights, dbiases)
 
 
@@ -474,36 +441,19 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> SampledLoss:
     (B, K), S, E = labels.shape, len(sampled), weights.shape[1]
-    w, x, true_ids, sampled_ids = flat(weights), flat(inputs), flat(labels), flat(sampled)
-    bias = np.empty(0, w.dtype) if biases is None else flat(biases)
-    true_count, sampled_count = _counts(true_expected_count), _counts(sampled_expected_count)
-    losses, dlogits, dinputs = np.empty(B, w.dtype), np.empty(B * (K + S), w.dtype), np.empty((B, E), w.dtype)
-    kind = _KINDS[loss]
+    sizes = B, K, S, E
+    arrays = _forward_arrays(weights, biases, labels, inputs, sampled, true_expected_count, sampled_expected_count)
+    losses, dinputs = np.empty(B, weights.dtype), np.empty((B, E), weights.dtype)
+    results = _LossArrays(losses, np.empty(B * (K + S), weights.dtype), dinputs.reshape(-1))
+    given, kind = unnamed(arrays), _KINDS[loss]
     over_blocks(
-        lambda first, last: _loss(
-            first,
-            last,
-            B,
-            K,
-            E,
-            w,
-            bias,
-            true_ids,
-            x,
-            sampled_ids,
-            true_count,
-            sampled_count,
-            remove_accidental_hits,
-            kind,
-            losses,
-            dlogits,
-            dinputs.reshape(-1),
-        ),
+        lambda first, last: _loss(first, last, sizes, given, unnamed(results), remove_accidental_hits, num_true, kind),
         B,
         _LOSS_COST * B * (K + S) * E,
     )
-    dweights, dbiases = _weight_gradients(labels, x, sampled_ids, dlogits, E)
+    dweights, dbiases = _weight_gradients(sizes, arrays.labels, arrays.inputs, arrays.sampled, results.dlogits)
     return SampledLoss(losses, dinputs, dweights, None if biases is None else dbiases)

@@ -1,4 +1,4 @@
-"""The gated recurrent unit, forward and backward: the definition.
+"""The gated recurrent unit, cell and sequence, forward and backward: the definition.
 
 Cho et al. (2014), "Learning phrase representations using RNN encoder-decoder", in the conventions that `GRUConvention`
 describes. With the reset gate before the product (the book, Chung et al. 2014)::
@@ -15,7 +15,7 @@ and after it (PyTorch, cuDNN, Keras), with biases bx of the inputs and bh of the
     n = tanh(x Wxn + bxn + r (h_prev Whn + bhn))
     h = z h_prev + (1 - z) n
 
-Where mask is 0 the step carries h over unchanged and never reads x.
+Where mask is 0 the step carries h over unchanged and never reads x. Without Wx, x is x Wx; without b, all biases are 0.
 """
 
 from __future__ import annotations
@@ -24,29 +24,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.backends.numpy.lstm import sigmoid
-from fastlstm.contract import BoolArray, FloatArray, GRUConvention, GRUGrads, Precision
+from fastlstm.backends.numpy.lstm import sigmoid, times_Wx
+from fastlstm.backends.results import new_sequence, put_all
+from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 
-class _Step(NamedTuple):
+class _CellTape(NamedTuple):
     """product: what r meets, h_prev Whn + bhn, or what it makes, r h_prev. keep: the share of h_prev in h."""
 
-    t: int
+    x: FloatArray
     h_prev: FloatArray
+    Wx: FloatArray | None
+    Wh: FloatArray
+    has_bias: bool
     z: FloatArray
     r: FloatArray
     n: FloatArray
     product: FloatArray
     keep: FloatArray
+    convention: GRUConvention
 
 
 class _Tape(NamedTuple):
-    steps: list[_Step]
+    cells: list[_CellTape]
+    steps: range
     mask: BoolArray | None
+    time_major: bool
     xs: FloatArray
-    Wx: FloatArray
+    Wx: FloatArray | None
     Wh: FloatArray
-    convention: GRUConvention
+    b: FloatArray | None
+
+
+# No caller's array takes a step's gradients: those of a sequence are their sums.
+_OF_A_STEP = Destination(dict.fromkeys(GRUCellGrads._fields), accumulate=False, without=())
 
 
 def _by_gate(array: FloatArray, gate_order: str) -> dict[str, FloatArray]:
@@ -54,87 +65,116 @@ def _by_gate(array: FloatArray, gate_order: str) -> dict[str, FloatArray]:
     return dict(zip(gate_order, np.split(array, 3, axis=-1), strict=True))
 
 
+def gru_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    convention: GRUConvention,
+    precision: Precision,
+) -> tuple[FloatArray, _CellTape]:
+    bx = bh = np.zeros(Wh.shape[1], x.dtype)
+    if b is not None:
+        bx, bh = b if convention.reset_after else (b, bh)
+    of_x = _by_gate(times_Wx(x, Wx) + bx, convention.gate_order)
+    U, b_of = _by_gate(Wh, convention.gate_order), _by_gate(bh, convention.gate_order)
+    z = sigmoid(of_x["z"] + h_prev @ U["z"] + b_of["z"])
+    r = sigmoid(of_x["r"] + h_prev @ U["r"] + b_of["r"])
+    if convention.reset_after:
+        product = h_prev @ U["n"] + b_of["n"]
+        n = np.tanh(of_x["n"] + r * product)
+    else:
+        product = r * h_prev
+        n = np.tanh(of_x["n"] + product @ U["n"])
+    keep = z if convention.z_keeps else 1 - z
+    h = keep * h_prev + (1 - keep) * n
+    return h, _CellTape(x, h_prev, Wx, Wh, b is not None, z, r, n, product, keep, convention)
+
+
+def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination = _OF_A_STEP) -> GRUCellGrads:
+    x, h_prev, Wx, Wh, has_bias, z, r, n, product, keep, convention = saved
+    U = _by_gate(Wh, convention.gate_order)
+    dkeep = dh * (h_prev - n)
+    # By the pre-activations: those that x goes into, and the sums that h_prev goes into.
+    dz = (dkeep if convention.z_keeps else -dkeep) * z * (1 - z)
+    dn = dh * (1 - keep) * (1 - n**2)
+    if convention.reset_after:
+        dn_state, state_of_n = dn * r, h_prev
+        dr = dn * product * r * (1 - r)
+        dh_prev = dn_state @ U["n"].T
+    else:
+        dn_state, state_of_n = dn, product
+        dproduct = dn @ U["n"].T
+        dr = dproduct * h_prev * r * (1 - r)
+        dh_prev = dproduct * r
+    dU = {"z": h_prev.T @ dz, "r": h_prev.T @ dr, "n": state_of_n.T @ dn_state}
+    of_x = {"z": dz, "r": dr, "n": dn}
+    of_state = {"z": dz, "r": dr, "n": dn_state}
+    da, da_state = (np.concatenate([of[gate] for gate in convention.gate_order], axis=1) for of in (of_x, of_state))
+    dbx, dbh = da.sum(axis=0), da_state.sum(axis=0)
+    made = put_all(
+        into,
+        dx=da if Wx is None else da @ Wx.T,
+        dh_prev=dh_prev + dh * keep + dz @ U["z"].T + dr @ U["r"].T,
+        dWx=None if Wx is None else x.T @ da,
+        dWh=np.concatenate([dU[gate] for gate in convention.gate_order], axis=1),
+        db=None if not has_bias else np.stack([dbx, dbh]) if convention.reset_after else dbx,
+    )
+    return GRUCellGrads(**made)
+
+
 def gru_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     convention: GRUConvention,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, _Tape | None]:
     N, T, _ = xs.shape
     H = Wh.shape[0]
-    both_biases = b if convention.reset_after else np.stack([b, np.zeros_like(b)])
-    W, U, bx, bh = (_by_gate(array, convention.gate_order) for array in (Wx, Wh, *both_biases))
     h = np.zeros((N, H), xs.dtype) if h0 is None else h0.copy()
     if mask is not None:
         xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
-    hs = np.empty((N, T, H), xs.dtype)
-    steps = []
-    order = range(T - 1, -1, -1) if reverse else range(T)
-    for t in order if N else ():
-        x, h_prev = xs[:, t], h
-        z = sigmoid(x @ W["z"] + bx["z"] + h_prev @ U["z"] + bh["z"])
-        r = sigmoid(x @ W["r"] + bx["r"] + h_prev @ U["r"] + bh["r"])
-        if convention.reset_after:
-            product = h_prev @ U["n"] + bh["n"]
-            n = np.tanh(x @ W["n"] + bx["n"] + r * product)
-        else:
-            product = r * h_prev
-            n = np.tanh(x @ W["n"] + bx["n"] + product @ U["n"])
-        keep = z if convention.z_keeps else 1 - z
-        h_new = keep * h_prev + (1 - keep) * n
-        h = h_new if mask is None else np.where(mask[:, t, None], h_new, h_prev)
+    steps = range(T - 1, -1, -1) if reverse else range(T)
+    if N == 0:
+        steps = range(0)
+    hs = new_sequence(N, T, H, xs.dtype, time_major=time_major)
+    cells = []
+    for t in steps:
+        h_new, cell = gru_cell_forward(xs[:, t], Wx, Wh, b, h_prev=h, convention=convention, precision=precision)
+        h = h_new if mask is None else np.where(mask[:, t, None], h_new, h)
         hs[:, t] = h
         if training:
-            steps.append(_Step(t, h_prev, z, r, n, product, keep))
-    return hs, h, _Tape(steps, mask, xs, Wx, Wh, convention) if training else None
+            cells.append(cell)
+    return hs, h, _Tape(cells, steps, mask, time_major, xs, Wx, Wh, b) if training else None
 
 
-def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> GRUGrads:
-    steps, mask, xs, Wx, Wh, convention = saved
-    N, H = xs.shape[0], Wh.shape[0]
-    order = convention.gate_order
-    U = _by_gate(Wh, order)
-    dh = np.zeros((N, H), xs.dtype) if dh_n is None else dh_n.copy()
-    dxs, dWx, dWh = np.zeros_like(xs), np.zeros_like(Wx), np.zeros_like(Wh)
-    dbx, dbh = np.zeros(3 * H, xs.dtype), np.zeros(3 * H, xs.dtype)
-    dU = _by_gate(dWh, order)
-    for t, h_prev, z, r, n, product, keep in reversed(steps):
+def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> GRUGrads:
+    cells, steps, mask, time_major, xs, Wx, Wh, b = saved
+    N, T, D = xs.shape
+    dh = np.zeros((N, Wh.shape[0]), xs.dtype) if dh_n is None else dh_n.copy()
+    dxs = new_sequence(N, T, D, xs.dtype, time_major=time_major)
+    dWx, db = (None if array is None else np.zeros(array.shape, xs.dtype) for array in (Wx, b))
+    dWh = np.zeros(Wh.shape, xs.dtype)
+    for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
         valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
-        dh_new = np.where(valid, dh, 0)
-        dkeep = dh_new * (h_prev - n)
-        # By the pre-activations: those that x goes into, and the sums that h_prev goes into.
-        dz = (dkeep if convention.z_keeps else -dkeep) * z * (1 - z)
-        dn = dh_new * (1 - keep) * (1 - n**2)
-        if convention.reset_after:
-            dn_state = dn * r
-            dr = dn * product * r * (1 - r)
-            dh_prev = dn_state @ U["n"].T
-            dU["n"] += h_prev.T @ dn_state
-        else:
-            dn_state = dn
-            dproduct = dn @ U["n"].T
-            dr = dproduct * h_prev * r * (1 - r)
-            dh_prev = dproduct * r
-            dU["n"] += product.T @ dn
-        dU["z"] += h_prev.T @ dz
-        dU["r"] += h_prev.T @ dr
-        dh_prev = dh_prev + dh_new * keep + dz @ U["z"].T + dr @ U["r"].T
-        dh = np.where(valid, dh_prev, dh)
-        of_x = {"z": dz, "r": dr, "n": dn}
-        of_state = {"z": dz, "r": dr, "n": dn_state}
-        da = np.concatenate([of_x[gate] for gate in order], axis=1)
-        dxs[:, t] = da @ Wx.T
-        dWx += xs[:, t].T @ da
-        dbx += da.sum(axis=0)
-        dbh += np.concatenate([of_state[gate] for gate in order], axis=1).sum(axis=0)
-    db = np.stack([dbx, dbh]) if convention.reset_after else dbx
-    return GRUGrads(dxs, dWx, dWh, db, dh)
+        grads = gru_cell_backward(cell, dh=np.where(valid, dh, 0))
+        dh = np.where(valid, grads.dh_prev, dh)
+        dxs[:, t] = grads.dx
+        if dWx is not None:
+            dWx += grads.dWx
+        dWh += grads.dWh
+        if db is not None:
+            db += grads.db
+    return GRUGrads(**put_all(into, dxs=dxs, dWx=dWx, dWh=dWh, db=db, dh0=dh))

@@ -1,13 +1,15 @@
 """Losses: the definition. Over a vocabulary::
 
-    loss = mean over the rows that count of  logsumexp(logits) - logits[target]
-    dlogits = (softmax(logits) - onehot(target)) / number of rows that count
+    loss = sum of logsumexp(logits) - logits[target] over the rows that count
+    dlogits = softmax(logits) - onehot(target)
 
 Rows whose target is ignore_index are never read. With a sigmoid, for labels from 0 to 1, and of outputs y for
 targets t::
 
-    loss = sum of  log(1 + exp(logits)) - logits labels,   dlogits = sigmoid(logits) - labels,   both / normalizer
-    loss = mean of (y - t)^2,                              dy = 2 (y - t) / number of elements
+    loss = sum of  log(1 + exp(logits)) - logits labels,   dlogits = sigmoid(logits) - labels
+    loss = sum of (y - t)^2,                               dy = 2 (y - t)
+
+All of them are divided by normalizer or, where it is None, by the number of rows that count.
 
 A linear loss has three products, h W in the logits, dh = dlogits W^T and dW = h^T dlogits, whose factors are rounded
 with precision="bf16"; db, a sum, is that of dlogits as they are.
@@ -42,27 +44,30 @@ def softmax(logits: FloatArray, *, temperature: float, out: FloatArray | None) -
     return p
 
 
-def softmax_cross_entropy(logits: FloatArray, targets: IntArray, *, ignore_index: int) -> LossGrad:
+def softmax_cross_entropy(
+    logits: FloatArray, targets: IntArray, *, ignore_index: int, normalizer: float | None
+) -> LossGrad:
     counted = np.flatnonzero(targets != ignore_index)
     dlogits = np.zeros_like(logits)
     if counted.size == 0:
         return LossGrad(0.0, dlogits)
+    divisor = counted.size if normalizer is None else normalizer
     rows, target = np.arange(counted.size), targets[counted]
     z = logits[counted]
     with _quietly():
         z -= z.max(axis=1, keepdims=True)
         log_softmax = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
         d = np.exp(log_softmax)
-    d[rows, target] -= 1
-    d /= counted.size
+        d[rows, target] -= 1
+        d /= d.dtype.type(divisor)
     dlogits[counted] = d
-    return LossGrad(0.0 - float(log_softmax[rows, target].mean(dtype=np.float64)), dlogits)
+    return LossGrad(0.0 - float(log_softmax[rows, target].sum(dtype=np.float64)) / divisor, dlogits)
 
 
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     targets: IntArray,
     *,
     ignore_index: int,
@@ -73,8 +78,10 @@ def linear_cross_entropy(
     db: FloatArray | None,
     accumulate: bool,
     without: tuple[str, ...],
+    normalizer: float | None,
 ) -> LinearLossGrads:
-    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, precision)
+    b = np.zeros(W.shape[1], W.dtype) if b is None else b
+    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, precision, normalizer)
     # All is computed, wanted or not: so it is obvious that nothing depends on what is wanted.
     wanted: dict[str, Any] = {
         "dh": put(dh, made.dh) if "dh" not in without else None,
@@ -92,6 +99,7 @@ def _linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
+    normalizer: float | None,
 ) -> LinearLossGrads:
     counted = np.flatnonzero(targets != ignore_index)
     dh = np.zeros_like(h)
@@ -100,19 +108,23 @@ def _linear_cross_entropy(
     of_counted = _in_blocks if memory == "low" else _at_once
     with _quietly():
         rows, weights = factor(h[counted], precision), factor(W, precision)
-        loss, dh_counted, dW, db = of_counted(rows, weights, b, targets[counted], precision)
-    dh[counted] = dh_counted
-    return LinearLossGrads(loss, dh, dW, db)
+        made = of_counted(rows, weights, b, targets[counted], precision, normalizer or counted.size)
+    dh[counted] = made.dh
+    return made._replace(dh=dh)
 
 
-def _at_once(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision) -> LinearLossGrads:
+def _at_once(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision, normalizer: float
+) -> LinearLossGrads:
     """h and W are factors already."""
-    loss, dlogits = softmax_cross_entropy(h @ W + b, targets, ignore_index=-1)
+    loss, dlogits = softmax_cross_entropy(h @ W + b, targets, ignore_index=-1, normalizer=normalizer)
     d = factor(dlogits, precision)
     return LinearLossGrads(loss, d @ W.T, h.T @ d, dlogits.sum(axis=0))
 
 
-def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision) -> LinearLossGrads:
+def _in_blocks(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision, normalizer: float
+) -> LinearLossGrads:
     """Blocks of columns of the vocabulary: first an online log-sum-exp, then the logits again for the gradients."""
     M, V = h.shape[0], W.shape[1]
     width = max(16, _BLOCK_BYTES // (M * h.itemsize))
@@ -138,13 +150,13 @@ def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, p
         d = np.exp((h @ W[:, block] + b[block] - top) - log_total)
         inside = np.flatnonzero((targets >= block.start) & (targets < block.stop))
         d[inside, targets[inside] - block.start] -= 1
-        d /= M
+        d /= d.dtype.type(normalizer)
         db[block] = d.sum(axis=0)
         d = factor(d, precision)
         dh += d @ W[:, block].T
         dW[:, block] = h.T @ d
-    loss = float((log_total - (at_target - top)).mean(dtype=np.float64))
-    return LinearLossGrads(loss, dh, dW, db)
+    loss = float((log_total - (at_target - top)).sum(dtype=np.float64))
+    return LinearLossGrads(loss / normalizer, dh, dW, db)
 
 
 def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer: float) -> LossGrad:
@@ -155,8 +167,7 @@ def sigmoid_cross_entropy(logits: FloatArray, labels: FloatArray, *, normalizer:
     return LossGrad(float(losses.sum() / normalizer), dlogits)
 
 
-def mean_squared_error(y: FloatArray, t: FloatArray) -> SquaredErrorGrad:
-    count = max(y.size, 1)
+def mean_squared_error(y: FloatArray, t: FloatArray, *, normalizer: float) -> SquaredErrorGrad:
     difference = y - t
-    loss = np.square(difference, dtype=np.float64).sum() / count
-    return SquaredErrorGrad(float(loss), difference * y.dtype.type(2 / count))
+    loss = np.square(difference, dtype=np.float64).sum() / normalizer
+    return SquaredErrorGrad(float(loss), difference * y.dtype.type(2 / normalizer))

@@ -6,7 +6,7 @@ Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes::
     i, f, o = sigmoid(z_i, z_f, z_o)         g = tanh(z_g)
     c = f * c_prev + i * g                   h = o * tanh(c)
 
-Where mask is 0 the step carries h and c over unchanged and never reads x.
+Where mask is 0 the step carries h and c over unchanged and never reads x. Without Wx, x is x Wx; without b, b is 0.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlstm.backends.results import new_sequence, put_all
 from fastlstm.contract import (
     BoolArray,
+    Destination,
     FloatArray,
     LSTMCellGrads,
     LSTMGrads,
@@ -29,8 +31,9 @@ class _CellTape(NamedTuple):
     x: FloatArray
     h_prev: FloatArray
     c_prev: FloatArray
-    Wx: FloatArray
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
     gates: dict[str, FloatArray]
     tanh_c: FloatArray
     gate_order: str
@@ -41,9 +44,15 @@ class _Tape(NamedTuple):
     cells: list[_CellTape]
     steps: range
     mask: BoolArray | None
+    time_major: bool
     xs: FloatArray
-    Wx: FloatArray
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
+
+
+# No caller's array takes a step's gradients: those of a sequence are their sums.
+_OF_A_STEP = Destination(dict.fromkeys(LSTMCellGrads._fields), accumulate=False, without=())
 
 
 def sigmoid(z: FloatArray) -> FloatArray:
@@ -57,11 +66,19 @@ def hard_sigmoid(z: FloatArray) -> FloatArray:
     return np.clip(z.dtype.type(0.2) * z + z.dtype.type(0.5), 0, 1)
 
 
+def times_Wx(x: FloatArray, Wx: FloatArray | None) -> FloatArray:
+    return x if Wx is None else x @ Wx
+
+
+def bias(b: FloatArray | None, like: FloatArray) -> FloatArray:
+    return np.zeros(1, like.dtype) if b is None else b
+
+
 def lstm_cell_forward(
     x: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h_prev: FloatArray,
     c_prev: FloatArray,
@@ -70,17 +87,19 @@ def lstm_cell_forward(
     recurrent_activation: RecurrentActivation = "sigmoid",
 ) -> tuple[FloatArray, FloatArray, _CellTape]:
     gate = hard_sigmoid if recurrent_activation == "hard_sigmoid" else sigmoid
-    z = dict(zip(gate_order, np.split(x @ Wx + h_prev @ Wh + b, 4, axis=-1), strict=True))
+    z = dict(zip(gate_order, np.split(times_Wx(x, Wx) + h_prev @ Wh + bias(b, x), 4, axis=-1), strict=True))
     gates = {"i": gate(z["i"]), "f": gate(z["f"]), "g": np.tanh(z["g"]), "o": gate(z["o"])}
     c = gates["f"] * c_prev + gates["i"] * gates["g"]
     tanh_c = np.tanh(c)
     h = gates["o"] * tanh_c
-    tape = _CellTape(x, h_prev, c_prev, Wx, Wh, gates, tanh_c, gate_order, recurrent_activation)
+    tape = _CellTape(x, h_prev, c_prev, Wx, Wh, b is not None, gates, tanh_c, gate_order, recurrent_activation)
     return h, c, tape
 
 
-def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray) -> LSTMCellGrads:
-    x, h_prev, c_prev, Wx, Wh, gates, tanh_c, gate_order, recurrent_activation = saved
+def lstm_cell_backward(
+    saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into: Destination = _OF_A_STEP
+) -> LSTMCellGrads:
+    x, h_prev, c_prev, Wx, Wh, has_bias, gates, tanh_c, gate_order, recurrent_activation = saved
     i, f, g, o = (gates[name] for name in "ifgo")
 
     def through_gate(s: FloatArray) -> FloatArray:
@@ -97,21 +116,29 @@ def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray) -> L
         "o": dh * tanh_c * through_gate(o),
     }
     dz = np.concatenate([dz_of[name] for name in gate_order], axis=-1)
-    return LSTMCellGrads(
-        dx=dz @ Wx.T, dh_prev=dz @ Wh.T, dc_prev=dc * f, dWx=x.T @ dz, dWh=h_prev.T @ dz, db=dz.sum(axis=0)
+    made = put_all(
+        into,
+        dx=dz if Wx is None else dz @ Wx.T,
+        dh_prev=dz @ Wh.T,
+        dc_prev=dc * f,
+        dWx=None if Wx is None else x.T @ dz,
+        dWh=h_prev.T @ dz,
+        db=dz.sum(axis=0) if has_bias else None,
     )
+    return LSTMCellGrads(**made)
 
 
 def lstm_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     c0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     gate_order: str,
     recurrent_activation: RecurrentActivation,
     training: bool,
@@ -126,7 +153,7 @@ def lstm_forward(
     steps = range(T - 1, -1, -1) if reverse else range(T)
     if N == 0:
         steps = range(0)
-    hs = np.empty((N, T, H), xs.dtype)
+    hs = new_sequence(N, T, H, xs.dtype, time_major=time_major)
     cells = []
     for t in steps:
         h_new, c_new, cell = lstm_cell_forward(
@@ -147,19 +174,21 @@ def lstm_forward(
         hs[:, t] = h
         if training:
             cells.append(cell)
-    return hs, h, c, _Tape(cells, steps, mask, xs, Wx, Wh) if training else None
+    return hs, h, c, _Tape(cells, steps, mask, time_major, xs, Wx, Wh, b is not None) if training else None
 
 
 def lstm_backward(
-    saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None
+    saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, dc_n: FloatArray | None, into: Destination
 ) -> LSTMGrads:
-    cells, steps, mask, xs, Wx, Wh = saved
-    N, _, _ = xs.shape
+    cells, steps, mask, time_major, xs, Wx, Wh, has_bias = saved
+    N, T, D = xs.shape
     H = Wh.shape[0]
     dh = np.zeros((N, H), xs.dtype) if dh_n is None else dh_n.copy()
     dc = np.zeros((N, H), xs.dtype) if dc_n is None else dc_n.copy()
-    dxs, dWx, dWh = np.zeros_like(xs), np.zeros_like(Wx), np.zeros_like(Wh)
-    db = np.zeros(4 * H, xs.dtype)
+    dxs = new_sequence(N, T, D, xs.dtype, time_major=time_major)
+    dWx = None if Wx is None else np.zeros(Wx.shape, xs.dtype)
+    dWh = np.zeros(Wh.shape, xs.dtype)
+    db = np.zeros(4 * H, xs.dtype) if has_bias else None
     for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
@@ -173,7 +202,9 @@ def lstm_backward(
             dh_prev, dc_prev = np.where(valid, dh_prev, dh), np.where(valid, dc_prev, dc)
         dh, dc = dh_prev, dc_prev
         dxs[:, t] = grads.dx
-        dWx += grads.dWx
+        if dWx is not None:
+            dWx += grads.dWx
         dWh += grads.dWh
-        db += grads.db
-    return LSTMGrads(dxs, dWx, dWh, db, dh, dc)
+        if db is not None:
+            db += grads.db
+    return LSTMGrads(**put_all(into, dxs=dxs, dWx=dWx, dWh=dWh, db=db, dh0=dh, dc0=dc))

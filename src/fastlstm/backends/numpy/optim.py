@@ -55,13 +55,14 @@ def adagrad_update(
     *,
     lr: float,
     eps: float,
+    eps_inside_root: bool,
     grad_scale: float,
 ) -> None:
-    """a += g^2; p -= lr g / (sqrt(a) + eps)."""
+    """a += g^2; p -= lr g / (sqrt(a) + eps), or with eps_inside_root p -= lr g / sqrt(a + eps)."""
     p, a = _take(param, rows), _take(accumulator, rows)
     g = grad_scale * grad
     a += g * g
-    p -= lr * g / (np.sqrt(a) + eps)
+    p -= lr * g / (np.sqrt(a + eps) if eps_inside_root else np.sqrt(a) + eps)
     _put(param, rows, p)
     _put(accumulator, rows, a)
 
@@ -127,3 +128,9 @@ def squared_norm(grad: FloatArray) -> float:
 
 def scale(array: FloatArray, factor: float) -> None:
     array *= factor
+
+
+def clip(array: FloatArray, limit: float) -> None:
+    """Between -limit and limit; NaN stays NaN."""
+    with np.errstate(over="ignore"):  # a limit above all numbers of the dtype is none
+        np.clip(array, -limit, limit, out=array)

@@ -1,10 +1,10 @@
-"""The tanh recurrent network, forward and backward: the definition. Elman (1990).
+"""The tanh recurrent network, cell and sequence, forward and backward: the definition. Elman (1990).
 
 ::
 
     h = tanh(x Wx + h_prev Wh + b)
 
-Where mask is 0 the step carries h over unchanged and never reads x.
+Where mask is 0 the step carries h over unchanged and never reads x. Without Wx, x is x Wx; without b, b is 0.
 """
 
 from __future__ import annotations
@@ -13,32 +13,72 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.contract import BoolArray, FloatArray, Precision, RNNGrads
+from fastlstm.backends.numpy.lstm import bias, times_Wx
+from fastlstm.backends.results import new_sequence, put_all
+from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
-class _Step(NamedTuple):
-    t: int
+class _CellTape(NamedTuple):
+    x: FloatArray
     h_prev: FloatArray
     h: FloatArray
+    Wx: FloatArray | None
+    Wh: FloatArray
+    has_bias: bool
 
 
 class _Tape(NamedTuple):
-    steps: list[_Step]
+    cells: list[_CellTape]
+    steps: range
     mask: BoolArray | None
+    time_major: bool
     xs: FloatArray
-    Wx: FloatArray
+    Wx: FloatArray | None
     Wh: FloatArray
+    has_bias: bool
+
+
+# No caller's array takes a step's gradients: those of a sequence are their sums.
+_OF_A_STEP = Destination(dict.fromkeys(RNNCellGrads._fields), accumulate=False, without=())
+
+
+def rnn_cell_forward(
+    x: FloatArray,
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    *,
+    h_prev: FloatArray,
+    precision: Precision,
+) -> tuple[FloatArray, _CellTape]:
+    h = np.tanh(times_Wx(x, Wx) + h_prev @ Wh + bias(b, x))
+    return h, _CellTape(x, h_prev, h, Wx, Wh, b is not None)
+
+
+def rnn_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination = _OF_A_STEP) -> RNNCellGrads:
+    x, h_prev, h, Wx, Wh, has_bias = saved
+    dz = dh * (1 - h**2)
+    made = put_all(
+        into,
+        dx=dz if Wx is None else dz @ Wx.T,
+        dh_prev=dz @ Wh.T,
+        dWx=None if Wx is None else x.T @ dz,
+        dWh=h_prev.T @ dz,
+        db=dz.sum(axis=0) if has_bias else None,
+    )
+    return RNNCellGrads(**made)
 
 
 def rnn_forward(
     xs: FloatArray,
-    Wx: FloatArray,
+    Wx: FloatArray | None,
     Wh: FloatArray,
-    b: FloatArray,
+    b: FloatArray | None,
     *,
     h0: FloatArray | None,
     mask: BoolArray | None,
     reverse: bool,
+    time_major: bool,
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, _Tape | None]:
@@ -47,37 +87,39 @@ def rnn_forward(
     h = np.zeros((N, H), xs.dtype) if h0 is None else h0.copy()
     if mask is not None:
         xs = np.where(mask[:, :, None], xs, xs.dtype.type(0))  # padding may hold anything, NaN too
-    hs = np.empty((N, T, H), xs.dtype)
-    steps = []
-    order = range(T - 1, -1, -1) if reverse else range(T)
-    for t in order if N else ():
-        h_prev = h
-        h_new = np.tanh(xs[:, t] @ Wx + h_prev @ Wh + b)
-        h = h_new if mask is None else np.where(mask[:, t, None], h_new, h_prev)
+    steps = range(T - 1, -1, -1) if reverse else range(T)
+    if N == 0:
+        steps = range(0)
+    hs = new_sequence(N, T, H, xs.dtype, time_major=time_major)
+    cells = []
+    for t in steps:
+        h_new, cell = rnn_cell_forward(xs[:, t], Wx, Wh, b, h_prev=h, precision=precision)
+        h = h_new if mask is None else np.where(mask[:, t, None], h_new, h)
         hs[:, t] = h
         if training:
-            steps.append(_Step(t, h_prev, h))
-    return hs, h, _Tape(steps, mask, xs, Wx, Wh) if training else None
+            cells.append(cell)
+    return hs, h, _Tape(cells, steps, mask, time_major, xs, Wx, Wh, b is not None) if training else None
 
 
-def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None) -> RNNGrads:
-    steps, mask, xs, Wx, Wh = saved
-    N, H = xs.shape[0], Wh.shape[0]
+def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:
+    cells, steps, mask, time_major, xs, Wx, Wh, has_bias = saved
+    N, T, D = xs.shape
+    H = Wh.shape[0]
     dh = np.zeros((N, H), xs.dtype) if dh_n is None else dh_n.copy()
-    dxs, dWx, dWh = np.zeros_like(xs), np.zeros_like(Wx), np.zeros_like(Wh)
-    db = np.zeros(H, xs.dtype)
-    for t, h_prev, h in reversed(steps):
+    dxs = new_sequence(N, T, D, xs.dtype, time_major=time_major)
+    dWx = None if Wx is None else np.zeros(Wx.shape, xs.dtype)
+    dWh = np.zeros(Wh.shape, xs.dtype)
+    db = np.zeros(H, xs.dtype) if has_bias else None
+    for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
-        dz = dh * (1 - h**2)
-        if mask is not None:
-            valid = mask[:, t, None]
-            dz = np.where(valid, dz, 0)
-            dh = np.where(valid, dz @ Wh.T, dh)
-        else:
-            dh = dz @ Wh.T
-        dxs[:, t] = dz @ Wx.T
-        dWx += xs[:, t].T @ dz
-        dWh += h_prev.T @ dz
-        db += dz.sum(axis=0)
-    return RNNGrads(dxs, dWx, dWh, db, dh)
+        valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
+        grads = rnn_cell_backward(cell, dh=np.where(valid, dh, 0))
+        dh = np.where(valid, grads.dh_prev, dh)
+        dxs[:, t] = grads.dx
+        if dWx is not None:
+            dWx += grads.dWx
+        dWh += grads.dWh
+        if db is not None:
+            db += grads.db
+    return RNNGrads(**put_all(into, dxs=dxs, dWx=dWx, dWh=dWh, db=db, dh0=dh))

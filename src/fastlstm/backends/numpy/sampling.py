@@ -219,9 +219,10 @@ def sampled_loss(
     true_expected_count: FloatArray | None,
     sampled_expected_count: FloatArray | None,
     remove_accidental_hits: bool,
+    num_true: int,
     loss: SampledLossKind,
 ) -> SampledLoss:
-    logits, is_true, saved = sampled_logits_forward(
+    logits, _, saved = sampled_logits_forward(
         weights,
         biases,
         labels,
@@ -231,6 +232,8 @@ def sampled_loss(
         sampled_expected_count=sampled_expected_count,
         remove_accidental_hits=remove_accidental_hits,
     )
+    is_true = np.zeros_like(logits)
+    is_true[:, :num_true] = 1 / num_true
     per_row, dlogits = (_sigmoid_loss if loss == "sigmoid" else _softmax_loss)(logits, is_true)
     dlogits /= max(len(inputs), 1)
     dinputs, dweights, dbiases = sampled_logits_backward(saved, dlogits=dlogits)

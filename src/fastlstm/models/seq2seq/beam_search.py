@@ -61,7 +61,7 @@ def beam_search(
         only_the_end[end_id] = 0.0
     last = xp.full((N * beam, 1), start_id, np.int64)
     for t in range(max_len):
-        log_p = log_softmax(_next_scores(decoder, output, last)).reshape(N, beam, V).astype(np.float64)
+        log_p = _log_softmax(_next_scores(decoder, output, last)).reshape(N, beam, V).astype(np.float64)
         if end_id is not None:
             log_p = xp.where(ended[:, :, None], only_the_end, log_p)
         candidates = (total[:, :, None] + log_p).reshape(N, beam * V)
@@ -80,8 +80,8 @@ def beam_search(
     return best_row
 
 
-def log_softmax(scores: FloatArray) -> FloatArray:
-    """The logarithms of the probabilities, of scores (..., V)."""
+def _log_softmax(scores: FloatArray) -> FloatArray:
+    """The logarithms of the probabilities, of scores (..., V): finite where `ops.softmax` underflows to 0."""
     shifted: FloatArray = scores - scores.max(axis=-1, keepdims=True)
     xp = array_module(scores)
     shifted -= xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))

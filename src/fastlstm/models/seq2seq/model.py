@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
@@ -21,7 +22,7 @@ from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, require_same_rows
-from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search, log_softmax
+from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search
 from fastlstm.models.seq2seq.decoder import Decoder
 from fastlstm.models.seq2seq.encoder import Encoder
 from fastlstm.models.softmax_head import SoftmaxHead
@@ -162,7 +163,7 @@ class Seq2seq(RowModel):
         attention_layer = TimeAttention() if attention else None
         if attention_layer is not None:
             layers["decoder.attention"] = attention_layer
-        self._dropouts = [TimeDropout(dropout, rng=self.rng) for _ in range(2 * num_layers + 1)]
+        self._dropouts = [TimeDropout(dropout, rng=self.seeds) for _ in range(2 * num_layers + 1)]
         self._output = TimeAffineWithLoss(*weights.affine(H * (1 + peeky + attention), target_vocab_size))
         self._head = SoftmaxHead(self._output)
         layers["output"] = self._output
@@ -179,7 +180,7 @@ class Seq2seq(RowModel):
         self._decoder = Decoder(
             decoder_embedding, decoder_lstms, self._dropouts[num_layers:], peeky=peeky, attention=attention_layer
         )
-        self._own_layers(layers)
+        self._own_layers(layers, self._dropouts)
 
     @property
     def attention_weights(self) -> list[FloatArray]:
@@ -357,7 +358,7 @@ class Seq2seq(RowModel):
         for start in range(0, len(xs), batch_size):
             batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
             scores = self._output.scores(self._features_of(*batch, training=False))
-            parts.append(to_host(array_module(scores).exp(log_softmax(scores))))
+            parts.append(to_host(ops.softmax(scores, out=scores)))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
     def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:

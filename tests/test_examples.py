@@ -1,0 +1,92 @@
+"""The files of examples/: they run, and what is written by hand there agrees with what runs on the operators."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+BY_HAND_AND_OURS = ("min_char_rnn", "char_lstm")
+
+pytestmark = pytest.mark.skipif(not EXAMPLES.exists(), reason="the examples are not beside the tests")
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of that name."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module(request.param)
+
+
+def losses(output: str) -> dict[str, list[float]]:
+    """What was printed, in order, by who computed it."""
+    return {
+        who: [float(loss) for loss in re.findall(rf"^{who} +step +\d+, loss (\S+)$", output, re.MULTILINE)]
+        for who in ("by_hand", "ours")
+    }
+
+
+@pytest.mark.parametrize("example", BY_HAND_AND_OURS, indirect=True)
+def test_losses_by_hand_and_ours_agree_and_fall(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example.main(example.TEXT, steps=60)
+    output = capsys.readouterr().out
+    found = losses(output)
+    assert len(found["ours"]) == 5
+    np.testing.assert_allclose(found["ours"], found["by_hand"], rtol=0, atol=1e-5)
+    assert found["ours"][-1] < 0.8 * found["ours"][0]
+    assert re.search(r": \d+\.\d times as fast$", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BY_HAND_AND_OURS)
+def test_they_run_on_a_file(name: str, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("Ein Tag ist kurz, zwei Tage sind länger.\n" * 9)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", text], capture_output=True, text=True, timeout=300, check=True
+    )
+    found = losses(done.stdout)
+    assert found["by_hand"][-1] < found["by_hand"][0]
+    assert found["ours"][-1] < found["ours"][0]
+
+
+@pytest.mark.parametrize("name", BY_HAND_AND_OURS)
+def test_one_lecture_is_under_80_lines(name: str) -> None:
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("example", ["rnn_layers"], indirect=True)
+def test_layers_of_the_course_check_themselves(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example.main()
+    assert capsys.readouterr().out.count("agree with central differences") == 7
+
+
+@pytest.mark.parametrize("example", ["rnn_layers"], indirect=True)
+def test_layers_of_the_course_compute_its_formulas(example: Any) -> None:
+    N, T, D, H = 3, 4, 5, 2
+    rng = np.random.default_rng(0)
+    x, h0 = rng.standard_normal((N, T, D)), rng.standard_normal((N, H))
+    Wx, Wh, b = rng.standard_normal((D, 4 * H)), rng.standard_normal((H, 4 * H)), rng.standard_normal(4 * H)
+    hs, cache = example.lstm_forward(x, h0, Wx, Wh, b)
+    h, c = h0, np.zeros((N, H))
+    for t in range(T):
+        a = x[:, t] @ Wx + h @ Wh + b
+        i, f, o = (1 / (1 + np.exp(-a[:, k * H : (k + 1) * H])) for k in range(3))
+        step = example.lstm_step_forward(x[:, t], h, c, Wx, Wh, b)
+        c = f * c + i * np.tanh(a[:, 3 * H :])
+        h = o * np.tanh(c)
+        np.testing.assert_allclose(hs[:, t], h, atol=1e-12)
+        np.testing.assert_allclose(step[0], h, atol=1e-12)
+        np.testing.assert_allclose(step[1], c, atol=1e-12)
+
+    scores, y, mask = rng.standard_normal((N, T, D)), rng.integers(0, D, (N, T)), rng.random((N, T)) < 0.5
+    log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    want = -sum(log_p[n, t, y[n, t]] for n in range(N) for t in range(T) if mask[n, t]) / N
+    assert example.temporal_softmax_loss(scores, y, mask)[0] == pytest.approx(want, abs=1e-12)

@@ -1,4 +1,4 @@
-"""Projection to a large vocabulary with softmax and cross entropy, forward and backward: time and memory."""
+"""Softmax and cross entropy of a large vocabulary with its projection, forward and backward; and dense products."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from benchmarks.conftest import Compare
 from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
-from fastlstm.contract import TOLERANCE, Array
+from fastlstm.contract import TOLERANCE, Array, Precision
 
 # (M, H, V): PTB with H 650, translation with H 1024.
 SIZES = ((700, 650, 10_000), (1088, 1024, 8778))
+# (M, K, L) of dense products: the inputs of the gates of both.
+PRODUCT_SIZES = ((700, 650, 2600), (1152, 1024, 4096))
+
+OURS_EXACT = "fastlstm, float32"  # beside ours in another precision
 
 Memory = Literal["fast", "low"]
 
@@ -61,14 +65,25 @@ class TextbookLinearCrossEntropy:
 
 @case_maker
 def linear_cross_entropy_case(
-    M: int, H: int, V: int, memory: Memory, *, peers: tuple[str, ...] = ("torch", TEXTBOOK)
+    M: int,
+    H: int,
+    V: int,
+    memory: Memory,
+    *,
+    precision: Precision = "float32",
+    peers: tuple[str, ...] = ("torch", TEXTBOOK),
 ) -> Case:
+    """In bf16 torch's forward runs under autocast, and ours in float32 is a side too."""
     arrays = inputs(M, H, V)
-    sides: dict[str, Callable[[], Any]] = {OURS: lambda: ops.linear_cross_entropy(*arrays, memory=memory)}
+    sides: dict[str, Callable[[], Any]] = {
+        OURS: lambda: ops.linear_cross_entropy(*arrays, memory=memory, precision=precision)
+    }
+    if precision != "float32":
+        sides[OURS_EXACT] = lambda: ops.linear_cross_entropy(*arrays, memory=memory)
     if "torch" in peers and machine.torch_or_none():
         from benchmarks import torch_peers
 
-        torch_side = torch_peers.LinearCrossEntropy(*arrays)
+        torch_side = torch_peers.LinearCrossEntropy(*arrays, autocast=precision == "bf16")
         sides["torch"] = torch_side
     if TEXTBOOK in peers:
         textbook_side = TextbookLinearCrossEntropy(*arrays)
@@ -76,13 +91,42 @@ def linear_cross_entropy_case(
 
     def check() -> None:
         want = definition(M, H, V)
-        agree(OURS, results(sides[OURS]()), want, TOLERANCE["float32"])
+        agree(OURS, results(sides[OURS]()), want, TOLERANCE[precision])
         if "torch" in sides:
-            agree("torch", torch_side.results(), want, TOLERANCE["float32"])
+            agree("torch", torch_side.results(), want, TOLERANCE[precision])
         if TEXTBOOK in sides:
             agree(TEXTBOOK, textbook_side(), want, TOLERANCE["float32"])
 
-    return Case(f"linear cross entropy, {memory}", f"M{M} H{H} V{V}", sides, check, operations=3.0 * 2 * M * H * V)
+    name = f"M{M} H{H} V{V}" + _named(precision)
+    return Case(f"linear cross entropy, {memory}", name, sides, check, operations=3.0 * 2 * M * H * V)
+
+
+def _named(precision: Precision) -> str:
+    return "" if precision == "float32" else f" {precision}"
+
+
+@case_maker
+def matrix_product_case(M: int, K: int, L: int, *, precision: Precision = "float32") -> Case:
+    """a (M, K) times b (K, L) with a bias; the other sides as in `linear_cross_entropy_case`."""
+    rng = np.random.default_rng(0)
+    a, b, bias = (rng.standard_normal(shape, dtype=np.float32) for shape in ((M, K), (K, L), (L,)))
+    b *= np.float32(1 / np.sqrt(K))
+    sides: dict[str, Callable[[], Any]] = {OURS: lambda: ops.matrix_product(a, b, bias=bias, precision=precision)}
+    if precision != "float32":
+        sides[OURS_EXACT] = lambda: ops.matrix_product(a, b, bias=bias)
+    if machine.torch_or_none():
+        from benchmarks import torch_peers
+
+        torch_side = torch_peers.MatrixProduct(a, b, bias, autocast=precision == "bf16")
+        sides["torch"] = torch_side
+
+    def check() -> None:
+        want = {"out": a.astype(np.float64) @ b + bias}
+        agree(OURS, {"out": sides[OURS]()}, want, TOLERANCE[precision])
+        if "torch" in sides:
+            agree("torch", torch_side.results(), want, TOLERANCE[precision])
+
+    return Case("dense product", f"M{M} K{K} L{L}" + _named(precision), sides, check, operations=2.0 * M * K * L)
 
 
 @case_maker
@@ -124,6 +168,17 @@ def extra_memory(side: str, M: int, H: int, V: int) -> int:
 def gradient_bytes(M: int, H: int, V: int) -> int:
     """dh, dW and db."""
     return 4 * (M * H + H * V + V)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("size", PRODUCT_SIZES, ids=lambda size: "M{} K{} L{}".format(*size))
+def test_matrix_product(compare: Compare, size: tuple[int, int, int], precision: Precision) -> None:
+    compare(matrix_product_case(*size, precision=precision))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "M{} H{} V{}".format(*size))
+def test_linear_cross_entropy_in_bf16(compare: Compare, size: tuple[int, int, int]) -> None:
+    compare(linear_cross_entropy_case(*size, "fast", precision="bf16", peers=("torch",)))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "M{} H{} V{}".format(*size))

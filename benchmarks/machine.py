@@ -350,6 +350,17 @@ def instruction_set() -> str:
     return _cpu.isa()
 
 
+def has_bf16() -> bool:
+    """Whether the compiled kernels multiply bf16 by the processor's instructions."""
+    import fastlstm
+
+    if "cpp" not in fastlstm.available_backends():
+        return False
+    from fastlstm import _cpu
+
+    return _cpu.bf16_in_hardware()
+
+
 def _blas() -> str:
     import numpy as np
 

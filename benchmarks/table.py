@@ -212,6 +212,22 @@ def linear_cross_entropy_rows(run: Run) -> list[Figure]:
     ]
 
 
+def bf16_row(run: Run) -> list[Figure]:
+    losses = run.time_all(
+        bench_losses.linear_cross_entropy_case(*size, "fast", precision="bf16", peers=("torch",))
+        for size in bench_losses.SIZES
+    )
+    run.time_all(
+        bench_losses.matrix_product_case(*size, precision=precision)
+        for size in bench_losses.PRODUCT_SIZES
+        for precision in ("float32", "bf16")
+    )
+    if not machine.has_bf16():
+        return []  # rounded in software, it is not meant to be faster
+    slowest = min(comparison.ratio(bench_losses.OURS_EXACT) for comparison in losses)
+    return [Figure("linear cross entropy in bf16 against ours in float32, the slower size", slowest, 1.5, 1.7)]
+
+
 def _megabytes(sizes: Iterable[int]) -> str:
     return " and ".join(f"{size / MEGABYTE:.1f}" for size in sizes)
 
@@ -301,6 +317,7 @@ ROWS = (
     Row("dense", dense_embedding_row),
     Row("rows", row_gradient_row, ("torch",)),
     Row("loss", linear_cross_entropy_rows, ("torch",)),
+    Row("bf16", bf16_row, quick=False),
     Row("nce", nce_row, ("torch",)),
     Row("adam", adam_rows, ("torch",)),
     Row("steps", training_step_rows, ("torch",)),

@@ -95,9 +95,10 @@ class EmbeddingGradient:
 
 
 class LinearCrossEntropy:
-    """torch.nn.functional.linear and cross_entropy, forward and backward."""
+    """torch.nn.functional.linear and cross_entropy, forward and backward; the forward maybe under bf16 autocast."""
 
-    def __init__(self, h: Array, W: Array, b: Array, targets: Array) -> None:
+    def __init__(self, h: Array, W: Array, b: Array, targets: Array, *, autocast: bool = False) -> None:
+        self._autocast = autocast
         self._h = tensor(h).requires_grad_()
         self._W = tensor(np.ascontiguousarray(W.T)).requires_grad_()
         self._b = tensor(b).requires_grad_()
@@ -105,7 +106,8 @@ class LinearCrossEntropy:
 
     def __call__(self) -> torch.Tensor:
         self._h.grad = self._W.grad = self._b.grad = None
-        loss = functional.cross_entropy(functional.linear(self._h, self._W, self._b), self._targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            loss = functional.cross_entropy(functional.linear(self._h, self._W, self._b), self._targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -115,6 +117,22 @@ class LinearCrossEntropy:
         assert self._W.grad is not None
         assert self._b.grad is not None
         return {"loss": loss, "dh": self._h.grad.numpy(), "dW": self._W.grad.numpy().T, "db": self._b.grad.numpy()}
+
+
+class MatrixProduct:
+    """a b + bias as torch.nn.functional.linear computes it, maybe under bf16 autocast."""
+
+    def __init__(self, a: Array, b: Array, bias: Array, *, autocast: bool = False) -> None:
+        self._autocast = autocast
+        self._a, self._bias = tensor(a), tensor(bias)
+        self._b = tensor(np.ascontiguousarray(b.T))
+
+    def __call__(self) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            return functional.linear(self._a, self._b, self._bias)
+
+    def results(self) -> dict[str, Array]:
+        return {"out": self().float().numpy()}
 
 
 class Candidates:

@@ -14,6 +14,7 @@ namespace fastlstm {
 PYBIND11_MODULE(_cpu, module) {
   module.doc() = "Compiled CPU kernels. Private: call fastlstm.ops, which checks what these functions trust.";
   module.def("isa", [] { return std::string(instruction_set().name); });
+  module.def("bf16_in_hardware", [] { return instruction_set().bf16.in_hardware; });
   module.def("set_num_threads", &set_num_threads, py::arg("threads"));
   module.def("get_num_threads", &num_threads);
   module.def("team_size", &team_size, py::arg("threads"));

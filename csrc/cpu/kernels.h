@@ -50,10 +50,18 @@ struct Kernels {
   const DropoutKernels<S>* dropout;
 };
 
+// Of float32 arrays, with the factors of products rounded to bfloat16.
+struct Bf16Kernels {
+  bool in_hardware;  // the products are the processor's, else the factors are rounded before
+  const ProductKernels<float>* product;
+  const LinearLossKernels<float>* linear_loss;
+};
+
 struct InstructionSet {
   const char* name;
   Kernels<float> float32;
   Kernels<double> float64;
+  Bf16Kernels bf16;
 };
 
 // The one that this processor runs best, or a lower one that FASTLSTM_MAX_ISA names. Chosen once.

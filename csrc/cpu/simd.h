@@ -39,6 +39,12 @@ struct VectorOf<double> {
   typedef std::uint64_t Integer __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
 };
 
+template <>
+struct VectorOf<std::uint32_t> {
+  typedef std::uint32_t Type __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+  typedef std::uint32_t Unaligned __attribute__((vector_size(FASTLSTM_VECTOR_BYTES), aligned(4), may_alias));
+};
+
 template <class S>
 using Vec = typename VectorOf<S>::Type;
 
@@ -133,7 +139,7 @@ template <class S>
 FASTLSTM_INLINE void store_partial(S* p, const Vec<S>& v, Index count) {
   if (count >= kLanes<S>) return store(p, v);
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  if constexpr (sizeof(S) == 4) _mm512_mask_storeu_ps(p, first_lanes(count), v);
+  if constexpr (sizeof(S) == 4) _mm512_mask_storeu_ps(p, first_lanes(count), reinterpret_cast<__m512>(v));
   if constexpr (sizeof(S) == 8) _mm512_mask_storeu_pd(p, static_cast<__mmask8>(first_lanes(count)), v);
 #else
   for (Index k = 0; k < count; ++k) p[k] = v[k];
@@ -241,19 +247,28 @@ FASTLSTM_INLINE void load_transposed(const S* in, Index in_stride, Index height,
   transpose<S>(rows);
 }
 
-// The transpose of `count` columns of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride +
-// k] for i < kLanes, zero from `height` on.
-template <class S>
-FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
+// The transpose of `count` columns: out[k * out_stride + i] is column k of row i for i < kLanes. load_square(k,
+// columns, rows) makes `rows` the transpose of the square of `columns` columns, from k on.
+template <class S, class LoadSquare>
+FASTLSTM_INLINE void transpose_with(Index count, S* out, Index out_stride, const LoadSquare& load_square) {
   for (Index k = 0; k < count; k += kLanes<S>) {
     const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
     Vec<S> rows[kLanes<S>];
-    load_transposed(in + k, in_stride, height, columns, rows);
+    load_square(k, columns, rows);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<S>; ++i) {
       if (i < columns) store(out + (k + i) * out_stride, rows[i]);
     }
   }
+}
+
+// The same of `height` rows of a row-major matrix: out[k * out_stride + i] = in[i * in_stride + k], zero from `height`
+// on.
+template <class S>
+FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
+  transpose_with(count, out, out_stride, [=](Index k, Index columns, Vec<S>(&rows)[kLanes<S>]) {
+    load_transposed(in + k, in_stride, height, columns, rows);
+  });
 }
 
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }

@@ -1,4 +1,5 @@
 // The table of one instruction set: all that the rest of the program sees of it.
+#include "bf16.h"
 #include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
@@ -23,6 +24,8 @@ extern const SkipgramKernels<float> skipgram_float32;
 extern const SkipgramKernels<double> skipgram_float64;
 extern const ProductKernels<float> product_float32;
 extern const ProductKernels<double> product_float64;
+extern const ProductKernels<float> product_bf16;
+extern const LinearLossKernels<float> linear_loss_bf16;
 extern const DropoutKernels<float> dropout_float32;
 extern const DropoutKernels<double> dropout_float64;
 
@@ -36,6 +39,7 @@ extern const InstructionSet table{
      &skipgram_float32, &product_float32, &dropout_float32},
     {&lstm_float64, &rnn_float64, &gru_float64, &embedding_float64_int32, &embedding_float64_int64,
      &losses_float64_int32, &losses_float64_int64, &linear_loss_float64, &sampled_float64, &optim_float64,
-     &skipgram_float64, &product_float64, &dropout_float64}};
+     &skipgram_float64, &product_float64, &dropout_float64},
+    {FASTLSTM_BF16_IN_HARDWARE, &product_bf16, &linear_loss_bf16}};
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -48,6 +48,7 @@ def _config_lines() -> list[str]:
         reason = why_not(name)
         lines.append(f"  {name + ':':15}{'can run' if reason is None else f'cannot run: {reason}'}")
     lines.append(f"instruction set: {_instruction_set_line()}")
+    lines.append(f"bf16 products:   {_bf16_line()}")
     lines.append(f"threads:         {_threads_line()}")
     lines.append(f"GPU:             {why_not('cuda') or _gpu_line()}")
     packages = _versions("numpy", "threadpoolctl", "numba", "safetensors", "matplotlib")
@@ -74,6 +75,12 @@ def _instruction_set_line() -> str:
     isa = importlib.import_module("fastlstm._cpu").isa()
     limit = os.environ.get("FASTLSTM_MAX_ISA")
     return f"{isa}, held down by FASTLSTM_MAX_ISA={limit}" if limit else f"{isa}, the best this processor has"
+
+
+def _bf16_line() -> str:
+    if why_not("cpp") is None and importlib.import_module("fastlstm._cpu").bf16_in_hardware():
+        return "the processor's own in backend cpp"
+    return "factors rounded in software, as fast as float32 at most"
 
 
 def _gpu_line() -> str:

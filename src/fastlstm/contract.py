@@ -80,8 +80,11 @@ GRU_CONVENTIONS: dict[GRUConventionName, GRUConvention] = {
 # What a loss makes of the losses of its rows: their mean over those that count, or their sum.
 Reduction: TypeAlias = Literal["mean", "sum"]
 
-# In what precision a recurrent network multiplies. The exact ones are those of the arrays' dtype; "tf32" and "bf16"
-# round the factors of float32 products, while sums and states stay float32, and are for arrays on a GPU.
+# In what precision products are made. The exact ones are those of the arrays' dtype; "tf32" and "bf16" round the
+# factors of float32 products, while sums, states, gates and all results stay float32. "bf16" rounds to nearest, ties to
+# even (`backends.numpy.dense`): a and b of a dense product; h and W, dlogits and W, h and dlogits in the three products
+# of `linear_cross_entropy`. "tf32" is for arrays on a GPU, where products that are not recurrent run in it for "bf16"
+# too; recurrent networks have "bf16" on a GPU only.
 Precision: TypeAlias = Literal["float32", "float64", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "tf32", "bf16")
 

@@ -127,7 +127,7 @@ def check_backend(backend: str, case: Case, dtype: str, *, precision: str | None
     case : Case
     dtype : "float32" or "float64"
     precision : "tf32" or "bf16", optional
-        Of the products of a recurrent case on a GPU; its tolerance holds then.
+        Of the case's products, where the operator and the device have it; its tolerance holds then.
 
     Raises
     ------

@@ -217,8 +217,17 @@ def _held(case: Case) -> Any:
     return case.map_arrays(np.copy).inputs["out"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", [c for c in cases.LOSSES_INTO if c.inputs.get("out")], ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        (case, dtype)
+        for some, dtypes in ((cases.LOSSES_INTO, ("float32", "float64")), (cases.BF16, ("float32",)))
+        for case in some
+        if case.op == "linear_cross_entropy" and case.inputs.get("out")
+        for dtype in dtypes
+    ],
+    ids=str,
+)
 def test_gradients_go_into_the_arrays_given_with_the_bits_of_new_ones(backend: str, case: Case, dtype: str) -> None:
     case = case.cast(dtype)
     held, out = _held(case), _held(case)
@@ -267,7 +276,11 @@ def test_recurrent_gradients_into_arrays_have_the_bits_of_new_ones(backend: str,
         np.testing.assert_array_equal(result, right)
 
 
-@pytest.mark.parametrize("case", [c for c in cases.LOSSES_INTO if "without" in c.inputs], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [c for c in (*cases.LOSSES_INTO, *(case.cast("float32") for case in cases.BF16)) if "without" in c.inputs],
+    ids=str,
+)
 def test_what_is_not_wanted_changes_no_bits_of_the_rest(backend: str, case: Case) -> None:
     inputs = {name: value for name, value in case.inputs.items() if name not in ("out", "accumulate", "without")}
     without = case.inputs["without"]

@@ -7,6 +7,7 @@ operator makes itself get their margins from ``guarded_memory``.
 from __future__ import annotations
 
 import ctypes
+import itertools
 from typing import Any
 
 import cases
@@ -16,6 +17,11 @@ from guarded_memory import guarded_memory
 
 from fastlstm import use_backend
 from fastlstm.testing import Case, run_case
+
+CASES_AND_DTYPES = [
+    *itertools.product(cases.ALL, ("float32", "float64")),
+    *((case, "float32") for case in cases.BF16),
+]
 
 _MARGIN = 64  # elements on either side; as long as the widest tile
 _ALIGNMENT = 64
@@ -65,8 +71,7 @@ def _bits(results: dict[str, Any]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("offset", [0, 1])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", cases.ALL, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), CASES_AND_DTYPES, ids=str)
 def test_nothing_outside_the_arrays_is_read_or_written(
     compiled_backend: str, case: Case, dtype: str, offset: int
 ) -> None:
@@ -89,8 +94,7 @@ def _arrays(case: Case) -> list[np.ndarray[Any, Any]]:
     return found
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("case", cases.ALL, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), CASES_AND_DTYPES, ids=str)
 def test_results_stay_inside_their_arrays(compiled_backend: str, case: Case, dtype: str) -> None:
     plain = case.cast(dtype)
     with use_backend(compiled_backend):

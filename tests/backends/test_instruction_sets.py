@@ -18,9 +18,10 @@ HERE = Path(__file__).parent
 
 _ARM = platform.machine() in ("aarch64", "arm64")
 _X86 = platform.machine() in ("x86_64", "AMD64")
+_AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
 # Lowest first, as FASTLSTM_MAX_ISA takes them, with the flags of /proc/cpuinfo that a processor needs for each.
 LEVELS: dict[str, set[str]] = (
-    {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}}
+    {"baseline": set(), "avx2": {"avx2", "fma"}, "avx512": _AVX512, "avx512_bf16": {*_AVX512, "avx512_bf16"}}
     if _X86
     else {"neon": set()}
     if _ARM
@@ -72,7 +73,9 @@ def test_the_level_can_be_held_down_but_not_above_the_processor(level: str) -> N
 def test_kernels_agree_with_the_definition_at_this_level(level: str) -> None:
     if level not in SUPPORTED:
         pytest.skip(f"this processor has no {level}")
-    files = [str(HERE / name) for name in ("test_backends.py", "test_guard_bands.py", "test_determinism.py")]
+    files = [
+        str(HERE / name) for name in ("test_backends.py", "test_bf16.py", "test_guard_bands.py", "test_determinism.py")
+    ]
     done = in_a_process(
         "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpp and not process", *files, level=level
     )

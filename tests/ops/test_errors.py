@@ -551,12 +551,22 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(
             op, {"precision": "fp8"}, ValueError, "precision is 'fp8', expected one of 'float32', 'float64', 'tf32'"
         )
-        yield Wrong(op, {"precision": "tf32"}, ValueError, "precision is 'tf32', but the arrays are on the host")
+        for precision in ("tf32", "bf16"):
+            has = f"precision is '{precision}', but the arrays are on the host, where this operator has 'float32';"
+            yield Wrong(op, {"precision": precision}, ValueError, has)
         yield Wrong(
             op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
         )
     for op in ("matrix_product", "batched_product", "linear_cross_entropy"):
-        yield Wrong(op, {"precision": "tf32"}, ValueError, "precision is 'tf32', but the arrays are on the host")
+        has = "precision is 'tf32', but the arrays are on the host, where this operator has 'float32' and 'bf16';"
+        yield Wrong(op, {"precision": "tf32"}, ValueError, has)
+    doubles = {"a": np.ones((3, H)), "b": np.ones((H, V)), "bias": None, "out": None}
+    yield Wrong(
+        "matrix_product",
+        {**doubles, "precision": "bf16"},
+        ValueError,
+        "precision is 'bf16', but the arrays have dtype float64",
+    )
     for op, name in (("lstm_cell_backward", "dh"), ("lstm_backward", "dhs"), ("rnn_backward", "dhs")):
         away = {name: OnGpu(_right()[op][name])}
         yield Wrong(op, away, TypeError, f"{name} is on GPU 0, but the arrays of the forward call were on the host")

@@ -6,6 +6,7 @@ than a tile, and zero. Every float array is random and non-zero, states and upst
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -588,6 +589,20 @@ ALL = [
     *OPTIM,
     *SAMPLING,
     *SKIPGRAM,
+]
+
+# Products of float32 arrays with their factors rounded; the operators take no other floats with it. Depths that end in
+# half a pair, and one that is packed in pieces, are among them.
+BF16 = [
+    dataclasses.replace(case, name=f"{case.name}-bf16", inputs={**case.inputs, "precision": "bf16"})
+    for case in (
+        *DENSE,
+        *_product("deep", 4, 2101, 70),
+        *LOSSES,
+        *_losses("odd-rows", (131,), 17, 131),
+        *LOSSES_INTO,
+    )
+    if case.op in ("matrix_product", "batched_product", "linear_cross_entropy")
 ]
 
 # A few of each operator, with every kind of input, where all would take too long.

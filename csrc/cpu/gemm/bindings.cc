@@ -1,6 +1,8 @@
 // Matrix products of dense layers.
 #include "../bindings.h"
 
+#include <type_traits>
+
 #include "../arrays.h"
 #include "../threads.h"
 #include "kernels.h"
@@ -8,9 +10,17 @@
 namespace fastlstm {
 namespace {
 
+template <class S>
+const ProductKernels<S>& product_kernels(bool bf16) {
+  if constexpr (std::is_same_v<S, float>) {
+    if (bf16) return *instruction_set().bf16.product;
+  }
+  return *kernels<S>().product;
+}
+
 // a and b are C-contiguous, as they are or transposed.
 void product(const py::array& a, const py::array& b, const OptionalArray& bias, bool a_transposed, bool b_transposed,
-             py::array out) {
+             py::array out, bool bf16) {
   with_float_type(a, [&]<class S>() {
     Product<S> args{.M = out.shape(0),
                     .K = a.shape(a_transposed ? 0 : 1),
@@ -24,9 +34,10 @@ void product(const py::array& a, const py::array& b, const OptionalArray& bias, 
                     .threads = num_threads(),
                     .workspace = nullptr};
     const WithoutGil released;
-    const Array<S> workspace(kernels<S>().product->workspace(args));
+    const ProductKernels<S>& chosen = product_kernels<S>(bf16);
+    const Array<S> workspace(chosen.workspace(args));
     args.workspace = workspace.data();
-    kernels<S>().product->run(args);
+    chosen.run(args);
   });
 }
 
@@ -34,7 +45,7 @@ void product(const py::array& a, const py::array& b, const OptionalArray& bias, 
 
 void bind_dense(py::module_& module) {
   module.def("product", &product, py::arg("a"), py::arg("b"), py::arg("bias"), py::arg("a_transposed"),
-             py::arg("b_transposed"), py::arg("out"));
+             py::arg("b_transposed"), py::arg("out"), py::arg("bf16"));
 }
 
 }  // namespace fastlstm

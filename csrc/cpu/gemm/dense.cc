@@ -1,63 +1,82 @@
 // Matrix products of one instruction set.
 #include "../threads.h"
 #include "kernels.h"
+#include "pack.h"
 #include "tile.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
 // out = begin ? bias : out, + A B over `count` k; A's element (m, k) is a[m * a_row + k * a_step].
-template <class S, int rows, int vectors>
-void add_product(const S* a, Index a_row, Index a_step, const S* b, Index b_step, Index count, bool begin,
-                 const S* bias, S* out, Index out_row) {
-  Vec<S> sum[rows][vectors];
+template <class Word, int rows, int vectors>
+void add_product(const Word* a, Index a_row, Index a_step, const Word* b, Index b_step, Index count, bool begin,
+                 const Sum<Word>* bias, Sum<Word>* out, Index out_row) {
+  Vec<Sum<Word>> sum[rows][vectors];
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      sum[m][v] = begin ? load(bias + v * kLanes<S>) : load(out + m * out_row + v * kLanes<S>);
+      sum[m][v] = begin ? load(bias + v * kLanes<Word>) : load(out + m * out_row + v * kLanes<Word>);
     }
   }
-  accumulate<S, rows, vectors, false>(sum, a, a_row, a_step, b, b_step, count, nullptr);
+  accumulate<Word, rows, vectors, false>(sum, a, a_row, a_step, b, b_step, count, nullptr);
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<S>, sum[m][v]);
+    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<Word>, sum[m][v]);
   }
 }
 
-template <class S>
-using AddProduct = void (*)(const S*, Index, Index, const S*, Index, Index, bool, const S*, S*, Index);
+template <class Word>
+using AddProduct = void (*)(const Word*, Index, Index, const Word*, Index, Index, bool, const Sum<Word>*, Sum<Word>*,
+                            Index);
 
-template <class S, int vectors>
+template <class Word, int vectors>
 struct AddProducts {
-  AddProduct<S> by_rows[kMostRows + 1] = {};
+  AddProduct<Word> by_rows[kMostRows + 1] = {};
   constexpr AddProducts() { fill<1>(); }
   template <int rows>
   constexpr void fill() {
     if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = add_product<S, rows, vectors>;
+      by_rows[rows] = add_product<Word, rows, vectors>;
       fill<rows + 1>();
     }
   }
 };
 
-template <class S, int vectors>
-inline constexpr AddProducts<S, vectors> kAddProducts;
+template <class Word, int vectors>
+inline constexpr AddProducts<Word, vectors> kAddProducts;
 
-// B is taken in panels of kTileColumns columns, each in pieces of kDepth rows that are packed first. The threads share
-// the columns, or, where there are few of them, the rows of A.
-template <class S>
+// B is taken in panels of kTileColumns columns, each in pieces of kDepth rows of words that are packed first. The
+// threads share the columns, or, where there are few of them, the rows of A. Unless exact, all of A is packed before.
+template <class Format>
 struct ProductPass {
+  using Word = typename Format::Word;
+  using S = Sum<Word>;
   static constexpr Index kColumns = kTileColumns<S>;
   static constexpr Index kDepth = 512;
   static constexpr Index kPanelSize = kDepth * kColumns;
 
   const Product<S>& args;
+  Index depth;    // words along k
+  Word* panels;   // kPanelSize a thread
+  const Word* a;  // (M, depth), or (depth, M) where transposed
 
-  static Index workspace(const Product<S>& a) { return a.threads * kPanelSize; }
+  explicit ProductPass(const Product<S>& product) : args(product), depth(words<Format>(args.K)) {
+    panels = reinterpret_cast<Word*>(args.workspace);
+    a = Format::kIsExact ? reinterpret_cast<const Word*>(args.a) : packed_a();
+  }
 
-  void run(const Team& team) const {
+  static Index workspace(const Product<S>& a) {
+    return a.threads * kPanelSize + (Format::kIsExact ? 0 : a.M * words<Format>(a.K));
+  }
+  Word* packed_a() const { return panels + args.threads * kPanelSize; }
+
+  void run(Team& team) const {
+    if constexpr (!Format::kIsExact) {
+      pack_a(team);
+      team.wait();
+    }
     const Index vectors_in_row = ceil_div(args.L, kLanes<S>);
     Range rows{0, args.M}, columns{0, args.L};
     if (vectors_in_row >= 4 * team.size() || args.M < vectors_in_row) {
@@ -67,7 +86,7 @@ struct ProductPass {
       rows = piece(args.M, team.member(), team.size());
     }
     if (rows.begin == rows.end) return;
-    S* const panel = args.workspace + team.member() * kPanelSize;
+    Word* const panel = panels + team.member() * kPanelSize;
     for (Index column = columns.begin; column < columns.end; column += kColumns) {
       const Index width = min_of(kColumns, columns.end - column);
       alignas(64) S bias[kColumns] = {};
@@ -80,28 +99,35 @@ struct ProductPass {
   }
 
   template <int vectors>
-  void multiply_panel(Range rows, Index column, Index width, const S* bias, S* panel) const {
+  void multiply_panel(Range rows, Index column, Index width, const S* bias, Word* panel) const {
     constexpr Index kWidth = vectors * kLanes<S>;
     const bool full = width == kWidth;
     // For so few rows that packing would take longer than the product, B is read where it lies.
-    const bool as_it_lies = full && !args.b_transposed && rows.end - rows.begin <= kTileRows<vectors>;
-    const Index a_row = args.a_transposed ? 1 : args.K, a_step = args.a_transposed ? args.M : 1;
-    for (Index k = 0; k == 0 || k < args.K; k += kDepth) {
-      const Index depth = min_of(kDepth, args.K - k);
-      if (!as_it_lies) pack(column, k, depth, kWidth, panel);
-      const S* const b = as_it_lies ? args.b + k * args.L + column : panel;
+    const bool as_it_lies =
+        Format::kIsExact && full && !args.b_transposed && rows.end - rows.begin <= kTileRows<vectors>;
+    const Index a_row = args.a_transposed ? 1 : depth, a_step = args.a_transposed ? args.M : 1;
+    for (Index k = 0; k == 0 || k < depth; k += kDepth) {
+      const Index count_k = min_of(kDepth, depth - k);
+      const Word* b = panel;
+      if (as_it_lies) {
+        b = reinterpret_cast<const Word*>(args.b) + k * args.L + column;
+      } else {
+        const Index first = k * Format::kDepth;
+        pack_panel<Format>(args.b_transposed, args.b, args.L, args.K, column, first,
+                           min_of(kDepth * Format::kDepth, args.K - first), kWidth, panel);
+      }
       const Index b_step = as_it_lies ? args.L : kWidth;
       for (Index m = rows.begin; m < rows.end;) {
         const Index count = next_tile(rows.end, m, kTileRows<vectors>);
-        const AddProduct<S> add = kAddProducts<S, vectors>.by_rows[count];
-        const S* const a = args.a + m * a_row + k * a_step;
+        const AddProduct<Word> add = kAddProducts<Word, vectors>.by_rows[count];
+        const Word* const a_rows = a + m * a_row + k * a_step;
         S* const out = args.out + m * args.L + column;
         if (full) {
-          add(a, a_row, a_step, b, b_step, depth, k == 0, bias, out, args.L);
+          add(a_rows, a_row, a_step, b, b_step, count_k, k == 0, bias, out, args.L);
         } else {
           alignas(64) S tile[kMostRows * kWidth];
           if (k > 0) copy(out, args.L, tile, kWidth, count, width);
-          add(a, a_row, a_step, b, b_step, depth, k == 0, bias, tile, kWidth);
+          add(a_rows, a_row, a_step, b, b_step, count_k, k == 0, bias, tile, kWidth);
           copy(tile, kWidth, out, args.L, count, width);
         }
         m += count;
@@ -117,35 +143,30 @@ struct ProductPass {
     }
   }
 
-  // Rows [k, k + depth) and columns [column, column + width) of B, zeros beyond its columns.
-  void pack(Index column, Index k, Index depth, Index width, S* panel) const {
-    for (Index i = 0; i < width; i += kLanes<S>) {
-      const Index left = args.L - column - i;
-      if (args.b_transposed) {
-        transpose_into(args.b + (column + i) * args.K + k, args.K, left, depth, panel + i, width);
-      } else {
-        for (Index l = 0; l < depth; ++l) {
-          store(panel + l * width + i, load_partial(args.b + (k + l) * args.L + column + i, left));
-        }
-      }
+  void pack_a(const Team& team) const {
+    const Range rows = piece(args.M, team.member(), team.size());
+    if (args.a_transposed) {
+      pack_columns<Format>(args.a + rows.begin, args.M, args.K, rows.end - rows.begin, packed_a() + rows.begin, args.M);
+    } else {
+      pack_rows<Format>(args.a, args.K, rows, packed_a());
     }
   }
 };
 
-template <class S>
-void product(const Product<S>& args) {
-  const ProductPass<S> pass{args};
+template <class Format>
+void product(const Product<Sum<typename Format::Word>>& args) {
+  ProductPass<Format> pass(args);
   constexpr double kSmallWork = 4e5;
   const double work = static_cast<double>(args.M) * static_cast<double>(args.K) * static_cast<double>(args.L);
   run_team(
       work < kSmallWork ? 1 : args.threads,
-      [](void* p, Team& team) { static_cast<const ProductPass<S>*>(p)->run(team); },
-      const_cast<ProductPass<S>*>(&pass));
+      [](void* p, Team& team) { static_cast<ProductPass<Format>*>(p)->run(team); }, &pass);
 }
 
 }  // namespace
 
-extern const ProductKernels<float> product_float32{ProductPass<float>::workspace, product<float>};
-extern const ProductKernels<double> product_float64{ProductPass<double>::workspace, product<double>};
+extern const ProductKernels<float> product_float32{ProductPass<Exact<float>>::workspace, product<Exact<float>>};
+extern const ProductKernels<double> product_float64{ProductPass<Exact<double>>::workspace, product<Exact<double>>};
+extern const ProductKernels<float> product_bf16{ProductPass<Bf16>::workspace, product<Bf16>};
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -1,4 +1,5 @@
-// The product kernels: a tile of C = init + A B, held in registers.
+// The product kernels: a tile of C = init + A B, held in registers. A Word of A and B is a number, or a Bf16Pair
+// of two steps along k: all that counts k counts pairs then. Sums are Sum<Word>.
 //
 // A tile is up to kTileRows<nv> rows by nv vectors. For each k it loads nv vectors of B and multiplies them by one
 // element of A a row, so B must lie row after row ("packed"), while A may lie in blocks, as everything here does that
@@ -6,7 +7,7 @@
 // number of threads nor the tiling changes a bit.
 #pragma once
 
-#include "../simd.h"
+#include "../bf16.h"
 
 namespace fastlstm::FASTLSTM_ISA {
 
@@ -24,9 +25,9 @@ inline constexpr int kTileRows = static_cast<int>(min_of(kMostRows, (kRegisters 
 // Where A's rows lie. Its columns k come in blocks of `width` units with `gates` runs each: element (m, k) with
 // k = (block, gate, unit) is data[m * row_stride + block * block_stride + gate * width + unit], and unit stops at
 // `depth` in all, so that the padding of the last block is skipped.
-template <class S>
+template <class Word>
 struct Operand {
-  const S* data;
+  const Word* data;
   Index row_stride;
   Index block_stride;
   Index width;
@@ -48,16 +49,16 @@ struct Operand {
 };
 
 // A row-major matrix: one block.
-template <class S>
-Operand<S> row_major(const S* data, Index row_stride, Index depth) {
+template <class Word>
+Operand<Word> row_major(const Word* data, Index row_stride, Index depth) {
   return {data, row_stride, 0, max_of(depth, 1), 1, depth};
 }
 
-template <class S>
+template <class Word>
 struct Term {
-  Operand<S> a;
-  const S* b;  // packed, as wide as the tile
-  const S* next =
+  Operand<Word> a;
+  const Word* b;  // packed, as wide as the tile
+  const Word* next =
       nullptr;  // not null if b lies beyond the first cache level: a line of it is prefetched for a row of B
 };
 
@@ -66,26 +67,27 @@ inline constexpr Index kRowsAhead = 8;
 
 // sum += A B for `count` rows of B. With look_ahead, B is expected in the second cache level, and a line of `next` is
 // prefetched there for every row.
-template <class S, int rows, int vectors, bool look_ahead>
-FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index a_row, Index a_step, const S* b,
-                                Index b_step, Index count, const S* next) {
+template <class Word, int rows, int vectors, bool look_ahead>
+FASTLSTM_INLINE void accumulate(Vec<Sum<Word>> (&sum)[rows][vectors], const Word* a, Index a_row, Index a_step,
+                                const Word* b, Index b_step, Index count, const Word* next) {
   for (Index k = 0; k < count; ++k) {
-    Vec<S> b_row[vectors];
+    Vec<Word> b_row[vectors];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      b_row[v] = load(b + v * kLanes<S>);
+      b_row[v] = load(b + v * kLanes<Word>);
       keep_in_register(b_row[v]);
     }
     if constexpr (look_ahead) {
 #pragma GCC unroll 4
-      for (Index v = 0; v < vectors * kLanes<S>; v += kCacheLine<S>) __builtin_prefetch(b + kRowsAhead * b_step + v);
-      __builtin_prefetch(next + k * kCacheLine<S>, 0, 2);
+      for (Index v = 0; v < vectors * kLanes<Word>; v += kCacheLine<Word>)
+        __builtin_prefetch(b + kRowsAhead * b_step + v);
+      __builtin_prefetch(next + k * kCacheLine<Word>, 0, 2);
     }
 #pragma GCC unroll 12
     for (int m = 0; m < rows; ++m) {
-      const Vec<S> value = broadcast(a[m * a_row]);
+      const Vec<Word> value = broadcast(a[m * a_row]);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[m][v] += value * b_row[v];
+      for (int v = 0; v < vectors; ++v) sum[m][v] = multiply_add<Word>(value, b_row[v], sum[m][v]);
     }
     a += a_step;
     b += b_step;
@@ -93,29 +95,31 @@ FASTLSTM_INLINE void accumulate(Vec<S> (&sum)[rows][vectors], const S* a, Index 
 }
 
 // out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
-template <class S, int rows, int vectors>
-void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index init_row, S* out, Index out_row) {
-  constexpr Index kColumns = vectors * kLanes<S>;
-  Vec<S> sum[rows][vectors];
+template <class Word, int rows, int vectors>
+void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* init, Index init_row, Sum<Word>* out,
+                   Index out_row) {
+  constexpr Index kColumns = vectors * kLanes<Word>;
+  Vec<Sum<Word>> sum[rows][vectors];
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) sum[m][v] = init ? load(init + m * init_row + v * kLanes<S>) : Vec<S>{};
+    for (int v = 0; v < vectors; ++v)
+      sum[m][v] = init ? load(init + m * init_row + v * kLanes<Word>) : Vec<Sum<Word>>{};
   }
   for (int t = 0; t < term_count; ++t) {
-    const Operand<S>& a = terms[t].a;
-    const S* b = terms[t].b;
-    const S* next = terms[t].next;
-    const S* block = a.data;
+    const Operand<Word>& a = terms[t].a;
+    const Word* b = terms[t].b;
+    const Word* next = terms[t].next;
+    const Word* block = a.data;
     for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
       const Index count = min_of(left, a.width);
       for (int gate = 0; gate < a.gates; ++gate) {
-        const S* const run = block + gate * a.width;
+        const Word* const run = block + gate * a.width;
         if (rows >= 4 && next) {  // fewer rows need more bytes than can be asked for one by one
-          accumulate<S, rows, vectors, true>(sum, run, a.row_stride, 1, b, kColumns, count, next);
-          next += count * kCacheLine<S>;
+          accumulate<Word, rows, vectors, true>(sum, run, a.row_stride, 1, b, kColumns, count, next);
+          next += count * kCacheLine<Word>;
         } else {
-          accumulate<S, rows, vectors, false>(sum, run, a.row_stride, 1, b, kColumns, count, nullptr);
+          accumulate<Word, rows, vectors, false>(sum, run, a.row_stride, 1, b, kColumns, count, nullptr);
         }
         b += count * kColumns;
       }
@@ -124,20 +128,21 @@ void multiply_tile(const Term<S>* terms, int term_count, const S* init, Index in
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<S>, sum[m][v]);
+    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<Word>, sum[m][v]);
   }
 }
 
 // out += A^T B over `count` rows r: A^T's rows are neighbours in memory, a[r * a_step + m], B's row r is b[r * b_step].
-template <class S, int rows, int vectors>
-void multiply_transposed_tile(const S* a, Index a_step, const S* b, Index b_step, Index count, S* out, Index out_row) {
-  Vec<S> sum[rows][vectors] = {};
-  accumulate<S, rows, vectors, false>(sum, a, 1, a_step, b, b_step, count, nullptr);
+template <class Word, int rows, int vectors>
+void multiply_transposed_tile(const Word* a, Index a_step, const Word* b, Index b_step, Index count, Sum<Word>* out,
+                              Index out_row) {
+  Vec<Sum<Word>> sum[rows][vectors] = {};
+  accumulate<Word, rows, vectors, false>(sum, a, 1, a_step, b, b_step, count, nullptr);
 #pragma GCC unroll 12
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      S* const p = out + m * out_row + v * kLanes<S>;
+      Sum<Word>* const p = out + m * out_row + v * kLanes<Word>;
       store(p, load(p) + sum[m][v]);
     }
   }
@@ -145,41 +150,41 @@ void multiply_transposed_tile(const S* a, Index a_step, const S* b, Index b_step
 
 // ---- the same with rows and vectors known only at run time ---------------------------------------------------------
 
-template <class S>
-using Tile = void (*)(const Term<S>*, int, const S*, Index, S*, Index);
-template <class S>
-using TransposedTile = void (*)(const S*, Index, const S*, Index, Index, S*, Index);
+template <class Word>
+using Tile = void (*)(const Term<Word>*, int, const Sum<Word>*, Index, Sum<Word>*, Index);
+template <class Word>
+using TransposedTile = void (*)(const Word*, Index, const Word*, Index, Index, Sum<Word>*, Index);
 
-template <class S, int vectors>
+template <class Word, int vectors>
 struct TilesOf {
-  Tile<S> by_rows[kMostRows + 1] = {};
+  Tile<Word> by_rows[kMostRows + 1] = {};
   constexpr TilesOf() { fill<1>(); }
   template <int rows>
   constexpr void fill() {
     if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = multiply_tile<S, rows, vectors>;
+      by_rows[rows] = multiply_tile<Word, rows, vectors>;
       fill<rows + 1>();
     }
   }
 };
 
-template <class S, int vectors>
+template <class Word, int vectors>
 struct TransposedTilesOf {
-  TransposedTile<S> by_rows[kMostRows + 1] = {};
+  TransposedTile<Word> by_rows[kMostRows + 1] = {};
   constexpr TransposedTilesOf() { fill<1>(); }
   template <int rows>
   constexpr void fill() {
     if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = multiply_transposed_tile<S, rows, vectors>;
+      by_rows[rows] = multiply_transposed_tile<Word, rows, vectors>;
       fill<rows + 1>();
     }
   }
 };
 
-template <class S, int vectors>
-inline constexpr TilesOf<S, vectors> kTilesOf;
-template <class S, int vectors>
-inline constexpr TransposedTilesOf<S, vectors> kTransposedTilesOf;
+template <class Word, int vectors>
+inline constexpr TilesOf<Word, vectors> kTilesOf;
+template <class Word, int vectors>
+inline constexpr TransposedTilesOf<Word, vectors> kTransposedTilesOf;
 
 // Calls body(vectors as a constant) for vectors in 1 .. kTileVectors.
 template <class Body>
@@ -229,17 +234,17 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
 }
 
 // out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is prefetched.
-template <class S, int vectors>
-void multiply_rows(const Operand<S>& a, const S* b, const S* next, Index rows, bool begin, S* out) {
-  constexpr Index kColumns = vectors * kLanes<S>;
+template <class Word, int vectors>
+void multiply_rows(const Operand<Word>& a, const Word* b, const Word* next, Index rows, bool begin, Sum<Word>* out) {
+  constexpr Index kColumns = vectors * kLanes<Word>;
   const Index size = a.depth * a.gates * kColumns;
   Index prefetched = 0;
   for (Index m = 0; m < rows;) {
     const Index count = next_tile(rows, m, kTileRows<vectors>);
-    const Term<S> term{a.rows_from(m), b, prefetched < size ? next + prefetched : b};
-    prefetched += a.depth * a.gates * kCacheLine<S>;
-    S* const tile = out + m * kColumns;
-    kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
+    const Term<Word> term{a.rows_from(m), b, prefetched < size ? next + prefetched : b};
+    prefetched += a.depth * a.gates * kCacheLine<Word>;
+    Sum<Word>* const tile = out + m * kColumns;
+    kTilesOf<Word, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
     m += count;
   }
 }

@@ -101,6 +101,14 @@ class CountedRows {
   Array<std::int64_t> targets_copy_;
 };
 
+template <class S>
+const LinearLossKernels<S>& linear_loss_kernels(bool bf16) {
+  if constexpr (std::is_same_v<S, float>) {
+    if (bf16) return *instruction_set().bf16.linear_loss;
+  }
+  return *kernels<S>().linear_loss;
+}
+
 bool is_transposed(const py::array& matrix) { return (matrix.flags() & py::array::c_style) == 0; }
 
 // (rows, columns), or its transpose, so that it lies in memory as a matrix of those sizes does.
@@ -119,7 +127,7 @@ S* writable_or_null(OptionalArray& array) {
 // ones; what is not wanted is None.
 py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const OptionalArray& b, const py::array& targets,
                                std::int64_t ignore_index, Index block, OptionalArray dh, OptionalArray dW,
-                               OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db,
+                               OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db, bool bf16,
                                std::optional<double> normalizer) {
   const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
   const bool transposed = is_transposed(W);
@@ -160,9 +168,10 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const Opt
       args.scale = static_cast<S>(1 / divisor);
       const Array<double> losses(args.M);
       args.losses = losses.data();
-      const Array<S> workspace(kernels<S>().linear_loss->workspace(args));
+      const LinearLossKernels<S>& chosen = linear_loss_kernels<S>(bf16);
+      const Array<S> workspace(chosen.workspace(args));
       args.workspace = workspace.data();
-      kernels<S>().linear_loss->run(args);
+      chosen.run(args);
       rows.spread_dh(dh_data);
       loss = sum_of(losses.data(), args.M) / divisor;
     }
@@ -177,7 +186,8 @@ void bind_losses(py::module_& module) {
              py::arg("ignore_index"), py::arg("normalizer"));
   module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
              py::arg("targets"), py::arg("ignore_index"), py::arg("block"), py::arg("dh"), py::arg("dW"), py::arg("db"),
-             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"), py::arg("normalizer"));
+             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"), py::arg("bf16"),
+             py::arg("normalizer"));
 }
 
 }  // namespace fastlstm

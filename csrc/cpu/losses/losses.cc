@@ -1,4 +1,5 @@
 // Cross entropy kernels of one instruction set.
+#include "../gemm/pack.h"
 #include "../gemm/tile.h"
 #include "../parallel.h"
 #include "../vector_math.h"
@@ -110,14 +111,18 @@ constexpr LossKernels<S, Id> table() {
 // pass are still there in the second; with more they are computed again, and no more than a block of them is ever held
 // (Wijmans et al. 2024, "Cut your losses in large-vocabulary language models").
 //
-// A block lies in panels of kLossPanel columns, [panels][M][kLossPanel]: rows of it are B of dW and A of dh.
-template <class S>
+// A block lies in panels of kLossPanel columns, [panels][M][kLossPanel]: rows of it are B of dW and A of dh, where
+// words are numbers. Where they are pairs, a panel becomes pairs along its rows, [M][kLossPanel / 2], which are A of
+// dh, and behind them pairs along its columns, [M / 2][kLossPanel], which are B of dW.
+template <class Format>
 struct LinearLossPass {
+  using Word = typename Format::Word;
+  using S = Sum<Word>;
+  static constexpr Index kDepth = Format::kDepth;
   static constexpr Index kPanel = kLossPanel;
   static constexpr Index kLaneBlock = 16;  // columns of h that lie together where h is an operand of dW
   // Of dh: what of W^T stays in the second cache level, and rows that meet it at a time.
   static constexpr Index kDhPiece = 384 * 1024 / static_cast<Index>(sizeof(S)), kRowBlock = 96;
-  static constexpr Index kPackedAhead = 16;
   // Blocks of h that meet a chunk of the logits' gradients at a time, and panels of dW that are stored at a time: lone
   // cache lines far from each other would take long.
   static constexpr Index kLaneBlocks = 4, kPanels = 4;
@@ -129,19 +134,22 @@ struct LinearLossPass {
   const LinearLoss<S>& args;
   S* logits;                      // a block
   LanewiseLogSumExp<S>* running;  // (M,)
-  S* h_blocks;  // [H / kLaneBlock][M][kLaneBlock], or kLaneBlocks such blocks a thread if more than one block of logits
-  S* packed;    // a panel of W or pieces of its transpose, packed_size a thread
+  Word* h_rows;                   // (M, words of H), h itself if exact
+  Word* h_blocks;      // [H / kLaneBlock][words of M][kLaneBlock], or kLaneBlocks such blocks a thread if more than one
+                       // block of logits
+  Word* packed;        // a panel of W or pieces of its transpose, packed_size a thread
   S* dW_results;       // kResultsSize a thread
   LogSumExp<S>* sums;  // (M,)
   Index packed_size;
 
   explicit LinearLossPass(const LinearLoss<S>& a) : args(a) {
     logits = args.workspace;
-    running = reinterpret_cast<LanewiseLogSumExp<S>*>(logits + args.M * block_columns(a));
-    h_blocks = reinterpret_cast<S*>(running + args.M);
+    running = reinterpret_cast<LanewiseLogSumExp<S>*>(logits + padded_rows(a) * block_columns(a));
+    h_rows = reinterpret_cast<Word*>(running + args.M);
+    h_blocks = h_rows + h_rows_size(a);
     packed = h_blocks + h_elements(a);
     packed_size = packed_elements(a);
-    dW_results = packed + a.threads * packed_size;
+    dW_results = reinterpret_cast<S*>(packed + a.threads * packed_size);
     sums = reinterpret_cast<LogSumExp<S>*>(dW_results + a.threads * kResultsSize);
   }
 
@@ -151,12 +159,16 @@ struct LinearLossPass {
     return padded_units(a) * max_of(kPanel, min_of(block_columns(a), kDhPiece / padded_units(a)));
   }
   static bool one_block(const LinearLoss<S>& a) { return block_columns(a) >= a.V; }
-  static Index h_block_size(const LinearLoss<S>& a) { return a.M * kLaneBlock + kBlockPadding; }
+  static Index padded_rows(const LinearLoss<S>& a) { return words<Format>(a.M) * kDepth; }
+  static Index h_rows_size(const LinearLoss<S>& a) {
+    return Format::kIsExact ? 0 : ceil_div(a.M * words<Format>(a.H), kLaneBlock) * kLaneBlock;
+  }
+  static Index h_block_size(const LinearLoss<S>& a) { return words<Format>(a.M) * kLaneBlock + kBlockPadding; }
   static Index h_elements(const LinearLoss<S>& a) {
     return (one_block(a) ? ceil_div(a.H, kLaneBlock) : a.threads * kLaneBlocks) * h_block_size(a);
   }
   static Index workspace(const LinearLoss<S>& a) {
-    return a.M * block_columns(a) + 2 * kLanes<S> * a.M + h_elements(a) +
+    return padded_rows(a) * block_columns(a) + 2 * kLanes<S> * a.M + h_rows_size(a) + h_elements(a) +
            a.threads * (packed_elements(a) + kResultsSize) + 2 * a.M;
   }
 
@@ -164,6 +176,7 @@ struct LinearLossPass {
     const Range rows = piece(args.M, team.member(), team.size());
     const Index block = block_columns(args);
     for (Index m = rows.begin; m < rows.end; ++m) running[m] = LanewiseLogSumExp<S>{};
+    if constexpr (!Format::kIsExact) pack_rows<Format>(args.h, args.H, rows, h_rows);
     if (one_block(args) && args.dW) {
       const Range own = piece(ceil_div(args.H, kLaneBlock), team.member(), team.size());
       for (Index i = own.begin; i < own.end; ++i) pack_h(i * kLaneBlock, h_blocks + i * h_block_size(args));
@@ -175,8 +188,8 @@ struct LinearLossPass {
     if (!args.dh && !args.dW && !args.db) return;
     for (Index first = 0; first < args.V; first += block) {
       if (block < args.V) multiply_logits(team, first);
-      differentiate(rows, first);
-      team.deal(args.dW || args.db ? dW_items(first) : 0);
+      differentiate(team, first);
+      team.deal(args.dW ? dW_items(first) : 0);
       team.wait();
       if (args.dh) multiply_dh(team, first);
       multiply_dW(team, first);
@@ -186,15 +199,23 @@ struct LinearLossPass {
   Index block_end(Index first) const { return min_of(first + block_columns(args), args.V); }
   // Row m's logits of the panel that begins at column `column` of the vocabulary.
   S* logits_at(Index first, Index column, Index m) const {
-    return logits + (column - first) / kPanel * args.M * kPanel + m * kPanel;
+    return logits + (column - first) / kPanel * padded_rows(args) * kPanel + m * kPanel;
   }
-  S* own_packed(const Team& team) const { return packed + team.member() * packed_size; }
+  // The gradients of that panel as they are multiplied: words along its rows, kPanel / kDepth a row; and along columns,
+  // kPanel for every kDepth rows.
+  Word* row_words(Index first, Index column) const { return reinterpret_cast<Word*>(logits_at(first, column, 0)); }
+  Word* column_words(Index first, Index column) const {
+    return row_words(first, column) + (kDepth - 1) * padded_rows(args) * (kPanel / kDepth);
+  }
+  Word* own_packed(const Team& team) const { return packed + team.member() * packed_size; }
 
   Index panels(Index first) const { return ceil_div(block_end(first) - first, kPanel); }
 
   // Waits for the block of before to be done with, and for all logits of this one.
   void multiply_logits(Team& team, Index first) const {
-    S* const W = own_packed(team);
+    Word* const W = own_packed(team);
+    const Word* const h = Format::kIsExact ? reinterpret_cast<const Word*>(args.h) : h_rows;
+    const Index depth = words<Format>(args.H);
     team.wait();
     team.deal(panels(first));
     team.wait();
@@ -207,35 +228,17 @@ struct LinearLossPass {
         for (Index v = 0; v < kTileColumns<S>; v += kLanes<S>) {
           store(bias + v, args.b ? load_partial(args.b + column + part + v, left - v) : Vec<S>{});
         }
-        pack(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
+        pack_panel<Format>(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
           const Index count = next_tile(args.M, m, kTileRows<kTileVectors>);
-          const S* const next_rows = args.h + (m + count) * args.H;
-          const Term<S> term{row_major(args.h + m * args.H, args.H, args.H), W, next_rows};
-          kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
+          const Word* const next_rows = h + (m + count) * depth;
+          const Term<Word> term{row_major(h + m * depth, depth, depth), W, next_rows};
+          kTilesOf<Word, kTileVectors>.by_rows[count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
           m += count;
         }
       }
     }
     team.wait();
-  }
-
-  // The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel [depth][width],
-  // zeros beyond its columns. It lies in memory as it is (row stride `columns`) or, transposed, column by column.
-  static void pack(bool transposed, const S* matrix, Index columns, Index rows, Index column, Index k, Index depth,
-                   Index width, S* panel) {
-    for (Index i = 0; i < width; i += kLanes<S>) {
-      const Index left = columns - column - i;
-      if (transposed) {
-        transpose_into(matrix + (column + i) * rows + k, rows, left, depth, panel + i, width);
-      } else {
-        for (Index l = 0; l < depth; ++l) {
-          const S* const source = matrix + (k + l) * columns + column + i;
-          __builtin_prefetch(source + kPackedAhead * columns);  // the next row is far away, often in another page
-          store(panel + l * width + i, load_partial(source, left));
-        }
-      }
-    }
   }
 
   // Panel after panel, because a panel's rows are neighbours in memory.
@@ -270,46 +273,73 @@ struct LinearLossPass {
     return x;
   }
 
-  void differentiate(Range rows, Index first) const {
-    const Index end = block_end(first);
-    for (Index column = first; column < end; column += kPanel) {
-      const Index count = min_of(kPanel, end - column);
-      for (Index m = rows.begin; m < rows.end; ++m) {
+  // Gradients of the logits, panel after panel, which waits for the sums of all rows; and db, their sums.
+  void differentiate(Team& team, Index first) const {
+    const Range own = piece(panels(first), team.member(), team.size());
+    team.wait();
+    for (Index panel = own.begin; panel < own.end; ++panel) {
+      const Index column = first + panel * kPanel, count = min_of(kPanel, block_end(first) - column);
+      Vec<S> total[kPanel / kLanes<S>] = {};
+      for (Index m = 0; m < args.M; ++m) {
         S* const x = logits_at(first, column, m);
         softmax_gradient(x, sums[m], static_cast<Index>(args.targets[m]) - column, count, args.scale, x);
         clear(x + count, kPanel - count);
+        for (Index v = 0; v < kPanel; v += kLanes<S>) total[v / kLanes<S>] += load(x + v);
+      }
+      for (Index v = 0; args.db && v < count; v += kLanes<S>) {
+        put(args.add_to_db, args.db + column + v, total[v / kLanes<S>], count - v);
+      }
+      if constexpr (!Format::kIsExact) make_words(first, column);
+    }
+  }
+
+  // A panel's gradients as words, in its place: the first of them are behind the last number that is still to be read.
+  void make_words(Index first, Index column) const {
+    const S* const numbers = logits_at(first, column, 0);
+    Word* const along_rows = row_words(first, column);
+    for (Index i = 0; i < args.M * kPanel; i += kDepth * kLanes<S>) {
+      store(along_rows + i / kDepth, Format::along_k(numbers + i, kDepth * kLanes<S>));
+    }
+    if constexpr (kDepth == 2) {
+      constexpr Index kWidth = kPanel / kDepth;
+      Word* const along_columns = column_words(first, column);
+      for (Index m = 0; m < args.M; m += kDepth) {
+        for (Index v = 0; v < kWidth; v += kLanes<S>) {
+          const Word* const row = along_rows + m * kWidth + v;
+          Format::turn(load(row), m + 1 < args.M ? load(row + kWidth) : Vec<Word>{},
+                       along_columns + m * kWidth + 2 * v);
+        }
       }
     }
   }
 
   // Columns [lane, lane + kLaneBlock) of h, row after row. As it is, h has rows that are often a power of two apart and
   // so fall on the same cache sets.
-  void pack_h(Index lane, S* to) const {
-    for (Index m = 0; m < args.M; ++m) {
+  void pack_h(Index lane, Word* to) const {
+    for (Index m = 0; m < args.M; m += kDepth) {
       for (Index k = 0; k < kLaneBlock; k += kLanes<S>) {
-        store(to + m * kLaneBlock + k, load_partial(args.h + m * args.H + lane + k, args.H - lane - k));
+        store(to + m / kDepth * kLaneBlock + k,
+              Format::across_k(args.h + m * args.H + lane + k, args.H, args.M - m, args.H - lane - k));
       }
     }
   }
 
-  // dW = h^T dlogits, db = sum of dlogits. With all logits at hand an item is a group of kPanels panels of them, which
-  // meets all of h; else, to hold less, such a group and a group of kLaneBlocks blocks of h, which a thread packs when
-  // its item before was of another one.
+  // dW = h^T dlogits. With all logits at hand an item is a group of kPanels panels of them, which meets all of h; else,
+  // to hold less, such a group and a group of kLaneBlocks blocks of h, which a thread packs when its item before was of
+  // another one.
   Index panel_groups(Index first) const { return ceil_div(panels(first), kPanels); }
   Index dW_items(Index first) const {
     return panel_groups(first) * (one_block(args) ? 1 : max_of(ceil_div(args.H, kGroupLanes), 1));
   }
   void multiply_dW(Team& team, Index first) const {
     S* const results = dW_results + team.member() * kResultsSize;
-    S* const own_h = h_blocks + team.member() * kLaneBlocks * h_block_size(args);
+    Word* const own_h = h_blocks + team.member() * kLaneBlocks * h_block_size(args);
     Index packed_lane = -1;
     for (Index item; (item = team.take()) >= 0;) {
       const Index group = item % panel_groups(first);
       const Range columns{first + group * kPanels * kPanel,
                           min_of(first + (group + 1) * kPanels * kPanel, block_end(first))};
-      if (!args.dW) {
-        // Only db is wanted.
-      } else if (one_block(args)) {
+      if (one_block(args)) {
         for (Index lane = 0; lane < args.H; lane += kGroupLanes) {
           multiply_dW_blocks(h_blocks + lane / kLaneBlock * h_block_size(args), lane, first, columns, results);
         }
@@ -321,15 +351,14 @@ struct LinearLossPass {
         packed_lane = lane;
         multiply_dW_blocks(own_h, lane, first, columns, results);
       }
-      if (args.db && item == group) sum_db(first, columns);
     }
   }
 
   // Rows of dW from `lane` on, those of kLaneBlocks blocks, whose columns of h begin at `h`; and some panels' columns.
-  void multiply_dW_blocks(const S* h, Index lane, Index first, Range columns, S* results) const {
+  void multiply_dW_blocks(const Word* h, Index lane, Index first, Range columns, S* results) const {
     const Index lanes = min_of(kGroupLanes, args.H - lane);
     for (Index column = columns.begin; column < columns.end; column += kPanel) {
-      sum_dW_panel(h, lanes, logits_at(first, column, 0), results + (column - columns.begin) * kGroupLanes);
+      sum_dW_panel(h, lanes, column_words(first, column), results + (column - columns.begin) * kGroupLanes);
     }
     if (args.dW_transposed) {
       store_transposed_dW(results, lane, lanes, columns);
@@ -339,36 +368,27 @@ struct LinearLossPass {
   }
 
   // A chunk of the panel stays in the first cache level while it meets all the blocks.
-  void sum_dW_panel(const S* h, Index lanes, const S* dlogits, S* sums_of_blocks) const {
+  void sum_dW_panel(const Word* h, Index lanes, const Word* dlogits, S* sums_of_blocks) const {
     clear(sums_of_blocks, lanes * kPanel);
-    const Index chunks = ceil_div(args.M, kChunk);
+    const Index depth = words<Format>(args.M), chunks = ceil_div(depth, kChunk);
     for (Index chunk = 0; chunk < chunks; ++chunk) {
-      const Range rows = piece(args.M, chunk, chunks);
+      const Range rows = piece(depth, chunk, chunks);
       for (Index i = 0; i < lanes; i += kLaneBlock) {
-        const S* const left = h + i / kLaneBlock * h_block_size(args) + rows.begin * kLaneBlock;
+        const Word* const left = h + i / kLaneBlock * h_block_size(args) + rows.begin * kLaneBlock;
         add_dW_block(left, min_of(kLaneBlock, lanes - i), dlogits + rows.begin * kPanel, rows.end - rows.begin,
                      sums_of_blocks + i * kPanel);
       }
     }
   }
 
-  static void add_dW_block(const S* h, Index lanes, const S* dlogits, Index count, S* block) {
+  static void add_dW_block(const Word* h, Index lanes, const Word* dlogits, Index count, S* block) {
     for (Index part = 0; part < kPanel; part += kTileColumns<S>) {
       for (Index done = 0; done < lanes;) {
         const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
-        kTransposedTilesOf<S, kTileVectors>.by_rows[tile](h + done, kLaneBlock, dlogits + part, kPanel, count,
-                                                          block + done * kPanel + part, kPanel);
+        kTransposedTilesOf<Word, kTileVectors>.by_rows[tile](h + done, kLaneBlock, dlogits + part, kPanel, count,
+                                                             block + done * kPanel + part, kPanel);
         done += tile;
       }
-    }
-  }
-
-  void sum_db(Index first, Range columns) const {
-    for (Index column = columns.begin; column < columns.end; column += kLanes<S>) {
-      const S* const dlogits = logits_at(first, column, 0) + (column - first) % kPanel;
-      Vec<S> total{};
-      for (Index m = 0; m < args.M; ++m) total += load(dlogits + m * kPanel);
-      put(args.add_to_db, args.db + column, total, columns.end - column);
     }
   }
 
@@ -407,27 +427,29 @@ struct LinearLossPass {
   // dh += dlogits W^T. A piece of W^T, packed, stays in the second cache level while all rows of dlogits pass by it, a
   // block of rows after the other: each number of dlogits is fetched once a thread.
   void multiply_dh(const Team& team, Index first) const {
-    S* const Wt = own_packed(team);
+    Word* const Wt = own_packed(team);
     const Range vectors = piece(ceil_div(args.H, kLanes<S>), team.member(), team.size());
     const Range units{vectors.begin * kLanes<S>, vectors.end * kLanes<S>};
     const Index block = block_end(first) - first;
     if (units.begin == units.end) return;
-    const Index most = packed_size / (units.end - units.begin) / kPanel * kPanel;
+    const Index most = packed_size * kDepth / (units.end - units.begin) / kPanel * kPanel;
     for (Index column = 0; column < block; column += most) {
-      const Index depth = min_of(most, block - column);
+      const Index count_columns = min_of(most, block - column), depth = words<Format>(count_columns);
       for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
-        pack(!args.transposed, args.W, args.H, args.V, unit, first + column, depth, width,
-             Wt + (unit - units.begin) * depth);
+        pack_panel<Format>(!args.transposed, args.W, args.H, args.V, unit, first + column, count_columns, width,
+                           Wt + (unit - units.begin) * depth);
       });
-      const Operand<S> dlogits{logits_at(first, first + column, 0), kPanel, args.M * kPanel, kPanel, 1, depth};
+      constexpr Index kWidth = kPanel / kDepth;
+      const Operand<Word> dlogits{
+          row_words(first, first + column), kWidth, padded_rows(args) * kPanel, kWidth, 1, depth};
       for (Index row = 0; row < args.M; row += kRowBlock) {
         const Index count = min_of(kRowBlock, args.M - row), following = min_of(kRowBlock, args.M - row - count);
         Index panel = 0;
         const Index panels = ceil_div(vectors.end - vectors.begin, kTileVectors);
         for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
-          const Range prefetched = piece(ceil_div(depth, kPanel), panel++, panels);
+          const Range prefetched = piece(ceil_div(depth, kWidth), panel++, panels);
           for (Index j = prefetched.begin; j < prefetched.end; ++j) {
-            prefetch(dlogits.data + j * dlogits.block_stride + (row + count) * kPanel, following * kPanel);
+            prefetch(dlogits.data + j * dlogits.block_stride + (row + count) * kWidth, following * kWidth);
           }
           add_to_dh(dlogits.rows_from(row), Wt + (unit - units.begin) * depth, {row, row + count}, unit, width,
                     first + column == 0);
@@ -436,23 +458,23 @@ struct LinearLossPass {
     }
   }
 
-  void add_to_dh(const Operand<S>& dlogits, const S* Wt, Range rows, Index unit, Index width, bool begin) const {
+  void add_to_dh(const Operand<Word>& dlogits, const Word* Wt, Range rows, Index unit, Index width, bool begin) const {
     alignas(64) S sums[kMostRows * kTileColumns<S>];
     const bool whole = unit + width <= args.H;
     with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
       for (Index m = rows.begin; m < rows.end;) {
         const Index count = next_tile(rows.end, m, kTileRows<vectors>);
-        const Term<S> term{dlogits.rows_from(m - rows.begin), Wt, Wt};
+        const Term<Word> term{dlogits.rows_from(m - rows.begin), Wt, Wt};
         S* const place = args.dh + m * args.H + unit;
         if (whole) {
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, begin ? nullptr : place, args.H, place, args.H);
+          kTilesOf<Word, vectors>.by_rows[count](&term, 1, begin ? nullptr : place, args.H, place, args.H);
         } else {
           for (Index k = 0; k < count; ++k) {
             for (Index v = 0; v < width; v += kLanes<S>) {
               store(sums + k * width + v, begin ? Vec<S>{} : load_partial(place + k * args.H + v, args.H - unit - v));
             }
           }
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, sums, width, sums, width);
+          kTilesOf<Word, vectors>.by_rows[count](&term, 1, sums, width, sums, width);
           for (Index k = 0; k < count; ++k) {
             for (Index v = 0; v < width; v += kLanes<S>) {
               store_partial(place + k * args.H + v, load(sums + k * width + v), args.H - unit - v);
@@ -465,14 +487,14 @@ struct LinearLossPass {
   }
 };
 
-template <class S>
-void linear_cross_entropy(const LinearLoss<S>& args) {
-  LinearLossPass<S> pass(args);
+template <class Format>
+void linear_cross_entropy(const LinearLoss<Sum<typename Format::Word>>& args) {
+  LinearLossPass<Format> pass(args);
   constexpr double kSmallWork = 4e5;
   const double work = static_cast<double>(args.M) * static_cast<double>(args.H) * static_cast<double>(args.V);
   run_team(
-      work < kSmallWork ? 1 : args.threads, [](void* p, Team& team) { static_cast<LinearLossPass<S>*>(p)->run(team); },
-      &pass);
+      work < kSmallWork ? 1 : args.threads,
+      [](void* p, Team& team) { static_cast<LinearLossPass<Format>*>(p)->run(team); }, &pass);
 }
 
 }  // namespace
@@ -481,9 +503,11 @@ extern const LossKernels<float, std::int32_t> losses_float32_int32 = table<float
 extern const LossKernels<float, std::int64_t> losses_float32_int64 = table<float, std::int64_t>();
 extern const LossKernels<double, std::int32_t> losses_float64_int32 = table<double, std::int32_t>();
 extern const LossKernels<double, std::int64_t> losses_float64_int64 = table<double, std::int64_t>();
-extern const LinearLossKernels<float> linear_loss_float32{LinearLossPass<float>::workspace,
-                                                          linear_cross_entropy<float>};
-extern const LinearLossKernels<double> linear_loss_float64{LinearLossPass<double>::workspace,
-                                                           linear_cross_entropy<double>};
+template <class Format>
+inline constexpr LinearLossKernels<Sum<typename Format::Word>> kLinearLoss{LinearLossPass<Format>::workspace,
+                                                                           linear_cross_entropy<Format>};
+extern const LinearLossKernels<float> linear_loss_float32 = kLinearLoss<Exact<float>>;
+extern const LinearLossKernels<double> linear_loss_float64 = kLinearLoss<Exact<double>>;
+extern const LinearLossKernels<float> linear_loss_bf16 = kLinearLoss<Bf16>;
 
 }  // namespace fastlstm::FASTLSTM_ISA

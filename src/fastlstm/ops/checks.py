@@ -148,10 +148,10 @@ def on_device_of(array: Array, like: Array) -> Array:
     return copied
 
 
-def precision_of(array: FloatArray, asked: Any) -> Precision:
+def precision_of(array: FloatArray, asked: Any, *, bf16_on_host: bool = True) -> Precision:
     """In what precision products of ``array`` are made: as asked, or exactly in its dtype if that is None.
 
-    Only those run on the host.
+    "tf32" is the GPU's; ``bf16_on_host`` says whether the operator has "bf16" on the host too.
     """
     exact: Precision = "float32" if array.dtype == FLOATS[0] else "float64"
     if asked is None:
@@ -164,10 +164,11 @@ def precision_of(array: FloatArray, asked: Any) -> Precision:
                 f"precision is {precision!r}, but the arrays have dtype {exact}; 'tf32' and 'bf16' are precisions of "
                 "products of float32 arrays, 'float32' and 'float64' those of their dtypes"
             )
-        if not is_device_array(array):
+        if not (is_device_array(array) or (precision == "bf16" and bf16_on_host)):
+            there = "'float32' and 'bf16'" if bf16_on_host else "'float32'"
             raise ValueError(
-                f"precision is {precision!r}, but the arrays are on the host, where products are exact; leave it out, "
-                "or pass CuPy arrays"
+                f"precision is {precision!r}, but the arrays are on the host, where this operator has {there}; leave "
+                "it out for exact products, or pass CuPy arrays"
             )
     return precision
 

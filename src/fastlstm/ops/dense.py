@@ -30,7 +30,8 @@ def matrix_product(
     out : (M, L), optional
         Overwritten and returned; C-contiguous, and not a part of the others.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        As for `fastlstm.ops.lstm_forward`; the last two are one here.
+        Not given, the product is exact in the arrays' dtype. "bf16", for float32 arrays: the factors are rounded to
+        bfloat16, sums and results are float32. "tf32" is for arrays on a GPU, and there "bf16" is the same.
 
     Returns
     -------
@@ -68,7 +69,8 @@ def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision | None
     b : (N, K, L) of the same dtype
         Either may be ``swapaxes(1, 2)`` of a C-contiguous array: it is not copied.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        As for `fastlstm.ops.lstm_forward`; the last two are one here.
+        Not given, the product is exact in the arrays' dtype. "bf16", for float32 arrays: the factors are rounded to
+        bfloat16, sums and results are float32. "tf32" is for arrays on a GPU, and there "bf16" is the same.
 
     Returns
     -------

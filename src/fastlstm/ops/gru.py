@@ -71,7 +71,7 @@ def gru_cell_forward(
     chosen = _convention(convention)
     Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 3, x.dtype, "x", two_biases=chosen.reset_after)
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
-    precision = checks.precision_of(x, precision)
+    precision = checks.precision_of(x, precision, bf16_on_host=False)
     family = family_for(x, "gru")
     h, saved = family.gru_cell_forward(x, Wx, Wh, b, h_prev=h_prev, convention=chosen, precision=precision)
     inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b}
@@ -199,7 +199,7 @@ def gru_forward(
     if h0 is not None:
         h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
-    precision = checks.precision_of(xs, precision)
+    precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "gru")
     hs, h_n, saved = family.gru_forward(
         recurrent.batch_first(xs, time_major),

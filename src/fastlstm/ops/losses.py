@@ -132,7 +132,8 @@ def linear_cross_entropy(
     memory : "fast" or "low"
         "low" never holds more than a block of the logits; on the host it computes them twice.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        Of the products, as for `fastlstm.ops.lstm_forward`; the last two are one here.
+        Of the three products, as for `fastlstm.ops.matrix_product`. Where the gradient of the logits is a factor, of dh
+        and dW, it is rounded too; the loss and db are those of the logits as they are.
     out : LinearLossGrads, or any object with fields dh, dW, db, optional
         The gradients are written into these arrays, which are returned; for a field that is missing or None a new one
         is made. C-contiguous; dW may be the transpose of a C-contiguous (V, H). They overlap neither the inputs nor

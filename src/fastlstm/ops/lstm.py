@@ -78,7 +78,7 @@ def lstm_cell_forward(
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
     c_prev = recurrent.state("c_prev", c_prev, N, H, x.dtype, "x")
     recurrent.check_gate_order(gate_order)
-    precision = checks.precision_of(x, precision)
+    precision = checks.precision_of(x, precision, bf16_on_host=False)
     family = family_for(x, "lstm")
     h, c, saved = family.lstm_cell_forward(
         x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, precision=precision
@@ -213,7 +213,7 @@ def lstm_forward(
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
     recurrent.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
-    precision = checks.precision_of(xs, precision)
+    precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "lstm")
     hs, h_n, c_n, saved = family.lstm_forward(
         recurrent.batch_first(xs, time_major),

@@ -64,7 +64,7 @@ def rnn_cell_forward(
     N, D = x.shape
     Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 1, x.dtype, "x")
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
-    precision = checks.precision_of(x, precision)
+    precision = checks.precision_of(x, precision, bf16_on_host=False)
     family = family_for(x, "rnn")
     h, saved = family.rnn_cell_forward(x, Wx, Wh, b, h_prev=h_prev, precision=precision)
     inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b}
@@ -183,7 +183,7 @@ def rnn_forward(
     if h0 is not None:
         h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
-    precision = checks.precision_of(xs, precision)
+    precision = checks.precision_of(xs, precision, bf16_on_host=False)
     family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
         recurrent.batch_first(xs, time_major),

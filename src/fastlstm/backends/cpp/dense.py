@@ -17,5 +17,6 @@ def matrix_product(
     if out is None:
         out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     a_transposed, b_transposed = not a.flags.c_contiguous, not b.flags.c_contiguous
-    _cpu.product(a.T if a_transposed else a, b.T if b_transposed else b, bias, a_transposed, b_transposed, out)
+    bf16 = precision == "bf16"
+    _cpu.product(a.T if a_transposed else a, b.T if b_transposed else b, bias, a_transposed, b_transposed, out, bf16)
     return out

@@ -48,6 +48,20 @@ def linear_cross_entropy(
     with_dh, with_dW, with_db = ("dh" not in without), ("dW" not in without), ("db" not in without)
     return LinearLossGrads(
         *_cpu.linear_cross_entropy(
-            h, W, b, targets, ignore_index, block, dh, dW, db, accumulate, with_dh, with_dW, with_db, normalizer
+            h,
+            W,
+            b,
+            targets,
+            ignore_index,
+            block,
+            dh,
+            dW,
+            db,
+            accumulate,
+            with_dh,
+            with_dW,
+            with_db,
+            precision == "bf16",
+            normalizer,
         )
     )

@@ -1,4 +1,4 @@
-"""Matrix products: numpy's, which are a library's and not numpy code."""
+"""Matrix products: numpy's, which are a library's and not numpy code; bf16 is rounded to before."""
 
 from __future__ import annotations
 

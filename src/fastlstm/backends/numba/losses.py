@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fastlstm.backends.numba.products import multiply, part
 from fastlstm.backends.numba.reductions import largest, new_lanes
 from fastlstm.backends.numba.reductions import total as sum_of
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.dense import factor
 
 # A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
 from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
@@ -118,31 +119,58 @@ def linear_cross_entropy(
     without: tuple[str, ...],
     normalizer: float | None,
 ) -> LinearLossGrads:
-    W = np.ascontiguousarray(W)
+    W = np.ascontiguousarray(factor(W, precision))
     M, H = h.shape
     V = W.shape[1]
     b = np.zeros(V, W.dtype) if b is None else flat(b)
     counted = np.flatnonzero(targets != ignore_index)
     everything = counted.size == M
     h_counted, ids = (h, flat(targets)) if everything else (h[counted], targets[counted])
-    # dW and db are one product: of h and a row of ones. Rows that are not wanted are left out.
-    h_and_one = np.ones((H + 1, counted.size), h.dtype)
-    h_and_one[:H] = h_counted.T
-    wanted = slice(H if "dW" in without else 0, H if "db" in without else H + 1)
-    dh_counted = None if "dh" in without else np.empty_like(h_counted)
-    dW_and_db = np.zeros((H + 1, V), h.dtype)
+    h_counted = factor(h_counted, precision)
+    made = _Gradients(
+        dh=None if "dh" in without else np.empty_like(h_counted),
+        dW=None if "dW" in without else np.zeros((H, V), h.dtype),
+        db=None if "db" in without else np.zeros((1, V), h.dtype),
+    )
     loss = 0.0
     if counted.size:
         of_counted = _in_blocks if memory == "low" else _at_once
         normalizer = normalizer or counted.size
-        losses = of_counted(h_counted, W, b, ids, 1 / normalizer, h_and_one[wanted], dh_counted, dW_and_db[wanted])
+        losses = of_counted(h_counted, W, b, ids, 1 / normalizer, made, precision)
         loss = _sum(losses) / normalizer
     grads: dict[str, Any] = {
-        "dh": None if dh_counted is None else put(dh, _spread(dh_counted, counted, M)),
-        "dW": None if "dW" in without else put(dW, dW_and_db[:H], accumulate=accumulate),
-        "db": None if "db" in without else put(db, dW_and_db[H], accumulate=accumulate),
+        "dh": None if made.dh is None else put(dh, _spread(made.dh, counted, M)),
+        "dW": None if made.dW is None else put(dW, made.dW, accumulate=accumulate),
+        "db": None if made.db is None else put(db, made.db[0], accumulate=accumulate),
     }
     return LinearLossGrads(loss, **grads)
+
+
+class _Gradients(NamedTuple):
+    """dh (M, H); dW (H, V); db (1, V). None what is not wanted."""
+
+    dh: FloatArray | None
+    dW: FloatArray | None
+    db: FloatArray | None
+
+    def multiply(
+        self,
+        h: FloatArray,
+        W: FloatArray,
+        dlogits: FloatArray,
+        precision: Precision,
+        columns: slice = slice(None),
+        *,
+        add_to_dh: bool = False,
+    ) -> None:
+        """The products with the gradient of the logits of some columns; h and W are factors already."""
+        if self.db is not None:
+            multiply(np.ones((1, len(h)), h.dtype), dlogits, self.db[:, columns])
+        d = factor(dlogits, precision)
+        if self.dh is not None:
+            multiply(d, W[:, columns], self.dh, transposed=True, add=add_to_dh)
+        if self.dW is not None:
+            multiply(np.ascontiguousarray(h.T), d, self.dW[:, columns])
 
 
 def _spread(rows: FloatArray, places: IntArray, M: int) -> FloatArray:
@@ -160,17 +188,14 @@ def _at_once(
     b: FloatArray,
     targets: IntArray,
     share: float,
-    h_and_one: FloatArray,
-    dh: FloatArray | None,
-    dW_and_db: FloatArray,
+    grads: _Gradients,
+    precision: Precision,
 ) -> FloatArray:
-    """The losses of all rows; dh, unless it is None, and dW_and_db become the gradients of their sum times share."""
+    """The losses of all rows; grads become those of their sum times share."""
     logits, losses = np.empty((h.shape[0], W.shape[1]), h.dtype), np.empty(h.shape[0], h.dtype)
     multiply(h, W, logits)
     _of_rows(logits, b, targets, -1, share, logits, losses)
-    if dh is not None:
-        multiply(logits, W, dh, transposed=True)
-    multiply(h_and_one, logits, dW_and_db)
+    grads.multiply(h, W, logits, precision)
     return losses
 
 
@@ -239,9 +264,8 @@ def _in_blocks(
     b: FloatArray,
     targets: IntArray,
     share: float,
-    h_and_one: FloatArray,
-    dh: FloatArray | None,
-    dW_and_db: FloatArray,
+    grads: _Gradients,
+    precision: Precision,
 ) -> FloatArray:
     """`_at_once` for blocks of columns: first an online log-sum-exp, then the logits again for the gradients."""
     M, V = h.shape[0], W.shape[1]
@@ -263,9 +287,7 @@ def _in_blocks(
     # A row with nothing but -inf has no softmax: NaN, as with memory="fast".
     log_total = np.where(np.isneginf(top), np.nan, np.log(np.maximum(total, np.finfo(h.dtype).tiny))).astype(h.dtype)
 
-    if dh is not None:
-        dh[...] = 0
-    for column, size in blocks if dh is not None or len(dW_and_db) else ():
+    for column, size in blocks if any(array is not None for array in grads) else ():
         z = room[: M * size].reshape(M, size)
         multiply(h, W[:, column : column + size], z)
         over_blocks(
@@ -275,9 +297,7 @@ def _in_blocks(
             M,
             _EXP * z.size,
         )
-        if dh is not None:
-            multiply(z, W[:, column : column + size], dh, transposed=True, add=True)
-        multiply(h_and_one, z, dW_and_db[:, column : column + size])
+        grads.multiply(h, W, z, precision, slice(column, column + size), add_to_dh=column > 0)
     with np.errstate(invalid="ignore"):  # infinite logits give NaN, quietly as in the kernels
         losses: FloatArray = log_total - (at_target - top)
     return losses

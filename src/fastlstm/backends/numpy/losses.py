@@ -10,6 +10,9 @@ targets t::
     loss = sum of (y - t)^2,                               dy = 2 (y - t)
 
 All of them are divided by normalizer or, where it is None, by the number of rows that count.
+
+A linear loss has three products, h W in the logits, dh = dlogits W^T and dW = h^T dlogits, whose factors are rounded
+with precision="bf16"; db, a sum, is that of dlogits as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fastlstm.backends.numpy.dense import factor
 from fastlstm.backends.results import put
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
@@ -77,7 +81,7 @@ def linear_cross_entropy(
     normalizer: float | None,
 ) -> LinearLossGrads:
     b = np.zeros(W.shape[1], W.dtype) if b is None else b
-    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, normalizer)
+    made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, precision, normalizer)
     # All is computed, wanted or not: so it is obvious that nothing depends on what is wanted.
     wanted: dict[str, Any] = {
         "dh": put(dh, made.dh) if "dh" not in without else None,
@@ -94,6 +98,7 @@ def _linear_cross_entropy(
     targets: IntArray,
     ignore_index: int,
     memory: Literal["fast", "low"],
+    precision: Precision,
     normalizer: float | None,
 ) -> LinearLossGrads:
     counted = np.flatnonzero(targets != ignore_index)
@@ -102,17 +107,24 @@ def _linear_cross_entropy(
         return LinearLossGrads(0.0, dh, np.zeros_like(W), np.zeros_like(b))
     of_counted = _in_blocks if memory == "low" else _at_once
     with _quietly():
-        loss, dh_counted, dW, db = of_counted(h[counted], W, b, targets[counted], normalizer or counted.size)
-    dh[counted] = dh_counted
-    return LinearLossGrads(loss, dh, dW, db)
+        rows, weights = factor(h[counted], precision), factor(W, precision)
+        made = of_counted(rows, weights, b, targets[counted], precision, normalizer or counted.size)
+    dh[counted] = made.dh
+    return made._replace(dh=dh)
 
 
-def _at_once(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, normalizer: float) -> LinearLossGrads:
+def _at_once(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision, normalizer: float
+) -> LinearLossGrads:
+    """h and W are factors already."""
     loss, dlogits = softmax_cross_entropy(h @ W + b, targets, ignore_index=-1, normalizer=normalizer)
-    return LinearLossGrads(loss, dlogits @ W.T, h.T @ dlogits, dlogits.sum(axis=0))
+    d = factor(dlogits, precision)
+    return LinearLossGrads(loss, d @ W.T, h.T @ d, dlogits.sum(axis=0))
 
 
-def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, normalizer: float) -> LinearLossGrads:
+def _in_blocks(
+    h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, precision: Precision, normalizer: float
+) -> LinearLossGrads:
     """Blocks of columns of the vocabulary: first an online log-sum-exp, then the logits again for the gradients."""
     M, V = h.shape[0], W.shape[1]
     width = max(16, _BLOCK_BYTES // (M * h.itemsize))
@@ -139,9 +151,10 @@ def _in_blocks(h: FloatArray, W: FloatArray, b: FloatArray, targets: IntArray, n
         inside = np.flatnonzero((targets >= block.start) & (targets < block.stop))
         d[inside, targets[inside] - block.start] -= 1
         d /= d.dtype.type(normalizer)
+        db[block] = d.sum(axis=0)
+        d = factor(d, precision)
         dh += d @ W[:, block].T
         dW[:, block] = h.T @ d
-        db[block] = d.sum(axis=0)
     loss = float((log_total - (at_target - top)).sum(dtype=np.float64))
     return LinearLossGrads(loss / normalizer, dh, dW, db)
 

@@ -1,0 +1,141 @@
+// Factors of products: numbers as they are, or rounded to bfloat16, the upper half of a float32.
+//
+// A format says how numbers become what a tile multiplies ("words"), and how many steps along k a word holds:
+//   Exact<S>    the numbers themselves
+//   Bf16Floats  float32 that are bfloat16: the tiles of float32 multiply them
+//   Bf16Pairs   two neighbours along k in 32 bits, the first in the lower half, for vdpbf16ps
+// Bf16 is the one of this instruction set. Both bf16 formats sum in float32, in another order.
+#pragma once
+
+#include "simd.h"
+
+// Pairs only where there is the instruction: put together from two multiply-adds, they take twice as long as floats
+// with AVX2. But for the baseline of x86-64, which loses a fifth: so every such machine tests them.
+#if defined(__AVX512BF16__) && FASTLSTM_VECTOR_BYTES == 64
+#define FASTLSTM_BF16_PAIRS 1
+#define FASTLSTM_BF16_IN_HARDWARE 1
+#elif defined(__x86_64__) && !defined(__AVX2__)
+#define FASTLSTM_BF16_PAIRS 1
+#define FASTLSTM_BF16_IN_HARDWARE 0
+#else
+#define FASTLSTM_BF16_PAIRS 0
+#define FASTLSTM_BF16_IN_HARDWARE 0
+#endif
+
+namespace fastlstm::FASTLSTM_ISA {
+
+using Bf16Pair = std::uint32_t;
+
+// What products of words are summed in.
+template <class Word>
+struct SumOf {
+  using Type = Word;
+  static constexpr bool kOfPairs = false;
+};
+template <>
+struct SumOf<Bf16Pair> {
+  using Type = float;
+  static constexpr bool kOfPairs = true;
+};
+template <class Word>
+using Sum = typename SumOf<Word>::Type;
+
+inline constexpr std::uint32_t kUpperHalf = 0xFFFF0000;
+
+// sum + a b. A product of two bfloat16 is exact in float32. The instruction adds the upper halves' product first, and
+// takes denormal numbers for zero, as all arithmetic does inside regions (threads.cc).
+template <class Word>
+FASTLSTM_INLINE Vec<Sum<Word>> multiply_add(const Vec<Word>& a, const Vec<Word>& b, const Vec<Sum<Word>>& sum) {
+  if constexpr (SumOf<Word>::kOfPairs) {
+#if FASTLSTM_BF16_IN_HARDWARE
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+#else
+    const Vec<float> upper =
+        sum + reinterpret_cast<Vec<float>>(a & kUpperHalf) * reinterpret_cast<Vec<float>>(b & kUpperHalf);
+    return upper + reinterpret_cast<Vec<float>>(a << 16) * reinterpret_cast<Vec<float>>(b << 16);
+#endif
+  } else {
+    return sum + a * b;
+  }
+}
+
+// To nearest, ties to even, in the upper half of each lane; the lower half is undefined. NaN stays NaN.
+FASTLSTM_INLINE Vec<std::uint32_t> rounded(const Vec<float>& x) {
+  const auto bits = reinterpret_cast<Vec<std::uint32_t>>(x);
+  constexpr std::uint32_t kQuiet = 0x00400000;  // else a NaN could lose all the bits that make it one
+  return x != x ? bits | kQuiet : bits + 0x7FFF + (bits >> 16 & 1);
+}
+
+// What every format has: kLanes words from `count` numbers that lie along k, zeros beyond them; and, across k, a word
+// of each of the first `columns` columns from rows that are `stride` apart, `depth` of which are left.
+template <class S>
+struct Exact {
+  using Word = S;
+  static constexpr Index kDepth = 1;
+  static constexpr bool kIsExact = true;
+
+  static FASTLSTM_INLINE Vec<S> along_k(const S* p, Index count) { return load_partial(p, count); }
+  static FASTLSTM_INLINE Vec<S> across_k(const S* p, Index, Index, Index columns) { return load_partial(p, columns); }
+};
+
+struct Bf16Floats {
+  using Word = float;
+  static constexpr Index kDepth = 1;
+  static constexpr bool kIsExact = false;
+
+  static FASTLSTM_INLINE Vec<float> along_k(const float* p, Index count) {
+    return reinterpret_cast<Vec<float>>(rounded(load_partial(p, count)) & kUpperHalf);
+  }
+  static FASTLSTM_INLINE Vec<float> across_k(const float* p, Index, Index, Index columns) {
+    return along_k(p, columns);
+  }
+};
+
+struct Bf16Pairs {
+  using Word = Bf16Pair;
+  static constexpr Index kDepth = 2;
+  static constexpr bool kIsExact = false;
+
+  static FASTLSTM_INLINE Vec<Word> along_k(const float* p, Index count) {
+    return neighbours(load_partial(p, count), load_partial(p + kLanes<float>, count - kLanes<float>),
+                      AllLanes<kLanes<float>>{});
+  }
+  static FASTLSTM_INLINE Vec<Word> across_k(const float* p, Index stride, Index depth, Index columns) {
+    return pair(load_partial(p, columns), depth > 1 ? load_partial(p + stride, columns) : Vec<float>{});
+  }
+
+  // Pairs along two rows as pairs along their columns, of which there are twice as many.
+  static FASTLSTM_INLINE void turn(const Vec<Word>& first, const Vec<Word>& second, Word* out) {
+    const Vec<Word> even = (first & ~kUpperHalf) | second << 16, odd = first >> 16 | (second & kUpperHalf);
+    alternate(even, odd, out, AllLanes<kLanes<Word>>{});
+  }
+
+ private:
+  static FASTLSTM_INLINE Vec<Word> pair(const Vec<float>& first, const Vec<float>& second) {
+    return rounded(first) >> 16 | (rounded(second) & kUpperHalf);
+  }
+  template <int... lane>
+  static FASTLSTM_INLINE Vec<Word> neighbours(const Vec<float>& a, const Vec<float>& b, Lanes<lane...>) {
+    return pair(__builtin_shufflevector(a, b, (2 * lane)...), __builtin_shufflevector(a, b, (2 * lane + 1)...));
+  }
+  template <int... lane>
+  static FASTLSTM_INLINE void alternate(const Vec<Word>& even, const Vec<Word>& odd, Word* out, Lanes<lane...>) {
+    constexpr int kHalf = kLanes<Word> / 2;
+    store(out, __builtin_shufflevector(even, odd, (lane / 2 + lane % 2 * kLanes<Word>)...));
+    store(out + kLanes<Word>, __builtin_shufflevector(even, odd, (kHalf + lane / 2 + lane % 2 * kLanes<Word>)...));
+  }
+};
+
+#if FASTLSTM_BF16_PAIRS
+using Bf16 = Bf16Pairs;
+#else
+using Bf16 = Bf16Floats;
+#endif
+
+// Words that hold `depth` steps along k.
+template <class Format>
+FASTLSTM_INLINE constexpr Index words(Index depth) {
+  return ceil_div(depth, Format::kDepth);
+}
+
+}  // namespace fastlstm::FASTLSTM_ISA

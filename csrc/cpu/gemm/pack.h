@@ -1,0 +1,65 @@
+// Operands of the tiles, packed in a format of ../bf16.h.
+#pragma once
+
+#include "../bf16.h"
+
+namespace fastlstm::FASTLSTM_ISA {
+
+// Rows of a matrix that are asked for before they are packed: each is far from the one before, often in another page.
+inline constexpr Index kPackedAhead = 16;
+
+// The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel
+// [words(depth)][width], zeros beyond its columns. It lies in memory as it is (row stride `columns`) or, transposed,
+// column by column.
+template <class Format, class S, class Word>
+void pack_panel(bool transposed, const S* matrix, Index columns, Index rows, Index column, Index k, Index depth,
+                Index width, Word* panel) {
+  constexpr Index kDepth = Format::kDepth;
+  for (Index i = 0; i < width; i += kLanes<Word>) {
+    const Index left = columns - column - i;
+    if (transposed) {
+      const S* const source = matrix + (column + i) * rows + k;
+      transpose_with(words<Format>(depth), panel + i, width, [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
+        const S* const first = source + l * kDepth;
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes<Word>; ++lane) {
+          square[lane] = lane < left ? Format::along_k(first + lane * rows, depth - l * kDepth) : Vec<Word>{};
+        }
+        transpose<Word>(square);
+      });
+    } else {
+      const S* source = matrix + k * columns + column + i;
+      for (Index l = 0; l < depth; l += kDepth) {
+        for (Index j = 0; j < kDepth; ++j) __builtin_prefetch(source + (kPackedAhead + j) * columns);
+        store(panel + l / kDepth * width + i, Format::across_k(source, columns, depth - l, left));
+        source += kDepth * columns;
+      }
+    }
+  }
+}
+
+// Rows of `depth` numbers along k as rows of words(depth) words.
+template <class Format, class S, class Word>
+void pack_rows(const S* matrix, Index depth, Range rows, Word* packed) {
+  const Index width = words<Format>(depth);
+  for (Index m = rows.begin; m < rows.end; ++m) {
+    for (Index l = 0; l < width; l += kLanes<Word>) {
+      const Index done = l * Format::kDepth;
+      store_partial(packed + m * width + l, Format::along_k(matrix + m * depth + done, depth - done), width - l);
+    }
+  }
+}
+
+// Some columns of a matrix of `depth` rows along k, `stride` apart, as words(depth) rows of words, `packed_stride`
+// apart.
+template <class Format, class S, class Word>
+void pack_columns(const S* matrix, Index stride, Index depth, Index columns, Word* packed, Index packed_stride) {
+  for (Index l = 0; l < depth; l += Format::kDepth) {
+    for (Index m = 0; m < columns; m += kLanes<Word>) {
+      store_partial(packed + l / Format::kDepth * packed_stride + m,
+                    Format::across_k(matrix + l * stride + m, stride, depth - l, columns - m), columns - m);
+    }
+  }
+}
+
+}  // namespace fastlstm::FASTLSTM_ISA

@@ -535,3 +535,14 @@ def test_layers_compute_in_float32(name: str) -> None:
     for out, want in zip(outs, wanted, strict=True):
         np.testing.assert_allclose(out, want, atol=1e-4)
     assert {array.dtype for array in (*outs, *grads, *single.grads)} == {np.dtype(np.float32)}
+
+
+def test_a_layer_says_how_its_weights_are_used() -> None:
+    W = np.zeros
+    assert repr(layers.Affine(W((3, 2)), W(2))) == "Affine(W (3, 2), b (2,))"
+    assert repr(layers.LSTM(W((3, 8)), W((2, 8)), W(8))) == "LSTM(Wx (3, 8), Wh (2, 8), b (8,), gate_order='fgio')"
+    both = layers.TimeBiLSTM(W((3, 8)), W((2, 8)), W(8), W((3, 8)), W((2, 8)), W(8), gate_order="ifgo")
+    assert repr(both).endswith("b2 (8,), gate_order='ifgo')")
+    time_lstm = layers.TimeLSTM(W((3, 8)), W((2, 8)), W(8), stateful=True, gate_order="ifgo")
+    assert "gate_order='ifgo', reverse=False, stateful=True)" in repr(time_lstm)
+    assert repr(layers.GRU(W((3, 6)), W((2, 6)), W(6))).endswith("convention='book')")

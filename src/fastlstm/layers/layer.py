@@ -29,12 +29,15 @@ class Layer:
         How the number of parameters comes about, gate by gate; empty where their shapes say it.
     state_names : tuple of str
         Attributes that one forward call leaves to the next.
+    setting_names : tuple of str
+        Attributes that say how the parameters are used, shown by ``repr``.
     precision : "tf32", "bf16" or None
         Of the layer's products on a GPU, as for `fastlstm.ops.lstm_forward`; None: exact. `Model.to` sets it.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...]] = ()
+    setting_names: ClassVar[tuple[str, ...]] = ()
     precision: Precision | None = None
 
     @property
@@ -44,6 +47,11 @@ class Layer:
     def __init__(self, *params: FloatArray) -> None:
         self.params: list[FloatArray] = list(params)
         self.grads: list[FloatArray] = [array_module(param).zeros_like(param) for param in params]
+
+    def __repr__(self) -> str:
+        params = (f"{name} {param.shape}" for name, param in zip(self.param_names, self.params, strict=False))
+        settings = (f"{name}={getattr(self, name)!r}" for name in self.setting_names)
+        return f"{type(self).__name__}({', '.join((*params, *settings))})"
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy, or what is pickled, has: all but tapes, which belong to the backend that made them."""

@@ -54,10 +54,11 @@ class LSTM(Layer):
     Wh : (H, 4H)
     b : (4H,)
     gate_order : str
-        A permutation of "ifgo"; the book's is "fgio".
+        A permutation of "ifgo"; the book's is "fgio", where `fastlstm.ops` defaults to Keras's and PyTorch's "ifgo".
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    setting_names: ClassVar[tuple[str, ...]] = ("gate_order",)
 
     def __init__(self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, *, gate_order: str = BOOK_GATE_ORDER) -> None:
         super().__init__(Wx, Wh, b)
@@ -90,6 +91,7 @@ class GRU(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
+    setting_names: ClassVar[tuple[str, ...]] = ("convention",)
 
     def __init__(
         self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, *, convention: GRUConventionName | GRUConvention = "book"
@@ -132,6 +134,7 @@ class TimeRNN(Layer):
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    setting_names: ClassVar[tuple[str, ...]] = ("stateful",)
 
     def __init__(self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, stateful: bool = False) -> None:
         super().__init__(Wx, Wh, b)
@@ -175,7 +178,7 @@ class TimeLSTM(Layer):
     stateful : bool
         Start each forward call from the last state of the call before.
     gate_order : str
-        A permutation of "ifgo"; the book's is "fgio".
+        A permutation of "ifgo"; the book's is "fgio", where `fastlstm.ops` defaults to Keras's and PyTorch's "ifgo".
     reverse : bool
         Run from the last step to the first; hs[:, t] still belongs to step t.
 
@@ -189,6 +192,7 @@ class TimeLSTM(Layer):
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
+    setting_names: ClassVar[tuple[str, ...]] = ("gate_order", "reverse", "stateful")
 
     def __init__(
         self,
@@ -269,6 +273,7 @@ class TimeBiLSTM(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx1", "Wh1", "b1", "Wx2", "Wh2", "b2")
+    setting_names: ClassVar[tuple[str, ...]] = ("gate_order",)
 
     def __init__(
         self,
@@ -287,6 +292,10 @@ class TimeBiLSTM(Layer):
         # The two layers' own lists of gradients are the ones that backward fills.
         self.params = self.forward_lstm.params + self.backward_lstm.params
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
+
+    @property
+    def gate_order(self) -> str:
+        return self.forward_lstm.gate_order
 
     @property
     def count_formula(self) -> str:
@@ -351,6 +360,7 @@ class TimeGRU(Layer):
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    setting_names: ClassVar[tuple[str, ...]] = ("convention", "reverse", "stateful")
 
     def __init__(
         self,

@@ -49,7 +49,8 @@ def lstm_cell_forward(
         Weights; gates lie in blocks of H columns in ``gate_order``. None is no bias.
         Wx and Wh may be transposes of C-contiguous arrays, such as PyTorch's ``weight_ih.T``, at no cost.
     gate_order : str
-        A permutation of "ifgo" (g is the candidate).
+        A permutation of "ifgo" (g is the candidate): Keras's and PyTorch's unless given. The default of
+        `fastlstm.layers` is the book's, "fgio".
     precision : "float32", "float64", "tf32" or "bf16", optional
         Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
         GPU: factors are rounded, sums and states stay float32. Backward uses the same.
@@ -175,7 +176,8 @@ def lstm_forward(
     time_major : bool
         Time comes first: xs is (T, N, D), mask (T, N), hs (T, N, H), and so are their gradients.
     gate_order : str
-        A permutation of "ifgo" (g is the candidate).
+        A permutation of "ifgo" (g is the candidate): Keras's and PyTorch's unless given. The default of
+        `fastlstm.layers` is the book's, "fgio".
     recurrent_activation : "sigmoid" or "hard_sigmoid"
         The activation of i, f and o. "hard_sigmoid" is Keras 1 and 2's clip(0.2 z + 0.5, 0, 1).
     training : bool

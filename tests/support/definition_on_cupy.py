@@ -20,7 +20,7 @@ import gpu_stand_in
 import numpy as np
 import numpy_as_cupy
 
-from fastlstm.contract import PaddedRowGrad, PaddedSampledLoss, RowGrad
+from fastlstm.contract import Destination, PaddedRowGrad, PaddedSampledLoss, RowGrad
 
 WRAPPED = ("dense", "dropout", "embedding", "gru", "losses", "lstm", "optim", "rnn", "sampling")
 
@@ -173,10 +173,14 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         values = {name: _as_given(value) for name, value in options.items()}
         if isinstance(values.get("seed"), np.ndarray):
             values["seed"] = int(values["seed"])
+        if "into" in values:
+            values["into"] = Destination(**values["into"])
         return function(*map(_as_given, arguments), **values)
 
     def on_cupy(*arguments: Any, **options: Any) -> Any:
-        given = [value for value in (*arguments, *options.values()) if _is_array(value)]
+        if "into" in options:
+            options["into"] = options["into"]._asdict()
+        given = [array for value in (*arguments, *options.values()) for array in _arrays_in(value)]
         values: Any = [list(map(_unwrapped, arguments)), {name: _unwrapped(value) for name, value in options.items()}]
         capture = numpy_as_cupy.Capture.current
         if capture is None:
@@ -222,7 +226,17 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, numpy_as_cupy.ndarray)
 
 
+def _arrays_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for entry in value.values():
+            yield from _arrays_in(entry)
+    elif _is_array(value):
+        yield value
+
+
 def _unwrapped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unwrapped(entry) for name, entry in value.items()}
     return value.host if _is_array(value) else value
 
 

@@ -339,20 +339,11 @@ def _into(case: Case) -> list[Case]:
     ]
 
 
-_WRITTEN_INTO = {
-    *("H17", "one-row", "holes-reverse", "T0", "N0", "units-split", "units-split-holes-pytorch"),
-    *("layout-holes-gated", "layout-units-split-turned", "layout-time-major", "layout-no-bias"),
-    "layout-pytorch-holes-time-major-gated-turned",
-}
+_WRITTEN_INTO = {"H17", "one-row", "T0", "units-split", "layout-time-major", "layout-holes-gated"}
 RECURRENT_INTO = [
     case
     for base in (*LSTM, *LSTM_LAYOUTS, *GRU, *GRU_LAYOUTS, *RNN, *RNN_LAYOUTS)
     if base.name in _WRITTEN_INTO
     for case in _into(base)
 ]
-CELLS_INTO = [
-    case
-    for base in CELLS
-    if base.name in {"H17", "one-row", "one-row-pytorch", "turned", "gated"}
-    for case in _into(base)
-]
+CELLS_INTO = [case for base in CELLS if base.name in {"H17", "one-row", "gated"} for case in _into(base)]

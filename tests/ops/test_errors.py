@@ -171,9 +171,9 @@ def _wrong_recurrent_destinations() -> Iterator[Wrong]:
         op, right = f"{cell}_backward", _right()[f"{cell}_backward"]
         inputs = right["tape"].inputs
         yield Wrong(op, {"accumulate": True}, ValueError, "accumulate is given without out")
-        yield Wrong(
-            op, {"without": ("dx",)}, ValueError, r"without is \('dx',\), expected .* among dxs, dWx, dWh, db, dh0"
-        )
+        for without in (("dx",), None, 5):
+            expected = rf"without is {re.escape(repr(without))}, expected .* among dxs, dWx, dWh, db, dh0"
+            yield Wrong(op, {"without": without}, ValueError, expected)
         yield Wrong(op, {"out": [1]}, TypeError, "out is list .*with the fields dxs, dWx, dWh, db, dh0")
         for name, array, error, message in (
             ("dxs", inputs["xs"], ValueError, r"out\.dxs overlaps xs; results need arrays of their own"),

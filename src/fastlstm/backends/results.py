@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from fastlstm.arrays import array_module
-from fastlstm.contract import Destination, FloatArray, GRUGrads, LSTMGrads, RNNGrads
+from fastlstm.contract import Destination, FloatArray
 
 # Gradients that sum over a batch, to which `Destination.accumulate` adds.
-_SUMS = ("dWx", "dWh", "db")
+_SUMS = ("dWx", "dWh", "dW", "db")
+
+
+@functools.cache
+def new_arrays(fields: tuple[str, ...]) -> Destination:
+    """For results of which nothing was said."""
+    return Destination(dict.fromkeys(fields), accumulate=False, without=())
 
 
 def put(target: FloatArray | None, value: FloatArray, *, accumulate: bool = False) -> FloatArray:
@@ -45,24 +52,3 @@ def in_memory(array: FloatArray, *, time_major: bool) -> FloatArray:
         return array
     turned: FloatArray = array_module(array).ascontiguousarray(array.swapaxes(0, 1))
     return turned.swapaxes(0, 1)
-
-
-# For backends to which a cell is a sequence of one step: what a cell's gradients are called there.
-_NAMES_IN_SEQUENCE = {"dx": "dxs", "dh_prev": "dh0", "dc_prev": "dc0"}
-
-
-def of_one_step(into: Destination) -> Destination:
-    """The destination of a cell's gradients as one of a sequence's."""
-    arrays = {_NAMES_IN_SEQUENCE.get(name, name): array for name, array in into.arrays.items()}
-    if arrays["dxs"] is not None:
-        arrays["dxs"] = arrays["dxs"][:, None]
-    return Destination(arrays, into.accumulate, tuple(_NAMES_IN_SEQUENCE.get(name, name) for name in into.without))
-
-
-def of_cell(into: Destination, grads: LSTMGrads | GRUGrads | RNNGrads) -> dict[str, Any]:
-    """The gradients of a sequence of one step by the names of a cell's."""
-    of_sequence = grads._asdict()
-    made = {name: of_sequence[_NAMES_IN_SEQUENCE.get(name, name)] for name in into.arrays}
-    if made["dx"] is not None:
-        made["dx"] = made["dx"][:, 0] if into.arrays["dx"] is None else into.arrays["dx"]
-    return made

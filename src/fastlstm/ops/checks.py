@@ -312,13 +312,10 @@ def overlapping(written: Sequence[Array], read: Sequence[Array]) -> tuple[int, i
     arrays = [*written, *read]
     # Nearly always each is an array that owns its memory, or a view of one, and no two of them have one owner.
     owners = set()
-    for array in arrays:
-        if type(array) is not ndarray:
-            break
-        owner = array.base
-        if owner is None:
-            owner = array
-        elif type(owner) is not ndarray or owner.base is not None:
+    for owner in arrays:
+        while type(owner) is ndarray and owner.base is not None:
+            owner = owner.base
+        if type(owner) is not ndarray:
             break
         owners.add(id(owner))
     else:

@@ -114,13 +114,9 @@ def gru_cell_backward(
         The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
         or overlaps another. Nothing is changed then.
     """
-    tape = checks.check_tape(tape, "gru_cell")
-    checks.same_device_as_tape("dh", tape, dh)
-    dh = recurrent.state("dh", dh, tape.sizes["N"], tape.sizes["H"], tape.dtype, "the tape")
-    into = recurrent.destination(
-        GRUCellGrads._fields, tape, {"dh": dh}, out=out, accumulate=accumulate, without=without
-    )
-    return tape.family.gru_cell_backward(tape.saved, dh=dh, into=into)
+    tape, given = recurrent.upstream_of_cell("gru_cell", tape, dh=dh)
+    into = recurrent.destination(GRUCellGrads._fields, tape, given, out=out, accumulate=accumulate, without=without)
+    return tape.family.gru_cell_backward(tape.saved, **given, into=into)
 
 
 def gru_forward(

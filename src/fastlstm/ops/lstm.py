@@ -125,15 +125,9 @@ def lstm_cell_backward(
         The gradients do not fit the tape, the tape is another operator's, or an array of out does not fit, is read-only
         or overlaps another. Nothing is changed then.
     """
-    tape = checks.check_tape(tape, "lstm_cell")
-    checks.same_device_as_tape("dh dc", tape, dh, dc)
-    N, H = tape.sizes["N"], tape.sizes["H"]
-    dh = recurrent.state("dh", dh, N, H, tape.dtype, "the tape")
-    dc = recurrent.state("dc", dc, N, H, tape.dtype, "the tape")
-    into = recurrent.destination(
-        LSTMCellGrads._fields, tape, {"dh": dh, "dc": dc}, out=out, accumulate=accumulate, without=without
-    )
-    return tape.family.lstm_cell_backward(tape.saved, dh=dh, dc=dc, into=into)
+    tape, given = recurrent.upstream_of_cell("lstm_cell", tape, dh=dh, dc=dc)
+    into = recurrent.destination(LSTMCellGrads._fields, tape, given, out=out, accumulate=accumulate, without=without)
+    return tape.family.lstm_cell_backward(tape.saved, **given, into=into)
 
 
 def lstm_forward(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy import ndarray
 
 from fastlstm.arrays import array_module
+from fastlstm.backends.results import new_arrays
 from fastlstm.contract import GATES, BoolArray, Destination, FloatArray, GRUGrads, LSTMGrads, RNNGrads, Tape
 from fastlstm.ops import checks, results
 
@@ -181,10 +182,20 @@ def upstream(
     return tape, dhs, dh_n, dc_n
 
 
+def upstream_of_cell(
+    op: str, tape: Tape[_Family] | None, **grads: FloatArray
+) -> tuple[Tape[_Family], dict[str, FloatArray]]:
+    """The tape of ``op`` and the gradients (N, H) by its results, by name."""
+    tape = checks.check_tape(tape, op)
+    checks.same_device_as_tape(" ".join(grads), tape, *grads.values())
+    N, H = tape.sizes["N"], tape.sizes["H"]
+    return tape, {name: state(name, grad, N, H, tape.dtype, "the tape") for name, grad in grads.items()}
+
+
 def destination(
     fields: tuple[str, ...],
     tape: Tape[Any],
-    upstream: dict[str, FloatArray | None],
+    upstream: Mapping[str, FloatArray | None],
     *,
     out: Any,
     accumulate: bool,
@@ -195,8 +206,8 @@ def destination(
     A field is named "d" and the input whose gradient it is, and has its shape. ``upstream`` are the gradients that the
     call is given, by name.
     """
-    if out is None and not accumulate and not without:
-        return results.new_arrays(fields)
+    if out is None and not accumulate and type(without) is tuple and not without:
+        return new_arrays(fields)
     of_state = (tape.sizes["N"], tape.sizes["H"])
     shapes = {}
     for field in fields:

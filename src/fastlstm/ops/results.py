@@ -5,24 +5,18 @@ The checks are here once, for every operator that has these arguments.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
+from fastlstm.backends.results import new_arrays
 from fastlstm.contract import Array, Destination, FloatArray, Tape
 from fastlstm.ops import checks
 
 # Gradients of matrices of weights, which may be transposes of C-contiguous arrays.
 MATRICES = ("dWx", "dWh", "dW")
-
-
-@functools.cache
-def new_arrays(fields: tuple[str, ...]) -> Destination:
-    """For results of which nothing was said."""
-    return Destination(dict.fromkeys(fields), accumulate=False, without=())
 
 
 def destination(
@@ -58,58 +52,42 @@ def destination(
     if out is None:
         if accumulate:
             raise ValueError("accumulate is given without out, to whose arrays the gradients are added; give both")
-        return Destination(dict.fromkeys(fields), accumulate=False, without=tuple(without))
+        return new_arrays(fields)._replace(without=tuple(without))
     if not any(hasattr(out, field) for field in fields):
         raise TypeError(
             f"out is {checks.describe(out)}, expected an object with the fields {', '.join(fields)}, for instance the "
             "result of an earlier call"
         )
     arrays = {name: getattr(out, name, None) if name in shapes and name not in without else None for name in fields}
-    into = Destination(arrays, accumulate=bool(accumulate), without=tuple(without))
-    if _are_plainly_right(arrays, shapes, like, read):
-        return into
-    given = {f"out.{name}": array for name, array in arrays.items() if array is not None}
-    if isinstance(like, Tape):
-        checks.same_device_as_tape(" ".join(given), like, *given.values())
-    else:
-        checks.same_device(" ".join((of, *given)), like, *given.values())
-    for name, array in arrays.items():
-        if array is not None:
-            _check_array(name, array, shapes[name], like.dtype, of)
-    present = {name: array for name, array in read.items() if array is not None}
-    names = [*given, *present]
-    pair = checks.overlapping(list(given.values()), list(present.values()))
+    if not _fit_plainly(arrays, shapes, like):
+        given = {f"out.{name}": array for name, array in arrays.items() if array is not None}
+        if isinstance(like, Tape):
+            checks.same_device_as_tape(" ".join(given), like, *given.values())
+        else:
+            checks.same_device(" ".join((of, *given)), like, *given.values())
+        for name, array in arrays.items():
+            if array is not None:
+                _check_array(name, array, shapes[name], like.dtype, of)
+    written = [array for array in arrays.values() if array is not None]
+    pair = checks.overlapping(written, [array for array in read.values() if array is not None])
     if pair is not None:
+        names = [f"out.{name}" for name, array in arrays.items() if array is not None]
+        names += [name for name, array in read.items() if array is not None]
         one, other = (names[place] for place in sorted(pair))
         raise ValueError(f"{one} overlaps {other}; results need arrays of their own")
-    return into
+    return Destination(arrays, accumulate=bool(accumulate), without=tuple(without))
 
 
-def _are_plainly_right(
-    arrays: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    like: FloatArray | Tape[Any],
-    read: Mapping[str, Array | None],
+def _fit_plainly(
+    arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], like: FloatArray | Tape[Any]
 ) -> bool:
-    """Whether a few attribute reads show that nothing is wrong; where they do not, the checks look closely."""
-    if isinstance(like, Tape) and like.device is not None:
-        return False
-    for name, array in arrays.items():
-        if array is not None and not (
-            type(array) is ndarray and array.dtype is like.dtype and array.shape == shapes[name] and array.flags.carray
-        ):
-            return False
-    owners = [owner_of(array) for some in (arrays, read) for array in some.values() if array is not None]
-    return None not in owners and len(set(owners)) == len(owners)
-
-
-def owner_of(array: Array) -> int | None:
-    """The address of the object whose memory an array of the host is; None where that is not a plain array."""
-    while type(array) is ndarray:
-        if array.base is None:
-            return id(array)
-        array = array.base
-    return None
+    """Whether a few attribute reads show that every array fits; where they do not, the checks look closely."""
+    on_host = like.device is None if isinstance(like, Tape) else isinstance(like, ndarray)
+    return on_host and all(
+        array is None
+        or (type(array) is ndarray and array.dtype is like.dtype and array.shape == shapes[name] and array.flags.carray)
+        for name, array in arrays.items()
+    )
 
 
 def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], of: str) -> None:

@@ -15,7 +15,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
+from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 # Where the blocks of z, r and n begin in a row of 3H.
@@ -422,8 +422,9 @@ def gru_cell_forward(
 
 
 def gru_cell_backward(saved: _Tape, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
-    grads = gru_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
-    return GRUCellGrads(**of_cell(into, grads))
+    dxs, dWx, dWh, db, dh_prev = gru_backward(saved, dhs=None, dh_n=dh, into=new_arrays(GRUGrads._fields))
+    made = put_all(into, dx=dxs[:, 0], dh_prev=dh_prev, dWx=dWx, dWh=dWh, db=db)
+    return GRUCellGrads(**made)
 
 
 def _weight_gradients(

@@ -16,7 +16,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import hard_sigmoid, sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
+from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import (
     GATES,
     BoolArray,
@@ -348,7 +348,7 @@ def lstm_backward(
         _backward(first, last, sizes, arrays, saved.starts, saved.hard)
 
     over_blocks(work, N, N * T * (D + H) * 4 * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, 0 if Wx is None else D, H)
+    weights = recurrence.weight_gradients(saved.inputs, dz, H)
     made = recurrence.grads(saved, dxs, *weights)
     return LSTMGrads(**put_all(into, **made, dh0=dh, dc0=dc))
 
@@ -385,5 +385,8 @@ def lstm_cell_forward(
 
 
 def lstm_cell_backward(saved: _Tape, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
-    grads = lstm_backward(saved, dhs=None, dh_n=dh, dc_n=dc, into=of_one_step(into))
-    return LSTMCellGrads(**of_cell(into, grads))
+    dxs, dWx, dWh, db, dh_prev, dc_prev = lstm_backward(
+        saved, dhs=None, dh_n=dh, dc_n=dc, into=new_arrays(LSTMGrads._fields)
+    )
+    made = put_all(into, dx=dxs[:, 0], dh_prev=dh_prev, dc_prev=dc_prev, dWx=dWx, dWh=dWh, db=db)
+    return LSTMCellGrads(**made)

@@ -105,13 +105,14 @@ def keep_inputs(
         ones[row] = one
 
 
-def weight_gradients(inputs: FloatArray, dz: FloatArray, D: int, H: int) -> WeightGrads:
+def weight_gradients(inputs: FloatArray, dz: FloatArray, H: int) -> WeightGrads:
     """Gradients of Wx, Wh and b.
 
     inputs : (D + H + 1, columns) from `keep_inputs`. dz : (N T, G).
     """
-    out = np.empty((D + H + 1, dz.shape[1]), dz.dtype)
+    out = np.empty((len(inputs), dz.shape[1]), dz.dtype)
     multiply(inputs[:, : dz.shape[0]], dz, out)
+    D = len(inputs) - H - 1
     return WeightGrads(out[:D], out[D : D + H], out[D + H])
 
 

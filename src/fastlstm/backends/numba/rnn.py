@@ -14,7 +14,7 @@ from fastlstm.backends.numba.compiling import flat, kernel
 from fastlstm.backends.numba.elementary import tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
-from fastlstm.backends.results import in_memory, of_cell, of_one_step, put_all
+from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
@@ -201,7 +201,7 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
         _backward(first, last, sizes, arrays)
 
     over_blocks(work, N, N * T * (D + H) * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, 0 if Wx is None else D, H)
+    weights = recurrence.weight_gradients(saved.inputs, dz, H)
     made = recurrence.grads(saved, dxs, *weights)
     return RNNGrads(**put_all(into, **made, dh0=dh))
 
@@ -233,5 +233,6 @@ def rnn_cell_forward(
 
 
 def rnn_cell_backward(saved: _Tape, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
-    grads = rnn_backward(saved, dhs=None, dh_n=dh, into=of_one_step(into))
-    return RNNCellGrads(**of_cell(into, grads))
+    dxs, dWx, dWh, db, dh_prev = rnn_backward(saved, dhs=None, dh_n=dh, into=new_arrays(RNNGrads._fields))
+    made = put_all(into, dx=dxs[:, 0], dh_prev=dh_prev, dWx=dWx, dWh=dWh, db=db)
+    return RNNCellGrads(**made)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.backends.numpy.lstm import sigmoid, times_Wx
-from fastlstm.backends.results import new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 
@@ -54,10 +54,6 @@ class _Tape(NamedTuple):
     Wx: FloatArray | None
     Wh: FloatArray
     b: FloatArray | None
-
-
-# No caller's array takes a step's gradients: those of a sequence are their sums.
-_OF_A_STEP = Destination(dict.fromkeys(GRUCellGrads._fields), accumulate=False, without=())
 
 
 def _by_gate(array: FloatArray, gate_order: str) -> dict[str, FloatArray]:
@@ -93,7 +89,7 @@ def gru_cell_forward(
     return h, _CellTape(x, h_prev, Wx, Wh, b is not None, z, r, n, product, keep, convention)
 
 
-def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination = _OF_A_STEP) -> GRUCellGrads:
+def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
     x, h_prev, Wx, Wh, has_bias, z, r, n, product, keep, convention = saved
     U = _by_gate(Wh, convention.gate_order)
     dkeep = dh * (h_prev - n)
@@ -165,11 +161,12 @@ def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     dxs = new_sequence(N, T, D, xs.dtype, time_major=time_major)
     dWx, db = (None if array is None else np.zeros(array.shape, xs.dtype) for array in (Wx, b))
     dWh = np.zeros(Wh.shape, xs.dtype)
+    of_a_step = new_arrays(GRUCellGrads._fields)
     for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
         valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
-        grads = gru_cell_backward(cell, dh=np.where(valid, dh, 0))
+        grads = gru_cell_backward(cell, dh=np.where(valid, dh, 0), into=of_a_step)
         dh = np.where(valid, grads.dh_prev, dh)
         dxs[:, t] = grads.dx
         if dWx is not None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.backends.results import new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all
 from fastlstm.contract import (
     BoolArray,
     Destination,
@@ -49,10 +49,6 @@ class _Tape(NamedTuple):
     Wx: FloatArray | None
     Wh: FloatArray
     has_bias: bool
-
-
-# No caller's array takes a step's gradients: those of a sequence are their sums.
-_OF_A_STEP = Destination(dict.fromkeys(LSTMCellGrads._fields), accumulate=False, without=())
 
 
 def sigmoid(z: FloatArray) -> FloatArray:
@@ -96,9 +92,7 @@ def lstm_cell_forward(
     return h, c, tape
 
 
-def lstm_cell_backward(
-    saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into: Destination = _OF_A_STEP
-) -> LSTMCellGrads:
+def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
     x, h_prev, c_prev, Wx, Wh, has_bias, gates, tanh_c, gate_order, recurrent_activation = saved
     i, f, g, o = (gates[name] for name in "ifgo")
 
@@ -189,6 +183,7 @@ def lstm_backward(
     dWx = None if Wx is None else np.zeros(Wx.shape, xs.dtype)
     dWh = np.zeros(Wh.shape, xs.dtype)
     db = np.zeros(4 * H, xs.dtype) if has_bias else None
+    of_a_step = new_arrays(LSTMCellGrads._fields)
     for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
@@ -196,7 +191,7 @@ def lstm_backward(
         if mask is not None:
             valid = mask[:, t, None]
             dh_cell, dc_cell = np.where(valid, dh, 0), np.where(valid, dc, 0)
-        grads = lstm_cell_backward(cell, dh=dh_cell, dc=dc_cell)
+        grads = lstm_cell_backward(cell, dh=dh_cell, dc=dc_cell, into=of_a_step)
         dh_prev, dc_prev = grads.dh_prev, grads.dc_prev
         if mask is not None:
             dh_prev, dc_prev = np.where(valid, dh_prev, dh), np.where(valid, dc_prev, dc)

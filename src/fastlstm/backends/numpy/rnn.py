@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.backends.numpy.lstm import bias, times_Wx
-from fastlstm.backends.results import new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
@@ -38,10 +38,6 @@ class _Tape(NamedTuple):
     has_bias: bool
 
 
-# No caller's array takes a step's gradients: those of a sequence are their sums.
-_OF_A_STEP = Destination(dict.fromkeys(RNNCellGrads._fields), accumulate=False, without=())
-
-
 def rnn_cell_forward(
     x: FloatArray,
     Wx: FloatArray | None,
@@ -55,7 +51,7 @@ def rnn_cell_forward(
     return h, _CellTape(x, h_prev, h, Wx, Wh, b is not None)
 
 
-def rnn_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination = _OF_A_STEP) -> RNNCellGrads:
+def rnn_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
     x, h_prev, h, Wx, Wh, has_bias = saved
     dz = dh * (1 - h**2)
     made = put_all(
@@ -110,11 +106,12 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     dWx = None if Wx is None else np.zeros(Wx.shape, xs.dtype)
     dWh = np.zeros(Wh.shape, xs.dtype)
     db = np.zeros(H, xs.dtype) if has_bias else None
+    of_a_step = new_arrays(RNNCellGrads._fields)
     for t, cell in zip(reversed(steps), reversed(cells), strict=True):
         if dhs is not None:
             dh = dh + dhs[:, t]
         valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
-        grads = rnn_cell_backward(cell, dh=np.where(valid, dh, 0))
+        grads = rnn_cell_backward(cell, dh=np.where(valid, dh, 0), into=of_a_step)
         dh = np.where(valid, grads.dh_prev, dh)
         dxs[:, t] = grads.dx
         if dWx is not None:

@@ -656,18 +656,10 @@ class LossesFamily(Protocol):
         ignore_index: int,
         memory: Literal["fast", "low"],
         precision: Precision,
-        dh: FloatArray | None,
-        dW: FloatArray | None,
-        db: FloatArray | None,
-        accumulate: bool,
-        without: tuple[str, ...],
         normalizer: float | None,
+        into: Destination,
     ) -> LinearLossGrads:
-        """Gradients go into dh (M, H), dW and db where they are given; dW is C-contiguous or the transpose of what is.
-
-        With accumulate, dW and db are added to what the given arrays hold: once an element, as the call without it
-        returns them. What without names is not computed and None, but for the loss; where b is None, it names db.
-        """
+        """The loss is computed even if into is without it; where b is None, into is without db."""
         ...
 
 

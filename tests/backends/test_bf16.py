@@ -14,7 +14,8 @@ import fastlstm
 from fastlstm import ops, use_backend
 from fastlstm.backends.numpy import dense, losses
 from fastlstm.backends.numpy.dense import round_to_bf16
-from fastlstm.contract import TOLERANCE, FloatArray
+from fastlstm.backends.results import new_arrays
+from fastlstm.contract import TOLERANCE, FloatArray, LinearLossGrads
 from fastlstm.testing import Case, check_backend, run_case
 
 SMALLEST_NORMAL = 2.0**-126
@@ -121,7 +122,7 @@ def _defined(case: Case) -> dict[str, Any]:
     inputs |= {"h": h.reshape(-1, h.shape[-1]), "targets": targets.reshape(-1), "normalizer": _divisor(case)}
     inputs.pop("reduction", None)
     without = () if inputs["b"] is not None else ("db",)
-    made = losses.linear_cross_entropy(**inputs, dh=None, dW=None, db=None, accumulate=False, without=without)
+    made = losses.linear_cross_entropy(**inputs, into=new_arrays(LinearLossGrads._fields)._replace(without=without))
     defined = {**made._asdict(), "dh": made.dh.reshape(h.shape)}
     return {name: value for name, value in defined.items() if name not in without}
 

@@ -191,7 +191,11 @@ def linear_cross_entropy(
         accumulate=accumulate,
         without=without,
     )
-    dh, dW, db = (into.arrays.get(name) for name in ("dh", "dW", "db"))
+    if b is None:
+        into = into._replace(without=(*into.without, "db"))
+    dh = into.arrays["dh"]
+    if dh is not None:
+        into = into._replace(arrays={**into.arrays, "dh": dh.reshape(rows.shape)})
     grads = family_for(rows, "losses").linear_cross_entropy(
         rows,
         W,
@@ -200,12 +204,8 @@ def linear_cross_entropy(
         ignore_index=ignore_index,
         memory=memory,
         precision=precision,
-        dh=dh if dh is None else dh.reshape(rows.shape),
-        dW=dW,
-        db=db,
-        accumulate=into.accumulate,
-        without=into.without if b is not None else (*into.without, "db"),
         normalizer=divisor,
+        into=into,
     )
     if dh is not None:
         grads = grads._replace(dh=dh)

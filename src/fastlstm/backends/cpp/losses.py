@@ -10,7 +10,7 @@ import fastlstm._cpu as _cpu
 
 # A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
 from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+from fastlstm.contract import Destination, FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 __all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
 
@@ -34,18 +34,15 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
-    dh: FloatArray | None,
-    dW: FloatArray | None,
-    db: FloatArray | None,
-    accumulate: bool,
-    without: tuple[str, ...],
     normalizer: float | None,
+    into: Destination,
 ) -> LinearLossGrads:
     V = W.shape[1]
     block = min(V, LOW_MEMORY_COLUMNS) if memory == "low" else V
     block = -(-block // 64) * 64
     targets = targets.astype(_INT64, copy=False)
-    with_dh, with_dW, with_db = ("dh" not in without), ("dW" not in without), ("db" not in without)
+    dh, dW, db = (into.arrays[name] for name in ("dh", "dW", "db"))
+    with_dh, with_dW, with_db = (name not in into.without for name in ("dh", "dW", "db"))
     return LinearLossGrads(
         *_cpu.linear_cross_entropy(
             h,
@@ -57,7 +54,7 @@ def linear_cross_entropy(
             dh,
             dW,
             db,
-            accumulate,
+            into.accumulate,
             with_dh,
             with_dW,
             with_db,

@@ -16,8 +16,8 @@ import cupy
 import fastlstm._cuda as _cuda
 from fastlstm.backends.cuda.calls import address, call_on, device_of
 from fastlstm.backends.cuda.products import add_transposed_product, product, products_in
-from fastlstm.backends.results import put
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
+from fastlstm.backends.results import new_arrays, put_all
+from fastlstm.contract import Destination, FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # With memory="low", logits of so many bytes are held at a time; of so many rows at least, because every block reads and
 # writes dW once, and narrower products do not keep a GPU busy.
@@ -44,23 +44,19 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
-    dh: FloatArray | None,
-    dW: FloatArray | None,
-    db: FloatArray | None,
-    accumulate: bool,
-    without: tuple[str, ...],
     normalizer: float | None,
+    into: Destination,
 ) -> LinearLossGrads:
     M, H = h.shape
     V = W.shape[1]
     with device_of(h), products_in(precision):
         mean = _Mean(targets, ignore_index, normalizer, h)
         # What is added to must not take part in the sums over blocks, whose bits would be others.
-        into_dW, into_db = (dW, db) if accumulate else (None, None)
-        dh = _result("dh", dh, (M, H), h, without)
+        sums_into = new_arrays(LinearLossGrads._fields)._replace(without=into.without) if into.accumulate else into
         turned = not W.flags.c_contiguous
-        dW = _result("dW", None if accumulate else dW, (V, H) if turned else (H, V), h, without, turned=turned)
-        db = _result("db", None if accumulate else db, (V,), h, without)
+        dh = _result("dh", into, (M, H), h)
+        dW = _result("dW", sums_into, (V, H) if turned else (H, V), h, turned=turned)
+        db = _result("db", sums_into, (V,), h)
         for sums in (dW, db):
             if M == 0 and sums is not None:
                 sums.fill(0)
@@ -79,26 +75,15 @@ def linear_cross_entropy(
                 add_transposed_product(valid, z, dW, first=start == 0)
             if db is not None:
                 _sum_columns(z, db, accumulate=start > 0)
-        grads: dict[str, Any] = {
-            "dh": dh,
-            "dW": None if dW is None else put(into_dW, dW, accumulate=True),
-            "db": None if db is None else put(into_db, db, accumulate=True),
-        }
-        return LinearLossGrads(mean.loss(), **grads)
+        grads = {"dW": dW, "db": db}
+        return LinearLossGrads(mean.loss(), dh, **(put_all(into, **grads) if into.accumulate else grads))
 
 
-def _result(
-    name: str,
-    given: FloatArray | None,
-    shape: tuple[int, ...],
-    like: FloatArray,
-    without: tuple[str, ...],
-    *,
-    turned: bool = False,
-) -> FloatArray | None:
+def _result(name: str, into: Destination, shape: tuple[int, ...], like: FloatArray, *, turned: bool = False) -> Any:
     """The array given, or a new one, or none where the result is not wanted."""
-    if name in without:
+    if name in into.without:
         return None
+    given = into.arrays[name]
     if given is not None:
         return given
     made: FloatArray = cupy.empty(shape, like.dtype)

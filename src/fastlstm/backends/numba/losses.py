@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from fastlstm.backends.numpy.dense import factor
 
 # A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
 from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
-from fastlstm.backends.results import put
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
+from fastlstm.backends.results import put_all
+from fastlstm.contract import Destination, FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 __all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
 
@@ -112,12 +112,8 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
-    dh: FloatArray | None,
-    dW: FloatArray | None,
-    db: FloatArray | None,
-    accumulate: bool,
-    without: tuple[str, ...],
     normalizer: float | None,
+    into: Destination,
 ) -> LinearLossGrads:
     W = np.ascontiguousarray(factor(W, precision))
     M, H = h.shape
@@ -128,9 +124,9 @@ def linear_cross_entropy(
     h_counted, ids = (h, flat(targets)) if everything else (h[counted], targets[counted])
     h_counted = factor(h_counted, precision)
     made = _Gradients(
-        dh=None if "dh" in without else np.empty_like(h_counted),
-        dW=None if "dW" in without else np.zeros((H, V), h.dtype),
-        db=None if "db" in without else np.zeros((1, V), h.dtype),
+        dh=None if "dh" in into.without else np.empty_like(h_counted),
+        dW=None if "dW" in into.without else np.zeros((H, V), h.dtype),
+        db=None if "db" in into.without else np.zeros((1, V), h.dtype),
     )
     loss = 0.0
     if counted.size:
@@ -138,11 +134,8 @@ def linear_cross_entropy(
         normalizer = normalizer or counted.size
         losses = of_counted(h_counted, W, b, ids, 1 / normalizer, made, precision)
         loss = _sum(losses) / normalizer
-    grads: dict[str, Any] = {
-        "dh": None if made.dh is None else put(dh, _spread(made.dh, counted, M)),
-        "dW": None if made.dW is None else put(dW, made.dW, accumulate=accumulate),
-        "db": None if made.db is None else put(db, made.db[0], accumulate=accumulate),
-    }
+    dh_of_all = None if made.dh is None else _spread(made.dh, counted, M)
+    grads = put_all(into, dh=dh_of_all, dW=made.dW, db=None if made.db is None else made.db[0])
     return LinearLossGrads(loss, **grads)
 
 

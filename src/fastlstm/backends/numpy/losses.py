@@ -17,13 +17,13 @@ with precision="bf16"; db, a sum, is that of dlogits as they are.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from fastlstm.backends.numpy.dense import factor
-from fastlstm.backends.results import put
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
+from fastlstm.backends.results import put_all
+from fastlstm.contract import Destination, FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, SquaredErrorGrad
 
 # Bytes of one block of logits with memory="low"; a few such arrays exist at a time.
 _BLOCK_BYTES = 2**18
@@ -73,22 +73,13 @@ def linear_cross_entropy(
     ignore_index: int,
     memory: Literal["fast", "low"],
     precision: Precision,
-    dh: FloatArray | None,
-    dW: FloatArray | None,
-    db: FloatArray | None,
-    accumulate: bool,
-    without: tuple[str, ...],
     normalizer: float | None,
+    into: Destination,
 ) -> LinearLossGrads:
     b = np.zeros(W.shape[1], W.dtype) if b is None else b
     made = _linear_cross_entropy(h, W, b, targets, ignore_index, memory, precision, normalizer)
     # All is computed, wanted or not: so it is obvious that nothing depends on what is wanted.
-    wanted: dict[str, Any] = {
-        "dh": put(dh, made.dh) if "dh" not in without else None,
-        "dW": put(dW, made.dW, accumulate=accumulate) if "dW" not in without else None,
-        "db": put(db, made.db, accumulate=accumulate) if "db" not in without else None,
-    }
-    return LinearLossGrads(made.loss, **wanted)
+    return LinearLossGrads(made.loss, **put_all(into, dh=made.dh, dW=made.dW, db=made.db))
 
 
 def _linear_cross_entropy(

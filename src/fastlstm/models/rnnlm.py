@@ -394,7 +394,7 @@ class RNNLM(Model):
         allowed = V - len(np.unique(skip))
         if not allowed:
             raise ValueError(f"skip_ids holds all {V} ids, so that nothing is left to write")
-        keep = allowed if top_k is None else min(scalars.integer("top_k", top_k, 1), allowed)
+        keep = V if top_k is None else min(scalars.integer("top_k", top_k, 1), allowed)
         device = self.device
         # All at once, so that nothing has to go from the host to a GPU and back for an id.
         drawn = to_device(np.random.default_rng(seed).random(length if temperature else 0), device)
@@ -434,19 +434,21 @@ def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> Time
 
 
 def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray) -> IntArray:
-    """One id, (1,), by its score, (V,), among the ``keep`` with the highest; of equals the first.
+    """One id, (1,), by its score, (V,), among the ``keep`` with the highest scores.
 
     drawn (1,) in [0, 1) is used as numpy's Generator.choice would use it.
     """
     xp = array_module(scores)
-    if temperature == 0:
+    if temperature == 0 or keep == 1:
         likeliest: IntArray = scores.argmax().reshape(1)
         return likeliest
-    best = xp.argsort(-scores, kind="stable")[:keep]
+    best = None if keep >= len(scores) else xp.argpartition(-scores, keep - 1)[:keep]
+    if best is not None:
+        best.sort()
+        scores = scores[best]
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right
-        p = xp.exp((scores[best] - scores[best[:1]]) / temperature)
-    p /= p.sum()
+        p = xp.exp((scores - scores.max()) / temperature)
     cumulated = p.cumsum()
     cumulated /= cumulated[-1:]
-    chosen: IntArray = best[(cumulated <= drawn).sum().reshape(1)]
-    return chosen
+    chosen: IntArray = (cumulated <= drawn).sum().reshape(1)
+    return chosen if best is None else best[chosen]

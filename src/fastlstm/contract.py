@@ -148,6 +148,57 @@ class Tape(Generic[Family]):
         return f"<tape of {self.op} made by {vars(self.family)['__name__']}: {sizes}, {self.dtype}>"
 
 
+class PreparedWeights(Generic[Family]):
+    """A snapshot of a recurrent network's weights, as the kernels of one backend read them.
+
+    Attributes
+    ----------
+    op : str
+        Whose weights they are: "lstm", "gru" or "rnn".
+    family : module
+        The module of the backend that made it.
+    columns : int
+        Of the inputs: D, or those of the pre-activations where there is no Wx.
+    H : int
+    dtype : numpy dtype
+    arguments : tuple
+        What the family's forward function takes in place of Wx, Wh and b.
+    device : int or None
+        The GPU that they live on; None is the host.
+    gates : str, GRUConvention or None
+        The LSTM's gate order, the GRU's convention; the tanh RNN has none.
+    precision : str
+        Of the products.
+    """
+
+    __slots__ = ("H", "arguments", "columns", "device", "dtype", "family", "gates", "op", "precision")
+
+    def __init__(
+        self,
+        op: str,
+        family: Family,
+        columns: int,
+        H: int,
+        dtype: np.dtype[Any],
+        arguments: tuple[Any, Any, Any],
+        device: int | None,
+        gates: Any,
+        precision: Precision,
+    ) -> None:
+        self.op = op
+        self.family = family
+        self.columns = columns
+        self.H = H
+        self.dtype = dtype
+        self.arguments = arguments
+        self.device = device
+        self.gates = gates
+        self.precision = precision
+
+    def __repr__(self) -> str:
+        return f"<prepared weights of {self.op}: {self.columns} columns, H={self.H}, {self.dtype}>"
+
+
 class LSTMCellOutput(NamedTuple):
     """h, c: (N, H)."""
 
@@ -430,6 +481,12 @@ class LSTMFamily(Protocol):
         self, saved: Saved, *, dh: FloatArray, dc: FloatArray, into: Destination
     ) -> LSTMCellGrads: ...
 
+    def prepare_lstm(
+        self, Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, gate_order: str, precision: Precision
+    ) -> tuple[Any, Any, Any]:
+        """What `lstm_forward` takes in place of Wx, Wh and b, without training: later changes of these do not count."""
+        ...
+
     def lstm_forward(
         self,
         xs: FloatArray,
@@ -480,6 +537,18 @@ class GRUFamily(Protocol):
 
     def gru_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> GRUCellGrads: ...
 
+    def prepare_gru(
+        self,
+        Wx: FloatArray | None,
+        Wh: FloatArray,
+        b: FloatArray | None,
+        *,
+        convention: GRUConvention,
+        precision: Precision,
+    ) -> tuple[Any, Any, Any]:
+        """What `gru_forward` takes in place of Wx, Wh and b, without training: later changes of these do not count."""
+        ...
+
     def gru_forward(
         self,
         xs: FloatArray,
@@ -520,6 +589,12 @@ class RNNFamily(Protocol):
         ...
 
     def rnn_cell_backward(self, saved: Saved, *, dh: FloatArray, into: Destination) -> RNNCellGrads: ...
+
+    def prepare_rnn(
+        self, Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, precision: Precision
+    ) -> tuple[Any, Any, Any]:
+        """What `rnn_forward` takes in place of Wx, Wh and b, without training: later changes of these do not count."""
+        ...
 
     def rnn_forward(
         self,

@@ -75,6 +75,9 @@ def _right() -> dict[str, dict[str, Any]]:
         "gru_backward": {"dhs": floats(N, T, H), "tape": ops.gru_forward(**gru).tape},
         "rnn_forward": rnn,
         "rnn_backward": {"dhs": floats(N, T, H), "tape": ops.rnn_forward(**rnn).tape},
+        "prepare_lstm": lstm_weights,
+        "prepare_gru": _weights_of(gru),
+        "prepare_rnn": _weights_of(rnn),
         "embedding_forward": {"W": floats(V, E), "ids": ids},
         "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
@@ -199,6 +202,47 @@ def _wrong_recurrent_destinations() -> Iterator[Wrong]:
     tape = _right()["lstm_cell_backward"]["tape"]
     out = SimpleNamespace(dh_prev=tape.inputs["h_prev"])
     yield Wrong("lstm_cell_backward", {"tape": tape, "out": out}, ValueError, r"out\.dh_prev overlaps h_prev")
+
+
+def _wrong_prepared_weights() -> Iterator[Wrong]:
+    right = _right()
+    none = {"Wh": None, "b": None, "training": False}
+    for cell in ("lstm", "gru", "rnn"):
+        op, prepare = f"{cell}_forward", getattr(ops, f"prepare_{cell}")
+        weights = right[f"prepare_{cell}"]
+        prepared = {"Wx": prepare(**weights), **none}
+        beside = r"is an array of shape .*, but Wx is prepared weights, which stand for all three"
+        yield Wrong(op, {**prepared, "Wh": weights["Wh"]}, TypeError, f"Wh {beside}")
+        yield Wrong(op, {**prepared, "b": weights["b"]}, TypeError, f"b {beside}")
+        yield Wrong(op, {**prepared, "training": True}, ValueError, "training is True, but prepared weights have no")
+        wide = {name: array.astype(np.float64) for name, array in right[op].items()}
+        wide = {name: array for name, array in wide.items() if name not in weights}
+        yield Wrong(op, {**wide, **prepared}, TypeError, "xs has dtype float64, but the prepared weights have float32")
+        xs = floats(N, T, D + 1)
+        yield Wrong(op, {**prepared, "xs": xs}, ValueError, "xs has 5 columns, expected 4, which the weights were prep")
+        yield Wrong(op, {**prepared, "precision": "bf16"}, ValueError, "precision is 'bf16', but the weights were prep")
+        yield Wrong(
+            op,
+            {**prepared, "xs": OnGpu(floats(N, T, D)), "h0": None, "c0": None}
+            if cell == "lstm"
+            else {**prepared, "xs": OnGpu(floats(N, T, D)), "h0": None},
+            TypeError,
+            "xs and the prepared weights live in two places",
+        )
+        no_Wx = {**weights, "Wx": None}
+        xs = floats(N, T, len(weights["b"]) + 1)
+        expected = f"xs has {len(weights['b']) + 1} columns, expected {len(weights['b'])}"
+        yield Wrong(op, {**prepared, "Wx": prepare(**no_Wx), "xs": xs}, ValueError, expected)
+    other = ops.prepare_rnn(**right["prepare_rnn"])
+    yield Wrong(
+        "lstm_forward",
+        {**none, "Wx": other},
+        ValueError,
+        r"Wx is prepared weights of rnn; expected those of ops\.prepare_lstm",
+    )
+    ours = ops.prepare_lstm(**right["prepare_lstm"])
+    wrong = {**none, "Wx": ours, "gate_order": "fgio"}
+    yield Wrong("lstm_forward", wrong, ValueError, "gate_order is 'fgio', but the weights were prepared for 'ifgo'")
 
 
 def _rows(indices: Any, values: Any) -> RowGrad:
@@ -649,6 +693,7 @@ def _wrong() -> Iterator[Wrong]:
 
     yield from _wrong_destinations()
     yield from _wrong_recurrent_destinations()
+    yield from _wrong_prepared_weights()
 
     # Dropout.
     yield Wrong(

@@ -41,6 +41,14 @@ def put_all(into: Destination, **made: FloatArray | None) -> dict[str, Any]:
     }
 
 
+def snapshot(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    """Copies of weights, in the same order in memory: what a backend prepares that packs nothing."""
+    Wx, b = (None if array is None else array.copy(order="K") for array in (Wx, b))
+    return Wx, Wh.copy(order="K"), b
+
+
 def new_sequence(N: int, T: int, width: int, dtype: np.dtype[Any], *, time_major: bool) -> FloatArray:
     """(N, T, width) of zeros, which lie as (T, N, width) in memory if they are time_major."""
     return np.zeros((T, N, width), dtype).swapaxes(0, 1) if time_major else np.zeros((N, T, width), dtype)

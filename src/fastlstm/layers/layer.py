@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from fastlstm.arrays import array_module
-from fastlstm.contract import Array, FloatArray, Precision, Tape
+from fastlstm.contract import Array, FloatArray, Precision, PreparedWeights, Tape
 from fastlstm.ops.checks import is_array
 
 Saved = TypeVar("Saved")
@@ -39,6 +39,7 @@ class Layer:
     state_names: ClassVar[tuple[str, ...]] = ()
     setting_names: ClassVar[tuple[str, ...]] = ()
     precision: Precision | None = None
+    _prepared: PreparedWeights[Any] | None = None
 
     @property
     def count_formula(self) -> str:
@@ -54,8 +55,10 @@ class Layer:
         return f"{type(self).__name__}({', '.join((*params, *settings))})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy, or what is pickled, has: all but tapes, which belong to the backend that made them."""
-        return {name: None if isinstance(value, Tape) else value for name, value in vars(self).items()}
+        """What a copy, or what is pickled, has: all but what belongs to the backend that made it."""
+        return {
+            name: None if isinstance(value, (Tape, PreparedWeights)) else value for name, value in vars(self).items()
+        }
 
     def move(self, copy: Callable[[Array], Array]) -> None:
         """Put the copies of all parameters, gradients and states in their places; ``Model.to`` calls it.
@@ -93,6 +96,24 @@ class Layer:
         for value in vars(self).values():
             if isinstance(value, Layer):
                 value.set_precision(precision)
+
+    def set_prepared(self, prepared: bool) -> None:
+        """Whether forward calls with training=False read a snapshot of the weights, made now, in place of them.
+
+        Of this layer and of those it consists of. See `fastlstm.ops.prepare_lstm`.
+        """
+        self._prepared = self._prepare() if prepared else None
+        for value in vars(self).values():
+            if isinstance(value, Layer):
+                value.set_prepared(prepared)
+
+    def _prepare(self) -> PreparedWeights[Any] | None:
+        """The snapshot, of a layer whose operator takes one."""
+        return None
+
+    def _for_operator(self, *, training: bool) -> Sequence[Any]:
+        """What the operator takes for its weights."""
+        return self.params if training or self._prepared is None else (self._prepared,)
 
 
 def saved(value: Saved | None) -> Saved:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from fastlstm import ops
 from fastlstm.arrays import array_module
-from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConvention, GRUConventionName
+from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConvention, GRUConventionName, PreparedWeights
 from fastlstm.layers.layer import Layer
 
 
@@ -148,10 +148,15 @@ class TimeRNN(Layer):
         D, H = self.params[0].shape
         return f"{H} x ({D} + {H}) + {H}"
 
+    def _prepare(self) -> PreparedWeights[Any]:
+        return ops.prepare_rnn(*self.params, precision=self.precision)
+
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
         """xs (N, T, D) -> hs (N, T, H). Keeps both and the states before and after; nothing with training=False."""
         h0 = self.h if self.stateful else None
-        hs, self.h, self._tape = ops.rnn_forward(xs, *self.params, h0=h0, training=training, precision=self.precision)
+        hs, self.h, self._tape = ops.rnn_forward(
+            xs, *self._for_operator(training=training), h0=h0, training=training, precision=self.precision
+        )
         return hs
 
     def backward(self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None) -> FloatArray:
@@ -219,6 +224,9 @@ class TimeLSTM(Layer):
         D, H = self.params[0].shape[0], self.params[1].shape[0]
         return f"4 gates x ({H} x ({D} + {H}) + {H})"
 
+    def _prepare(self) -> PreparedWeights[Any]:
+        return ops.prepare_lstm(*self.params, gate_order=self.gate_order, precision=self.precision)
+
     def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
         """xs (N, T, D) -> hs (N, T, H). Keeps xs and the state it starts from; nothing with training=False.
 
@@ -227,7 +235,7 @@ class TimeLSTM(Layer):
         h0, c0 = (self.h, self.c) if self.stateful else (None, None)
         hs, self.h, self.c, self._tape = ops.lstm_forward(
             xs,
-            *self.params,
+            *self._for_operator(training=training),
             h0=h0,
             c0=c0,
             mask=mask,
@@ -386,12 +394,15 @@ class TimeGRU(Layer):
         biases = f"{H}" if self.params[2].ndim == 1 else f"2 x {H}"
         return f"3 gates x ({H} x ({D} + {H}) + {biases})"
 
+    def _prepare(self) -> PreparedWeights[Any]:
+        return ops.prepare_gru(*self.params, convention=self.convention, precision=self.precision)
+
     def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
         """xs (N, T, D) -> hs (N, T, H). Keeps both and the state it starts from; nothing with training=False."""
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.gru_forward(
             xs,
-            *self.params,
+            *self._for_operator(training=training),
             h0=h0,
             reverse=self.reverse,
             convention=self.convention,

@@ -296,12 +296,13 @@ class SequenceClassifier(RowModel):
         out = np.empty((len(xs), self.options["num_classes"]), self.params[0].dtype)
         batch_size = scalars.integer("batch_size", batch_size, 1)
         order = order_by_length(xs)
-        for start in range(0, len(xs), batch_size):
-            rows = order[start : start + batch_size]
-            batch = xs[rows]
-            batch = to_device(batch[:, : longest(batch >= 0)], self.device)
-            scores = self._output.scores(self._features_of(batch, training=False))
-            out[rows] = to_host(ops.softmax(scores, out=scores))
+        with self.weights_prepared():
+            for start in range(0, len(xs), batch_size):
+                rows = order[start : start + batch_size]
+                batch = xs[rows]
+                batch = to_device(batch[:, : longest(batch >= 0)], self.device)
+                scores = self._output.scores(self._features_of(batch, training=False))
+                out[rows] = to_host(ops.softmax(scores, out=scores))
         return out
 
     def predict_classes(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> IntArray:

@@ -6,6 +6,7 @@ import abc
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -155,6 +156,17 @@ class Model(abc.ABC):
     def capture_key(self) -> tuple[Any, ...]:
         """What a captured step depends on, beside what each replay is given: see `Layer.capture_key`."""
         return (*self.params, *self.grads, *(part for layer in self._all_layers for part in layer.capture_key()))
+
+    @contextmanager
+    def weights_prepared(self) -> Iterator[None]:
+        """Inside the block, forward calls with training=False read weights that are packed once; none may change."""
+        try:
+            for layer in self._all_layers:
+                layer.set_prepared(True)
+            yield
+        finally:
+            for layer in self._all_layers:
+                layer.set_prepared(False)
 
     def forget_step(self) -> None:
         """Forget what Python knows of the step before: a replay, which runs no Python, takes its place."""

@@ -122,9 +122,10 @@ class SequenceRegressor(RowModel):
         """Series xs (N, T, D) -> outputs (N, K)."""
         xs, batch_size = self.check_series(xs), scalars.integer("batch_size", batch_size, 1)
         out = np.empty((len(xs), self.options["output_size"]), xs.dtype)
-        for start in range(0, len(xs), batch_size):
-            rows = slice(start, start + batch_size)
-            out[rows] = to_host(self._outputs_of(to_device(xs[rows], self.device), training=False))
+        with self.weights_prepared():
+            for start in range(0, len(xs), batch_size):
+                rows = slice(start, start + batch_size)
+                out[rows] = to_host(self._outputs_of(to_device(xs[rows], self.device), training=False))
         return out
 
     def generate(self, start: Any, length: int) -> FloatArray:
@@ -154,6 +155,7 @@ class SequenceRegressor(RowModel):
             raise ValueError("start is empty, expected at least one value to go on from")
         series = xp.empty((N, S + scalars.integer("length", length, 0), D), begin.dtype)
         series[:, :S] = begin
-        for end in range(S, series.shape[1]):
-            series[:, end] = self._outputs_of(xp.ascontiguousarray(series[:, end - S : end]), training=False)
+        with self.weights_prepared():
+            for end in range(S, series.shape[1]):
+                series[:, end] = self._outputs_of(xp.ascontiguousarray(series[:, end - S : end]), training=False)
         return to_host(series[0, S:] if one else series[:, S:])

@@ -326,7 +326,7 @@ class RNNLM(Model):
         time_size = scalars.integer("time_size", time_size, 1)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: self.make_mean(name) for name in ("loss", *names)}
-        with self._from_zero_state():
+        with self._from_zero_state(), self.weights_prepared():
             streams = to_device(xs, self.device), to_device(ts, self.device)
             for start in range(0, xs.shape[1], time_size):
                 steps = slice(start, start + time_size)
@@ -400,7 +400,7 @@ class RNNLM(Model):
         drawn = to_device(np.random.default_rng(seed).random(length if temperature else 0), device)
         out = to_device(np.empty(length, np.int64), device)
         skip, last = to_device(skip, device), to_device(start[None], device)
-        with self._from_zero_state():
+        with self._from_zero_state(), self.weights_prepared():
             for i in range(length):
                 features = self._features_of(last, training=False)
                 scores = self._output.scores(features[:, -1])[0].astype(np.float64)
@@ -442,9 +442,8 @@ def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray
     if temperature == 0 or keep == 1:
         likeliest: IntArray = scores.argmax().reshape(1)
         return likeliest
-    best = None if keep >= len(scores) else xp.argpartition(-scores, keep - 1)[:keep]
+    best = None if keep >= len(scores) else xp.sort(xp.argpartition(-scores, keep - 1)[:keep])
     if best is not None:
-        best.sort()
         scores = scores[best]
     with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right
         p = xp.exp((scores - scores.max()) / temperature)

@@ -123,8 +123,9 @@ class RowModel(Model):
     def _evaluate(self, batches: Batches, metrics: Sequence[str] | None) -> dict[str, float]:
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: self.make_mean(name) for name in ("loss", *names)}
-        for batch in batches:
-            add_batch(means, self, self.forward(*batch, training=False), names)
+        with self.weights_prepared():
+            for batch in batches:
+                add_batch(means, self, self.forward(*batch, training=False), names)
         return {name: mean.value for name, mean in means.items()}
 
 

@@ -11,7 +11,7 @@ from fastlstm.ops.dense import batched_product, matrix_product
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gates import pack_gates, unpack_gates
-from fastlstm.ops.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
+from fastlstm.ops.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward, prepare_gru
 from fastlstm.ops.losses import (
     linear_cross_entropy,
     mean_squared_error,
@@ -19,7 +19,7 @@ from fastlstm.ops.losses import (
     softmax,
     softmax_cross_entropy,
 )
-from fastlstm.ops.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
+from fastlstm.ops.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward, prepare_lstm
 from fastlstm.ops.optim import (
     adagrad_update,
     adam_update,
@@ -29,7 +29,7 @@ from fastlstm.ops.optim import (
     rmsprop_update,
     sgd_update,
 )
-from fastlstm.ops.rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
+from fastlstm.ops.rnn import prepare_rnn, rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
 from fastlstm.ops.sampling import (
     nce_loss,
     negative_sampling_loss,
@@ -72,6 +72,9 @@ __all__ = [
     "negative_sampling_update",
     "nesterov_update",
     "pack_gates",
+    "prepare_gru",
+    "prepare_lstm",
+    "prepare_rnn",
     "rmsprop_update",
     "rnn_backward",
     "rnn_cell_backward",

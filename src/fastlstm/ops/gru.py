@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastlstm.backends import family_for
@@ -18,6 +18,7 @@ from fastlstm.contract import (
     GRUGrads,
     GRUOutput,
     Precision,
+    PreparedWeights,
     Tape,
 )
 from fastlstm.ops import checks, recurrent
@@ -119,11 +120,56 @@ def gru_cell_backward(
     return tape.family.gru_cell_backward(tape.saved, **given, into=into)
 
 
-def gru_forward(
-    xs: FloatArray,
+def prepare_gru(
     Wx: FloatArray | None,
     Wh: FloatArray,
     b: FloatArray | None,
+    *,
+    convention: GRUConventionName | GRUConvention = "book",
+    precision: Precision | None = None,
+) -> PreparedWeights[GRUFamily]:
+    """A snapshot of weights as the kernels read them, for many calls of `gru_forward` without training.
+
+    Every forward call brings its weights into the kernels' order first. Where one row, or a few, are read step by step,
+    as texts are generated, that takes as long as the products.
+
+    Parameters
+    ----------
+    Wx : (D, 3H) float32 or float64, or None
+    Wh : (H, 3H)
+    b : (3H,), or (2, 3H) with the reset gate after the product, or None
+        As for `gru_forward`. Later changes of them do not change the snapshot.
+    convention : "book", "pytorch", "keras", or a GRUConvention
+        As for `gru_forward`.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `gru_forward`.
+
+    Returns
+    -------
+    PreparedWeights
+        Stands in place of all three: ``gru_forward(xs, prepared, training=False)``, in any number of threads at once.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than Wh.
+    ValueError
+        A shape or an option does not fit.
+    """
+    chosen = _convention(convention)
+    Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 3, two_biases=chosen.reset_after)
+    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    family = family_for(Wh, "gru")
+    arguments = family.prepare_gru(Wx, Wh, b, convention=chosen, precision=precision)
+    device = checks.gpu_of("Wh", Wh)
+    return PreparedWeights("gru", family, columns, Wh.shape[0], Wh.dtype, arguments, device, chosen, precision)
+
+
+def gru_forward(
+    xs: FloatArray,
+    Wx: FloatArray | PreparedWeights[GRUFamily] | None,
+    Wh: FloatArray | None = None,
+    b: FloatArray | None = None,
     *,
     h0: FloatArray | None = None,
     mask: Array | None = None,
@@ -140,8 +186,8 @@ def gru_forward(
     ----------
     xs : (N, T, D) float32 or float64
         Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
-    Wx : (D, 3H), or None
-        None: xs has 3H columns, which are x Wx already.
+    Wx : (D, 3H), None, or PreparedWeights
+        Those of `prepare_gru` stand for all three weights. None: xs has 3H columns, which are x Wx already.
     Wh : (H, 3H)
         Weights; gates lie in blocks of H columns: z, r, n for "book" and "keras", r, z, n for "pytorch" (z update
         gate, r reset gate, n candidate). Both may be transposes of C-contiguous arrays, such as PyTorch's
@@ -164,7 +210,7 @@ def gru_forward(
         the two differ in the order of the gates. ``GRUConvention(gate_order, reset_after, z_keeps)`` is any other: with
         ("zrn", False, True) r comes before the product and z keeps, as in Cho et al. and in ONNX.
     training : bool
-        False keeps nothing for a backward call (tape is None).
+        False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
         Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
         GPU: factors are rounded, sums and states stay float32. Backward uses the same.
@@ -187,21 +233,29 @@ def gru_forward(
     Cho et al. (2014), "Learning phrase representations using RNN encoder-decoder"; Chung et al. (2014), "Empirical
     evaluation of gated recurrent neural networks on sequence modeling", for "book".
     """
-    checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
+    prepared = Wx if isinstance(Wx, PreparedWeights) else None
+    weights: Sequence[Any]
+    checks.same_device("xs Wx Wh b h0 mask lengths", xs, None if prepared else Wx, Wh, b, h0, mask, lengths)
     xs = recurrent.sequence("xs", xs)
     N, T, D = recurrent.batch_first(xs, time_major).shape
     chosen = _convention(convention)
-    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
+    if prepared is None:
+        *weights, H = recurrent.weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
+        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        family = family_for(xs, "gru")
+    else:
+        gates = (None if convention == "book" else chosen, prepared.gates)
+        recurrent.check_prepared(
+            "gru", prepared, xs, D, Wh, b, training=training, precision=precision, convention=gates
+        )
+        weights, H, family = prepared.arguments, prepared.H, prepared.family
+        chosen, precision = prepared.gates, prepared.precision
     if h0 is not None:
         h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
-    precision = checks.precision_of(xs, precision, bf16_on_host=False)
-    family = family_for(xs, "gru")
     hs, h_n, saved = family.gru_forward(
         recurrent.batch_first(xs, time_major),
-        Wx,
-        Wh,
-        b,
+        *weights,
         h0=h0,
         mask=valid,
         reverse=bool(reverse),
@@ -212,7 +266,8 @@ def gru_forward(
     )
     hs, tape = recurrent.batch_first(hs, time_major), None
     if training:
-        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0}
+        sizes = {"N": N, "T": T, "D": D, "H": H}
+        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0"), (xs, *weights, h0), strict=True))
         tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return GRUOutput(hs, h_n, tape)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastlstm.backends import family_for
@@ -17,6 +17,7 @@ from fastlstm.contract import (
     LSTMGrads,
     LSTMOutput,
     Precision,
+    PreparedWeights,
     RecurrentActivation,
     Tape,
 )
@@ -130,11 +131,56 @@ def lstm_cell_backward(
     return tape.family.lstm_cell_backward(tape.saved, **given, into=into)
 
 
-def lstm_forward(
-    xs: FloatArray,
+def prepare_lstm(
     Wx: FloatArray | None,
     Wh: FloatArray,
     b: FloatArray | None,
+    *,
+    gate_order: str = DEFAULT_GATE_ORDER,
+    precision: Precision | None = None,
+) -> PreparedWeights[LSTMFamily]:
+    """A snapshot of weights as the kernels read them, for many calls of `lstm_forward` without training.
+
+    Every forward call brings its weights into the kernels' order first. Where one row, or a few, are read step by step,
+    as texts are generated, that takes as long as the products.
+
+    Parameters
+    ----------
+    Wx : (D, 4H) float32 or float64, or None
+    Wh : (H, 4H)
+    b : (4H,), or None
+        As for `lstm_forward`. Later changes of them do not change the snapshot.
+    gate_order : str
+        A permutation of "ifgo".
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `lstm_forward`.
+
+    Returns
+    -------
+    PreparedWeights
+        Stands in place of all three: ``lstm_forward(xs, prepared, training=False)``, in any number of threads at once.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than Wh.
+    ValueError
+        A shape or an option does not fit.
+    """
+    recurrent.check_gate_order(gate_order)
+    Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 4)
+    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    family = family_for(Wh, "lstm")
+    arguments = family.prepare_lstm(Wx, Wh, b, gate_order=gate_order, precision=precision)
+    device = checks.gpu_of("Wh", Wh)
+    return PreparedWeights("lstm", family, columns, Wh.shape[0], Wh.dtype, arguments, device, gate_order, precision)
+
+
+def lstm_forward(
+    xs: FloatArray,
+    Wx: FloatArray | PreparedWeights[LSTMFamily] | None,
+    Wh: FloatArray | None = None,
+    b: FloatArray | None = None,
     *,
     h0: FloatArray | None = None,
     c0: FloatArray | None = None,
@@ -153,8 +199,8 @@ def lstm_forward(
     ----------
     xs : (N, T, D) float32 or float64
         Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
-    Wx : (D, 4H), or None
-        None: xs has 4H columns, which are x Wx already.
+    Wx : (D, 4H), None, or PreparedWeights
+        Those of `prepare_lstm` stand for all three weights. None: xs has 4H columns, which are x Wx already.
     Wh : (H, 4H)
     b : (4H,), or None
         Weights; gates lie in blocks of H columns in ``gate_order``. None is no bias.
@@ -175,7 +221,7 @@ def lstm_forward(
     recurrent_activation : "sigmoid" or "hard_sigmoid"
         The activation of i, f and o. "hard_sigmoid" is Keras 1 and 2's clip(0.2 z + 0.5, 0, 1).
     training : bool
-        False keeps nothing for a backward call (tape is None).
+        False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
         Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
         GPU: factors are rounded, sums and states stay float32. Backward uses the same.
@@ -198,24 +244,32 @@ def lstm_forward(
     Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes. Masks as in Theano's LSTM tutorial and
     Keras.
     """
-    checks.same_device("xs Wx Wh b h0 c0 mask lengths", xs, Wx, Wh, b, h0, c0, mask, lengths)
+    prepared = Wx if isinstance(Wx, PreparedWeights) else None
+    weights: Sequence[Any]
+    checks.same_device("xs Wx Wh b h0 c0 mask lengths", xs, None if prepared else Wx, Wh, b, h0, c0, mask, lengths)
     xs = recurrent.sequence("xs", xs)
     N, T, D = recurrent.batch_first(xs, time_major).shape
-    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
+    if prepared is None:
+        *weights, H = recurrent.weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
+        recurrent.check_gate_order(gate_order)
+        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        family = family_for(xs, "lstm")
+    else:
+        gates = (None if gate_order == DEFAULT_GATE_ORDER else gate_order, prepared.gates)
+        recurrent.check_prepared(
+            "lstm", prepared, xs, D, Wh, b, training=training, precision=precision, gate_order=gates
+        )
+        weights, H, family = prepared.arguments, prepared.H, prepared.family
+        gate_order, precision = prepared.gates, prepared.precision
     if h0 is not None:
         h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     if c0 is not None:
         c0 = recurrent.state("c0", c0, N, H, xs.dtype, "xs")
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
-    recurrent.check_gate_order(gate_order)
     checks.check_choice("recurrent_activation", recurrent_activation, RECURRENT_ACTIVATIONS)
-    precision = checks.precision_of(xs, precision, bf16_on_host=False)
-    family = family_for(xs, "lstm")
     hs, h_n, c_n, saved = family.lstm_forward(
         recurrent.batch_first(xs, time_major),
-        Wx,
-        Wh,
-        b,
+        *weights,
         h0=h0,
         c0=c0,
         mask=valid,
@@ -228,7 +282,8 @@ def lstm_forward(
     )
     tape = None
     if training:
-        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0}
+        sizes = {"N": N, "T": T, "D": D, "H": H}
+        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0", "c0"), (xs, *weights, h0, c0), strict=True))
         tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return LSTMOutput(recurrent.batch_first(hs, time_major), h_n, c_n, tape)
 

@@ -11,7 +11,17 @@ from numpy import ndarray
 
 from fastlstm.arrays import array_module
 from fastlstm.backends.results import new_arrays
-from fastlstm.contract import GATES, BoolArray, Destination, FloatArray, GRUGrads, LSTMGrads, RNNGrads, Tape
+from fastlstm.contract import (
+    GATES,
+    BoolArray,
+    Destination,
+    FloatArray,
+    GRUGrads,
+    LSTMGrads,
+    PreparedWeights,
+    RNNGrads,
+    Tape,
+)
 from fastlstm.ops import checks, results
 
 _Family = TypeVar("_Family")
@@ -114,6 +124,55 @@ def _error_of_weights(
     if b.size == G:
         hint = "Use b.reshape(-1)"
     return ValueError(f"b has shape {b.shape}, expected {(G,)} = ({letters},) for H = {H}. {hint}")
+
+
+def shapes_of_weights(Wx: Any, Wh: Any, b: Any, gates: int, *, two_biases: bool = False) -> tuple[Any, Any, Any, int]:
+    """Wx, Wh, b as `weights` has them, where there are no inputs to fit to, and the columns of these."""
+    checks.same_device("Wh Wx b", Wh, Wx, b)
+    Wh = checks.matrix_or_transpose("Wh", Wh)
+    columns = gates * Wh.shape[0]
+    if Wx is not None:
+        columns = checks.matrix_or_transpose("Wx", Wx, Wh.dtype, "Wh").shape[0]
+    Wx, Wh, b, _ = weights(Wx, Wh, b, columns, gates, Wh.dtype, "Wh", two_biases=two_biases)
+    return Wx, Wh, b, columns
+
+
+def check_prepared(
+    op: str,
+    prepared: PreparedWeights[Any],
+    xs: FloatArray,
+    columns: int,
+    Wh: Any,
+    b: Any,
+    *,
+    training: Any,
+    precision: Any,
+    **gates: tuple[Any, Any],
+) -> None:
+    """Raise unless prepared weights fit a forward call of ``op``, whose inputs have so many columns.
+
+    ``gates``: the option that names the gates, as it was asked for (None: it was not), and of the prepared weights.
+    """
+    if prepared.op != op:
+        raise ValueError(f"Wx is prepared weights of {prepared.op}; expected those of ops.prepare_{op}")
+    for name, given in (("Wh", Wh), ("b", b)):
+        if given is not None:
+            raise TypeError(
+                f"{name} is {checks.describe(given)}, but Wx is prepared weights, which stand for all three"
+            )
+    if training:
+        raise ValueError(
+            f"training is {training!r}, but prepared weights have no backward call; pass training=False, or Wx, Wh, b"
+        )
+    if xs.dtype != prepared.dtype:
+        raise TypeError(f"xs has dtype {xs.dtype}, but the prepared weights have {prepared.dtype}")
+    if columns != prepared.columns:
+        raise ValueError(f"xs has {columns} columns, expected {prepared.columns}, which the weights were prepared for")
+    if checks.gpu_of("xs", xs) != prepared.device:
+        raise TypeError("xs and the prepared weights live in two places; prepare weights that live where xs does")
+    for name, (asked, right) in {"precision": (precision, prepared.precision), **gates}.items():
+        if asked is not None and asked != right:
+            raise ValueError(f"{name} is {asked!r}, but the weights were prepared for {right!r}")
 
 
 def check_gate_order(gate_order: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fastlstm.backends import family_for
@@ -10,6 +10,7 @@ from fastlstm.contract import (
     Array,
     FloatArray,
     Precision,
+    PreparedWeights,
     RNNCellGrads,
     RNNCellOutput,
     RNNFamily,
@@ -112,11 +113,52 @@ def rnn_cell_backward(
     return tape.family.rnn_cell_backward(tape.saved, **given, into=into)
 
 
-def rnn_forward(
-    xs: FloatArray,
+def prepare_rnn(
     Wx: FloatArray | None,
     Wh: FloatArray,
     b: FloatArray | None,
+    *,
+    precision: Precision | None = None,
+) -> PreparedWeights[RNNFamily]:
+    """A snapshot of weights as the kernels read them, for many calls of `rnn_forward` without training.
+
+    Every forward call brings its weights into the kernels' order first. Where one row, or a few, are read step by step,
+    as texts are generated, that takes as long as the products.
+
+    Parameters
+    ----------
+    Wx : (D, H) float32 or float64, or None
+    Wh : (H, H)
+    b : (H,), or None
+        As for `rnn_forward`. Later changes of them do not change the snapshot.
+    precision : "float32", "float64", "tf32" or "bf16", optional
+        As for `rnn_forward`.
+
+    Returns
+    -------
+    PreparedWeights
+        Stands in place of all three: ``rnn_forward(xs, prepared, training=False)``, in any number of threads at once.
+
+    Raises
+    ------
+    TypeError
+        Something is no array, or of another dtype than Wh.
+    ValueError
+        A shape or an option does not fit.
+    """
+    Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 1)
+    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    family = family_for(Wh, "rnn")
+    arguments = family.prepare_rnn(Wx, Wh, b, precision=precision)
+    device = checks.gpu_of("Wh", Wh)
+    return PreparedWeights("rnn", family, columns, Wh.shape[0], Wh.dtype, arguments, device, None, precision)
+
+
+def rnn_forward(
+    xs: FloatArray,
+    Wx: FloatArray | PreparedWeights[RNNFamily] | None,
+    Wh: FloatArray | None = None,
+    b: FloatArray | None = None,
     *,
     h0: FloatArray | None = None,
     mask: Array | None = None,
@@ -132,8 +174,8 @@ def rnn_forward(
     ----------
     xs : (N, T, D) float32 or float64
         Inputs, batch first; all other float arrays have their dtype. Any strides over N and T cost nothing.
-    Wx : (D, H), or None
-        None: xs has H columns, which are x Wx already.
+    Wx : (D, H), None, or PreparedWeights
+        Those of `prepare_rnn` stand for all three weights. None: xs has H columns, which are x Wx already.
     Wh : (H, H)
     b : (H,), or None
         Weights. None is no bias.
@@ -150,7 +192,7 @@ def rnn_forward(
     time_major : bool
         Time comes first: xs is (T, N, D), mask (T, N), hs (T, N, H), and so are their gradients.
     training : bool
-        False keeps nothing for a backward call (tape is None).
+        False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
         Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
         GPU: factors are rounded, sums and states stay float32. Backward uses the same.
@@ -172,20 +214,25 @@ def rnn_forward(
     ----------
     Elman (1990), "Finding structure in time".
     """
-    checks.same_device("xs Wx Wh b h0 mask lengths", xs, Wx, Wh, b, h0, mask, lengths)
+    prepared = Wx if isinstance(Wx, PreparedWeights) else None
+    weights: Sequence[Any]
+    checks.same_device("xs Wx Wh b h0 mask lengths", xs, None if prepared else Wx, Wh, b, h0, mask, lengths)
     xs = recurrent.sequence("xs", xs)
     N, T, D = recurrent.batch_first(xs, time_major).shape
-    Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
+    if prepared is None:
+        *weights, H = recurrent.weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
+        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        family = family_for(xs, "rnn")
+    else:
+        recurrent.check_prepared("rnn", prepared, xs, D, Wh, b, training=training, precision=precision)
+        weights, H, family = prepared.arguments, prepared.H, prepared.family
+        precision = prepared.precision
     if h0 is not None:
         h0 = recurrent.state("h0", h0, N, H, xs.dtype, "xs")
     valid = recurrent.valid_steps(mask, lengths, N, T, time_major=time_major)
-    precision = checks.precision_of(xs, precision, bf16_on_host=False)
-    family = family_for(xs, "rnn")
     hs, h_n, saved = family.rnn_forward(
         recurrent.batch_first(xs, time_major),
-        Wx,
-        Wh,
-        b,
+        *weights,
         h0=h0,
         mask=valid,
         reverse=bool(reverse),
@@ -195,7 +242,8 @@ def rnn_forward(
     )
     hs, tape = recurrent.batch_first(hs, time_major), None
     if training:
-        sizes, inputs = {"N": N, "T": T, "D": D, "H": H}, {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0}
+        sizes = {"N": N, "T": T, "D": D, "H": H}
+        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0"), (xs, *weights, h0), strict=True))
         tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return RNNOutput(hs, h_n, tape)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
+from fastlstm.backends.numpy.gru import prepare_gru as prepare_gru
 from fastlstm.contract import (
     BoolArray,
     Destination,

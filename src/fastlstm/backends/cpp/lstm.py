@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
+from fastlstm.backends.numpy.lstm import prepare_lstm as prepare_lstm
 from fastlstm.contract import (
     BoolArray,
     Destination,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
+from fastlstm.backends.numpy.rnn import prepare_rnn as prepare_rnn
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastlstm.backends.cuda import recurrence
 from fastlstm.backends.cuda.recurrence import Cell, Options, Saved, States
+from fastlstm.backends.numpy.gru import prepare_gru as prepare_gru
 from fastlstm.backends.results import put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 

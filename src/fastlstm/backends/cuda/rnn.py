@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastlstm.backends.cuda import recurrence
 from fastlstm.backends.cuda.recurrence import Options, Saved, States
+from fastlstm.backends.numpy.rnn import prepare_rnn as prepare_rnn
 from fastlstm.backends.results import put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 

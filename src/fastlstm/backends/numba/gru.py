@@ -15,6 +15,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.gru import prepare_gru as prepare_gru
 from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 

@@ -16,6 +16,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import hard_sigmoid, sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.lstm import prepare_lstm as prepare_lstm
 from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import (
     GATES,

@@ -14,6 +14,7 @@ from fastlstm.backends.numba.compiling import flat, kernel
 from fastlstm.backends.numba.elementary import tanh
 from fastlstm.backends.numba.products import Rows, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.rnn import prepare_rnn as prepare_rnn
 from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 

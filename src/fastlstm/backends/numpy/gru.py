@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.backends.numpy.lstm import sigmoid, times_Wx
-from fastlstm.backends.results import new_arrays, new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 
@@ -119,6 +119,12 @@ def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) ->
         db=None if not has_bias else np.stack([dbx, dbh]) if convention.reset_after else dbx,
     )
     return GRUCellGrads(**made)
+
+
+def prepare_gru(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, convention: GRUConvention, precision: Precision
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    return snapshot(Wx, Wh, b)
 
 
 def gru_forward(

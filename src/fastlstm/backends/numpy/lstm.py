@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.backends.results import new_arrays, new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import (
     BoolArray,
     Destination,
@@ -120,6 +120,12 @@ def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into
         db=dz.sum(axis=0) if has_bias else None,
     )
     return LSTMCellGrads(**made)
+
+
+def prepare_lstm(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, gate_order: str, precision: Precision
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    return snapshot(Wx, Wh, b)
 
 
 def lstm_forward(

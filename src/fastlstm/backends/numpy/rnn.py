@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.backends.numpy.lstm import bias, times_Wx
-from fastlstm.backends.results import new_arrays, new_sequence, put_all
+from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
@@ -63,6 +63,12 @@ def rnn_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) ->
         db=dz.sum(axis=0) if has_bias else None,
     )
     return RNNCellGrads(**made)
+
+
+def prepare_rnn(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, precision: Precision
+) -> tuple[FloatArray | None, FloatArray, FloatArray | None]:
+    return snapshot(Wx, Wh, b)
 
 
 def rnn_forward(

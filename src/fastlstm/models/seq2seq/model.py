@@ -355,10 +355,11 @@ class Seq2seq(RowModel):
         require_same_rows(xs, ts)
         batch_size = scalars.integer("batch_size", batch_size, 1)
         parts = []
-        for start in range(0, len(xs), batch_size):
-            batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
-            scores = self._output.scores(self._features_of(*batch, training=False))
-            parts.append(to_host(ops.softmax(scores, out=scores)))
+        with self.weights_prepared():
+            for start in range(0, len(xs), batch_size):
+                batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
+                scores = self._output.scores(self._features_of(*batch, training=False))
+                parts.append(to_host(ops.softmax(scores, out=scores)))
         return np.concatenate(parts) if parts else np.empty((*ts.shape, self.options["target_vocab_size"]))
 
     def generate(self, xs: Array, start_id: int, max_len: int, *, beam: int = 1, end_id: int | None = None) -> IntArray:
@@ -389,11 +390,12 @@ class Seq2seq(RowModel):
         end_id = None if end_id is None else self._target_id("end_id", end_id)
         max_len, beam = scalars.integer("max_len", max_len, 1), scalars.integer("beam", beam, 1)
         self._set_dropout(False)
-        encoded = self._encoder.forward(to_device(xs, self.device), training=False)
-        decoder, output = self._decoder, self._output
-        if beam > 1:
-            return to_host(beam_search(decoder, output, encoded, start_id, max_len, end_id, beam=beam))
-        return to_host(greedy_search(decoder, output, encoded, start_id, max_len, end_id))
+        with self.weights_prepared():
+            encoded = self._encoder.forward(to_device(xs, self.device), training=False)
+            decoder, output = self._decoder, self._output
+            if beam > 1:
+                return to_host(beam_search(decoder, output, encoded, start_id, max_len, end_id, beam=beam))
+            return to_host(greedy_search(decoder, output, encoded, start_id, max_len, end_id))
 
 
 def _readable(ids: IntArray) -> IntArray:

@@ -619,8 +619,8 @@ def broadcast_to(array: ndarray, shape: tuple[int, ...]) -> ndarray:
 
 
 FUNCTIONS = (
-    "abs arange argpartition argsort concatenate count_nonzero einsum exp full log log1p may_share_memory maximum minimum ones "
-    "repeat sort sqrt square stack sum take_along_axis tanh where zeros zeros_like"
+    "abs arange argpartition argsort concatenate count_nonzero einsum exp full log log1p may_share_memory maximum "
+    "minimum ones repeat sort sqrt square stack sum take_along_axis tanh where zeros zeros_like"
 )
 
 

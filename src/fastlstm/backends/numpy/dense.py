@@ -24,18 +24,22 @@ def factor(array: FloatArray, precision: Precision) -> FloatArray:
     return round_to_bf16(array) if precision == "bf16" else array
 
 
+def product(a: FloatArray, b: FloatArray, precision: Precision) -> FloatArray:
+    made: FloatArray = factor(a, precision) @ factor(b, precision)
+    return made
+
+
 def matrix_product(
     a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None, precision: Precision
 ) -> FloatArray:
-    product = factor(a, precision) @ factor(b, precision)
+    made = product(a, b, precision)
     if bias is not None:
-        product += bias
+        made += bias
     if out is None:
-        return np.ascontiguousarray(product)
-    out[...] = product
+        return np.ascontiguousarray(made)
+    out[...] = made
     return out
 
 
 def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision) -> FloatArray:
-    products: FloatArray = factor(a, precision) @ factor(b, precision)
-    return products
+    return product(a, b, precision)

@@ -16,6 +16,10 @@ and after it (PyTorch, cuDNN, Keras), with biases bx of the inputs and bh of the
     h = z h_prev + (1 - z) n
 
 Where mask is 0 the step carries h over unchanged and never reads x. Without Wx, x is x Wx; without b, all biases are 0.
+
+With precision="bf16" the factors of all products are rounded, as in ``lstm``: x, Wx, h_prev, Wh, and r h_prev where it
+is one; in those of the gradients dz, dr, dn, and r dn where it is one. All else is as it is without: h_prev and r
+beside the products, and db, the sums of dz, dr, dn and r dn.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlstm.backends.numpy.dense import product
 from fastlstm.backends.numpy.lstm import sigmoid, times_Wx
 from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
 
 
 class _CellTape(NamedTuple):
-    """product: what r meets, h_prev Whn + bhn, or what it makes, r h_prev. keep: the share of h_prev in h."""
+    """q: what r meets, h_prev Whn + bhn, or what it makes, r h_prev. keep: the share of h_prev in h."""
 
     x: FloatArray
     h_prev: FloatArray
@@ -40,9 +45,10 @@ class _CellTape(NamedTuple):
     z: FloatArray
     r: FloatArray
     n: FloatArray
-    product: FloatArray
+    q: FloatArray
     keep: FloatArray
     convention: GRUConvention
+    precision: Precision
 
 
 class _Tape(NamedTuple):
@@ -74,23 +80,23 @@ def gru_cell_forward(
     bx = bh = np.zeros(Wh.shape[1], x.dtype)
     if b is not None:
         bx, bh = b if convention.reset_after else (b, bh)
-    of_x = _by_gate(times_Wx(x, Wx) + bx, convention.gate_order)
+    of_x = _by_gate(times_Wx(x, Wx, precision) + bx, convention.gate_order)
     U, b_of = _by_gate(Wh, convention.gate_order), _by_gate(bh, convention.gate_order)
-    z = sigmoid(of_x["z"] + h_prev @ U["z"] + b_of["z"])
-    r = sigmoid(of_x["r"] + h_prev @ U["r"] + b_of["r"])
+    z = sigmoid(of_x["z"] + product(h_prev, U["z"], precision) + b_of["z"])
+    r = sigmoid(of_x["r"] + product(h_prev, U["r"], precision) + b_of["r"])
     if convention.reset_after:
-        product = h_prev @ U["n"] + b_of["n"]
-        n = np.tanh(of_x["n"] + r * product)
+        q = product(h_prev, U["n"], precision) + b_of["n"]
+        n = np.tanh(of_x["n"] + r * q)
     else:
-        product = r * h_prev
-        n = np.tanh(of_x["n"] + product @ U["n"])
+        q = r * h_prev
+        n = np.tanh(of_x["n"] + product(q, U["n"], precision))
     keep = z if convention.z_keeps else 1 - z
     h = keep * h_prev + (1 - keep) * n
-    return h, _CellTape(x, h_prev, Wx, Wh, b is not None, z, r, n, product, keep, convention)
+    return h, _CellTape(x, h_prev, Wx, Wh, b is not None, z, r, n, q, keep, convention, precision)
 
 
 def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) -> GRUCellGrads:
-    x, h_prev, Wx, Wh, has_bias, z, r, n, product, keep, convention = saved
+    x, h_prev, Wx, Wh, has_bias, z, r, n, q, keep, convention, precision = saved
     U = _by_gate(Wh, convention.gate_order)
     dkeep = dh * (h_prev - n)
     # By the pre-activations: those that x goes into, and the sums that h_prev goes into.
@@ -98,23 +104,27 @@ def gru_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) ->
     dn = dh * (1 - keep) * (1 - n**2)
     if convention.reset_after:
         dn_state, state_of_n = dn * r, h_prev
-        dr = dn * product * r * (1 - r)
-        dh_prev = dn_state @ U["n"].T
+        dr = dn * q * r * (1 - r)
+        dh_prev = product(dn_state, U["n"].T, precision)
     else:
-        dn_state, state_of_n = dn, product
-        dproduct = dn @ U["n"].T
-        dr = dproduct * h_prev * r * (1 - r)
-        dh_prev = dproduct * r
-    dU = {"z": h_prev.T @ dz, "r": h_prev.T @ dr, "n": state_of_n.T @ dn_state}
+        dn_state, state_of_n = dn, q
+        dq = product(dn, U["n"].T, precision)
+        dr = dq * h_prev * r * (1 - r)
+        dh_prev = dq * r
+    dU = {
+        "z": product(h_prev.T, dz, precision),
+        "r": product(h_prev.T, dr, precision),
+        "n": product(state_of_n.T, dn_state, precision),
+    }
     of_x = {"z": dz, "r": dr, "n": dn}
     of_state = {"z": dz, "r": dr, "n": dn_state}
     da, da_state = (np.concatenate([of[gate] for gate in convention.gate_order], axis=1) for of in (of_x, of_state))
     dbx, dbh = da.sum(axis=0), da_state.sum(axis=0)
     made = put_all(
         into,
-        dx=da if Wx is None else da @ Wx.T,
-        dh_prev=dh_prev + dh * keep + dz @ U["z"].T + dr @ U["r"].T,
-        dWx=None if Wx is None else x.T @ da,
+        dx=da if Wx is None else product(da, Wx.T, precision),
+        dh_prev=dh_prev + dh * keep + product(dz, U["z"].T, precision) + product(dr, U["r"].T, precision),
+        dWx=None if Wx is None else product(x.T, da, precision),
         dWh=np.concatenate([dU[gate] for gate in convention.gate_order], axis=1),
         db=None if not has_bias else np.stack([dbx, dbh]) if convention.reset_after else dbx,
     )

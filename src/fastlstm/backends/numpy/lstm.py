@@ -7,6 +7,11 @@ Gers, Schmidhuber, Cummins (2000), "Learning to forget", without peepholes::
     c = f * c_prev + i * g                   h = o * tanh(c)
 
 Where mask is 0 the step carries h and c over unchanged and never reads x. Without Wx, x is x Wx; without b, b is 0.
+
+With precision="bf16" the factors of all products are rounded (`dense.product`): x and Wx, h_prev and Wh in z; dz and
+Wx^T, dz and Wh^T in dx and dh_prev; x^T and dz, h_prev^T and dz in dWx and dWh. Everything else is as it is without:
+the sums, the gates, h and c as states, results and in the gradients of the gates, db, which sums dz, and dx where it is
+dz.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlstm.backends.numpy.dense import product
 from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import (
     BoolArray,
@@ -38,6 +44,7 @@ class _CellTape(NamedTuple):
     tanh_c: FloatArray
     gate_order: str
     recurrent_activation: RecurrentActivation
+    precision: Precision
 
 
 class _Tape(NamedTuple):
@@ -62,8 +69,8 @@ def hard_sigmoid(z: FloatArray) -> FloatArray:
     return np.clip(z.dtype.type(0.2) * z + z.dtype.type(0.5), 0, 1)
 
 
-def times_Wx(x: FloatArray, Wx: FloatArray | None) -> FloatArray:
-    return x if Wx is None else x @ Wx
+def times_Wx(x: FloatArray, Wx: FloatArray | None, precision: Precision) -> FloatArray:
+    return x if Wx is None else product(x, Wx, precision)
 
 
 def bias(b: FloatArray | None, like: FloatArray) -> FloatArray:
@@ -83,17 +90,18 @@ def lstm_cell_forward(
     recurrent_activation: RecurrentActivation = "sigmoid",
 ) -> tuple[FloatArray, FloatArray, _CellTape]:
     gate = hard_sigmoid if recurrent_activation == "hard_sigmoid" else sigmoid
-    z = dict(zip(gate_order, np.split(times_Wx(x, Wx) + h_prev @ Wh + bias(b, x), 4, axis=-1), strict=True))
+    sums = times_Wx(x, Wx, precision) + product(h_prev, Wh, precision) + bias(b, x)
+    z = dict(zip(gate_order, np.split(sums, 4, axis=-1), strict=True))
     gates = {"i": gate(z["i"]), "f": gate(z["f"]), "g": np.tanh(z["g"]), "o": gate(z["o"])}
     c = gates["f"] * c_prev + gates["i"] * gates["g"]
     tanh_c = np.tanh(c)
     h = gates["o"] * tanh_c
-    tape = _CellTape(x, h_prev, c_prev, Wx, Wh, b is not None, gates, tanh_c, gate_order, recurrent_activation)
-    return h, c, tape
+    kept = (x, h_prev, c_prev, Wx, Wh, b is not None, gates, tanh_c)
+    return h, c, _CellTape(*kept, gate_order, recurrent_activation, precision)
 
 
 def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into: Destination) -> LSTMCellGrads:
-    x, h_prev, c_prev, Wx, Wh, has_bias, gates, tanh_c, gate_order, recurrent_activation = saved
+    x, h_prev, c_prev, Wx, Wh, has_bias, gates, tanh_c, gate_order, recurrent_activation, precision = saved
     i, f, g, o = (gates[name] for name in "ifgo")
 
     def through_gate(s: FloatArray) -> FloatArray:
@@ -112,11 +120,11 @@ def lstm_cell_backward(saved: _CellTape, *, dh: FloatArray, dc: FloatArray, into
     dz = np.concatenate([dz_of[name] for name in gate_order], axis=-1)
     made = put_all(
         into,
-        dx=dz if Wx is None else dz @ Wx.T,
-        dh_prev=dz @ Wh.T,
+        dx=dz if Wx is None else product(dz, Wx.T, precision),
+        dh_prev=product(dz, Wh.T, precision),
         dc_prev=dc * f,
-        dWx=None if Wx is None else x.T @ dz,
-        dWh=h_prev.T @ dz,
+        dWx=None if Wx is None else product(x.T, dz, precision),
+        dWh=product(h_prev.T, dz, precision),
         db=dz.sum(axis=0) if has_bias else None,
     )
     return LSTMCellGrads(**made)

@@ -5,6 +5,9 @@
     h = tanh(x Wx + h_prev Wh + b)
 
 Where mask is 0 the step carries h over unchanged and never reads x. Without Wx, x is x Wx; without b, b is 0.
+
+With precision="bf16" the factors of all products are rounded, as in ``lstm``: x, Wx, h_prev, Wh and, in those of the
+gradients, dz, which is the gradient of what tanh is taken of.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastlstm.backends.numpy.dense import product
 from fastlstm.backends.numpy.lstm import bias, times_Wx
 from fastlstm.backends.results import new_arrays, new_sequence, put_all, snapshot
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
@@ -25,6 +29,7 @@ class _CellTape(NamedTuple):
     Wx: FloatArray | None
     Wh: FloatArray
     has_bias: bool
+    precision: Precision
 
 
 class _Tape(NamedTuple):
@@ -47,19 +52,19 @@ def rnn_cell_forward(
     h_prev: FloatArray,
     precision: Precision,
 ) -> tuple[FloatArray, _CellTape]:
-    h = np.tanh(times_Wx(x, Wx) + h_prev @ Wh + bias(b, x))
-    return h, _CellTape(x, h_prev, h, Wx, Wh, b is not None)
+    h = np.tanh(times_Wx(x, Wx, precision) + product(h_prev, Wh, precision) + bias(b, x))
+    return h, _CellTape(x, h_prev, h, Wx, Wh, b is not None, precision)
 
 
 def rnn_cell_backward(saved: _CellTape, *, dh: FloatArray, into: Destination) -> RNNCellGrads:
-    x, h_prev, h, Wx, Wh, has_bias = saved
+    x, h_prev, h, Wx, Wh, has_bias, precision = saved
     dz = dh * (1 - h**2)
     made = put_all(
         into,
-        dx=dz if Wx is None else dz @ Wx.T,
-        dh_prev=dz @ Wh.T,
-        dWx=None if Wx is None else x.T @ dz,
-        dWh=h_prev.T @ dz,
+        dx=dz if Wx is None else product(dz, Wx.T, precision),
+        dh_prev=product(dz, Wh.T, precision),
+        dWx=None if Wx is None else product(x.T, dz, precision),
+        dWh=product(h_prev.T, dz, precision),
         db=dz.sum(axis=0) if has_bias else None,
     )
     return RNNCellGrads(**made)

@@ -102,6 +102,29 @@ def _area_tangent_series(typingctx: Any, s: Any) -> Any:
     return s(s), codegen
 
 
+@intrinsic
+def round_to_bf16(typingctx: Any, x: Any) -> Any:
+    """The nearest bfloat16, ties to even, in the type of x; NaN stays NaN. See ``backends/numpy/dense.py``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        (value,) = args
+        single, integer = ir.FloatType(), ir.IntType(32)
+
+        def constant(number: int) -> Any:
+            return ir.Constant(integer, number)
+
+        is_double = value.type == ir.DoubleType()
+        bits = builder.bitcast(builder.fptrunc(value, single) if is_double else value, integer)
+        is_odd = builder.and_(builder.lshr(bits, constant(16)), constant(1))
+        nearest = builder.add(bits, builder.add(is_odd, constant(0x7FFF)))
+        rounded = builder.bitcast(builder.and_(nearest, constant(0xFFFF0000)), single)
+        if is_double:
+            rounded = builder.fpext(rounded, value.type)
+        return builder.select(builder.fcmp_unordered("uno", value, value), value, rounded)
+
+    return x(x), codegen
+
+
 def _ln2_low(high: float) -> float:
     """ln 2 - high, to full accuracy: ln 2 itself as a double and what that leaves out."""
     return (math.log(2) - high) + 2.319046813846299558e-17

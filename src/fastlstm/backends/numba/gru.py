@@ -15,6 +15,7 @@ from fastlstm.backends.numba.compiling import flat, inner, kernel
 from fastlstm.backends.numba.elementary import sigmoid, tanh
 from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, tile_scratch
 from fastlstm.backends.numba.workers import over_blocks
+from fastlstm.backends.numpy.dense import factor
 from fastlstm.backends.numpy.gru import prepare_gru as prepare_gru
 from fastlstm.backends.results import in_memory, new_arrays, put_all
 from fastlstm.contract import BoolArray, Destination, FloatArray, GRUCellGrads, GRUConvention, GRUGrads, Precision
@@ -25,7 +26,7 @@ _Starts = tuple[int, int, int]
 
 class _Tape(NamedTuple):
     """gates (N, T, 3H), flat: z, r, n of the steps that mask does not skip; qs (N, T, H), flat: what r meets,
-    h_prev Whn + bhn, or what it makes, r h_prev; inputs: see ``recurrence``.
+    h_prev Whn + bhn, or what it makes, r h_prev; inputs: see ``recurrence``. Wx and Wh are factors already.
     """
 
     N: int
@@ -43,6 +44,7 @@ class _Tape(NamedTuple):
     inputs: FloatArray
     reverse: bool
     convention: GRUConvention
+    precision: Precision
 
 
 def _starts(gate_order: str, H: int) -> _Starts:
@@ -96,6 +98,7 @@ def _forward(
     reset_after: bool,
     z_keeps: bool,
     training: bool,
+    bf16: bool,
 ) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
@@ -105,7 +108,7 @@ def _forward(
     G = 3 * H
     rows = last - first
     slots = T if training else 1
-    scratch = tile_scratch(xs)
+    scratch, room = tile_scratch(xs), recurrence.factor_room(xs, rows * H, bf16)
     zero = xs.dtype.type(0)
     z_at, r_at, n_at = starts
     if training:
@@ -119,7 +122,7 @@ def _forward(
         if not training:
             recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(gates, gate, G), G, scratch)
         state, start, stride = (h0, first * H, H) if step == 0 else (hs, (first * T + t_prev) * H, T * H)
-        states = Rows(state, start, stride)
+        states = recurrence.factors(Rows(state, start, stride), rows, H, bf16, room)
         product(states, rows, H, Wz, H, Rows(gates, gate + z_at, slots * G), True, scratch)
         product(states, rows, H, Wr, H, Rows(gates, gate + r_at, slots * G), True, scratch)
         if reset_after:
@@ -147,7 +150,8 @@ def _forward(
                 for j in range(H):
                     q[j] = r[j] * h_prev[j]
         if not reset_after:
-            product(Rows(qs, q_start, slots * H), rows, H, Wn, H, Rows(gates, gate + n_at, slots * G), True, scratch)
+            reset = recurrence.factors(Rows(qs, q_start, slots * H), rows, H, bf16, room)
+            product(reset, rows, H, Wn, H, Rows(gates, gate + n_at, slots * G), True, scratch)
         for n in range(first, last):
             row = part(gates, (n * slots + slot) * G, G)
             z, candidate = part(row, z_at, H), part(row, n_at, H)
@@ -226,6 +230,7 @@ def _backward(
     starts: _Starts,
     reset_after: bool,
     z_keeps: bool,
+    bf16: bool,
 ) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
@@ -235,6 +240,7 @@ def _backward(
     G = 3 * H
     rows = last - first
     scratch, product_of = tile_scratch(da), np.empty(rows * H, da.dtype)
+    room = recurrence.factor_room(da, rows * H, bf16)
     zero, one = da.dtype.type(0), da.dtype.type(1)
     z_at, r_at, n_at = starts
     for step in range(T - 1, -1, -1):
@@ -272,9 +278,11 @@ def _backward(
                 z_keeps,
             )
         if reset_after:
-            product(Rows(dqs, (first * T + t) * H, T * H), rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
+            of_n = recurrence.factors(Rows(dqs, (first * T + t) * H, T * H), rows, H, bf16, room)
+            product(of_n, rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
         else:
-            product(Rows(da, gate + n_at, T * G), rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
+            of_n = recurrence.factors(Rows(da, gate + n_at, T * G), rows, H, bf16, room)
+            product(of_n, rows, H, Wn, H, Rows(product_of, 0, H), False, scratch)
             for n in range(first, last):
                 at = n * T + t
                 if mask.size and not mask[at]:
@@ -284,14 +292,19 @@ def _backward(
                 for j in range(H):
                     dr[j] = dq[j] * q[j] * (one - r[j])  # q = r h_prev
                     dq[j] *= r[j]
-        product(Rows(da, gate + z_at, T * G), rows, H, Wz, H, Rows(product_of, 0, H), True, scratch)
-        product(Rows(da, gate + r_at, T * G), rows, H, Wr, H, Rows(product_of, 0, H), True, scratch)
+        of_z = recurrence.factors(Rows(da, gate + z_at, T * G), rows, H, bf16, room)
+        product(of_z, rows, H, Wz, H, Rows(product_of, 0, H), True, scratch)
+        of_r = recurrence.factors(Rows(da, gate + r_at, T * G), rows, H, bf16, room)
+        product(of_r, rows, H, Wr, H, Rows(product_of, 0, H), True, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(product_of, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] += new[j]
-    recurrence.times_Wx(Rows(da, first * T * G, G), rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
+    rounds = bf16 and Wx.size > 0
+    room = recurrence.factor_room(da, rows * T * G, rounds)
+    da_of_all = recurrence.factors(Rows(da, first * T * G, G), rows * T, G, rounds, room)
+    recurrence.times_Wx(da_of_all, rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
 def _packed(Wx: FloatArray | None, Wh: FloatArray, starts: _Starts, *, transposed: bool) -> _Weights:
@@ -333,6 +346,7 @@ def gru_forward(
     hs = np.empty((N, T, H), dtype)
     gates, qs = np.empty(N * slots * 3 * H, dtype), np.empty(N * slots * H, dtype)
     inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
+    xs, Wx, Wh = recurrence.as_factors(xs, Wx, Wh, precision)
     weights = _packed(Wx, Wh, starts, transposed=False)
     arrays = _ForwardArrays(
         xs=flat(xs),
@@ -349,15 +363,15 @@ def gru_forward(
     reset_after, z_keeps = convention.reset_after, convention.z_keeps
 
     def work(first: int, last: int) -> None:
-        _forward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps, training)
+        bf16 = precision == "bf16"
+        _forward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps, training, bf16)
 
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
     if not training:
         return in_memory(hs, time_major=time_major), h_n, None
-    tape = _Tape(
-        N, T, D, Wx, Wh, has_bias, time_major, h_first, hs, arrays.mask, gates, qs, inputs, reverse, convention
-    )
+    of_caller = (N, T, D, Wx, Wh, has_bias, time_major, h_first, hs)
+    tape = _Tape(*of_caller, arrays.mask, gates, qs, inputs, reverse, convention, precision)
     return in_memory(hs, time_major=time_major), h_n, tape
 
 
@@ -386,7 +400,7 @@ def gru_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     reset_after, z_keeps = convention.reset_after, convention.z_keeps
 
     def work(first: int, last: int) -> None:
-        _backward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps)
+        _backward(first, last, sizes, weights, arrays, starts, reset_after, z_keeps, saved.precision == "bf16")
 
     over_blocks(work, N, N * T * (D + H) * 3 * H)
     dWx, dWh, db = _weight_gradients(saved, da, dqs, 0 if Wx is None else D, H)
@@ -432,19 +446,22 @@ def _weight_gradients(
     saved: _Tape, da: FloatArray, dqs: FloatArray, D: int, H: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """dWx, dWh and db, of all steps at once: as in ``recurrence``, but for what the candidate's Wh is multiplied by."""
-    inputs, convention = saved.inputs[:, : len(da)], saved.convention
-    xs, states, ones = inputs[:D], inputs[D : D + H], inputs[D + H :]
+    inputs, convention, precision = saved.inputs[:, : len(da)], saved.convention, saved.precision
+    xs, states, ones = factor(inputs[:D], precision), factor(inputs[D : D + H], precision), inputs[D + H :]
     z, r, n = (slice(start, start + H) for start in _starts(convention.gate_order, H))
     dWx, dWh = np.empty((D, 3 * H), da.dtype), np.empty((H, 3 * H), da.dtype)
     db = np.empty((2 if convention.reset_after else 1, 3 * H), da.dtype)
-    multiply(xs, da, dWx)
     multiply(ones, da, db[:1])
+    if convention.reset_after:
+        db[1] = db[0]
+        multiply(ones, dqs, db[1:, n])
+    da, dqs = factor(da, precision), factor(dqs, precision)
+    multiply(xs, da, dWx)
     for block in (z, r):
         multiply(states, da[:, block], dWh[:, block])
     if convention.reset_after:
         multiply(states, dqs, dWh[:, n])
-        db[1] = db[0]
-        multiply(ones, dqs, db[1:, n])
         return dWx, dWh, db
-    multiply(np.ascontiguousarray(saved.qs.reshape(-1, H).T), da[:, n], dWh[:, n])
+    reset = factor(saved.qs.reshape(-1, H), precision)
+    multiply(np.ascontiguousarray(reset.T), da[:, n], dWh[:, n])
     return dWx, dWh, db[0]

@@ -34,7 +34,7 @@ _Starts = tuple[int, int, int, int]
 
 
 class _Tape(NamedTuple):
-    """All arrays but Wx, Wh and inputs are flat.
+    """All arrays but Wx, Wh and inputs are flat; Wx and Wh are factors already.
 
     gates (N, T, 4H), after their activations, in the caller's order; cs (N, T, H); c0 (N, H);
     inputs: see ``recurrence``.
@@ -55,6 +55,7 @@ class _Tape(NamedTuple):
     starts: _Starts
     reverse: bool
     hard: bool
+    precision: Precision
 
 
 # The loops below are short and many: LLVM vectorises a loop only if it can test at run time that its arrays do not
@@ -154,7 +155,14 @@ class _ForwardArrays(NamedTuple):
 
 @kernel
 def _forward(
-    first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArrays, starts: _Starts, hard: bool, training: bool
+    first: int,
+    last: int,
+    sizes: recurrence.Sizes,
+    arrays: _ForwardArrays,
+    starts: _Starts,
+    hard: bool,
+    training: bool,
+    bf16: bool,
 ) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
@@ -163,7 +171,7 @@ def _forward(
     G = 4 * H
     rows = last - first
     slots = T if training else 1
-    scratch = tile_scratch(xs)
+    scratch, room = tile_scratch(xs), recurrence.factor_room(xs, rows * H, bf16)
     if training:
         recurrence.times_Wx(Rows(xs, first * T * D, D), rows * T, D, Wx, Rows(gates, first * T * G, G), G, scratch)
     for step in range(T):
@@ -174,6 +182,7 @@ def _forward(
         if not training:
             recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(gates, z, G), G, scratch)
         states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
+        states = recurrence.factors(states, rows, H, bf16, room)
         product(states, rows, H, Wh, G, Rows(gates, z, slots * G), True, scratch)
         for n in range(first, last):
             c_prev = part(c0, n * H, H) if step == 0 else part(cs, (n * slots + slot_prev) * H, H)
@@ -212,7 +221,7 @@ class _BackwardArrays(NamedTuple):
 
 @kernel
 def _backward(
-    first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays, starts: _Starts, hard: bool
+    first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays, starts: _Starts, hard: bool, bf16: bool
 ) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
@@ -221,7 +230,7 @@ def _backward(
     G = 4 * H
     rows = last - first
     scratch, tanh_c = tile_scratch(dz), np.empty(H, dz.dtype)
-    dh_prev = np.empty(rows * H, dz.dtype)
+    dh_prev, room = np.empty(rows * H, dz.dtype), recurrence.factor_room(dz, rows * G, bf16)
     zero = dz.dtype.type(0)
     for step in range(T - 1, -1, -1):
         t = T - 1 - step if reverse else step
@@ -240,13 +249,17 @@ def _backward(
                 c_prev = part(c0, n * H, H) if step == 0 else part(cs, (n * T + t_prev) * H, H)
                 gate_row, c, dc_row = part(gates, row * G, G), part(cs, row * H, H), part(dc, n * H, H)
                 _cell_backward(gate_row, c_prev, c, dh_row, dc_row, dz_row, tanh_c, starts, hard)
-        product(Rows(dz, (first * T + t) * G, T * G), rows, G, Wh, H, Rows(dh_prev, 0, H), False, scratch)
+        dz_of_step = recurrence.factors(Rows(dz, (first * T + t) * G, T * G), rows, G, bf16, room)
+        product(dz_of_step, rows, G, Wh, H, Rows(dh_prev, 0, H), False, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    recurrence.times_Wx(Rows(dz, first * T * G, G), rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
+    rounds = bf16 and Wx.size > 0
+    room = recurrence.factor_room(dz, rows * T * G, rounds)
+    dz_of_all = recurrence.factors(Rows(dz, first * T * G, G), rows * T, G, rounds, room)
+    recurrence.times_Wx(dz_of_all, rows * T, G, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
 def lstm_forward(
@@ -276,6 +289,7 @@ def lstm_forward(
     hs = np.empty((N, T, H), dtype)
     gates, cs = np.empty(N * slots * 4 * H, dtype), np.empty((N, slots, H), dtype)
     inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
+    xs, Wx, Wh = recurrence.as_factors(xs, Wx, Wh, precision)
     arrays = _ForwardArrays(
         xs=flat(xs),
         Wx=recurrence.packed_Wx(Wx, dtype),
@@ -292,7 +306,7 @@ def lstm_forward(
     sizes = recurrence.Sizes(T, D, H, reverse)
 
     def work(first: int, last: int) -> None:
-        _forward(first, last, sizes, arrays, starts, hard, training)
+        _forward(first, last, sizes, arrays, starts, hard, training, precision == "bf16")
 
     if T > 0:
         over_blocks(work, N, N * T * (D + H) * 4 * H)
@@ -318,6 +332,7 @@ def lstm_forward(
         starts,
         reverse,
         hard,
+        precision,
     )
     return in_memory(hs, time_major=time_major), h_n, c_n, tape
 
@@ -346,10 +361,10 @@ def lstm_backward(
     sizes = recurrence.Sizes(T, D, H, saved.reverse)
 
     def work(first: int, last: int) -> None:
-        _backward(first, last, sizes, arrays, saved.starts, saved.hard)
+        _backward(first, last, sizes, arrays, saved.starts, saved.hard, saved.precision == "bf16")
 
     over_blocks(work, N, N * T * (D + H) * 4 * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, H)
+    weights = recurrence.weight_gradients(saved.inputs, dz, H, saved.precision)
     made = recurrence.grads(saved, dxs, *weights)
     return LSTMGrads(**put_all(into, **made, dh0=dh, dc0=dc))
 

@@ -11,9 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from fastlstm.backends.numba.compiling import flat, inner
+from fastlstm.backends.numba.elementary import round_to_bf16
 from fastlstm.backends.numba.products import Rows, multiply, pack, part, product, transpose
+from fastlstm.backends.numpy.dense import factor
 from fastlstm.backends.results import in_memory
-from fastlstm.contract import BoolArray, FloatArray
+from fastlstm.contract import BoolArray, FloatArray, Precision
 
 NO_MASK = np.empty(0, np.bool_)
 
@@ -21,6 +23,15 @@ NO_MASK = np.empty(0, np.bool_)
 def packed_Wx(Wx: FloatArray | None, dtype: np.dtype[np.floating], *, transposed: bool = False) -> FloatArray:
     """Wx, or its transpose, as `times_Wx` takes it."""
     return np.empty(0, dtype) if Wx is None else pack(Wx, transposed=transposed)
+
+
+def as_factors(
+    xs: FloatArray, Wx: FloatArray | None, Wh: FloatArray, precision: Precision
+) -> tuple[FloatArray, FloatArray | None, FloatArray]:
+    """xs, Wx and Wh as they take part in products; without Wx, xs does not."""
+    if Wx is None:
+        return xs, None, factor(Wh, precision)
+    return factor(xs, precision), factor(Wx, precision), factor(Wh, precision)
 
 
 def bias(b: FloatArray | None, G: int, dtype: np.dtype[np.floating]) -> FloatArray:
@@ -70,6 +81,24 @@ def times_Wx(a: Rows, M: int, K: int, Wx: FloatArray, out: Rows, X: int, scratch
 
 
 @inner
+def factor_room(like: FloatArray, size: int, bf16: bool) -> FloatArray:
+    """Room for `factors` of so many numbers."""
+    return np.empty(size if bf16 else 0, like.dtype)
+
+
+@inner
+def factors(a: Rows, M: int, K: int, bf16: bool, room: FloatArray) -> Rows:
+    """M rows of a (K) as they take part in products: themselves or, with bf16, rounded, in room."""
+    if not bf16:
+        return a
+    for m in range(M):
+        source, target = part(a.array, a.start + m * a.distance, K), part(room, m * K, K)
+        for j in range(K):
+            target[j] = round_to_bf16(source[j])
+    return Rows(room, 0, K)
+
+
+@inner
 def keep_inputs(
     first: int,
     last: int,
@@ -105,13 +134,18 @@ def keep_inputs(
         ones[row] = one
 
 
-def weight_gradients(inputs: FloatArray, dz: FloatArray, H: int) -> WeightGrads:
+def weight_gradients(inputs: FloatArray, dz: FloatArray, H: int, precision: Precision) -> WeightGrads:
     """Gradients of Wx, Wh and b.
 
     inputs : (D + H + 1, columns) from `keep_inputs`. dz : (N T, G).
     """
     out = np.empty((len(inputs), dz.shape[1]), dz.dtype)
-    multiply(inputs[:, : dz.shape[0]], dz, out)
+    inputs = inputs[:, : dz.shape[0]]
+    if precision == "bf16":
+        multiply(factor(inputs[:-1], precision), factor(dz, precision), out[:-1])
+        multiply(inputs[-1:], dz, out[-1:])
+    else:
+        multiply(inputs, dz, out)
     D = len(inputs) - H - 1
     return WeightGrads(out[:D], out[D : D + H], out[D + H])
 

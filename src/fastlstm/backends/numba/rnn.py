@@ -20,7 +20,10 @@ from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNN
 
 
 class _Tape(NamedTuple):
-    """tanhs (N, T, H), flat: tanh(z) of the steps that mask does not skip; inputs: see ``recurrence``."""
+    """tanhs (N, T, H), flat: tanh(z) of the steps that mask does not skip; inputs: see ``recurrence``.
+
+    Wx and Wh are factors already.
+    """
 
     N: int
     T: int
@@ -33,6 +36,7 @@ class _Tape(NamedTuple):
     tanhs: FloatArray
     inputs: FloatArray
     reverse: bool
+    precision: Precision
 
 
 class _ForwardArrays(NamedTuple):
@@ -53,14 +57,16 @@ class _ForwardArrays(NamedTuple):
 
 
 @kernel
-def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArrays, training: bool) -> None:
+def _forward(
+    first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArrays, training: bool, bf16: bool
+) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
     xs, Wx, Wh, b, h0 = arrays.xs, arrays.Wx, arrays.Wh, arrays.b, arrays.h0
     mask, hs, zs = arrays.mask, arrays.hs, arrays.zs
     rows = last - first
     slots = T if training else 1
-    scratch = tile_scratch(xs)
+    scratch, room = tile_scratch(xs), recurrence.factor_room(xs, rows * H, bf16)
     if training:
         recurrence.times_Wx(Rows(xs, first * T * D, D), rows * T, D, Wx, Rows(zs, first * T * H, H), H, scratch)
     for step in range(T):
@@ -71,6 +77,7 @@ def _forward(first: int, last: int, sizes: recurrence.Sizes, arrays: _ForwardArr
         if not training:
             recurrence.times_Wx(Rows(xs, (first * T + t) * D, T * D), rows, D, Wx, Rows(zs, z_start, H), H, scratch)
         states = Rows(h0, first * H, H) if step == 0 else Rows(hs, (first * T + t_prev) * H, T * H)
+        states = recurrence.factors(states, rows, H, bf16, room)
         product(states, rows, H, Wh, H, Rows(zs, z_start, slots * H), True, scratch)
         for n in range(first, last):
             h = part(hs, (n * T + t) * H, H)
@@ -106,13 +113,14 @@ class _BackwardArrays(NamedTuple):
 
 
 @kernel
-def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays) -> None:
+def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardArrays, bf16: bool) -> None:
     """Sequences first to last - 1."""
     T, D, H, reverse = sizes
     Wx, Wh, mask, tanhs = arrays.Wx, arrays.Wh, arrays.mask, arrays.tanhs
     dhs, dh, dz, dxs = arrays.dhs, arrays.dh, arrays.dz, arrays.dxs
     rows = last - first
     scratch, dh_prev = tile_scratch(dz), np.empty(rows * H, dz.dtype)
+    room = recurrence.factor_room(dz, rows * H, bf16)
     zero, one = dz.dtype.type(0), dz.dtype.type(1)
     for step in range(T - 1, -1, -1):
         t = T - 1 - step if reverse else step
@@ -130,13 +138,17 @@ def _backward(first: int, last: int, sizes: recurrence.Sizes, arrays: _BackwardA
                 h = part(tanhs, row * H, H)
                 for j in range(H):
                     dz_row[j] = dh_row[j] * (one - h[j] * h[j])
-        product(Rows(dz, (first * T + t) * H, T * H), rows, H, Wh, H, Rows(dh_prev, 0, H), False, scratch)
+        dz_of_step = recurrence.factors(Rows(dz, (first * T + t) * H, T * H), rows, H, bf16, room)
+        product(dz_of_step, rows, H, Wh, H, Rows(dh_prev, 0, H), False, scratch)
         for n in range(first, last):
             if not mask.size or mask[n * T + t]:
                 dh_row, new = part(dh, n * H, H), part(dh_prev, (n - first) * H, H)
                 for j in range(H):
                     dh_row[j] = new[j]
-    recurrence.times_Wx(Rows(dz, first * T * H, H), rows * T, H, Wx, Rows(dxs, first * T * D, D), D, scratch)
+    rounds = bf16 and Wx.size > 0
+    room = recurrence.factor_room(dz, rows * T * H, rounds)
+    dz_of_all = recurrence.factors(Rows(dz, first * T * H, H), rows * T, H, rounds, room)
+    recurrence.times_Wx(dz_of_all, rows * T, H, Wx, Rows(dxs, first * T * D, D), D, scratch)
 
 
 def rnn_forward(
@@ -158,6 +170,7 @@ def rnn_forward(
     h_first = recurrence.state(h0, N, H, dtype)
     hs, zs = np.empty((N, T, H), dtype), np.empty(N * (T if training else 1) * H, dtype)
     inputs = recurrence.new_inputs(N, T, 0 if Wx is None else D, H, dtype) if training else np.empty((0, 0), dtype)
+    xs, Wx, Wh = recurrence.as_factors(xs, Wx, Wh, precision)
     arrays = _ForwardArrays(
         xs=flat(xs),
         Wx=recurrence.packed_Wx(Wx, dtype),
@@ -172,11 +185,14 @@ def rnn_forward(
     sizes = recurrence.Sizes(T, D, H, reverse)
 
     def work(first: int, last: int) -> None:
-        _forward(first, last, sizes, arrays, training)
+        _forward(first, last, sizes, arrays, training, precision == "bf16")
 
     over_blocks(work, N, N * T * (D + H) * H)
     h_n = h_first if T == 0 else hs[:, 0 if reverse else T - 1].copy()
-    tape = _Tape(N, T, D, Wx, Wh, b is not None, time_major, arrays.mask, zs, inputs, reverse) if training else None
+    tape = None
+    if training:
+        has_bias = b is not None
+        tape = _Tape(N, T, D, Wx, Wh, has_bias, time_major, arrays.mask, zs, inputs, reverse, precision)
     return in_memory(hs, time_major=time_major), h_n, tape
 
 
@@ -199,10 +215,10 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
     sizes = recurrence.Sizes(T, D, H, saved.reverse)
 
     def work(first: int, last: int) -> None:
-        _backward(first, last, sizes, arrays)
+        _backward(first, last, sizes, arrays, saved.precision == "bf16")
 
     over_blocks(work, N, N * T * (D + H) * H)
-    weights = recurrence.weight_gradients(saved.inputs, dz, H)
+    weights = recurrence.weight_gradients(saved.inputs, dz, H, saved.precision)
     made = recurrence.grads(saved, dxs, *weights)
     return RNNGrads(**put_all(into, **made, dh0=dh))
 

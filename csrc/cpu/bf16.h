@@ -66,8 +66,14 @@ FASTLSTM_INLINE Vec<std::uint32_t> rounded(const Vec<float>& x) {
   return x != x ? bits | kQuiet : bits + 0x7FFF + (bits >> 16 & 1);
 }
 
+// The same as a float32.
+FASTLSTM_INLINE Vec<float> rounded_number(const Vec<float>& x) {
+  return reinterpret_cast<Vec<float>>(rounded(x) & kUpperHalf);
+}
+
 // What every format has: kLanes words from `count` numbers that lie along k, zeros beyond them; and, across k, a word
-// of each of the first `columns` columns from rows that are `stride` apart, `depth` of which are left.
+// of each of the first `columns` columns from rows that are `stride` apart, `depth` of which are left. join makes words
+// of kDepth vectors across k, factor what a number is as a factor where there are no words.
 template <class S>
 struct Exact {
   using Word = S;
@@ -76,6 +82,8 @@ struct Exact {
 
   static FASTLSTM_INLINE Vec<S> along_k(const S* p, Index count) { return load_partial(p, count); }
   static FASTLSTM_INLINE Vec<S> across_k(const S* p, Index, Index, Index columns) { return load_partial(p, columns); }
+  static FASTLSTM_INLINE Vec<S> join(const Vec<S>& first, const Vec<S>&) { return first; }
+  static FASTLSTM_INLINE Vec<S> factor(const Vec<S>& x) { return x; }
 };
 
 struct Bf16Floats {
@@ -83,12 +91,12 @@ struct Bf16Floats {
   static constexpr Index kDepth = 1;
   static constexpr bool kIsExact = false;
 
-  static FASTLSTM_INLINE Vec<float> along_k(const float* p, Index count) {
-    return reinterpret_cast<Vec<float>>(rounded(load_partial(p, count)) & kUpperHalf);
-  }
+  static FASTLSTM_INLINE Vec<float> along_k(const float* p, Index count) { return factor(load_partial(p, count)); }
   static FASTLSTM_INLINE Vec<float> across_k(const float* p, Index, Index, Index columns) {
     return along_k(p, columns);
   }
+  static FASTLSTM_INLINE Vec<float> join(const Vec<float>& first, const Vec<float>&) { return factor(first); }
+  static FASTLSTM_INLINE Vec<float> factor(const Vec<float>& x) { return rounded_number(x); }
 };
 
 struct Bf16Pairs {
@@ -101,8 +109,12 @@ struct Bf16Pairs {
                       AllLanes<kLanes<float>>{});
   }
   static FASTLSTM_INLINE Vec<Word> across_k(const float* p, Index stride, Index depth, Index columns) {
-    return pair(load_partial(p, columns), depth > 1 ? load_partial(p + stride, columns) : Vec<float>{});
+    return join(load_partial(p, columns), depth > 1 ? load_partial(p + stride, columns) : Vec<float>{});
   }
+  static FASTLSTM_INLINE Vec<Word> join(const Vec<float>& first, const Vec<float>& second) {
+    return rounded(first) >> 16 | (rounded(second) & kUpperHalf);
+  }
+  static FASTLSTM_INLINE Vec<float> factor(const Vec<float>& x) { return rounded_number(x); }
 
   // Pairs along two rows as pairs along their columns, of which there are twice as many.
   static FASTLSTM_INLINE void turn(const Vec<Word>& first, const Vec<Word>& second, Word* out) {
@@ -111,12 +123,9 @@ struct Bf16Pairs {
   }
 
  private:
-  static FASTLSTM_INLINE Vec<Word> pair(const Vec<float>& first, const Vec<float>& second) {
-    return rounded(first) >> 16 | (rounded(second) & kUpperHalf);
-  }
   template <int... lane>
   static FASTLSTM_INLINE Vec<Word> neighbours(const Vec<float>& a, const Vec<float>& b, Lanes<lane...>) {
-    return pair(__builtin_shufflevector(a, b, (2 * lane)...), __builtin_shufflevector(a, b, (2 * lane + 1)...));
+    return join(__builtin_shufflevector(a, b, (2 * lane)...), __builtin_shufflevector(a, b, (2 * lane + 1)...));
   }
   template <int... lane>
   static FASTLSTM_INLINE void alternate(const Vec<Word>& even, const Vec<Word>& odd, Word* out, Lanes<lane...>) {
@@ -136,6 +145,12 @@ using Bf16 = Bf16Floats;
 template <class Format>
 FASTLSTM_INLINE constexpr Index words(Index depth) {
   return ceil_div(depth, Format::kDepth);
+}
+
+// The words of a vector of numbers along k, of which `count` are left.
+template <class Format, class S>
+FASTLSTM_INLINE void put_along_k(const S* p, Index count, typename Format::Word* out) {
+  store_partial(out, Format::along_k(p, min_of(count, kLanes<S>)), kLanes<S> / Format::kDepth);
 }
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -55,6 +55,9 @@ struct Bf16Kernels {
   bool in_hardware;  // the products are the processor's, else the factors are rounded before
   const ProductKernels<float>* product;
   const LinearLossKernels<float>* linear_loss;
+  const RecurrentKernels<float>* lstm;
+  const RecurrentKernels<float>* rnn;
+  const RecurrentKernels<float>* gru;
 };
 
 struct InstructionSet {

@@ -6,6 +6,7 @@ namespace fastlstm::FASTLSTM_ISA {
 
 extern const RecurrentKernels<float> lstm_float32, rnn_float32, gru_float32;
 extern const RecurrentKernels<double> lstm_float64, rnn_float64, gru_float64;
+extern const RecurrentKernels<float> lstm_bf16, rnn_bf16, gru_bf16;
 extern const EmbeddingKernels<float, std::int32_t> embedding_float32_int32;
 extern const EmbeddingKernels<float, std::int64_t> embedding_float32_int64;
 extern const EmbeddingKernels<double, std::int32_t> embedding_float64_int32;
@@ -40,6 +41,6 @@ extern const InstructionSet table{
     {&lstm_float64, &rnn_float64, &gru_float64, &embedding_float64_int32, &embedding_float64_int64,
      &losses_float64_int32, &losses_float64_int64, &linear_loss_float64, &sampled_float64, &optim_float64,
      &skipgram_float64, &product_float64, &dropout_float64},
-    {FASTLSTM_BF16_IN_HARDWARE, &product_bf16, &linear_loss_bf16}};
+    {FASTLSTM_BF16_IN_HARDWARE, &product_bf16, &linear_loss_bf16, &lstm_bf16, &rnn_bf16, &gru_bf16}};
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -36,6 +36,7 @@ def lstm_forward(
     gate_order: str,
     hard_sigmoid: bool,
     training: bool,
+    bf16: bool,
 ) -> tuple[Any, FloatArray, FloatArray, Any]: ...
 def gru_forward(
     xs: FloatArray,
@@ -50,6 +51,7 @@ def gru_forward(
     reset_after: bool,
     z_keeps: bool,
     training: bool,
+    bf16: bool,
 ) -> tuple[Any, FloatArray, Any]: ...
 def rnn_forward(
     xs: FloatArray,
@@ -61,6 +63,7 @@ def rnn_forward(
     reverse: bool,
     time_major: bool,
     training: bool,
+    bf16: bool,
 ) -> tuple[Any, FloatArray, Any]: ...
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray: ...
 def embedding_backward_rows(ids: IntArray, dout: FloatArray) -> tuple[IntArray, FloatArray]: ...

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 
 #include "../arrays.h"
 #include "../threads.h"
@@ -19,10 +20,7 @@ struct Lstm {
   static constexpr Index kGates = 4;
   static constexpr bool kHasCellState = true;
   static constexpr bool kKeepsGates = true;
-  template <class S>
-  static const RecurrentKernels<S>& table() {
-    return *kernels<S>().lstm;
-  }
+  static constexpr auto kTable = [](const auto& kernels) { return kernels.lstm; };
 };
 
 struct Gru {
@@ -31,10 +29,7 @@ struct Gru {
   static constexpr Index kGates = 3;
   static constexpr bool kHasCellState = false;
   static constexpr bool kKeepsGates = true;
-  template <class S>
-  static const RecurrentKernels<S>& table() {
-    return *kernels<S>().gru;
-  }
+  static constexpr auto kTable = [](const auto& kernels) { return kernels.gru; };
 };
 
 struct Rnn {
@@ -43,16 +38,22 @@ struct Rnn {
   static constexpr Index kGates = 1;
   static constexpr bool kHasCellState = false;
   static constexpr bool kKeepsGates = false;  // the states are enough for the backward pass
-  template <class S>
-  static const RecurrentKernels<S>& table() {
-    return *kernels<S>().rnn;
-  }
+  static constexpr auto kTable = [](const auto& kernels) { return kernels.rnn; };
 };
+
+template <class S, class Layer>
+const RecurrentKernels<S>& recurrent_kernels(bool bf16) {
+  if constexpr (std::is_same_v<S, float>) {
+    if (bf16) return *Layer::kTable(instruction_set().bf16);
+  }
+  return *Layer::kTable(kernels<S>());
+}
 
 // The arguments of a forward call; the arrays stay alive with it.
 struct RecurrentInputs {
   RecurrentSizes sizes;
   bool time_major;
+  bool bf16;  // float32 alone has it
   py::array xs;
   OptionalArray Wx;
   py::array Wh;
@@ -130,9 +131,13 @@ template <class S, class Layer>
 class Tape {
  public:
   Tape(RecurrentInputs inputs, bool keep)
-      : inputs_(std::move(inputs)), keep_(keep), slots_(keep ? inputs_.sizes.T + 1 : 2) {
-    const RecurrentSizes& s = inputs_.sizes;
-    if (keep && Layer::kKeepsGates) gates_ = Array<S>(Layer::kLayout.gate_buffer(s.T * s.N, s.H));
+      : inputs_(std::move(inputs)),
+        keep_(keep),
+        slots_(keep ? inputs_.sizes.T + 1 : 2),
+        kernels_(recurrent_kernels<S, Layer>(inputs_.bf16)) {
+    RecurrentSizes& s = inputs_.sizes;
+    s.keeps_gates = keep && Layer::kKeepsGates;
+    if (s.keeps_gates) gates_ = Array<S>(Layer::kLayout.gate_buffer(s.T * s.N, s.H));
     h_ = Array<S>(Layer::kLayout.state_buffer(slots_ * s.N, s.H));
     if (Layer::kHasCellState) c_ = Array<S>(Layer::kLayout.state_buffer(slots_ * s.N, s.H));
   }
@@ -141,22 +146,22 @@ class Tape {
   void forward(const Sequence<S>& hs, S* h_n, S* c_n) {
     const RecurrentSizes s = sizes_now();
     const Array<S> workspace(workspace_size(s));
-    Layer::template table<S>().forward({.sizes = s,
-                                        .xs = sequence<S>(inputs_.xs),
-                                        .Wx = weights<S>(inputs_.Wx),
-                                        .Wh = weights<S>(inputs_.Wh),
-                                        .b = pointer<S>(inputs_.b),
-                                        .h0 = pointer<S>(inputs_.h0),
-                                        .c0 = pointer<S>(inputs_.c0),
-                                        .mask = pointer<bool>(inputs_.mask),
-                                        .hs = hs,
-                                        .h_n = h_n,
-                                        .c_n = c_n,
-                                        .gates = gates_.data(),
-                                        .h = h_.data(),
-                                        .c = c_.data(),
-                                        .slots = slots_,
-                                        .workspace = workspace.data()});
+    kernels_.forward({.sizes = s,
+                      .xs = sequence<S>(inputs_.xs),
+                      .Wx = weights<S>(inputs_.Wx),
+                      .Wh = weights<S>(inputs_.Wh),
+                      .b = pointer<S>(inputs_.b),
+                      .h0 = pointer<S>(inputs_.h0),
+                      .c0 = pointer<S>(inputs_.c0),
+                      .mask = pointer<bool>(inputs_.mask),
+                      .hs = hs,
+                      .h_n = h_n,
+                      .c_n = c_n,
+                      .gates = gates_.data(),
+                      .h = h_.data(),
+                      .c = c_.data(),
+                      .slots = slots_,
+                      .workspace = workspace.data()});
   }
 
   // dxs, dWx, dWh, db, dh0, dc0, those that are wanted.
@@ -208,7 +213,7 @@ class Tape {
       }
       const Array<S> workspace(workspace_size(s));
       args.workspace = workspace.data();
-      Layer::template table<S>().backward(args);
+      kernels_.backward(args);
     }
     return py::make_tuple(dxs.array, dWx.array, dWh.array, db.array, dh0.array, dc0.array);
   }
@@ -216,9 +221,8 @@ class Tape {
  private:
   // One size for both passes: the pool hands the memory of the first to the second.
   Index workspace_size(const RecurrentSizes& sizes) const {
-    const RecurrentKernels<S>& table = Layer::template table<S>();
-    const Index forward = table.forward_workspace(sizes);
-    return keep_ ? std::max(forward, table.backward_workspace(sizes)) : forward;
+    const Index forward = kernels_.forward_workspace(sizes);
+    return keep_ ? std::max(forward, kernels_.backward_workspace(sizes)) : forward;
   }
 
   // The number of threads may change between a tape's calls, but not between the size of a workspace and its use.
@@ -231,6 +235,7 @@ class Tape {
   RecurrentInputs inputs_;
   bool keep_;
   Index slots_;
+  const RecurrentKernels<S>& kernels_;
   Array<S> gates_, h_, c_;
   bool gates_consumed_ = false;
   std::mutex mutex_;
@@ -274,29 +279,29 @@ py::tuple recurrent_forward(RecurrentInputs inputs, const std::string& gate_orde
 
 py::tuple lstm_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
                        const OptionalArray& h0, const OptionalArray& c0, const OptionalArray& mask, bool reverse,
-                       bool time_major, const std::string& gate_order, bool hard_sigmoid, bool training) {
+                       bool time_major, const std::string& gate_order, bool hard_sigmoid, bool training, bool bf16) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
   sizes.activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid;
-  return recurrent_forward<Lstm>({sizes, time_major, xs, Wx, Wh, b, h0, c0, mask}, gate_order, training);
+  return recurrent_forward<Lstm>({sizes, time_major, bf16, xs, Wx, Wh, b, h0, c0, mask}, gate_order, training);
 }
 
 py::tuple gru_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
                       const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool time_major,
-                      const std::string& gate_order, bool reset_after, bool z_keeps, bool training) {
+                      const std::string& gate_order, bool reset_after, bool z_keeps, bool training, bool bf16) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
   sizes.reset_after = reset_after;
   sizes.z_keeps = z_keeps;
-  return recurrent_forward<Gru>({sizes, time_major, xs, Wx, Wh, b, h0, {}, mask}, gate_order, training);
+  return recurrent_forward<Gru>({sizes, time_major, bf16, xs, Wx, Wh, b, h0, {}, mask}, gate_order, training);
 }
 
 py::tuple rnn_forward(const py::array& xs, const OptionalArray& Wx, const py::array& Wh, const OptionalArray& b,
-                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool time_major,
-                      bool training) {
+                      const OptionalArray& h0, const OptionalArray& mask, bool reverse, bool time_major, bool training,
+                      bool bf16) {
   RecurrentSizes sizes{};
   sizes.reverse = reverse;
-  return recurrent_forward<Rnn>({sizes, time_major, xs, Wx, Wh, b, h0, {}, mask}, "", training);
+  return recurrent_forward<Rnn>({sizes, time_major, bf16, xs, Wx, Wh, b, h0, {}, mask}, "", training);
 }
 
 template <class S>
@@ -319,12 +324,12 @@ void bind_recurrent(py::module_& module) {
   bind_tapes<double>(module, "Float64");
   module.def("lstm_forward", &lstm_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
              py::arg("c0"), py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("gate_order"),
-             py::arg("hard_sigmoid"), py::arg("training"));
+             py::arg("hard_sigmoid"), py::arg("training"), py::arg("bf16"));
   module.def("gru_forward", &gru_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
              py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("gate_order"), py::arg("reset_after"),
-             py::arg("z_keeps"), py::arg("training"));
+             py::arg("z_keeps"), py::arg("training"), py::arg("bf16"));
   module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
-             py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("training"));
+             py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("training"), py::arg("bf16"));
 }
 
 }  // namespace fastlstm

@@ -47,37 +47,46 @@ struct GruCell {
   }
 };
 
-template <class S>
-struct GruForward : ForwardPass<S, GruCell> {
-  using Base = ForwardPass<S, GruCell>;
-  using Base::args, Base::plan, Base::kUnits, Base::state_place;
-  using typename Base::P;
+template <class Format>
+struct GruForward : ForwardPass<Format, GruCell> {
+  using Base = ForwardPass<Format, GruCell>;
+  using Base::args, Base::plan, Base::kUnits, Base::kDepth, Base::state_place;
+  using typename Base::P, typename Base::S, typename Base::Word;
   static constexpr int kZ = GruCell::kZ, kR = GruCell::kR, kN = GruCell::kN, kQ = GruCell::kQ;
   static constexpr int kGates = GruCell::kGates;
 
   GruBlend<S> blend;
-  S* packed_Wh;  // a gate: panels of units, each [H][width]
-  S* packed_b;   // added before the time loop: of z, r, n
-  S* state_b;    // added to h Wh_n in the step; with reset_after only
-  S* packed_Wx;  // as Wh; last: a part of it alone is written if panels are packed in turn
-  S* planes;     // of all steps where they are kept, else of one
+  Word* reset_words;  // of r h_prev, one step; unless exact, and with the reset gate before the product
+  Word* packed_Wh;    // a gate: panels of units, each [words][width]
+  S* packed_b;        // added before the time loop: of z, r, n
+  S* state_b;         // added to h Wh_n in the step; with reset_after only
+  Word* packed_Wx;    // as Wh; last: a part of it alone is written if panels are packed in turn
+  S* planes;          // of all steps where they are kept, else of one
 
-  explicit GruForward(const RecurrentForward<S>& a) : Base(a), blend(a.sizes.z_keeps) {
-    packed_Wh = args.workspace;
+  explicit GruForward(const RecurrentForward<S>& a) : Base(a, input_slots_of(P(a.sizes))), blend(a.sizes.z_keeps) {
+    Word* const words = reinterpret_cast<Word*>(args.workspace);
+    this->place_words(words);
+    reset_words = words + Base::words_workspace(plan, this->input_slots);
+    packed_Wh = reset_words + reset_words_size(plan);
     const Index panels = plan.packs() ? kGates * plan.padded_units() : 0;
-    packed_b = packed_Wh + panels * plan.H;
+    packed_b = reinterpret_cast<S*>(packed_Wh + panels * plan.H_words);
     state_b = packed_b + kGates * plan.padded_units();
-    packed_Wx = state_b + plan.padded_units();
-    planes = keeps() ? args.gates : packed_Wx + panels * plan.D;
+    packed_Wx = reinterpret_cast<Word*>(state_b + plan.padded_units());
+    planes = keeps() ? args.gates : reinterpret_cast<S*>(packed_Wx + panels * plan.D_words);
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    const Index depth = plan.packs() ? plan.D + plan.H : 0;
-    return plan.padded_units() * (kGates * (depth + 1) + 1) + P::kLayout.gate_buffer(plan.N, plan.H);
+    const Index depth = plan.packs() ? plan.D_words + plan.H_words : 0;
+    return Base::words_workspace(plan, input_slots_of(plan)) + reset_words_size(plan) +
+           plan.padded_units() * (kGates * (depth + 1) + 1) + P::kLayout.gate_buffer(plan.N, plan.H);
   }
+  static Index reset_words_size(const P& plan) {
+    return Base::has_words(plan) ? P::kWordLayout.state_buffer(plan.N, plan.H_words) : 0;
+  }
+  static Index input_slots_of(const P& plan) { return plan.sizes.keeps_gates ? plan.T : 2; }
 
-  bool keeps() const { return args.gates != nullptr; }
+  bool keeps() const { return plan.sizes.keeps_gates; }
 
   // A panel's place in the packed weights of `depth` rows.
   Index packed_place(int gate, Index first, Index depth) const { return (gate * plan.padded_units() + first) * depth; }
@@ -104,11 +113,15 @@ struct GruForward : ForwardPass<S, GruCell> {
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
     pack(team, units);
-    this->load_state(args.h0, args.h, rows, units);
+    this->load_h(rows, units);
+    this->pack_input_words(team, {0, keeps() ? plan.T : 1});
     team.wait();
     if (keeps()) start_gates({0, plan.T}, rows, units);
     for (Index step = 0; step < plan.T; ++step) {
-      if (!keeps()) start_gates({step, step + 1}, rows, units);
+      if (!keeps()) {
+        this->pack_input_words(team, {step + 1, step + 2});
+        start_gates({step, step + 1}, rows, units);
+      }
       step_forward(team, step, rows, units);
       plan.meet(team);
     }
@@ -123,25 +136,28 @@ struct GruForward : ForwardPass<S, GruCell> {
         if (plan.split_rows() && index++ % team.size() != team.member()) return;
         if (plan.packs()) {
           if (args.Wx.data && !packs_Wx_in_turn()) {
-            pack_units(args.Wx, plan.D, gate, first, width, packed_Wx + packed_place(gate, first, plan.D));
+            pack_units<Format>(args.Wx, plan.D, gate, first, width,
+                               packed_Wx + packed_place(gate, first, plan.D_words));
           }
-          pack_units(args.Wh, plan.H, gate, first, width, packed_Wh + packed_place(gate, first, plan.H));
+          pack_units<Format>(args.Wh, plan.H, gate, first, width, packed_Wh + packed_place(gate, first, plan.H_words));
         }
         pack_bias(gate, first, width);
       });
     }
   }
 
-  void pack_units(const Weights<S>& W, Index depth, int gate, Index first, Index width, S* packed) const {
-    pack_panel(plan, W, depth, gate, first / kUnits, first % kUnits, width, packed);
+  template <class PackedFormat>
+  void pack_units(const Weights<S>& W, Index depth, int gate, Index first, Index width,
+                  typename PackedFormat::Word* packed) const {
+    pack_gates<PackedFormat>(plan, W, depth, gate, first / kUnits, first % kUnits, width, packed);
   }
 
   void pack_bias(int gate, Index first, Index width) const {
     S* const bias = packed_b + packed_place(gate, first, 1);
-    pack_units({args.b, plan.G, 1}, 1, gate, first, width, bias);
+    pack_units<Exact<S>>({args.b, plan.G, 1}, 1, gate, first, width, bias);
     if (!plan.sizes.reset_after) return;
     if (gate == kN) {
-      pack_units({args.b ? args.b + plan.G : nullptr, plan.G, 1}, 1, gate, first, width, state_b + first);
+      pack_units<Exact<S>>({args.b ? args.b + plan.G : nullptr, plan.G, 1}, 1, gate, first, width, state_b + first);
     } else if (args.b) {
       for (Index u = 0; u < width; u += kLanes<S>) {
         const S* const source = args.b + plan.G + plan.gate_column(gate) + first + u;
@@ -156,17 +172,17 @@ struct GruForward : ForwardPass<S, GruCell> {
     if (!plan.packs()) {
       for (Index step = steps.begin; step < steps.end; ++step) {
         for (int gate = 0; gate < kGates; ++gate) copy_bias(packed_b + packed_place(gate, 0, 1), gate, step, units);
-        this->multiply_single_row(this->inputs(step, 0), args.Wx, {0, kGates}, units,
+        this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, kGates}, units,
                                   [&](Index gate, Index u) { return plane(static_cast<int>(gate), step, 0, u); });
       }
       return;
     }
     for (int gate = 0; gate < kGates; ++gate) {
       for_each_panel_of_blocks(units, [&](Index first, Index width) {
-        S* Wx = packed_Wx + packed_place(gate, first, plan.D);
+        Word* Wx = packed_Wx + packed_place(gate, first, plan.D_words);
         if (packs_Wx_in_turn()) {
-          Wx = packed_Wx + packed_place(0, units.begin, plan.D);
-          pack_units(args.Wx, plan.D, gate, first, width, Wx);
+          Wx = packed_Wx + packed_place(0, units.begin, plan.D_words);
+          pack_units<Format>(args.Wx, plan.D, gate, first, width, Wx);
         }
         this->multiply_inputs(steps, rows, Wx, packed_b + packed_place(gate, first, 1), width,
                               plane(gate, steps.begin, rows.begin, first));
@@ -192,31 +208,35 @@ struct GruForward : ForwardPass<S, GruCell> {
     for (Index u = units.begin; u < units.end; u += kLanes<S>) store(plane(out, step, 0, u), load(bias + u));
   }
 
-  // A plane's rows of one step = init + a Wh, where init is a bias or, where that is null, the plane itself. a is the
-  // row of n = 0.
-  void multiply_state(const Operand<S>& a, int gate, const S* bias, int out, Index step, Range rows,
-                      Range units) const {
+  // What is multiplied by Wh in a step, from the row of n = 0 on.
+  struct State {
+    Operand<S> numbers;
+    Operand<Word> words;
+  };
+
+  // A plane's rows of one step = init + a Wh, where init is a bias or, where that is null, the plane itself.
+  void multiply_state(const State& a, int gate, const S* bias, int out, Index step, Range rows, Range units) const {
     if (!plan.packs()) {
       if (bias) copy_bias(bias, out, step, units);
-      this->multiply_single_row(a, args.Wh, {gate, gate + 1}, units,
+      this->multiply_single_row(a.numbers, args.Wh, {gate, gate + 1}, units,
                                 [&](Index, Index u) { return plane(out, step, 0, u); });
       return;
     }
     for_each_panel_of_blocks(units, [&](Index first, Index width) {
-      const S* const weights = packed_Wh + packed_place(gate, first, plan.H);
+      const Word* const weights = packed_Wh + packed_place(gate, first, plan.H_words);
       // The weights of the next panel are prefetched bit by bit while the rows meet this one's.
-      const Index size = width * plan.H;
-      const S* const next = first + width < units.end
-                                ? weights + size
-                                : packed_Wh + packed_place((gate + 1) % kGates, units.begin, plan.H);
+      const Index size = width * plan.H_words;
+      const Word* const next = first + width < units.end
+                                   ? weights + size
+                                   : packed_Wh + packed_place((gate + 1) % kGates, units.begin, plan.H_words);
       Index prefetched = 0;
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
         for (Index n = rows.begin; n < rows.end;) {
           const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
-          const Term<S> term{a.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
-          prefetched += plan.H * kCacheLine<S>;
+          const Term<Word> term{a.words.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
+          prefetched += plan.H_words * kCacheLine<Word>;
           S* const tile = plane(out, step, n, first);
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile, kUnits);
+          kTilesOf<Word, vectors>.by_rows[count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile, kUnits);
           n += count;
         }
       });
@@ -224,7 +244,7 @@ struct GruForward : ForwardPass<S, GruCell> {
   }
 
   void step_forward(Team& team, Index step, Range rows, Range units) const {
-    const Operand<S> h = this->states(step, 0);
+    const State h{this->state_numbers(step, 0), this->states(step, 0)};
     multiply_state(h, kZ, nullptr, kZ, step, rows, units);
     multiply_state(h, kR, nullptr, kR, step, rows, units);
     if (plan.sizes.reset_after) {
@@ -242,15 +262,32 @@ struct GruForward : ForwardPass<S, GruCell> {
       // Masked steps may hold anything; zeros keep it out of the weights' gradients.
       const Vec<S> reset = load(plane(kR, step, n, u)) * load(args.h + state_place(step, n, u));
       store(plane(kQ, step, n, u), valid ? reset : Vec<S>{});
+      put_reset_words(step, n, u);
     });
     plan.meet(team);
-    const Operand<S> reset{plane(kQ, step, 0, 0), kUnits, P::kLayout.state_stride(plane_rows()), kUnits, 1, plan.H};
-    multiply_state(reset, kN, nullptr, kN, step, rows, units);
+    multiply_state(reset_state(step), kN, nullptr, kN, step, rows, units);
     for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
       S* const candidate = plane(kN, step, n, u);
       store(candidate, Math<S>::tanh(load(candidate)));
       store_output(step, n, u, valid);
     });
+  }
+
+  // r h_prev as the product takes it.
+  FASTLSTM_INLINE void put_reset_words(Index step, Index n, Index u) const {
+    if constexpr (!Format::kIsExact) {
+      if (!plan.packs()) return;
+      put_along_k<Format>(plane(kQ, step, n, u), plan.H - u, reset_words + P::state_words_place(plan.N, n, u));
+    }
+  }
+  State reset_state(Index step) const {
+    const Operand<S> numbers{plane(kQ, step, 0, 0), kUnits, P::kLayout.state_stride(plane_rows()), kUnits, 1, plan.H};
+    if constexpr (Format::kIsExact) {
+      return {numbers, numbers};
+    } else {
+      constexpr Index kWords = kUnits / kDepth;
+      return {numbers, {reset_words, kWords, P::kWordLayout.state_stride(plan.N), kWords, 1, plan.H_words}};
+    }
   }
 
   // Calls body(n, u, whether the step is valid) for all vectors of units.
@@ -273,19 +310,23 @@ struct GruForward : ForwardPass<S, GruCell> {
     Vec<S> h = load(args.h + state_place(step, n, u));
     if (valid) h = gru_blend(blend, load(plane(kZ, step, n, u)), load(plane(kN, step, n, u)), h);
     store(args.h + state_place(step + 1, n, u), h);
+    this->put_state_words(step + 1, n, u);
     if (args.hs.data) store_partial(plan.at(args.hs, step, n) + u, h, plan.H - u);
   }
 };
 
-template <class S>
+template <class Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
-  return {GruForward<S>::workspace, run_pass<GruForward<S>, RecurrentForward<S>>,
-          SequenceBackward<S, GruCell>::workspace, run_pass<SequenceBackward<S, GruCell>, RecurrentBackward<S>>};
+  using Forward = GruForward<Format>;
+  using Backward = SequenceBackward<Format, GruCell>;
+  return {Forward::workspace, run_pass<Forward, RecurrentForward<S>>, Backward::workspace,
+          run_pass<Backward, RecurrentBackward<S>>};
 }
 
 }  // namespace
 
-extern const RecurrentKernels<float> gru_float32 = table<float>();
-extern const RecurrentKernels<double> gru_float64 = table<double>();
+extern const RecurrentKernels<float> gru_float32 = table<Exact<float>>();
+extern const RecurrentKernels<double> gru_float64 = table<Exact<double>>();
+extern const RecurrentKernels<float> gru_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -39,6 +39,7 @@ struct RecurrentSizes {
   RecurrentActivation activation;
   bool reset_after;  // GRU: the reset gate is applied after the product with Wh; there are two biases
   bool z_keeps;      // GRU: h = z h_prev + (1 - z) n, else h = (1 - z) h_prev + z n
+  bool keeps_gates;  // of all steps
   int threads;       // at most
 };
 
@@ -77,7 +78,7 @@ struct RecurrentForward {
   Sequence<S> hs;        // (N, T, H) or null: not wanted
   S* h_n;                // (N, H) or null
   S* c_n;                // (N, H) or null
-  S* gates;              // gate buffer of T N rows, or null: keep nothing
+  S* gates;              // gate buffer of T N rows, or null unless keeps_gates
   S* h;                  // state buffers of slots * N rows
   S* c;                  // LSTM only
   Index slots;           // T + 1 to keep the states of all steps, or 2

@@ -50,33 +50,34 @@ struct LstmCell {
 using SigmoidCell = LstmCell<RecurrentActivation::kSigmoid>;
 using HardSigmoidCell = LstmCell<RecurrentActivation::kHardSigmoid>;
 
-template <class S>
-void lstm_forward(const RecurrentForward<S>& args) {
+template <class Format>
+void lstm_forward(const RecurrentForward<Sum<typename Format::Word>>& args) {
   if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_pass<SequenceForward<S, SigmoidCell>>(args);
+    run_pass<SequenceForward<Format, SigmoidCell>>(args);
   } else {
-    run_pass<SequenceForward<S, HardSigmoidCell>>(args);
+    run_pass<SequenceForward<Format, HardSigmoidCell>>(args);
   }
 }
 
-template <class S>
-void lstm_backward(const RecurrentBackward<S>& args) {
+template <class Format>
+void lstm_backward(const RecurrentBackward<Sum<typename Format::Word>>& args) {
   if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_pass<SequenceBackward<S, SigmoidCell>>(args);
+    run_pass<SequenceBackward<Format, SigmoidCell>>(args);
   } else {
-    run_pass<SequenceBackward<S, HardSigmoidCell>>(args);
+    run_pass<SequenceBackward<Format, HardSigmoidCell>>(args);
   }
 }
 
-template <class S>
-constexpr RecurrentKernels<S> table() {
-  return {SequenceForward<S, SigmoidCell>::workspace, lstm_forward<S>, SequenceBackward<S, SigmoidCell>::workspace,
-          lstm_backward<S>};
+template <class Format>
+constexpr RecurrentKernels<Sum<typename Format::Word>> table() {
+  return {SequenceForward<Format, SigmoidCell>::workspace, lstm_forward<Format>,
+          SequenceBackward<Format, SigmoidCell>::workspace, lstm_backward<Format>};
 }
 
 }  // namespace
 
-extern const RecurrentKernels<float> lstm_float32 = table<float>();
-extern const RecurrentKernels<double> lstm_float64 = table<double>();
+extern const RecurrentKernels<float> lstm_float32 = table<Exact<float>>();
+extern const RecurrentKernels<double> lstm_float64 = table<Exact<double>>();
+extern const RecurrentKernels<float> lstm_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -4,6 +4,7 @@
 // never wait for each other; else they take units, and meet wherever a product needs all of them.
 #pragma once
 
+#include "../gemm/pack.h"
 #include "../gemm/tile.h"
 #include "../threads.h"
 #include "kernels.h"
@@ -13,10 +14,16 @@ namespace fastlstm::FASTLSTM_ISA {
 // Weights of more bytes are read from beyond the first cache level.
 inline constexpr Index kFirstLevelBytes = 40 * 1024;
 
-// A cell is LstmCell (lstm.cc), RnnCell (rnn.cc) or GruCell (gru.cc).
-template <class S, class Cell>
+// A cell is LstmCell (lstm.cc), RnnCell (rnn.cc) or GruCell (gru.cc). What is a factor of a product, of weights,
+// inputs, states and gates' gradients, is there as words of a Format (../bf16.h); exact ones are the numbers
+// themselves.
+template <class Format, class Cell>
 struct Plan {
+  using Word = typename Format::Word;
+  using S = Sum<Word>;
+  static constexpr Index kDepth = Format::kDepth;
   static constexpr BlockLayout kLayout = Cell::kLayout;
+  static constexpr BlockLayout kWordLayout{kLayout.units / kDepth, kLayout.gates, kLayout.planes};  // along units
   static constexpr Index kUnits = kLayout.units;
   static constexpr Index kGates = kLayout.gates;                           // of a plane
   static constexpr int kPlanes = Cell::kGates / static_cast<int>(kGates);  // that the weights have columns for
@@ -27,10 +34,11 @@ struct Plan {
 
   const RecurrentSizes& sizes;
   Index N, T, D, H;
-  Index G;             // columns of the weights
-  Index blocks;        // of units
-  Index input_blocks;  // of input columns, as wide as blocks of units
-  Index rows;          // T N
+  Index D_words, H_words;  // words along D and H
+  Index G;                 // columns of the weights
+  Index blocks;            // of units
+  Index input_blocks;      // of input columns, as wide as blocks of units
+  Index rows;              // T N
 
   explicit Plan(const RecurrentSizes& s)
       : sizes(s),
@@ -38,6 +46,8 @@ struct Plan {
         T(s.N == 0 ? 0 : s.T),  // no rows, no steps
         D(s.D),
         H(s.H),
+        D_words(words<Format>(s.D)),
+        H_words(words<Format>(s.H)),
         G(Cell::kGates * s.H),
         blocks(kLayout.blocks(s.H)),
         input_blocks(kLayout.blocks(s.D)),
@@ -73,12 +83,22 @@ struct Plan {
     return u / kUnits * kLayout.state_stride(state_rows) + r * kUnits + u % kUnits;
   }
 
-  bool split_rows() const {
-    constexpr Index kCachedBytes = 1536 * 1024;
-    return N >= 8 && (D + H) * G * static_cast<Index>(sizeof(S)) <= kCachedBytes;
+  // Where the words along units from unit u on lie, as the numbers do.
+  Index gate_words_place(int plane, Index r, Index u) const {
+    return plane * kWordLayout.plane(rows, H_words) + u / kUnits * kWordLayout.gate_stride(rows) +
+           (r * kWidth + u % kUnits) / kDepth;
+  }
+  static Index state_words_place(Index state_rows, Index r, Index u) {
+    return u / kUnits * kWordLayout.state_stride(state_rows) + (r * kUnits + u % kUnits) / kDepth;
   }
 
-  // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products.
+  bool split_rows() const {
+    constexpr Index kCachedBytes = 1536 * 1024;
+    return N >= 8 && (D_words + H_words) * G * static_cast<Index>(sizeof(Word)) <= kCachedBytes;
+  }
+
+  // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products. There
+  // are no words then; factors are rounded one by one.
   static constexpr Index kFewSteps = 2;
   bool packs() const { return N != 1 || T > kFewSteps; }
 

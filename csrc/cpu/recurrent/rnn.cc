@@ -25,15 +25,18 @@ struct RnnCell {
   }
 };
 
-template <class S>
+template <class Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
-  return {SequenceForward<S, RnnCell>::workspace, run_pass<SequenceForward<S, RnnCell>, RecurrentForward<S>>,
-          SequenceBackward<S, RnnCell>::workspace, run_pass<SequenceBackward<S, RnnCell>, RecurrentBackward<S>>};
+  using Forward = SequenceForward<Format, RnnCell>;
+  using Backward = SequenceBackward<Format, RnnCell>;
+  return {Forward::workspace, run_pass<Forward, RecurrentForward<S>>, Backward::workspace,
+          run_pass<Backward, RecurrentBackward<S>>};
 }
 
 }  // namespace
 
-extern const RecurrentKernels<float> rnn_float32 = table<float>();
-extern const RecurrentKernels<double> rnn_float64 = table<double>();
+extern const RecurrentKernels<float> rnn_float32 = table<Exact<float>>();
+extern const RecurrentKernels<double> rnn_float64 = table<Exact<double>>();
+extern const RecurrentKernels<float> rnn_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -1,7 +1,8 @@
 // The backward pass over a sequence, of all cells: back through the steps, then what all steps share.
 //
 // The gradients of the pre-activations take the place of the gates, plane by plane (see kernels.h). The GRU alone has
-// more planes than its weights have: the last one belongs to the columns of the one before it.
+// more planes than its weights have: the last one belongs to the columns of the one before it. Unless exact, they are
+// written beside it too, as words along units (Plan::gate_words_place).
 #pragma once
 
 #include "../vector_math.h"
@@ -24,27 +25,37 @@ struct CellPlaces {
   S* carried;  // GRU: what goes around the products to h_prev
 };
 
-template <class S, class Cell>
+template <class Format, class Cell>
 struct SequenceBackward {
-  using P = Plan<S, Cell>;
-  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth;
+  using P = Plan<Format, Cell>;
+  using Word = typename P::Word;
+  using S = typename P::S;
+  using Weighted = WeightGradients<Format, Cell>;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kDepth = P::kDepth;
   // Rows and columns of the gates' gradients that stay in the cache while they meet all panels of a weight.
   static constexpr Index kRowBlock = 64;
   static constexpr Index kColumnBlock = 1024;
 
   const RecurrentBackward<S>& args;
   P plan;
-  S* packed_weights;  // transposed: panels of Wh's units, then of Wx's inputs, each [G][width]
-  S* x;               // see pack_inputs
-  S* product;         // panels of dh for all rows, or of dx for kRowBlock rows a thread
-  S* dc;              // state layout, one slot
-  S* carried;         // what goes around the products to the state before a step, state layout, one slot
+  Word* packed_weights;  // transposed: panels of Wh's units, then of Wx's inputs, each [words along G][width]
+  Word* x;               // see pack_inputs
+  Word* dA;              // the gates' gradients along units
+  Word* h;               // see pack_states: of h_prev and of the GRU's r h_prev; not if exact
+  Word* reset;
+  S* product;  // panels of dh for all rows, or of dx for kRowBlock rows a thread
+  S* dc;       // state layout, one slot
+  S* carried;  // what goes around the products to the state before a step, state layout, one slot
   S* weight_sums;
 
   explicit SequenceBackward(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
-    packed_weights = args.workspace;
+    packed_weights = reinterpret_cast<Word*>(args.workspace);
     x = packed_weights + packed_size(plan);
-    product = x + plan.input_blocks * P::kLayout.state_stride(plan.rows);
+    dA = x + inputs_size(plan);
+    h = dA + words_size(plan);
+    reset = h + states_size(plan);
+    product = reinterpret_cast<S*>(reset + (packs_reset(plan) ? states_size(plan) : 0));
+    if constexpr (Format::kIsExact) dA = args.gates;
     dc = product + product_size(plan);
     carried = dc + (Cell::kHasCellState ? P::kLayout.state_buffer(plan.N, plan.H) : 0);
     weight_sums = carried + P::kLayout.state_buffer(plan.N, plan.H);
@@ -52,13 +63,24 @@ struct SequenceBackward {
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return packed_size(plan) + plan.input_blocks * P::kLayout.state_stride(plan.rows) + product_size(plan) +
-           (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
-           plan.threads() * WeightGradients<S, Cell>::workspace(plan);
+    return packed_size(plan) + inputs_size(plan) + words_size(plan) + states_size(plan) * (packs_reset(plan) ? 2 : 1) +
+           product_size(plan) + (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
+           plan.threads() * Weighted::workspace(plan);
   }
   static Index packed_size(const P& plan) {
-    return plan.packs() ? max_of(plan.padded_units(), plan.padded_inputs()) * plan.G : 0;
+    return plan.packs() ? max_of(plan.padded_units(), plan.padded_inputs()) * Cell::kGates * plan.H_words : 0;
   }
+  // Few rows are numbers (see Plan::packs).
+  static Index inputs_size(const P& plan) {
+    return plan.input_blocks * P::kLayout.state_stride(plan.packs() ? words<Format>(plan.rows) : plan.rows);
+  }
+  static Index words_size(const P& plan) {
+    return Format::kIsExact ? 0 : P::kWordLayout.gate_buffer(plan.rows, plan.H_words);
+  }
+  static Index states_size(const P& plan) {
+    return Format::kIsExact ? 0 : P::kLayout.state_buffer(words<Format>(plan.rows), plan.H);
+  }
+  static bool packs_reset(const P& plan) { return Cell::kHasResetGate && !plan.sizes.reset_after; }
   static Index product_size(const P& plan) {
     return max_of(plan.padded_units() * plan.N, plan.threads() * plan.padded_inputs() * kRowBlock);
   }
@@ -66,7 +88,7 @@ struct SequenceBackward {
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
     if (plan.packs()) pack_Wh(team, units);
-    if (args.dWx.data) pack_inputs(plan, args.xs, args.mask, piece(plan.rows, team.member(), team.size()), x);
+    pack_left_factors(team);
     if (plan.split_rows()) team.wait();  // all of Wh is packed
 
     init_backward(rows, units);
@@ -85,7 +107,7 @@ struct SequenceBackward {
     team.wait();  // nobody needs Wh any more: Wx takes its place
     if (plan.packs() && args.dxs.data) pack_Wx(team);
     const Index input_items = args.dxs.data ? row_pieces(plan.rows, kRowBlock, team.size()) : 0;
-    const WeightGradients<S, Cell> weights(args, plan, x, weight_sums, team);
+    const Weighted weights(args, plan, {x, h, reset, dA}, weight_sums, team);
     team.deal(input_items + weights.count());
     team.wait();
     for (Index item; (item = team.take()) >= 0;) {
@@ -102,7 +124,7 @@ struct SequenceBackward {
     Index index = 0;
     for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
       if (plan.split_rows() && index++ % team.size() != team.member()) return;
-      pack_transposed_panel(plan, args.Wh, plan.H, first, width, packed_weights + first * plan.G);
+      pack_transposed_gates<Format>(plan, args.Wh, plan.H, first, width, panel_of_weights(first));
     });
   }
 
@@ -110,8 +132,30 @@ struct SequenceBackward {
     Index index = 0;
     for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
       if (index++ % team.size() != team.member()) return;
-      pack_transposed_panel(plan, args.Wx, plan.D, first, width, packed_weights + first * plan.G);
+      pack_transposed_gates<Format>(plan, args.Wx, plan.D, first, width, panel_of_weights(first));
     });
+  }
+
+  Word* panel_of_weights(Index column) const { return packed_weights + column * Cell::kGates * plan.H_words; }
+
+  // What dA is multiplied by in the weights' gradients: a thread's share of the rows.
+  void pack_left_factors(const Team& team) const {
+    const auto share = [&](Index count) { return piece(count, team.member(), team.size()); };
+    if (!plan.packs()) {
+      if (args.dWx.data) pack_inputs<Exact<S>>(plan, args.xs, args.mask, share(plan.rows), reinterpret_cast<S*>(x));
+      return;
+    }
+    const Range range = share(words<Format>(plan.rows));
+    if (args.dWx.data) pack_inputs<Format>(plan, args.xs, args.mask, range, x);
+    if constexpr (!Format::kIsExact) {
+      if (!args.dWh.data) return;
+      pack_states<Format>(plan, args.h, P::kLayout.state_stride(plan.rows + plan.N), range, h);
+      if constexpr (Cell::kHasResetGate) {
+        if (packs_reset(plan)) {
+          pack_states<Format>(plan, gates(Cell::kQ, 0, 0), P::kLayout.gate_stride(plan.rows), range, reset);
+        }
+      }
+    }
   }
 
   S* state(S* buffer, Index n, Index u) const { return buffer + P::state_place(plan.N, n, u); }
@@ -147,6 +191,7 @@ struct SequenceBackward {
     if (!valid) {
       for (int plane = 0; plane < P::kLayout.planes; ++plane) {
         for (Index gate = 0; gate < P::kGates; ++gate) store(gates(plane, row, u) + gate * kUnits, Vec<S>{});
+        put_words(plane, row, u);
       }
       return;
     }
@@ -165,9 +210,27 @@ struct SequenceBackward {
       places.dc = state(dc, n, u);
     }
     Cell::template backward<S>(plan.sizes, places, dh);
+    for (int plane = 0; plane < P::kLayout.planes; ++plane) {
+      if constexpr (Cell::kHasResetGate) {
+        // Those of r come with reset_backward, and q is no gradient.
+        if (packs_reset(plan) && (plane == Cell::kR || plane == Cell::kQ)) continue;
+      }
+      put_words(plane, row, u);
+    }
   }
 
   S* gates(int plane, Index row, Index u) const { return args.gates + plan.gate_place(plane, row, u); }
+
+  // A vector of units of a plane's gradients as factors.
+  FASTLSTM_INLINE void put_words(int plane, Index row, Index u) const {
+    if constexpr (!Format::kIsExact) {
+      if (!plan.packs()) return;
+      Word* const out = dA + plan.gate_words_place(plane, row, u);
+      for (Index gate = 0; gate < P::kGates; ++gate) {
+        put_along_k<Format>(gates(plane, row, u) + gate * kUnits, plan.H - u, out + gate * (kUnits / kDepth));
+      }
+    }
+  }
 
   // Planes of gradients that are multiplied by their gates' weights and summed.
   struct Planes {
@@ -204,6 +267,7 @@ struct SequenceBackward {
       S* const around = state(carried, n, u);
       const S* const h_prev = args.h + P::state_place(plan.rows + plan.N, row, u);
       store(around, load(around) + Cell::template reset_backward<S>(gates(Cell::kR, row, u), h_prev, dq));
+      put_words(Cell::kR, row, u);
     });
   }
 
@@ -239,28 +303,29 @@ struct SequenceBackward {
     // What meets part `part` of all the planes' parts: rows of the panel of `width` columns from `column` on.
     const auto weights = [&](Index part, Index column, Index width) {
       const Index gate_plane = min_of(planes.index[part / parts], P::kPlanes - 1);
-      return packed_weights + column * plan.G +
-             (gate_plane * P::kGates * plan.H + part % parts * kBlocks * kWidth) * width;
+      return panel_of_weights(column) +
+             (gate_plane * P::kGates * plan.H_words + part % parts * kBlocks * (kWidth / kDepth)) * width;
     };
     for (Index part = 0; part < planes.count * parts; ++part) {
       const Index first = part % parts * kBlocks;
       const bool last_part = part + 1 == planes.count * parts;
       const Index next_part = last_part ? 0 : part + 1;
       const Index next_first = next_part % parts * kBlocks;
-      const Operand<S> dA = gate_gradients(planes.index[part / parts], row).blocks(first, first + kBlocks);
+      const Operand<Word> left = gate_gradients(planes.index[part / parts], row).blocks(first, first + kBlocks);
       Index panel = 0;
       for_each_panel<S>(columns.begin, columns.end, [&](Index column, Index width) {
         const bool last = column + width >= columns.end;
-        const S* const next =
+        const Word* const next =
             last ? weights(next_part, columns.begin, first_width) : weights(part, column + width, width);
         const Range prefetched = piece(min_of(kBlocks, plan.blocks - next_first), panel++, panels);
         for (Index j = next_first + prefetched.begin; j < next_first + prefetched.end; ++j) {
-          prefetch(gates(planes.index[next_part / parts], last_part ? row + count : row, j * kUnits),
-                   (last_part ? following : count) * kWidth);
+          prefetch(
+              dA + plan.gate_words_place(planes.index[next_part / parts], last_part ? row + count : row, j * kUnits),
+              (last_part ? following : count) * (kWidth / kDepth));
         }
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          multiply_rows<S, vectors>(dA, weights(part, column, width), next, count, part == 0,
-                                    out + (column - columns.begin) * count);
+          multiply_rows<Word, vectors>(left, weights(part, column, width), next, count, part == 0,
+                                       out + (column - columns.begin) * count);
         });
       });
     }
@@ -281,12 +346,16 @@ struct SequenceBackward {
         }
       }
     };
-    add_single_row(W.data, W.column, W.row, runs, rows, count, [&](Index u) { return out + u; });
+    add_single_row<Format>(W.data, W.column, W.row, runs, rows, count, [&](Index u) { return out + u; });
   }
 
-  Operand<S> gate_gradients(int plane, Index row) const {
-    return {gates(plane, row, 0),        kWidth, P::kLayout.gate_stride(plan.rows), kUnits,
-            static_cast<int>(P::kGates), plan.H};
+  Operand<Word> gate_gradients(int plane, Index row) const {
+    return {.data = dA + plan.gate_words_place(plane, row, 0),
+            .row_stride = kWidth / kDepth,
+            .block_stride = P::kWordLayout.gate_stride(plan.rows),
+            .width = kUnits / kDepth,
+            .gates = static_cast<int>(P::kGates),
+            .depth = plan.H_words};
   }
 
   void store_dc0(Range rows, Range units) const {
@@ -299,7 +368,7 @@ struct SequenceBackward {
   }
 
   // dx = dA Wx^T, of one piece of the rows; dA itself where the inputs are pre-activations.
-  void inputs_backward(const Team& team, Index item, Index items, const WeightGradients<S, Cell>& weights) const {
+  void inputs_backward(const Team& team, Index item, Index items, const Weighted& weights) const {
     const Range rows = piece(plan.rows, item, items);
     if (!args.Wx.data) {
       for (Index r = rows.begin; r < rows.end; ++r) {

@@ -9,15 +9,34 @@
 namespace fastlstm::FASTLSTM_ISA {
 
 // The states, the products with the inputs, and those of a single row.
-template <class S, class Cell>
+template <class Format, class Cell>
 struct ForwardPass {
-  using P = Plan<S, Cell>;
-  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth;
+  using P = Plan<Format, Cell>;
+  using Word = typename P::Word;
+  using S = typename P::S;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kDepth = P::kDepth;
 
   const RecurrentForward<S>& args;
   P plan;
+  // Unless exact, the words that are factors; else they are the numbers in args.
+  Index input_slots;  // steps whose inputs there is room for
+  Word* input_words;  // rows of D_words, in the order of processing
+  Word* state_words;  // as args.h, along units, with two slots
 
-  explicit ForwardPass(const RecurrentForward<S>& a) : args(a), plan(a.sizes) {}
+  ForwardPass(const RecurrentForward<S>& a, Index slots)
+      : args(a), plan(a.sizes), input_slots(slots), input_words(nullptr), state_words(nullptr) {}
+
+  // Whole cache lines, as what follows is aligned to them.
+  static Index words_workspace(const P& plan, Index slots) {
+    if (!has_words(plan)) return 0;
+    const Index size = slots * plan.N * plan.D_words + P::kWordLayout.state_buffer(2 * plan.N, plan.H_words);
+    return ceil_div(size, kCacheLine<Word>) * kCacheLine<Word>;
+  }
+  void place_words(Word* workspace) {
+    input_words = workspace;
+    state_words = input_words + input_slots * plan.N * plan.D_words;
+  }
+  static bool has_words(const P& plan) { return !Format::kIsExact && plan.packs(); }
 
   Index state_stride() const { return P::kLayout.state_stride(args.slots * plan.N); }
   Index slot_row(Index step) const { return (args.slots == plan.T + 1 ? step : step % 2) * plan.N; }
@@ -26,6 +45,36 @@ struct ForwardPass {
     return u / kUnits * state_stride() + (slot_row(step) + n) * kUnits + u % kUnits;
   }
   bool valid(Index step, Index n) const { return plan.valid(args.mask, step, n); }
+  Word* state_words_at(Index step, Index n, Index u) const {
+    return state_words + P::state_words_place(2 * plan.N, step % 2 * plan.N + n, u);
+  }
+
+  // A vector of h before a step, as the step's product takes it.
+  FASTLSTM_INLINE void put_state_words(Index step, Index n, Index u) const {
+    if constexpr (!Format::kIsExact) {
+      if (plan.packs()) put_along_k<Format>(args.h + state_place(step, n, u), plan.H - u, state_words_at(step, n, u));
+    }
+  }
+
+  void load_h(Range rows, Range units) const {
+    load_state(args.h0, args.h, rows, units);
+    for (Index u = units.begin; u < units.end && has_words(plan); u += kLanes<S>) {
+      for (Index n = rows.begin; n < rows.end; ++n) put_state_words(0, n, u);
+    }
+  }
+
+  // A thread's share of the inputs of some steps, which all threads that need them wait for: all steps at once, or the
+  // next one while the others are at this one's.
+  void pack_input_words(const Team& team, Range steps) const {
+    if (!has_words(plan) || !args.Wx.data) return;
+    const Range rows = plan.split_rows() ? plan.own_rows(team) : piece(plan.N, team.member(), team.size());
+    for (Index step = steps.begin; step < min_of(steps.end, plan.T); ++step) {
+      for (Index n = rows.begin; n < rows.end; ++n) {
+        pack_rows<Format>(plan.at(args.xs, step, n), plan.D, {0, 1},
+                          input_words + (step % input_slots * plan.N + n) * plan.D_words);
+      }
+    }
+  }
 
   void load_state(const S* from, S* to, Range rows, Range units) const {
     for (Index u = units.begin; u < units.end; u += kLanes<S>) {
@@ -44,34 +93,58 @@ struct ForwardPass {
     }
   }
 
-  // Operands whose first row is n.
-  Operand<S> inputs(Index step, Index n) const { return row_major(plan.at(args.xs, step, n), args.xs.row, plan.D); }
-  Operand<S> states(Index step, Index n) const {
+  // Operands whose first row is n, of numbers and of what they are as factors.
+  Operand<S> input_numbers(Index step, Index n) const {
+    return row_major(plan.at(args.xs, step, n), args.xs.row, plan.D);
+  }
+  Operand<S> state_numbers(Index step, Index n) const {
     return {args.h + state_place(step, n, 0), kUnits, state_stride(), kUnits, 1, plan.H};
+  }
+  Operand<Word> inputs(Index step, Index n) const {
+    if constexpr (Format::kIsExact) {
+      return input_numbers(step, n);
+    } else {
+      return row_major(input_words + (step % input_slots * plan.N + n) * plan.D_words, plan.D_words, plan.D_words);
+    }
+  }
+  Operand<Word> states(Index step, Index n) const {
+    if constexpr (Format::kIsExact) {
+      return state_numbers(step, n);
+    } else {
+      constexpr Index kWords = kUnits / kDepth;
+      return {state_words_at(step, n, 0), kWords, P::kWordLayout.state_stride(2 * plan.N), kWords, 1, plan.H_words};
+    }
+  }
+  // From a row of a step's inputs to that of the next step.
+  Index input_step() const {
+    if constexpr (Format::kIsExact) {
+      return plan.sizes.reverse ? -args.xs.step : args.xs.step;
+    } else {
+      return plan.N * plan.D_words;
+    }
   }
 
   // out = bias + x Wx for a panel of Wx and some rows of some steps; out is the place of the first of them. A tile
   // takes neighbours in the batch or in time, whichever makes fewer tiles.
-  void multiply_inputs(Range steps, Range rows, const S* Wx, const S* bias, Index width, S* out) const {
+  void multiply_inputs(Range steps, Range rows, const Word* Wx, const S* bias, Index width, S* out) const {
     const Index count_steps = steps.end - steps.begin, count_rows = rows.end - rows.begin;
     constexpr Index kMost = kTileRows<kTileVectors>;
     const bool along_time = ceil_div(count_steps, kMost) * count_rows <= ceil_div(count_rows, kMost) * count_steps;
     const Index tiled = along_time ? count_steps : count_rows, repeated = along_time ? count_rows : count_steps;
     const Index row_stride = kWidth, step_stride = plan.N * kWidth;
-    const Index time_stride = plan.sizes.reverse ? -args.xs.step : args.xs.step;
-    const Index stride = along_time ? time_stride : args.xs.row;
+    const Index stride = along_time ? input_step() : inputs(steps.begin, rows.begin).row_stride;
     with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
       for (Index outer = 0; outer < repeated; ++outer) {
         for (Index inner = 0; inner < tiled;) {
           const Index count = next_tile(tiled, inner, kTileRows<vectors>);
           const Index step = along_time ? inner : outer, n = along_time ? outer : inner;
-          Term<S> term{inputs(steps.begin + step, rows.begin + n), Wx};
+          Term<Word> term{inputs(steps.begin + step, rows.begin + n), Wx};
           term.a.row_stride = stride;
           // The rows of the next tile are prefetched where they are neighbours in memory.
-          if (stride == plan.D) term.next = term.a.data + count * plan.D;
-          if (stride == -plan.D) term.next = term.a.data - (2 * count - 1) * plan.D;
-          kTilesOf<S, vectors>.by_rows[count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
-                                              along_time ? step_stride : row_stride);
+          if (stride == plan.D_words) term.next = term.a.data + count * plan.D_words;
+          if (stride == -plan.D_words) term.next = term.a.data - (2 * count - 1) * plan.D_words;
+          kTilesOf<Word, vectors>.by_rows[count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
+                                                 along_time ? step_stride : row_stride);
           inner += count;
         }
       }
@@ -89,51 +162,57 @@ struct ForwardPass {
       }
     };
     for (Index gate = gates.begin; gate < gates.end; ++gate) {
-      add_single_row(W.data + plan.gate_column(gate) * W.column, W.row, W.column, runs, units, plan.H,
-                     [&](Index u) { return place(gate, u); });
+      add_single_row<Format>(W.data + plan.gate_column(gate) * W.column, W.row, W.column, runs, units, plan.H,
+                             [&](Index u) { return place(gate, u); });
     }
   }
 };
 
 // The gates of a unit lie beside each other and share a tile, on which the cell's arithmetic follows at once.
-template <class S, class Cell>
-struct SequenceForward : ForwardPass<S, Cell> {
-  using Base = ForwardPass<S, Cell>;
+template <class Format, class Cell>
+struct SequenceForward : ForwardPass<Format, Cell> {
+  using Base = ForwardPass<Format, Cell>;
   using Base::args, Base::plan, Base::kUnits, Base::kWidth, Base::state_place, Base::valid;
-  using typename Base::P;
+  using typename Base::P, typename Base::S, typename Base::Word;
 
-  S* packed_Wh;
+  Word* packed_Wh;
   S* packed_b;
-  S* packed_Wx;  // last: a part of it alone is written if inputs are hoisted
+  Word* packed_Wx;  // last: a part of it alone is written if inputs are hoisted
 
-  explicit SequenceForward(const RecurrentForward<S>& a) : Base(a) {
-    packed_Wh = args.workspace;
-    packed_b = packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H : 0);
-    packed_Wx = packed_b + plan.blocks * kWidth;
+  explicit SequenceForward(const RecurrentForward<S>& a) : Base(a, input_slots_of(P(a.sizes))) {
+    Word* const words = reinterpret_cast<Word*>(args.workspace);
+    this->place_words(words);
+    packed_Wh = words + Base::words_workspace(plan, this->input_slots);
+    packed_b = reinterpret_cast<S*>(packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H_words : 0));
+    packed_Wx = reinterpret_cast<Word*>(packed_b + plan.blocks * kWidth);
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return plan.blocks * kWidth * (plan.packs() ? plan.H + 1 + plan.D : 2);
+    return Base::words_workspace(plan, input_slots_of(plan)) +
+           plan.blocks * kWidth * (plan.packs() ? plan.H_words + 1 + plan.D_words : 2);
   }
 
   // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
   // them in the step saves writing and reading the gates.
-  bool hoist_inputs() const {
-    return plan.packs() && args.Wx.data && args.gates != nullptr && plan.T > 1 && !plan.split_rows();
+  static bool hoist_inputs(const P& plan) {
+    return plan.packs() && plan.D > 0 && plan.sizes.keeps_gates && plan.T > 1 && !plan.split_rows();
   }
+  static Index input_slots_of(const P& plan) { return hoist_inputs(plan) ? plan.T : 2; }
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
     const Range blocks{units.begin / kUnits, ceil_div(units.end, kUnits)};
     const Range states{blocks.begin * kUnits, blocks.end * kUnits};
-    const bool hoisted = hoist_inputs();
+    const bool hoisted = hoist_inputs(plan);
     pack(piece(plan.blocks, team.member(), team.size()), hoisted);
-    this->load_state(args.h0, args.h, rows, states);
+    this->load_h(rows, states);
+    this->pack_input_words(team, {0, hoisted ? plan.T : 1});
     if constexpr (Cell::kHasCellState) this->load_state(args.c0, args.c, rows, states);
     team.wait();
     if (hoisted) multiply_all_inputs(rows, blocks);
     for (Index step = 0; step < plan.T; ++step) {
+      if (!hoisted) this->pack_input_words(team, {step + 1, step + 2});
       if (plan.packs()) {
         for (Index j = blocks.begin; j < blocks.end; ++j) step_forward(step, j, blocks, rows, hoisted);
       } else {
@@ -148,10 +227,10 @@ struct SequenceForward : ForwardPass<S, Cell> {
   void pack(Range blocks, bool hoisted) const {
     for (Index j = blocks.begin; j < blocks.end; ++j) {
       if (plan.packs()) {
-        if (!hoisted) pack_gate_block(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D);
-        pack_gate_block(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H);
+        if (!hoisted) pack_gate_block<Format>(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D_words);
+        pack_gate_block<Format>(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H_words);
       }
-      pack_gate_block(plan, {args.b, plan.G, 1}, 1, j, packed_b + j * kWidth);
+      pack_gate_block<Exact<S>>(plan, Weights<S>{args.b, plan.G, 1}, 1, j, packed_b + j * kWidth);
     }
   }
 
@@ -161,11 +240,11 @@ struct SequenceForward : ForwardPass<S, Cell> {
 
   // Each block of Wx is used once: packed where the last one was, it never leaves the cache.
   void multiply_all_inputs(Range rows, Range blocks) const {
-    S* const packed = packed_Wx + blocks.begin * kWidth * plan.D;
+    Word* const packed = packed_Wx + blocks.begin * kWidth * plan.D_words;
     for (Index j = blocks.begin; j < blocks.end; ++j) {
-      pack_gate_block(plan, args.Wx, plan.D, j, packed);
+      pack_gate_block<Format>(plan, args.Wx, plan.D, j, packed);
       for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
-        this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D, packed_b + j * kWidth + panel, width,
+        this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D_words, packed_b + j * kWidth + panel, width,
                               gate_row(0, j, rows.begin) + panel);
       });
     }
@@ -176,7 +255,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
     alignas(64) S tile[kTileRows<kTileVectors> * kWidth];
     const Index columns = plan.columns(j);
     // Weights that do not stay in the first cache level: those of the next block are prefetched bit by bit meanwhile.
-    const bool look_ahead = kTileColumns<S> * plan.H * static_cast<Index>(sizeof(S)) > kFirstLevelBytes;
+    const bool look_ahead = kTileColumns<S> * plan.H_words * static_cast<Index>(sizeof(Word)) > kFirstLevelBytes;
     const Index next_j = j + 1 < blocks.end ? j + 1 : blocks.begin;
     Index prefetched = 0;
     for (Index n = rows.begin; n < rows.end;) {
@@ -187,14 +266,15 @@ struct SequenceForward : ForwardPass<S, Cell> {
         for (Index m = 0; m < count; ++m) load_pre_activations(step, j, n + m, tile + m * kWidth);
       }
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
-        const S* Wh = packed_Wh + j * kWidth * plan.H + panel * plan.H;
-        const S* Wx = packed_Wx + j * kWidth * plan.D + panel * plan.D;
-        const S* next = nullptr;
-        if (look_ahead) next = prefetched < kWidth * plan.H ? packed_Wh + next_j * kWidth * plan.H + prefetched : Wh;
-        prefetched += plan.H * kCacheLine<S>;
-        const Term<S> terms[2] = {{this->inputs(step, n), Wx}, {this->states(step, n), Wh, next}};
+        const Word* Wh = packed_Wh + (j * kWidth + panel) * plan.H_words;
+        const Word* Wx = packed_Wx + (j * kWidth + panel) * plan.D_words;
+        const Word* next = nullptr;
+        const Index block_size = kWidth * plan.H_words;
+        if (look_ahead) next = prefetched < block_size ? packed_Wh + next_j * block_size + prefetched : Wh;
+        prefetched += plan.H_words * kCacheLine<Word>;
+        const Term<Word> terms[2] = {{this->inputs(step, n), Wx}, {this->states(step, n), Wh, next}};
         with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          const Tile<S> multiply = kTilesOf<S, vectors>.by_rows[count];
+          const Tile<Word> multiply = kTilesOf<Word, vectors>.by_rows[count];
           if (hoisted) {
             multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
           } else if (!args.Wx.data) {
@@ -224,15 +304,15 @@ struct SequenceForward : ForwardPass<S, Cell> {
 
   // One step of the only row, without packed weights.
   void step_forward_single_row(Index step, Range blocks, Range units) const {
-    S* const sums = packed_Wx;  // blocks of gates; free, because nothing is packed but the bias
+    S* const sums = packed_b + plan.blocks * kWidth;  // blocks of gates; nothing is packed behind the bias
     const auto place = [&](Index gate, Index u) { return sums + u / kUnits * kWidth + gate * kUnits + u % kUnits; };
     if (args.Wx.data) {
       for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
-      this->multiply_single_row(this->inputs(step, 0), args.Wx, {0, Cell::kGates}, units, place);
+      this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, Cell::kGates}, units, place);
     } else {
       for (Index j = blocks.begin; j < blocks.end; ++j) load_pre_activations(step, j, 0, sums + j * kWidth);
     }
-    this->multiply_single_row(this->states(step, 0), args.Wh, {0, Cell::kGates}, units, place);
+    this->multiply_single_row(this->state_numbers(step, 0), args.Wh, {0, Cell::kGates}, units, place);
     for (Index j = blocks.begin; j < blocks.end; ++j) {
       activate_gates(step, j, 0, sums + j * kWidth);
       store_output(step, j, 0, sums + j * kWidth);
@@ -265,6 +345,7 @@ struct SequenceForward : ForwardPass<S, Cell> {
         if constexpr (Cell::kHasCellState) store(args.c + after + u, load(args.c + before + u));
       }
       store(args.h + after + u, h);
+      this->put_state_words(step + 1, n, j * kUnits + u);
       if (hs) store_partial(hs + u, h, plan.H - j * kUnits - u);
     }
   }

@@ -9,12 +9,15 @@
 
 namespace fastlstm::FASTLSTM_ISA {
 
-template <class S, class Cell>
+template <class Format, class Cell>
 struct WeightGradients {
-  using P = Plan<S, Cell>;
-  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth;
-  // Rows of one chain of sums: as many as stay in the first cache level. Longer ones lose accuracy, too.
-  static constexpr Index kChunk = 384 / static_cast<Index>(sizeof(S));
+  using P = Plan<Format, Cell>;
+  using Word = typename P::Word;
+  using S = typename P::S;
+  static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kDepth = P::kDepth;
+  // Words along rows of one chain of sums: as many as stay in the first cache level. Longer ones lose accuracy, too.
+  static constexpr Index kChunk = 384 / static_cast<Index>(sizeof(Word));
+  static constexpr Index kBiasRows = 384 / static_cast<Index>(sizeof(S));
   // Blocks of rows that are summed at a time, and of columns that are stored at a time.
   static constexpr Index kLeftBlocks = 128 / kUnits;
   static Index gate_blocks(const P& plan) {
@@ -22,17 +25,26 @@ struct WeightGradients {
     return plan.H < 256 ? 1 : 8;
   }
 
+  // The words of x, h_prev and the GRU's r h_prev along rows (see pack.h), those of dA along units. Exact ones of the
+  // states are those in args.
+  struct Factors {
+    const Word* x;
+    const Word* h;
+    const Word* reset;
+    const Word* dA;
+  };
+
   const RecurrentBackward<S>& args;
   const P& plan;
-  const S* x;          // see pack_inputs
+  Factors factors;
   S* sums;             // workspace() elements a thread
   Index input_blocks;  // the first of left_blocks: rows of dWx, the others are rows of dWh
   Index left_blocks, left_groups, column_groups;
 
-  WeightGradients(const RecurrentBackward<S>& a, const P& p, const S* packed_x, S* workspace, const Team& team)
+  WeightGradients(const RecurrentBackward<S>& a, const P& p, const Factors& f, S* workspace, const Team& team)
       : args(a),
         plan(p),
-        x(packed_x),
+        factors(f),
         sums(workspace),
         input_blocks(a.dWx.data ? p.input_blocks : 0),
         left_blocks(input_blocks + (a.dWh.data ? p.blocks : 0)),
@@ -80,54 +92,96 @@ struct WeightGradients {
     }
     return plane;
   }
-  // What they are multiplied by, block i: h_prev, or the GRU's r h_prev.
-  const S* state_left(int plane, Index i) const {
-    if constexpr (Cell::kHasResetGate) {
-      if (plane == Cell::kN && !plan.sizes.reset_after) return gates(Cell::kQ, i * kUnits);
-    }
-    return args.h + P::state_place(plan.rows + plan.N, 0, i * kUnits);
+  // Whether they are multiplied by the GRU's r h_prev and not by h_prev.
+  bool meets_reset_state(int plane) const {
+    if constexpr (Cell::kHasResetGate) return plane == Cell::kN && !plan.sizes.reset_after;
+    return false;
   }
   const S* gates(int plane, Index u) const { return args.gates + plan.gate_place(plane, 0, u); }
 
-  // A block of rows of dWx or dWh, in the columns of a plane: its left operand, the plane of its right one, which row
-  // of the gradient is its first one, and how many there are.
+  // A block of rows of dWx or dWh, in the columns of a plane: the plane of its right operand, which row of the gradient
+  // is its first one, and how many there are.
   struct WeightRows {
-    const S* left;
     int right;
     Index first, count;
   };
   WeightRows weight_rows(Index block, int plane) const {
     if (block < input_blocks) {
       const Index first = block * kUnits;
-      return {x + P::state_place(plan.rows, 0, first), plane, first, min_of(kUnits, plan.D - first)};
+      return {plane, first, min_of(kUnits, plan.D - first)};
     }
-    const Index i = block - input_blocks, first = i * kUnits;
-    return {state_left(plane, i), state_plane(plane), first, min_of(kUnits, plan.H - first)};
+    const Index first = (block - input_blocks) * kUnits;
+    return {state_plane(plane), first, min_of(kUnits, plan.H - first)};
+  }
+
+  // A block's left operand: [words(T N)][kUnits], or numbers.
+  const Word* left_words(Index block, int plane) const {
+    if constexpr (Format::kIsExact) {
+      return left_numbers(block, plane);
+    } else {
+      const Index stride = P::kLayout.state_stride(words<Format>(plan.rows));
+      if (block < input_blocks) return factors.x + block * stride;
+      return (meets_reset_state(plane) ? factors.reset : factors.h) + (block - input_blocks) * stride;
+    }
+  }
+  const S* left_numbers(Index block, int plane) const {
+    if (block < input_blocks) {
+      return reinterpret_cast<const S*>(factors.x) + P::state_place(plan.rows, 0, block * kUnits);
+    }
+    const Index u = (block - input_blocks) * kUnits;
+    if constexpr (Cell::kHasResetGate) {
+      if (meets_reset_state(plane)) return gates(Cell::kQ, u);
+    }
+    return args.h + P::state_place(plan.rows + plan.N, 0, u);
   }
 
   // Some blocks of rows of dWx and dWh, columns of gate block j. A chunk of dA stays in the first cache level while it
   // meets all of them.
   void weight_blocks(Range lefts, int plane, Index j, S* results) const {
     for (Index k = 0; k < (lefts.end - lefts.begin) * kUnits * kWidth; k += kLanes<S>) store(results + k, Vec<S>{});
-    const Index chunks = ceil_div(plan.rows, kChunk);
+    alignas(64) Word turned[kDepth == 1 ? 1 : kChunk * kWidth];
+    const Index depth = words<Format>(plan.rows), chunks = ceil_div(depth, kChunk);
     for (Index chunk = 0; chunk < chunks; ++chunk) {
-      const Range rows = piece(plan.rows, chunk, chunks);
+      const Range range = piece(depth, chunk, chunks);
+      const Word* right = nullptr;
+      int right_plane = -1;
       for (Index left = lefts.begin; left < lefts.end; ++left) {
         const WeightRows block = weight_rows(left, plane);
-        add_weight_block(block, gates(block.right, j * kUnits), rows, plan.columns(j),
-                         results + (left - lefts.begin) * kUnits * kWidth);
+        if (block.right != right_plane) right = right_words(block.right, j, range, turned);
+        right_plane = block.right;
+        add_weight_block(left_words(left, plane) + range.begin * kUnits, right, range.end - range.begin, block.count,
+                         plan.columns(j), results + (left - lefts.begin) * kUnits * kWidth);
       }
     }
   }
 
-  static void add_weight_block(const WeightRows& block, const S* gates, Range rows, Index columns, S* results) {
+  // dA of gate block j of a plane, [words][kWidth] along rows: where it lies, or turned from pairs along units.
+  const Word* right_words(int plane, Index j, Range range, Word* turned) const {
+    const Word* const along_units = factors.dA + plan.gate_words_place(plane, range.begin * kDepth, j * kUnits);
+    if constexpr (kDepth == 1) {
+      return along_units;
+    } else {
+      constexpr Index kRow = kWidth / kDepth;
+      for (Index k = 0; k < range.end - range.begin; ++k) {
+        const Word* const row = along_units + k * kDepth * kRow;
+        const bool has_second = (range.begin + k) * kDepth + 1 < plan.rows;
+        for (Index v = 0; v < kRow; v += kLanes<Word>) {
+          Format::turn(load(row + v), has_second ? load(row + kRow + v) : Vec<Word>{}, turned + k * kWidth + 2 * v);
+        }
+      }
+      return turned;
+    }
+  }
+
+  // results += the transpose of `count` columns of left, times `columns` columns of right, over `depth` words.
+  static void add_weight_block(const Word* left, const Word* right, Index depth, Index count, Index columns,
+                               S* results) {
     for_each_panel<S>(0, columns, [&](Index panel, Index width) {
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        for (Index lane = 0; lane < block.count;) {
-          const Index tile = next_tile(block.count, lane, kTileRows<vectors>);
-          kTransposedTilesOf<S, vectors>.by_rows[tile](block.left + rows.begin * kUnits + lane, kUnits,
-                                                       gates + rows.begin * kWidth + panel, kWidth,
-                                                       rows.end - rows.begin, results + lane * kWidth + panel, kWidth);
+        for (Index lane = 0; lane < count;) {
+          const Index tile = next_tile(count, lane, kTileRows<vectors>);
+          kTransposedTilesOf<Word, vectors>.by_rows[tile](left + lane, kUnits, right + panel, kWidth, depth,
+                                                          results + lane * kWidth + panel, kWidth);
           lane += tile;
         }
       });
@@ -144,13 +198,13 @@ struct WeightGradients {
     S* const right = left + P::kFewSteps * height;
     for (Index r = 0; r < P::kFewSteps; ++r) {
       for (Index k = 0; k < height; k += kLanes<S>) {
-        const S* const source = weight_rows(lefts.begin + k / kUnits, plane).left + r * kUnits + k % kUnits;
-        store(left + r * height + k, r < plan.rows ? load(source) : Vec<S>{});
+        const S* const source = left_numbers(lefts.begin + k / kUnits, plane) + r * kUnits + k % kUnits;
+        store(left + r * height + k, r < plan.rows ? Format::factor(load(source)) : Vec<S>{});
       }
       for (Index gate = 0; gate < P::kGates; ++gate) {
         for (Index u = 0; u < width; u += kLanes<S>) {
           const S* const source = gates(block.right, u) + r * kWidth + gate * kUnits;
-          store(right + (r * P::kGates + gate) * width + u, r < plan.rows ? load(source) : Vec<S>{});
+          store(right + (r * P::kGates + gate) * width + u, r < plan.rows ? Format::factor(load(source)) : Vec<S>{});
         }
       }
     }
@@ -240,9 +294,9 @@ struct WeightGradients {
     const S* const dA = gates(right, j * kUnits);
     for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
       Vec<S> total{};
-      for (Index r = 0; r < plan.rows; r += kChunk) {
+      for (Index r = 0; r < plan.rows; r += kBiasRows) {
         Vec<S> sum{};
-        for (Index k = r; k < min_of(r + kChunk, plan.rows); ++k) sum += load(dA + k * kWidth + column);
+        for (Index k = r; k < min_of(r + kBiasRows, plan.rows); ++k) sum += load(dA + k * kWidth + column);
         total += sum;
       }
       store(totals + column, total);

@@ -30,8 +30,8 @@ def gru_cell_forward(
     convention: GRUConvention,
     precision: Precision,
 ) -> tuple[FloatArray, Any]:
-    mask, reverse, time_major, training = None, False, False, True
-    _, h, tape = _cpu.gru_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, *convention, training)
+    mask, reverse, time_major, training, bf16 = None, False, False, True, precision == "bf16"
+    _, h, tape = _cpu.gru_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, *convention, training, bf16)
     return h, tape
 
 
@@ -54,7 +54,8 @@ def gru_forward(
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, *convention, training)
+    bf16 = precision == "bf16"
+    return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, *convention, training, bf16)
 
 
 def gru_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> GRUGrads:

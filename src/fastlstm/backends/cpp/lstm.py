@@ -31,9 +31,9 @@ def lstm_cell_forward(
     gate_order: str,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    mask, reverse, time_major, hard_sigmoid, training = None, False, False, False, True
+    mask, reverse, time_major, hard_sigmoid, training, bf16 = None, False, False, False, True, precision == "bf16"
     _, h, c, tape = _cpu.lstm_forward(
-        x, Wx, Wh, b, h_prev, c_prev, mask, reverse, time_major, gate_order, hard_sigmoid, training
+        x, Wx, Wh, b, h_prev, c_prev, mask, reverse, time_major, gate_order, hard_sigmoid, training, bf16
     )
     return h, c, tape
 
@@ -59,8 +59,9 @@ def lstm_forward(
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
+    bf16 = precision == "bf16"
     hard_sigmoid = recurrent_activation == "hard_sigmoid"
-    return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, time_major, gate_order, hard_sigmoid, training)
+    return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, time_major, gate_order, hard_sigmoid, training, bf16)
 
 
 def lstm_backward(

@@ -21,8 +21,8 @@ def rnn_cell_forward(
     h_prev: FloatArray,
     precision: Precision,
 ) -> tuple[FloatArray, Any]:
-    mask, reverse, time_major, training = None, False, False, True
-    _, h, tape = _cpu.rnn_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, training)
+    mask, reverse, time_major, training, bf16 = None, False, False, True, precision == "bf16"
+    _, h, tape = _cpu.rnn_forward(x, Wx, Wh, b, h_prev, mask, reverse, time_major, training, bf16)
     return h, tape
 
 
@@ -44,7 +44,8 @@ def rnn_forward(
     training: bool,
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
-    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, training)
+    bf16 = precision == "bf16"
+    return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, training, bf16)
 
 
 def rnn_backward(saved: Any, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:

@@ -23,6 +23,19 @@ def free_unused_buffers() -> int: ...
 def buffer_bytes_in_use() -> int: ...
 
 # xs of two axes are those of a cell; hs is None then.
+def prepare_lstm(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, gate_order: str, bf16: bool
+) -> Any: ...
+def prepare_gru(
+    Wx: FloatArray | None,
+    Wh: FloatArray,
+    b: FloatArray | None,
+    gate_order: str,
+    reset_after: bool,
+    z_keeps: bool,
+    bf16: bool,
+) -> Any: ...
+def prepare_rnn(Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, bf16: bool) -> Any: ...
 def lstm_forward(
     xs: FloatArray,
     Wx: FloatArray | None,

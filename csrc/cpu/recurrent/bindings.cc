@@ -55,9 +55,8 @@ struct RecurrentInputs {
   bool time_major;
   bool bf16;  // float32 alone has it
   py::array xs;
-  OptionalArray Wx;
-  py::array Wh;
-  OptionalArray b, h0, c0, mask;
+  OptionalArray Wx, Wh, b, h0, c0, mask;  // Wh: unless the weights are prepared
+  void* prepared = nullptr;               // packed weights, which outlive the call
 
   // A cell is a sequence of one step, whose arrays have no axis of steps.
   bool is_cell() const { return xs.ndim() == 2; }
@@ -161,6 +160,7 @@ class Tape {
                       .h = h_.data(),
                       .c = c_.data(),
                       .slots = slots_,
+                      .prepared = static_cast<S*>(inputs_.prepared),
                       .workspace = workspace.data()});
   }
 
@@ -262,6 +262,13 @@ py::tuple recurrent_forward_of(RecurrentInputs inputs, bool training) {
   return py::make_tuple(hs, h_n, kept);
 }
 
+template <class Layer>
+void place_gates(RecurrentSizes& sizes, const std::string& gate_order) {
+  for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
+    sizes.gate_position[gate] = static_cast<int>(gate_order.find(Layer::kGateOrder[gate]));
+  }
+}
+
 // inputs.sizes: what the layers have apart from each other; the rest is filled in.
 template <class Layer>
 py::tuple recurrent_forward(RecurrentInputs inputs, const std::string& gate_order, bool training) {
@@ -269,10 +276,8 @@ py::tuple recurrent_forward(RecurrentInputs inputs, const std::string& gate_orde
   sizes.N = inputs.xs.shape(0);
   sizes.T = inputs.is_cell() ? 1 : inputs.xs.shape(1);
   sizes.D = inputs.Wx ? inputs.Wx->shape(0) : 0;
-  sizes.H = inputs.Wh.shape(0);
-  for (std::size_t gate = 0; gate < gate_order.size(); ++gate) {
-    sizes.gate_position[gate] = static_cast<int>(gate_order.find(Layer::kGateOrder[gate]));
-  }
+  sizes.H = inputs.Wh->shape(0);
+  place_gates<Layer>(sizes, gate_order);
   return with_float_type(inputs.xs,
                          [&]<class S>() { return recurrent_forward_of<S, Layer>(std::move(inputs), training); });
 }
@@ -304,17 +309,87 @@ py::tuple rnn_forward(const py::array& xs, const OptionalArray& Wx, const py::ar
   return recurrent_forward<Rnn>({sizes, time_major, bf16, xs, Wx, Wh, b, h0, {}, mask}, "", training);
 }
 
+// Weights as forward calls without training read them.
+template <class S, class Layer>
+class PreparedWeights {
+ public:
+  // sizes: what the layers have apart from each other, and the places of the gates.
+  PreparedWeights(RecurrentSizes sizes, const OptionalArray& Wx, const OptionalArray& Wh, const OptionalArray& b,
+                  bool bf16)
+      : sizes_(sizes), bf16_(bf16) {
+    sizes_.prepared = true;
+    sizes_.D = Wx ? Wx->shape(0) : 0;
+    sizes_.H = Wh->shape(0);
+    const RecurrentKernels<S>& kernels = recurrent_kernels<S, Layer>(bf16);
+    packed_ = Array<S>(kernels.prepared_size(sizes_));
+    RecurrentForward<S> args{};
+    args.sizes = sizes_;
+    args.Wx = weights<S>(Wx);
+    args.Wh = weights<S>(Wh);
+    args.b = pointer<S>(b);
+    args.prepared = args.workspace = packed_.data();
+    const WithoutGil released;
+    kernels.prepare(args);
+  }
+
+  // As lstm_forward and its sisters, without a tape.
+  py::tuple forward(const py::array& xs, const OptionalArray& h0, const OptionalArray& c0, const OptionalArray& mask,
+                    bool reverse, bool time_major, bool hard_sigmoid) const {
+    RecurrentInputs inputs{sizes_, time_major, bf16_, xs, {}, {}, {}, h0, c0, mask, packed_.data()};
+    inputs.sizes.N = xs.shape(0);
+    inputs.sizes.T = xs.shape(1);
+    inputs.sizes.reverse = reverse;
+    inputs.sizes.activation = hard_sigmoid ? RecurrentActivation::kHardSigmoid : RecurrentActivation::kSigmoid;
+    return recurrent_forward_of<S, Layer>(std::move(inputs), false);
+  }
+
+ private:
+  RecurrentSizes sizes_;
+  bool bf16_;
+  Array<S> packed_;
+};
+
+template <class Layer>
+py::object prepare(RecurrentSizes sizes, const OptionalArray& Wx, const OptionalArray& Wh, const OptionalArray& b,
+                   const std::string& gate_order, bool bf16) {
+  place_gates<Layer>(sizes, gate_order);
+  return with_float_type(*Wh, [&]<class S>() -> py::object {
+    return py::cast(std::make_unique<PreparedWeights<S, Layer>>(sizes, Wx, Wh, b, bf16));
+  });
+}
+
+py::object prepare_lstm(const OptionalArray& Wx, const OptionalArray& Wh, const OptionalArray& b,
+                        const std::string& gate_order, bool bf16) {
+  return prepare<Lstm>({}, Wx, Wh, b, gate_order, bf16);
+}
+
+py::object prepare_gru(const OptionalArray& Wx, const OptionalArray& Wh, const OptionalArray& b,
+                       const std::string& gate_order, bool reset_after, bool z_keeps, bool bf16) {
+  RecurrentSizes sizes{};
+  sizes.reset_after = reset_after;
+  sizes.z_keeps = z_keeps;
+  return prepare<Gru>(sizes, Wx, Wh, b, gate_order, bf16);
+}
+
+py::object prepare_rnn(const OptionalArray& Wx, const OptionalArray& Wh, const OptionalArray& b, bool bf16) {
+  return prepare<Rnn>({}, Wx, Wh, b, "", bf16);
+}
+
 template <class S>
 void bind_tapes(py::module_& module, const std::string& suffix) {
-  const auto bind = [&]<class Layer>(const Layer&, const char* name) {
+  const auto bind = [&]<class Layer>(const Layer&, const std::string& name) {
     using LayerTape = Tape<S, Layer>;
-    py::class_<LayerTape>(module, (name + suffix).c_str())
+    py::class_<LayerTape>(module, (name + "Tape" + suffix).c_str())
         .def("backward", &LayerTape::backward, py::arg("dhs"), py::arg("dh_n"), py::arg("dc_n"), py::arg("arrays"),
              py::arg("accumulate"), py::arg("without"));
+    using LayerWeights = PreparedWeights<S, Layer>;
+    py::class_<LayerWeights>(module, (name + "Weights" + suffix).c_str())
+        .def("forward", &LayerWeights::forward, py::arg("xs"), py::arg("h0"), py::arg("c0"), py::arg("mask"),
+             py::arg("reverse"), py::arg("time_major"), py::arg("hard_sigmoid"));
   };
-  bind(Lstm{}, "LstmTape");
-  bind(Gru{}, "GruTape");
-  bind(Rnn{}, "RnnTape");
+  bind(Lstm{}, "Lstm");
+  bind(Gru{}, "Gru");
+  bind(Rnn{}, "Rnn");
 }
 
 }  // namespace
@@ -330,6 +405,11 @@ void bind_recurrent(py::module_& module) {
              py::arg("z_keeps"), py::arg("training"), py::arg("bf16"));
   module.def("rnn_forward", &rnn_forward, py::arg("xs"), py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("h0"),
              py::arg("mask"), py::arg("reverse"), py::arg("time_major"), py::arg("training"), py::arg("bf16"));
+  module.def("prepare_lstm", &prepare_lstm, py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("gate_order"),
+             py::arg("bf16"));
+  module.def("prepare_gru", &prepare_gru, py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("gate_order"),
+             py::arg("reset_after"), py::arg("z_keeps"), py::arg("bf16"));
+  module.def("prepare_rnn", &prepare_rnn, py::arg("Wx"), py::arg("Wh"), py::arg("b"), py::arg("bf16"));
 }
 
 }  // namespace fastlstm

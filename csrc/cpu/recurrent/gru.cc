@@ -67,19 +67,25 @@ struct GruForward : ForwardPass<Format, GruCell> {
     Word* const words = reinterpret_cast<Word*>(args.workspace);
     this->place_words(words);
     reset_words = words + Base::words_workspace(plan, this->input_slots);
-    packed_Wh = reset_words + reset_words_size(plan);
+    packed_Wh = plan.sizes.prepared ? reinterpret_cast<Word*>(args.prepared) : reset_words + reset_words_size(plan);
     const Index panels = plan.packs() ? kGates * plan.padded_units() : 0;
     packed_b = reinterpret_cast<S*>(packed_Wh + panels * plan.H_words);
     state_b = packed_b + kGates * plan.padded_units();
     packed_Wx = reinterpret_cast<Word*>(state_b + plan.padded_units());
-    planes = keeps() ? args.gates : reinterpret_cast<S*>(packed_Wx + panels * plan.D_words);
+    planes = reinterpret_cast<S*>(plan.sizes.prepared ? reset_words + reset_words_size(plan)
+                                                      : packed_Wx + panels * plan.D_words);
+    if (keeps()) planes = args.gates;
+  }
+
+  static Index packed_size(const P& plan) {
+    const Index depth = plan.packs() ? plan.D_words + plan.H_words : 0;
+    return plan.padded_units() * (kGates * (depth + 1) + 1);
   }
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    const Index depth = plan.packs() ? plan.D_words + plan.H_words : 0;
     return Base::words_workspace(plan, input_slots_of(plan)) + reset_words_size(plan) +
-           plan.padded_units() * (kGates * (depth + 1) + 1) + P::kLayout.gate_buffer(plan.N, plan.H);
+           (sizes.prepared ? 0 : packed_size(plan)) + P::kLayout.gate_buffer(plan.N, plan.H);
   }
   static Index reset_words_size(const P& plan) {
     return Base::has_words(plan) ? P::kWordLayout.state_buffer(plan.N, plan.H_words) : 0;
@@ -112,7 +118,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
 
   void run(Team& team) const {
     const Range rows = plan.own_rows(team), units = plan.own_units(team);
-    pack(team, units);
+    if (!plan.sizes.prepared) pack(team.member(), team.size(), units);
     this->load_h(rows, units);
     this->pack_input_words(team, {0, keeps() ? plan.T : 1});
     team.wait();
@@ -129,11 +135,11 @@ struct GruForward : ForwardPass<Format, GruCell> {
   }
 
   // Threads that own rows share all panels; threads that own units pack the panels of their own units.
-  void pack(const Team& team, Range units) const {
+  void pack(int member, int members, Range units) const {
     Index index = 0;
     for (int gate = 0; gate < kGates; ++gate) {
       for_each_panel_of_blocks(units, [&](Index first, Index width) {
-        if (plan.split_rows() && index++ % team.size() != team.member()) return;
+        if (plan.split_rows() && index++ % members != member) return;
         if (plan.packs()) {
           if (args.Wx.data && !packs_Wx_in_turn()) {
             pack_units<Format>(args.Wx, plan.D, gate, first, width,
@@ -145,6 +151,8 @@ struct GruForward : ForwardPass<Format, GruCell> {
       });
     }
   }
+
+  void prepare() const { pack(0, 1, {0, plan.padded_units()}); }
 
   template <class PackedFormat>
   void pack_units(const Weights<S>& W, Index depth, int gate, Index first, Index width,
@@ -168,7 +176,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
 
   // z, r, n = b + x Wx for some steps.
   void start_gates(Range steps, Range rows, Range units) const {
-    if (!args.Wx.data) return load_pre_activations(steps, rows, units);
+    if (plan.D == 0) return load_pre_activations(steps, rows, units);
     if (!plan.packs()) {
       for (Index step = steps.begin; step < steps.end; ++step) {
         for (int gate = 0; gate < kGates; ++gate) copy_bias(packed_b + packed_place(gate, 0, 1), gate, step, units);
@@ -319,8 +327,9 @@ template <class Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
   using Forward = GruForward<Format>;
   using Backward = SequenceBackward<Format, GruCell>;
-  return {Forward::workspace, run_pass<Forward, RecurrentForward<S>>, Backward::workspace,
-          run_pass<Backward, RecurrentBackward<S>>};
+  return {Forward::workspace,     run_pass<Forward, RecurrentForward<S>>,
+          Backward::workspace,    run_pass<Backward, RecurrentBackward<S>>,
+          prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct RecurrentSizes {
   bool reset_after;  // GRU: the reset gate is applied after the product with Wh; there are two biases
   bool z_keeps;      // GRU: h = z h_prev + (1 - z) n, else h = (1 - z) h_prev + z n
   bool keeps_gates;  // of all steps
+  bool prepared;     // the weights are packed already
   int threads;       // at most
 };
 
@@ -82,6 +83,7 @@ struct RecurrentForward {
   S* h;                  // state buffers of slots * N rows
   S* c;                  // LSTM only
   Index slots;           // T + 1 to keep the states of all steps, or 2
+  S* prepared;           // with sizes.prepared, what `prepare` has left here; only read, as Wx, Wh and b are not
   S* workspace;
 };
 
@@ -114,6 +116,9 @@ struct RecurrentKernels {
   void (*forward)(const RecurrentForward<S>&);
   Index (*backward_workspace)(const RecurrentSizes&);
   void (*backward)(const RecurrentBackward<S>&);
+  // Pack the weights of a forward call whose sizes are prepared, and gates not kept; of any N and T.
+  Index (*prepared_size)(const RecurrentSizes&);
+  void (*prepare)(const RecurrentForward<S>&);
 };
 
 }  // namespace fastlstm

@@ -68,10 +68,11 @@ void lstm_backward(const RecurrentBackward<Sum<typename Format::Word>>& args) {
   }
 }
 
-template <class Format>
-constexpr RecurrentKernels<Sum<typename Format::Word>> table() {
-  return {SequenceForward<Format, SigmoidCell>::workspace, lstm_forward<Format>,
-          SequenceBackward<Format, SigmoidCell>::workspace, lstm_backward<Format>};
+template <class Format, class S = Sum<typename Format::Word>>
+constexpr RecurrentKernels<S> table() {
+  using Forward = SequenceForward<Format, SigmoidCell>;
+  return {Forward::workspace,    lstm_forward<Format>,   SequenceBackward<Format, SigmoidCell>::workspace,
+          lstm_backward<Format>, prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
 }
 
 }  // namespace

@@ -100,21 +100,24 @@ struct Plan {
   // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products. There
   // are no words then; factors are rounded one by one.
   static constexpr Index kFewSteps = 2;
-  bool packs() const { return N != 1 || T > kFewSteps; }
+  bool packs() const { return sizes.prepared || N != 1 || T > kFewSteps; }
+
+  // Panels that are packed for any number of threads reach over whole blocks.
+  Index grain() const { return sizes.prepared ? kUnits : kGrain; }
 
   int threads() const {
     // Below this, waking another thread costs more than it brings.
     constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
     if (work < kSmallWork) return 1;
-    return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, kGrain), 1)));
+    return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, grain()), 1)));
   }
 
   Range own_rows(const Team& team) const { return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N}; }
   Range own_units(const Team& team) const {
     if (split_rows()) return {0, padded_units()};
-    const Range grains = piece(ceil_div(H, kGrain), team.member(), team.size());
-    return {min_of(grains.begin * kGrain, padded_units()), min_of(grains.end * kGrain, padded_units())};
+    const Range grains = piece(ceil_div(H, grain()), team.member(), team.size());
+    return {min_of(grains.begin * grain(), padded_units()), min_of(grains.end * grain(), padded_units())};
   }
   // Waits where threads own units and the next product needs all of them.
   void meet(Team& team) const {

@@ -29,8 +29,9 @@ template <class Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
   using Forward = SequenceForward<Format, RnnCell>;
   using Backward = SequenceBackward<Format, RnnCell>;
-  return {Forward::workspace, run_pass<Forward, RecurrentForward<S>>, Backward::workspace,
-          run_pass<Backward, RecurrentBackward<S>>};
+  return {Forward::workspace,     run_pass<Forward, RecurrentForward<S>>,
+          Backward::workspace,    run_pass<Backward, RecurrentBackward<S>>,
+          prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
 }
 
 }  // namespace

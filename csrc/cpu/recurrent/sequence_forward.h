@@ -66,7 +66,7 @@ struct ForwardPass {
   // A thread's share of the inputs of some steps, which all threads that need them wait for: all steps at once, or the
   // next one while the others are at this one's.
   void pack_input_words(const Team& team, Range steps) const {
-    if (!has_words(plan) || !args.Wx.data) return;
+    if (!has_words(plan) || plan.D == 0) return;
     const Range rows = plan.split_rows() ? plan.own_rows(team) : piece(plan.N, team.member(), team.size());
     for (Index step = steps.begin; step < min_of(steps.end, plan.T); ++step) {
       for (Index n = rows.begin; n < rows.end; ++n) {
@@ -168,6 +168,16 @@ struct ForwardPass {
   }
 };
 
+// The size of what `prepare` leaves, and `prepare`, of a forward pass.
+template <class Pass>
+Index prepared_size(const RecurrentSizes& sizes) {
+  return Pass::packed_size(typename Pass::P(sizes));
+}
+template <class Pass, class Args>
+void run_prepare(const Args& args) {
+  Pass(args).prepare();
+}
+
 // The gates of a unit lie beside each other and share a tile, on which the cell's arithmetic follows at once.
 template <class Format, class Cell>
 struct SequenceForward : ForwardPass<Format, Cell> {
@@ -182,15 +192,18 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   explicit SequenceForward(const RecurrentForward<S>& a) : Base(a, input_slots_of(P(a.sizes))) {
     Word* const words = reinterpret_cast<Word*>(args.workspace);
     this->place_words(words);
-    packed_Wh = words + Base::words_workspace(plan, this->input_slots);
+    packed_Wh = plan.sizes.prepared ? reinterpret_cast<Word*>(args.prepared)
+                                    : words + Base::words_workspace(plan, this->input_slots);
     packed_b = reinterpret_cast<S*>(packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H_words : 0));
     packed_Wx = reinterpret_cast<Word*>(packed_b + plan.blocks * kWidth);
   }
 
+  static Index packed_size(const P& plan) {
+    return plan.blocks * kWidth * (plan.packs() ? plan.H_words + 1 + plan.D_words : 2);
+  }
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return Base::words_workspace(plan, input_slots_of(plan)) +
-           plan.blocks * kWidth * (plan.packs() ? plan.H_words + 1 + plan.D_words : 2);
+    return Base::words_workspace(plan, input_slots_of(plan)) + (sizes.prepared ? 0 : packed_size(plan));
   }
 
   // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
@@ -205,7 +218,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     const Range blocks{units.begin / kUnits, ceil_div(units.end, kUnits)};
     const Range states{blocks.begin * kUnits, blocks.end * kUnits};
     const bool hoisted = hoist_inputs(plan);
-    pack(piece(plan.blocks, team.member(), team.size()), hoisted);
+    if (!plan.sizes.prepared) pack(piece(plan.blocks, team.member(), team.size()), hoisted);
     this->load_h(rows, states);
     this->pack_input_words(team, {0, hoisted ? plan.T : 1});
     if constexpr (Cell::kHasCellState) this->load_state(args.c0, args.c, rows, states);
@@ -233,6 +246,8 @@ struct SequenceForward : ForwardPass<Format, Cell> {
       pack_gate_block<Exact<S>>(plan, Weights<S>{args.b, plan.G, 1}, 1, j, packed_b + j * kWidth);
     }
   }
+
+  void prepare() const { pack({0, plan.blocks}, false); }
 
   S* gate_row(Index step, Index j, Index n) const {
     return args.gates + plan.gate_place(0, step * plan.N + n, j * kUnits);
@@ -262,7 +277,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
       const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
       if (hoisted) prefetch(gate_row(step, next_j, n), count * kWidth);
-      if (!args.Wx.data) {
+      if (plan.D == 0) {
         for (Index m = 0; m < count; ++m) load_pre_activations(step, j, n + m, tile + m * kWidth);
       }
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
@@ -277,7 +292,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
           const Tile<Word> multiply = kTilesOf<Word, vectors>.by_rows[count];
           if (hoisted) {
             multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
-          } else if (!args.Wx.data) {
+          } else if (plan.D == 0) {
             multiply(terms + 1, 1, tile + panel, kWidth, tile + panel, kWidth);
           } else {
             multiply(terms, 2, packed_b + j * kWidth + panel, 0, tile + panel, kWidth);
@@ -306,7 +321,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   void step_forward_single_row(Index step, Range blocks, Range units) const {
     S* const sums = packed_b + plan.blocks * kWidth;  // blocks of gates; nothing is packed behind the bias
     const auto place = [&](Index gate, Index u) { return sums + u / kUnits * kWidth + gate * kUnits + u % kUnits; };
-    if (args.Wx.data) {
+    if (plan.D > 0) {
       for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
       this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, Cell::kGates}, units, place);
     } else {

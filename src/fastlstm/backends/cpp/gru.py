@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.backends.numpy.gru import prepare_gru as prepare_gru
 from fastlstm.contract import (
     BoolArray,
     Destination,
@@ -40,6 +39,12 @@ def gru_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> GRUCe
     return GRUCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
+def prepare_gru(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, convention: GRUConvention, precision: Precision
+) -> tuple[Any, None, None]:
+    return _cpu.prepare_gru(Wx, Wh, b, *convention, precision == "bf16"), None, None
+
+
 def gru_forward(
     xs: FloatArray,
     Wx: FloatArray | None,
@@ -55,6 +60,8 @@ def gru_forward(
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
     bf16 = precision == "bf16"
+    if Wh is None:
+        return Wx.forward(xs, h0, None, mask, reverse, time_major, False)
     return _cpu.gru_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, *convention, training, bf16)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.backends.numpy.lstm import prepare_lstm as prepare_lstm
 from fastlstm.contract import (
     BoolArray,
     Destination,
@@ -43,6 +42,12 @@ def lstm_cell_backward(saved: Any, *, dh: FloatArray, dc: FloatArray, into: Dest
     return LSTMCellGrads(dx, dh_prev, dc_prev, dWx, dWh, db)
 
 
+def prepare_lstm(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, gate_order: str, precision: Precision
+) -> tuple[Any, None, None]:
+    return _cpu.prepare_lstm(Wx, Wh, b, gate_order, precision == "bf16"), None, None
+
+
 def lstm_forward(
     xs: FloatArray,
     Wx: FloatArray | None,
@@ -61,6 +66,8 @@ def lstm_forward(
 ) -> tuple[FloatArray, FloatArray, FloatArray, Any]:
     bf16 = precision == "bf16"
     hard_sigmoid = recurrent_activation == "hard_sigmoid"
+    if Wh is None:
+        return Wx.forward(xs, h0, c0, mask, reverse, time_major, hard_sigmoid)
     return _cpu.lstm_forward(xs, Wx, Wh, b, h0, c0, mask, reverse, time_major, gate_order, hard_sigmoid, training, bf16)
 
 

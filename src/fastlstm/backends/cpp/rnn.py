@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import fastlstm._cpu as _cpu
-from fastlstm.backends.numpy.rnn import prepare_rnn as prepare_rnn
 from fastlstm.contract import BoolArray, Destination, FloatArray, Precision, RNNCellGrads, RNNGrads
 
 
@@ -31,6 +30,12 @@ def rnn_cell_backward(saved: Any, *, dh: FloatArray, into: Destination) -> RNNCe
     return RNNCellGrads(dx, dh_prev, dWx, dWh, db)
 
 
+def prepare_rnn(
+    Wx: FloatArray | None, Wh: FloatArray, b: FloatArray | None, *, precision: Precision
+) -> tuple[Any, None, None]:
+    return _cpu.prepare_rnn(Wx, Wh, b, precision == "bf16"), None, None
+
+
 def rnn_forward(
     xs: FloatArray,
     Wx: FloatArray | None,
@@ -45,6 +50,8 @@ def rnn_forward(
     precision: Precision,
 ) -> tuple[FloatArray, FloatArray, Any]:
     bf16 = precision == "bf16"
+    if Wh is None:
+        return Wx.forward(xs, h0, None, mask, reverse, time_major, False)
     return _cpu.rnn_forward(xs, Wx, Wh, b, h0, mask, reverse, time_major, training, bf16)
 
 

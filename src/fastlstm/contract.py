@@ -83,8 +83,9 @@ Reduction: TypeAlias = Literal["mean", "sum"]
 # In what precision products are made. The exact ones are those of the arrays' dtype; "tf32" and "bf16" round the
 # factors of float32 products, while sums, states, gates and all results stay float32. "bf16" rounds to nearest, ties to
 # even (`backends.numpy.dense`): a and b of a dense product; h and W, dlogits and W, h and dlogits in the three products
-# of `linear_cross_entropy`. "tf32" is for arrays on a GPU, where products that are not recurrent run in it for "bf16"
-# too; recurrent networks have "bf16" on a GPU only.
+# of `linear_cross_entropy`; x and Wx, h and Wh of a recurrent step (r h with the GRU's reset gate before the product)
+# and, with the gradients dA of its pre-activations, dA and Wx, dA and Wh, x and dA, h and dA, but not dA in db's sums.
+# "tf32" is for arrays on a GPU, where products outside of the recurrence run in it for "bf16" too.
 Precision: TypeAlias = Literal["float32", "float64", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "tf32", "bf16")
 
@@ -449,7 +450,7 @@ GRADIENT_CHECK_TOLERANCE = 1e-6
 # --------------------------------------------------------------------------------------------
 # Arrays arrive C-contiguous, checked, floats of one dtype (float32 or float64). The ids are int32 or int64
 # and in range. mask is bool or None. Where h0, c0 is None, zeros are meant. Results are new arrays where none is
-# given for them. On the host precision is always the dtype's own; the record of a forward call carries it to backward.
+# given for them. The record of a forward call carries its precision to backward.
 #
 # In the recurrent families xs, dhs and the arrays for dxs have any strides over N and T, on the host; time_major says
 # that hs and dxs are to lie (T, N, ...) in memory, and so come back as views of that. Wx and Wh are C-contiguous or the

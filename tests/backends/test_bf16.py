@@ -99,16 +99,20 @@ def test_kernels_round_every_number_as_the_definition(
     _same_numbers(got, want)
 
 
+def _exact(case: Case) -> Case:
+    """The case without its precision."""
+    return dataclasses.replace(case, inputs={k: v for k, v in case.inputs.items() if k != "precision"})
+
+
 def _in_hardware() -> bool:
     from fastlstm import _cpu
 
     return _cpu.bf16_in_hardware()
 
 
-@pytest.mark.parametrize("case", cases.BF16, ids=str)
+@pytest.mark.parametrize("case", [*cases.BF16, *cases.RECURRENT_BF16], ids=str)
 def test_products_are_near_the_exact_ones(backend: str, case: Case) -> None:
-    exact = dataclasses.replace(case, inputs={k: v for k, v in case.inputs.items() if k != "precision"})
-    check_backend(backend, exact, "float32", precision="bf16")
+    check_backend(backend, _exact(case), "float32", precision="bf16")
 
 
 def _defined(case: Case) -> dict[str, Any]:
@@ -194,6 +198,90 @@ def test_db_is_the_sum_of_gradients_that_are_not_rounded(backend: str) -> None:
         )
     np.testing.assert_allclose(rounded.db, exact.db, rtol=0, atol=1e-7)
     assert np.abs(rounded.dW - exact.dW).max() > 1e-6
+
+
+# --------------------------------------------------------------------------------------------
+# Recurrent networks
+# --------------------------------------------------------------------------------------------
+
+
+def _mean_square(array: FloatArray) -> float:
+    return float(np.square(array, dtype=np.float64).mean()) if array.size else 0.0
+
+
+@pytest.mark.parametrize("case", cases.RECURRENT_BF16, ids=str)
+def test_what_is_rounded_is_what_the_definition_says(compiled_backend: str, case: Case) -> None:
+    """A factor that is not rounded, or a number that is and is no factor, takes much of the distance to exact results.
+
+    States and gradients that another order of sums puts on the other side of a tie take little: they are few.
+    """
+    with use_backend("numpy"):
+        want, exact = run_case(case.cast("float32")), run_case(_exact(case).cast("float32"))
+    with use_backend(compiled_backend):
+        got = run_case(case.cast("float32"))
+    assert set(got) == set(want)
+    H = case.inputs["Wh"].shape[0]
+    for name, defined in want.items():
+        blocks = defined.shape[-1] // H if name in ("dWx", "dWh", "db") else 1  # of the gates
+        for gate, (a, b, c) in enumerate(
+            zip(*(np.split(x[name], blocks, -1) for x in (got, want, exact)), strict=True)
+        ):
+            error, of_rounding = (_mean_square(x.astype(np.float64) - b) ** 0.5 for x in (a, c))
+            limit = 0.25 * of_rounding + TOLERANCE["float32"] / 10 * max(1.0, float(np.abs(defined).max(initial=0)))
+            assert error <= limit, f"{name}, block {gate}: off by {error:.2g}, the exact ones by {of_rounding:.2g}"
+
+
+def test_an_rnn_by_hand(backend: str) -> None:
+    """Two steps and their gradients, written out: what is rounded, and what is not."""
+    rng = np.random.default_rng(2)
+    N, D, H = 5, 3, 7
+    xs, Wx, Wh, b, h0, dhs = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((N, 2, D), (D, H), (H, H), (H,), (N, H), (N, 2, H))
+    )
+    with use_backend(backend):
+        out = ops.rnn_forward(xs, Wx, Wh, b, h0=h0, precision="bf16")
+        grads = ops.rnn_backward(dhs, out.tape)
+    x1, x2, wx, wh = (round_to_bf16(a).astype(np.float64) for a in (xs[:, 0], xs[:, 1], Wx, Wh))
+    h1 = np.tanh(x1 @ wx + round_to_bf16(h0).astype(np.float64) @ wh + b)
+    h2 = np.tanh(x2 @ wx + round_to_bf16(h1) @ wh + b)
+    d2 = dhs[:, 1] * (1 - h2**2)
+    d1 = (dhs[:, 0] + round_to_bf16(d2) @ wh.T) * (1 - h1**2)
+    r1, r2 = round_to_bf16(d1), round_to_bf16(d2)
+    want = {
+        "dxs": np.stack([r1 @ wx.T, r2 @ wx.T], axis=1),
+        "dWx": x1.T @ r1 + x2.T @ r2,
+        "dWh": round_to_bf16(h0).T @ r1 + round_to_bf16(h1).T @ r2,
+        "db": d1.sum(axis=0) + d2.sum(axis=0),
+        "dh0": r1 @ wh.T,
+    }
+    np.testing.assert_allclose(out.hs, np.stack([h1, h2], axis=1), rtol=0, atol=2e-6)
+    for name, value in want.items():
+        np.testing.assert_allclose(getattr(grads, name), value, rtol=0, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
+def test_a_row_with_nan_gives_the_nan_that_float32_has(backend: str, family: str) -> None:
+    """Odd D and H: the halves of a pair that are none are zeros, and do not meet what is not finite."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[family]
+    rng = np.random.default_rng(3)
+    xs, Wx, Wh, b, dhs = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((9, 3, 5), (5, gates * 17), (17, gates * 17), (gates * 17,), (9, 3, 17))
+    )
+    xs[4, 1, 4] = np.nan
+    dhs[2, 2, 16] = np.inf
+    found = []
+    for precision in ("float32", "bf16"):
+        with use_backend(backend), np.errstate(invalid="ignore"):
+            out = getattr(ops, f"{family}_forward")(xs, Wx, Wh, b, precision=precision)
+            grads = getattr(ops, f"{family}_backward")(dhs, out.tape)
+        arrays = {name: value for name, value in {**out._asdict(), **grads._asdict()}.items() if name != "tape"}
+        found.append({name: (np.isnan(value), np.isposinf(value)) for name, value in arrays.items()})
+    for name, exact in found[0].items():
+        for one, other in zip(exact, found[1][name], strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)
+    assert found[0]["hs"][0].any()
+    assert found[0]["dWx"][0].any()
 
 
 def test_the_configuration_says_who_rounds(capsys: pytest.CaptureFixture[str]) -> None:

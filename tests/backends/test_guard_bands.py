@@ -25,7 +25,7 @@ RUNS = [
     for name, layouts in LAYOUTS.items()
     if name in fastlstm.available_backends()
     for dtype, offset in layouts
-    for case in (*cases.ALL, *(cases.BF16 if dtype == "float32" else ()))
+    for case in (*cases.ALL, *((*cases.BF16, *cases.RECURRENT_BF16) if dtype == "float32" else ()))
 ]
 
 _MARGIN = 64  # elements on either side; as long as the widest tile

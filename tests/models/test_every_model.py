@@ -62,6 +62,20 @@ def test_a_copy_goes_on_as_its_model_would(kind: str, copied: Callable[[Model], 
     assert other.evaluate(*data(9)) == model.evaluate(*data(9))
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if "word2vec" not in kind])
+def test_training_in_bf16_goes_beside_the_one_in_float32(kind: str) -> None:
+    make, data, options = MAKERS[kind]
+
+    def losses(precision: Any) -> Any:
+        model = make()
+        model = type(model)(**{**model.options, "dtype": "float32"}).to("cpu", precision=precision)
+        return model.fit(*data(12), verbose=0, **options).history["loss"]
+
+    exact, rounded = losses(None), losses("bf16")
+    assert exact != rounded
+    np.testing.assert_allclose(rounded, exact, rtol=0.02)
+
+
 def test_a_copy_does_not_know_the_last_forward_call() -> None:
     make, data, arguments = MAKERS["classifier"]
     model = make()

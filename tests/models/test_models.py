@@ -520,3 +520,14 @@ def test_a_model_is_on_the_host_and_says_why_it_cannot_leave() -> None:
             model.to("cuda")
     with pytest.raises(ValueError, match="device is 'gpu', expected 'cpu' or 'cuda'"):
         model.to("gpu")  # type: ignore[arg-type]
+
+
+def test_a_precision_that_a_model_does_not_have() -> None:
+    with pytest.raises(ValueError, match="precision is 'tf32', for a float32 model on 'cpu': only .* on a GPU have it"):
+        Seq2seq(5, 4, 3, seed=0).to("cpu", precision="tf32")
+    with pytest.raises(
+        ValueError, match="precision is 'bf16', for a float64 model on 'cpu': only .* float32 arrays ha"
+    ):
+        Seq2seq(5, 4, 3, seed=0, dtype="float64").to("cpu", precision="bf16")
+    with pytest.raises(ValueError, match="precision is 'fp8', expected 'tf32', 'bf16' or None"):
+        Seq2seq(5, 4, 3, seed=0).to("cpu", precision="fp8")  # type: ignore[arg-type]

@@ -240,6 +240,22 @@ def test_a_model_learns_what_takes_a_memory(options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(model.generate(LEARNABLE[:9], 18, temperature=0), LEARNABLE[9:27])
 
 
+def test_training_in_bf16_learns_as_in_float32(compiled_backend: str) -> None:
+    def trained(precision: Any) -> Any:
+        model = RNNLM(6, 24, 48, num_layers=2, seed=1, dtype="float32").to("cpu", precision=precision)
+        history = model.fit(LEARNABLE, epochs=6, time_size=9, batch_size=4, optimizer="adam", verbose=0)
+        rounded = model.evaluate(LEARNABLE)["perplexity"]
+        return history.history["loss"], rounded, model.to("cpu").evaluate(LEARNABLE)["perplexity"]
+
+    with fastlstm.use_backend(compiled_backend):
+        exact, perplexity, same = trained(None)
+        losses, rounded, unrounded = trained("bf16")
+    assert perplexity == same
+    assert rounded != unrounded, "once it is moved without a precision, products are exact again"
+    np.testing.assert_allclose(losses, exact, rtol=0.02)
+    np.testing.assert_allclose([rounded, unrounded], perplexity, rtol=0.02)
+
+
 def test_perplexity_is_the_exponential_of_the_mean_loss() -> None:
     model = make()
     metrics = ("perplexity", "accuracy")
@@ -611,6 +627,18 @@ def test_training_on_a_file_leaves_a_run_folder(data: Path, capsys: pytest.Captu
     assert model.vocabulary == text.vocabulary
     held_out = text.ids[len(text.ids) - len(text.ids) // 10 :]
     assert model.evaluate(held_out, batch_size=4)["perplexity"] == pytest.approx(best)
+
+
+@pytest.mark.usefixtures("data")
+def test_a_run_in_bf16_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, precision in (("exact", []), ("rounded", ["--precision", "bf16"])):
+        assert train("--data", "text.txt", *SMALL, "--quiet", *precision, "--out", name) == 0
+    exact, rounded = (json.loads(Path(name, "config.json").read_text()) for name in ("exact", "rounded"))
+    assert (exact["options"]["precision"], rounded["options"]["precision"]) == (None, "bf16")
+    assert 0 < abs(rounded["result"]["val_perplexity"] - exact["result"]["val_perplexity"]) < 0.1
+    error = error_of(capsys, train("--data", "text.txt", *SMALL, "--precision", "tf32", "--out", "none"))
+    assert error == "fastlstm: --precision tf32 needs --device cuda: on the processor it is bf16, or exact without"
+    assert not Path("none").exists()
 
 
 def test_training_on_ptb_validates_and_tests(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -595,14 +595,15 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(
             op, {"precision": "fp8"}, ValueError, "precision is 'fp8', expected one of 'float32', 'float64', 'tf32'"
         )
-        for precision in ("tf32", "bf16"):
-            has = f"precision is '{precision}', but the arrays are on the host, where this operator has 'float32';"
-            yield Wrong(op, {"precision": precision}, ValueError, has)
         yield Wrong(
             op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
         )
-    for op in ("matrix_product", "batched_product", "linear_cross_entropy"):
-        has = "precision is 'tf32', but the arrays are on the host, where this operator has 'float32' and 'bf16';"
+        doubles = {name: value.astype(np.float64) for name, value in arrays.items()}
+        has = "precision is 'bf16', but the arrays have dtype float64; 'tf32' and 'bf16' are precisions of products of"
+        yield Wrong(op, {**doubles, "precision": "bf16"}, ValueError, has)
+    recurrent = [f"{family}_{kind}" for family in ("lstm", "gru", "rnn") for kind in ("forward", "cell_forward")]
+    for op in (*recurrent, "matrix_product", "batched_product", "linear_cross_entropy"):
+        has = "precision is 'tf32', but the arrays are on the host, where products are 'float32' or 'bf16';"
         yield Wrong(op, {"precision": "tf32"}, ValueError, has)
     doubles = {"a": np.ones((3, H)), "b": np.ones((H, V)), "bias": None, "out": None}
     yield Wrong(

@@ -40,7 +40,7 @@ def add_run_options(parser: argparse.ArgumentParser, task: str, seed: int, *, pr
     add("--seed", type=SEED, help=f"default {seed}; the same seed gives the same bits")
     add("--device", choices=("cpu", "cuda"), help="cuda trains on a GPU; default cpu")
     if precision:
-        add("--precision", choices=("tf32", "bf16"), help="of products on a GPU; default exact")
+        add("--precision", choices=("tf32", "bf16"), help="of products, tf32 on a GPU only; default exact")
     add("--threads", type=COUNT, help="default: all cores")
     add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
@@ -116,8 +116,8 @@ def check_device(options: Any) -> None:
     """Raises an error, before anything is written, if the device of the options cannot run here as they say."""
     if options.device == "cuda":
         check_can_run("cuda")
-    elif getattr(options, "precision", None) is not None:
-        raise ValueError(f"--precision {options.precision} needs --device cuda: on the processor products are exact")
+    elif getattr(options, "precision", None) == "tf32":
+        raise ValueError("--precision tf32 needs --device cuda: on the processor it is bf16, or exact without")
 
 
 def write_config(folder: Path, task: str, options: Any, **entries: Any) -> None:

@@ -32,7 +32,7 @@ class Layer:
     setting_names : tuple of str
         Attributes that say how the parameters are used, shown by ``repr``.
     precision : "tf32", "bf16" or None
-        Of the layer's products on a GPU, as for `fastlstm.ops.lstm_forward`; None: exact. `Model.to` sets it.
+        Of the layer's products, as for `fastlstm.ops.lstm_forward`; None: exact. `Model.to` sets it.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ()

@@ -294,10 +294,10 @@ class Model(abc.ABC):
         Parameters
         ----------
         device : "cpu" or "cuda"
-        precision : "tf32" or "bf16", optional
-            Of the products of recurrent, dense and attention layers on a GPU, as for `fastlstm.ops.lstm_forward`, until
-            the model is moved again. Not given, they are exact. Sampled losses always are. It is not saved with the
-            model.
+        precision : "bf16", or on a GPU "tf32", optional
+            Of the products of recurrent, dense and attention layers, as for `fastlstm.ops.lstm_forward`, until the
+            model is moved again, maybe to where it is. Not given, they are exact. Sampled losses always are. It is not
+            saved with the model.
 
         Raises
         ------
@@ -329,10 +329,11 @@ class Model(abc.ABC):
         if precision not in ("tf32", "bf16"):
             raise ValueError(f"precision is {precision!r}, expected 'tf32', 'bf16' or None for exact products")
         dtype = self.params[0].dtype
-        if device != "cuda" or dtype != np.float32:
+        if dtype != np.float32 or (precision == "tf32" and device != "cuda"):
+            where = " on a GPU" if precision == "tf32" else ""
             raise ValueError(
-                f"precision is {precision!r}, for a {dtype} model on {device!r}: only products of float32 arrays on a "
-                "GPU have it. Leave it out for exact ones"
+                f"precision is {precision!r}, for a {dtype} model on {device!r}: only products of float32 "
+                f"arrays{where} have it. Leave it out for exact ones"
             )
 
     def batches(self, xs: Array, ts: Array, batch_size: int, kind: type[Batches] = Batches) -> Batches:

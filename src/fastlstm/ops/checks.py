@@ -148,11 +148,8 @@ def on_device_of(array: Array, like: Array) -> Array:
     return copied
 
 
-def precision_of(array: FloatArray, asked: Any, *, bf16_on_host: bool = True) -> Precision:
-    """In what precision products of ``array`` are made: as asked, or exactly in its dtype if that is None.
-
-    "tf32" is the GPU's; ``bf16_on_host`` says whether the operator has "bf16" on the host too.
-    """
+def precision_of(array: FloatArray, asked: Any) -> Precision:
+    """In what precision products of ``array`` are made: as asked, or exactly in its dtype if that is None."""
     exact: Precision = "float32" if array.dtype == FLOATS[0] else "float64"
     if asked is None:
         return exact
@@ -164,11 +161,10 @@ def precision_of(array: FloatArray, asked: Any, *, bf16_on_host: bool = True) ->
                 f"precision is {precision!r}, but the arrays have dtype {exact}; 'tf32' and 'bf16' are precisions of "
                 "products of float32 arrays, 'float32' and 'float64' those of their dtypes"
             )
-        if not (is_device_array(array) or (precision == "bf16" and bf16_on_host)):
-            there = "'float32' and 'bf16'" if bf16_on_host else "'float32'"
+        if precision == "tf32" and not is_device_array(array):
             raise ValueError(
-                f"precision is {precision!r}, but the arrays are on the host, where this operator has {there}; leave "
-                "it out for exact products, or pass CuPy arrays"
+                "precision is 'tf32', but the arrays are on the host, where products are 'float32' or 'bf16'; leave it "
+                "out for exact ones, or pass CuPy arrays"
             )
     return precision
 

@@ -72,7 +72,7 @@ def gru_cell_forward(
     chosen = _convention(convention)
     Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 3, x.dtype, "x", two_biases=chosen.reset_after)
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
-    precision = checks.precision_of(x, precision, bf16_on_host=False)
+    precision = checks.precision_of(x, precision)
     family = family_for(x, "gru")
     h, saved = family.gru_cell_forward(x, Wx, Wh, b, h_prev=h_prev, convention=chosen, precision=precision)
     inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b}
@@ -158,7 +158,7 @@ def prepare_gru(
     """
     chosen = _convention(convention)
     Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 3, two_biases=chosen.reset_after)
-    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    precision = checks.precision_of(Wh, precision)
     family = family_for(Wh, "gru")
     arguments = family.prepare_gru(Wx, Wh, b, convention=chosen, precision=precision)
     device = checks.gpu_of("Wh", Wh)
@@ -212,8 +212,10 @@ def gru_forward(
     training : bool
         False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
-        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
+        Of the products. Not given, they are exact in the arrays' dtype. "bf16", for float32 arrays: their factors are
+        rounded to bfloat16, among them the states and the gates' gradients, while sums, gates, states and all results
+        are float32; with a GPU's arrays, the large products outside of the loop run in TF32. "tf32" is for arrays on a
+        GPU. Backward uses the same.
 
     Returns
     -------
@@ -241,7 +243,7 @@ def gru_forward(
     chosen = _convention(convention)
     if prepared is None:
         *weights, H = recurrent.weights(Wx, Wh, b, D, 3, xs.dtype, "xs", two_biases=chosen.reset_after)
-        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        precision = checks.precision_of(xs, precision)
         family = family_for(xs, "gru")
     else:
         gates = (None if convention == "book" else chosen, prepared.gates)

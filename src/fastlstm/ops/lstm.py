@@ -53,8 +53,10 @@ def lstm_cell_forward(
         A permutation of "ifgo" (g is the candidate): Keras's and PyTorch's unless given. The default of
         `fastlstm.layers` is the book's, "fgio".
     precision : "float32", "float64", "tf32" or "bf16", optional
-        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
-        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
+        Of the products. Not given, they are exact in the arrays' dtype. "bf16", for float32 arrays: their factors are
+        rounded to bfloat16, among them the states and the gates' gradients, while sums, gates, states and all results
+        are float32; with a GPU's arrays, the large products outside of the loop run in TF32. "tf32" is for arrays on a
+        GPU. Backward uses the same.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def lstm_cell_forward(
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
     c_prev = recurrent.state("c_prev", c_prev, N, H, x.dtype, "x")
     recurrent.check_gate_order(gate_order)
-    precision = checks.precision_of(x, precision, bf16_on_host=False)
+    precision = checks.precision_of(x, precision)
     family = family_for(x, "lstm")
     h, c, saved = family.lstm_cell_forward(
         x, Wx, Wh, b, h_prev=h_prev, c_prev=c_prev, gate_order=gate_order, precision=precision
@@ -169,7 +171,7 @@ def prepare_lstm(
     """
     recurrent.check_gate_order(gate_order)
     Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 4)
-    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    precision = checks.precision_of(Wh, precision)
     family = family_for(Wh, "lstm")
     arguments = family.prepare_lstm(Wx, Wh, b, gate_order=gate_order, precision=precision)
     device = checks.gpu_of("Wh", Wh)
@@ -223,8 +225,10 @@ def lstm_forward(
     training : bool
         False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
-        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
+        Of the products. Not given, they are exact in the arrays' dtype. "bf16", for float32 arrays: their factors are
+        rounded to bfloat16, among them the states and the gates' gradients, while sums, gates, states and all results
+        are float32; with a GPU's arrays, the large products outside of the loop run in TF32. "tf32" is for arrays on a
+        GPU. Backward uses the same.
 
     Returns
     -------
@@ -252,7 +256,7 @@ def lstm_forward(
     if prepared is None:
         *weights, H = recurrent.weights(Wx, Wh, b, D, 4, xs.dtype, "xs")
         recurrent.check_gate_order(gate_order)
-        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        precision = checks.precision_of(xs, precision)
         family = family_for(xs, "lstm")
     else:
         gates = (None if gate_order == DEFAULT_GATE_ORDER else gate_order, prepared.gates)

@@ -65,7 +65,7 @@ def rnn_cell_forward(
     N, D = x.shape
     Wx, Wh, b, H = recurrent.weights(Wx, Wh, b, D, 1, x.dtype, "x")
     h_prev = recurrent.state("h_prev", h_prev, N, H, x.dtype, "x")
-    precision = checks.precision_of(x, precision, bf16_on_host=False)
+    precision = checks.precision_of(x, precision)
     family = family_for(x, "rnn")
     h, saved = family.rnn_cell_forward(x, Wx, Wh, b, h_prev=h_prev, precision=precision)
     inputs = {"x": x, "h_prev": h_prev, "Wx": Wx, "Wh": Wh, "b": b}
@@ -147,7 +147,7 @@ def prepare_rnn(
         A shape or an option does not fit.
     """
     Wx, Wh, b, columns = recurrent.shapes_of_weights(Wx, Wh, b, 1)
-    precision = checks.precision_of(Wh, precision, bf16_on_host=False)
+    precision = checks.precision_of(Wh, precision)
     family = family_for(Wh, "rnn")
     arguments = family.prepare_rnn(Wx, Wh, b, precision=precision)
     device = checks.gpu_of("Wh", Wh)
@@ -194,8 +194,10 @@ def rnn_forward(
     training : bool
         False keeps nothing for a backward call (tape is None). Prepared weights have none, and need False.
     precision : "float32", "float64", "tf32" or "bf16", optional
-        Of the products. Not given, they are exact in the arrays' dtype. "tf32" and "bf16" are for float32 arrays on a
-        GPU: factors are rounded, sums and states stay float32. Backward uses the same.
+        Of the products. Not given, they are exact in the arrays' dtype. "bf16", for float32 arrays: their factors are
+        rounded to bfloat16, among them the states and the gates' gradients, while sums, gates, states and all results
+        are float32; with a GPU's arrays, the large products outside of the loop run in TF32. "tf32" is for arrays on a
+        GPU. Backward uses the same.
 
     Returns
     -------
@@ -221,7 +223,7 @@ def rnn_forward(
     N, T, D = recurrent.batch_first(xs, time_major).shape
     if prepared is None:
         *weights, H = recurrent.weights(Wx, Wh, b, D, 1, xs.dtype, "xs")
-        precision = checks.precision_of(xs, precision, bf16_on_host=False)
+        precision = checks.precision_of(xs, precision)
         family = family_for(xs, "rnn")
     else:
         recurrent.check_prepared("rnn", prepared, xs, D, Wh, b, training=training, precision=precision)

@@ -7,21 +7,24 @@ from typing import Any
 import pytest
 
 from benchmarks import machine
-from benchmarks.bench_lstm import SHAPES, check_recurrent, definition, inputs, operations, title
+from benchmarks.bench_lstm import SHAPES, bf16_case, check_recurrent, definition, inputs, operations, title
 from benchmarks.conftest import Compare
 from benchmarks.measure import OURS, Case, case_maker
 from fastlstm import ops
-from fastlstm.contract import Array, GRUConventionName
+from fastlstm.contract import Array, GRUConventionName, Precision
 
 
 class OurGRU:
     convention: GRUConventionName = "pytorch"
 
-    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+    def __init__(
+        self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array, *, precision: Precision | None = None
+    ) -> None:
         self._xs, self._weights, self._dhs = xs, (Wx, Wh, b), dhs
+        self._precision = precision
 
     def __call__(self) -> Any:
-        out = ops.gru_forward(self._xs, *self._weights, convention=self.convention)
+        out = ops.gru_forward(self._xs, *self._weights, convention=self.convention, precision=self._precision)
         return out, ops.gru_backward(self._dhs, out.tape)
 
     def results(self) -> dict[str, Array]:
@@ -50,6 +53,15 @@ def gru_case(name: str) -> Case:
     check = check_recurrent(dict(sides), lambda: definition(OurGRU, name, 3))
     sides["the book's convention"] = BookGRU(**arrays)
     return Case("GRU forward + backward", title(name), sides, check, operations(name, 3))
+
+
+@case_maker
+def gru_bf16_case(name: str) -> Case:
+    return bf16_case("GRU", OurGRU, "GRU", name, 3)
+
+
+def test_gru_in_bf16(compare: Compare) -> None:
+    compare(gru_bf16_case("ptb"))
 
 
 @pytest.mark.parametrize("name", SHAPES)

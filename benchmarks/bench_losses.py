@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
+from benchmarks.measure import OURS, OURS_EXACT, TEXTBOOK, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array, Precision
@@ -20,8 +20,6 @@ from fastlstm.contract import TOLERANCE, Array, Precision
 SIZES = ((700, 650, 10_000), (1088, 1024, 8778))
 # (M, K, L) of dense products: the inputs of the gates of both.
 PRODUCT_SIZES = ((700, 650, 2600), (1152, 1024, 4096))
-
-OURS_EXACT = "fastlstm, float32"  # beside ours in another precision
 
 Memory = Literal["fast", "low"]
 

@@ -13,9 +13,22 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare, Report
-from benchmarks.measure import FULL, OURS, QUICK, TEXTBOOK, TUNED, Case, Comparison, Effort, agree, case_maker, compare
+from benchmarks.measure import (
+    FULL,
+    OURS,
+    OURS_EXACT,
+    QUICK,
+    TEXTBOOK,
+    TUNED,
+    Case,
+    Comparison,
+    Effort,
+    agree,
+    case_maker,
+    compare,
+)
 from fastlstm import get_backend, ops, use_backend
-from fastlstm.contract import BOOK_GATE_ORDER, DEFAULT_GATE_ORDER, TOLERANCE, Array
+from fastlstm.contract import BOOK_GATE_ORDER, DEFAULT_GATE_ORDER, TOLERANCE, Array, Precision
 
 # (N, T, D, H)
 SHAPES = {
@@ -31,6 +44,7 @@ SHAPES = {
 QUICK_SHAPES = ("addition", "rnnlm", "char", "one")
 # So little work that the calls' overhead decides; not part of the mean.
 SINE = {"sine": (10, 25, 1, 20)}
+BF16_SHAPES = ("ptb", "nmt", "char")
 WIDE = ("ptb", "nmt")  # H >= 650: the share of the peak is taken there
 
 # The most that both sides' sums may differ by, of the largest element: orders of summation differ.
@@ -93,11 +107,14 @@ def reorder_gates(array: Array, given: str, wanted: str) -> Array:
 
 
 class OurLSTM:
-    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+    def __init__(
+        self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array, *, precision: Precision | None = None
+    ) -> None:
         self._xs, self._weights, self._dhs = xs, (Wx, Wh, b), dhs
+        self._precision = precision
 
     def __call__(self) -> Any:
-        out = ops.lstm_forward(self._xs, *self._weights)
+        out = ops.lstm_forward(self._xs, *self._weights, precision=self._precision)
         return out, ops.lstm_backward(self._dhs, out.tape)
 
     def results(self) -> dict[str, Array]:
@@ -227,6 +244,33 @@ def lstm_case(
     )
 
 
+def bf16_sides(ours: Callable[..., Any], torch_kind: str, shape: Shape, gates: int) -> dict[str, Any]:
+    """Ours in bf16 and in float32, and the torch.nn module of that name under autocast."""
+    arrays = inputs(shape, gates)
+    sides: dict[str, Any] = {OURS: ours(**arrays, precision="bf16"), OURS_EXACT: ours(**arrays)}
+    if torch := machine.torch_or_none():
+        from benchmarks import torch_peers
+
+        sides["torch"] = torch_peers.Recurrent(getattr(torch.nn, torch_kind), **arrays, autocast=True)
+    return sides
+
+
+def bf16_case(word: str, ours: Callable[..., Any], torch_kind: str, shape: Shape, gates: int) -> Case:
+    sides = bf16_sides(ours, torch_kind, shape, gates)
+
+    def check() -> None:
+        want = definition(ours, shape, gates)
+        for side in sides:
+            agree(side, sides[side].results(), want, TOLERANCE["bf16"])
+
+    return Case(f"{word} forward + backward", title(shape) + " bf16", sides, check, operations(shape, gates))
+
+
+@case_maker
+def lstm_bf16_case(shape: Shape) -> Case:
+    return bf16_case("LSTM", OurLSTM, "LSTM", shape, 4)
+
+
 @case_maker
 def cells_case(shape: Shape = ONE_ROW) -> Case:
     arrays = inputs(shape, 4)
@@ -288,6 +332,11 @@ def test_lstm(compare: Compare, name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_lstm_on_one_thread(compare: Compare, name: str) -> None:
     compare(lstm_case(name, threads=1, peers=("torch",)))
+
+
+@pytest.mark.parametrize("name", BF16_SHAPES)
+def test_lstm_in_bf16(compare: Compare, name: str) -> None:
+    compare(lstm_bf16_case(name))
 
 
 def test_cells(compare: Compare) -> None:

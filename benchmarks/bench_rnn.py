@@ -9,21 +9,24 @@ import numpy as np
 import pytest
 
 from benchmarks import machine, textbook
-from benchmarks.bench_lstm import SHAPES, check_recurrent, definition, inputs, operations, title
+from benchmarks.bench_lstm import SHAPES, bf16_case, check_recurrent, definition, inputs, operations, title
 from benchmarks.conftest import Compare
 from benchmarks.measure import OURS, TEXTBOOK, Case, agree, case_maker
 from fastlstm import ops
-from fastlstm.contract import TOLERANCE, Array
+from fastlstm.contract import TOLERANCE, Array, Precision
 
 PRODUCTS = "numpy's two products"
 
 
 class OurRNN:
-    def __init__(self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array) -> None:
+    def __init__(
+        self, xs: Array, Wx: Array, Wh: Array, b: Array, dhs: Array, *, precision: Precision | None = None
+    ) -> None:
         self._xs, self._weights, self._dhs = xs, (Wx, Wh, b), dhs
+        self._precision = precision
 
     def __call__(self) -> Any:
-        out = ops.rnn_forward(self._xs, *self._weights)
+        out = ops.rnn_forward(self._xs, *self._weights, precision=self._precision)
         return out, ops.rnn_backward(self._dhs, out.tape)
 
     def results(self) -> dict[str, Array]:
@@ -80,6 +83,15 @@ def step_case(N: int = 1, H: int = 100) -> Case:
         agree("our step and that of numpy", {"h": sides[OURS]().h}, {"h": want}, TOLERANCE["float32"])
 
     return Case("tanh RNN, one step", f"N{N} H{H}", sides, check, 2.0 * 2 * N * H * H, threads=1)
+
+
+@case_maker
+def rnn_bf16_case(name: str) -> Case:
+    return bf16_case("tanh RNN", OurRNN, "RNN", name, 1)
+
+
+def test_rnn_in_bf16(compare: Compare) -> None:
+    compare(rnn_bf16_case("ptb"))
 
 
 def test_step(compare: Compare) -> None:

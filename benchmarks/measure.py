@@ -27,6 +27,7 @@ from fastlstm import get_backend, use_backend
 from fastlstm.contract import Array
 
 OURS = "fastlstm"
+OURS_EXACT = "fastlstm, float32"  # beside ours in another precision
 
 TEXTBOOK = "textbook"
 TUNED = "torch, tuned"  # with a common setting that helps torch here

@@ -25,7 +25,7 @@ from benchmarks import (
     measure,
 )
 from benchmarks.machine import say
-from benchmarks.measure import OURS, TEXTBOOK, Case, Comparison, Effort
+from benchmarks.measure import OURS, OURS_EXACT, TEXTBOOK, Case, Comparison, Effort
 
 MEGABYTE = 1e6
 
@@ -222,10 +222,19 @@ def bf16_row(run: Run) -> list[Figure]:
         for size in bench_losses.PRODUCT_SIZES
         for precision in ("float32", "bf16")
     )
+    lstm = run.time_all(bench_lstm.lstm_bf16_case(name) for name in bench_lstm.BF16_SHAPES)
+    run.time(bench_gru.gru_bf16_case("ptb"))
+    run.time(bench_rnn.rnn_bf16_case("ptb"))
     if not machine.has_bf16():
         return []  # rounded in software, it is not meant to be faster
-    slowest = min(comparison.ratio(bench_losses.OURS_EXACT) for comparison in losses)
-    return [Figure("linear cross entropy in bf16 against ours in float32, the slower size", slowest, 1.5, 1.7)]
+
+    def slowest(comparisons: list[Comparison]) -> float:
+        return min(comparison.ratio(OURS_EXACT) for comparison in comparisons)
+
+    return [
+        Figure("linear cross entropy in bf16 against ours in float32, the slower size", slowest(losses), 1.5, 1.7),
+        Figure("LSTM in bf16 against ours in float32, the slowest size", slowest(lstm), 1.45, 1.75),
+    ]
 
 
 def _megabytes(sizes: Iterable[int]) -> str:

@@ -43,7 +43,8 @@ def recurrent_gradients(layer: Any) -> tuple[Array, Array, Array]:
 class Recurrent:
     """Forward and backward of torch.nn.LSTM (oneDNN), GRU or RNN over xs (N, T, D), with dhs (N, T, H).
 
-    Batch first, as the data lies; ``time_first`` is the common advice, xs and dhs transposed beforehand.
+    Batch first, as the data lies; ``time_first`` is the common advice, xs and dhs transposed beforehand. The forward
+    maybe under bf16 autocast.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Recurrent:
         dhs: Array,
         *,
         time_first: bool = False,
+        autocast: bool = False,
     ) -> None:
+        self._autocast = autocast
         self._layer = kind(Wx.shape[0], Wh.shape[0], batch_first=not time_first)
         fill_recurrent(self._layer, Wx, Wh, b)
         self._axes = (1, 0, 2) if time_first else (0, 1, 2)
@@ -67,12 +70,13 @@ class Recurrent:
         for param in self._layer.parameters():
             param.grad = None
         self._xs.grad = None
-        hs: torch.Tensor = self._layer(self._xs)[0]
-        hs.backward(self._dhs)  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            hs: torch.Tensor = self._layer(self._xs)[0]
+        hs.backward(self._dhs.to(hs.dtype))  # type: ignore[no-untyped-call]
         return hs
 
     def results(self) -> dict[str, Array]:
-        hs = self().detach().numpy()
+        hs = self().detach().float().numpy()
         assert self._xs.grad is not None
         dWx, dWh, db = recurrent_gradients(self._layer)
         hs, dxs = (array.transpose(self._axes) for array in (hs, self._xs.grad.numpy()))

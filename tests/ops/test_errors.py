@@ -605,10 +605,10 @@ def _wrong() -> Iterator[Wrong]:
     for op in (*recurrent, "matrix_product", "batched_product", "linear_cross_entropy"):
         has = "precision is 'tf32', but the arrays are on the host, where products are 'float32' or 'bf16';"
         yield Wrong(op, {"precision": "tf32"}, ValueError, has)
-    doubles = {"a": np.ones((3, H)), "b": np.ones((H, V)), "bias": None, "out": None}
+    no_floats: dict[str, Any] = {"a": np.ones((3, H)), "b": np.ones((H, V)), "bias": None, "out": None}
     yield Wrong(
         "matrix_product",
-        {**doubles, "precision": "bf16"},
+        {**no_floats, "precision": "bf16"},
         ValueError,
         "precision is 'bf16', but the arrays have dtype float64",
     )

@@ -220,8 +220,8 @@ def gru_forward(
     Returns
     -------
     GRUOutput
-        hs (N, T, H), h_n (N, H), and the tape for `gru_backward`. The tape refers to xs, Wx, Wh, b, h0 and hs: change
-        none of these before the last backward call (no ``h0[:] = h_n``).
+        hs (N, T, H), h_n (N, H), and the tape for `gru_backward`. The tape refers to xs, Wx, Wh, b and h0: change
+        none of these before the last backward call (no ``h0[:] = h_n``), nor hs on a GPU.
 
     Raises
     ------

@@ -202,8 +202,8 @@ def rnn_forward(
     Returns
     -------
     RNNOutput
-        hs (N, T, H), h_n (N, H), and the tape for `rnn_backward`. The tape refers to xs, Wx, Wh, b, h0, hs and h_n:
-        change none of these before the last backward call (no ``h0[:] = h_n``).
+        hs (N, T, H), h_n (N, H), and the tape for `rnn_backward`. The tape refers to xs, Wx, Wh, b and h0: change
+        none of these before the last backward call (no ``h0[:] = h_n``), nor hs and h_n on a GPU.
 
     Raises
     ------

@@ -370,7 +370,7 @@ def gru_forward(
     h_n = h_first.copy() if T == 0 else hs[:, 0 if reverse else T - 1].copy()
     if not training:
         return in_memory(hs, time_major=time_major), h_n, None
-    of_caller = (N, T, D, Wx, Wh, has_bias, time_major, h_first, hs)
+    of_caller = (N, T, D, Wx, Wh, has_bias, time_major, h_first, hs.copy())
     tape = _Tape(*of_caller, arrays.mask, gates, qs, inputs, reverse, convention, precision)
     return in_memory(hs, time_major=time_major), h_n, tape
 

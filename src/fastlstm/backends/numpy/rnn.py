@@ -105,7 +105,7 @@ def rnn_forward(
         hs[:, t] = h
         if training:
             cells.append(cell)
-    return hs, h, _Tape(cells, steps, mask, time_major, xs, Wx, Wh, b is not None) if training else None
+    return hs, h.copy(), _Tape(cells, steps, mask, time_major, xs, Wx, Wh, b is not None) if training else None
 
 
 def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | None, into: Destination) -> RNNGrads:

@@ -149,6 +149,16 @@ def test_strides_and_transposes_are_read_as_their_copies_are(
 
 
 @each_kind
+@pytest.mark.parametrize("turn", [(), ("Wx",), ("Wh",)], ids=str)
+def test_new_gradients_lie_in_memory_as_their_weights(kind: Kind, turn: tuple[str, ...]) -> None:
+    arrays = arrays_of(kind, SMALL, "float32")
+    arrays |= {name: transposed(arrays[name]) for name in turn}
+    grads = both(kind, arrays)
+    for name in ("Wx", "Wh"):
+        assert grads[f"d{name}"].strides == arrays[name].strides
+
+
+@each_kind
 @pytest.mark.parametrize("axis", [0, 1])
 def test_one_row_or_step_can_stand_for_all(kind: Kind, axis: int) -> None:
     arrays = arrays_of(kind, SMALL, "float32")

@@ -92,6 +92,15 @@ Weights<S> weights(const OptionalArray& array) {
   return {pointer<S>(*array), 1, array->shape(0)};
 }
 
+// A gradient lies in memory as its weight does, so that an update reads both in one order.
+template <class S>
+py::array new_gradient(const py::array& weight) {
+  const Index rows = weight.shape(0), columns = weight.shape(1);
+  constexpr Index kBytes = sizeof(S);
+  if (weight.flags() & py::array::c_style) return new_array<S>({rows, columns});
+  return new_array<S>({rows, columns}, {kBytes, rows * kBytes});
+}
+
 // A result of a backward call, if it is wanted: in the caller's array, or in a new one.
 struct Result {
   OptionalArray array;
@@ -174,8 +183,8 @@ class Tape {
     const auto state = [&] { return new_array<S>({s.N, s.H}); };
     Result dxs = into.result(cell ? "dx" : "dxs",
                              [&] { return inputs_.new_sequence<S>(inputs_.xs.shape(inputs_.xs.ndim() - 1)); });
-    Result dWx = inputs_.Wx ? into.result("dWx", [&] { return new_array<S>({s.D, G}); }) : Result{};
-    Result dWh = into.result("dWh", [&] { return new_array<S>({s.H, G}); });
+    Result dWx = inputs_.Wx ? into.result("dWx", [&] { return new_gradient<S>(*inputs_.Wx); }) : Result{};
+    Result dWh = into.result("dWh", [&] { return new_gradient<S>(*inputs_.Wh); });
     Result db;
     if (inputs_.b) db = into.result("db", [&] { return s.reset_after ? new_array<S>({2, G}) : new_array<S>({G}); });
     Result dh0 = into.result(cell ? "dh_prev" : "dh0", state);

@@ -305,7 +305,7 @@ def gru_backward(
     -------
     GRUGrads
         dxs of the shape of xs, dWx (D, 3H), dWh (H, 3H), db of the shape of b, dh0 (N, H). dWx and db are None
-        without Wx and b.
+        without Wx and b. New dWx and dWh lie in memory as Wx and Wh do, on the compiled backend.
 
     Raises
     ------

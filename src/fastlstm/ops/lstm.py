@@ -324,7 +324,7 @@ def lstm_backward(
     -------
     LSTMGrads
         dxs of the shape of xs, dWx (D, 4H), dWh (H, 4H), db (4H,), dh0 and dc0 (N, H). dWx and db are None without Wx
-        and b.
+        and b. New dWx and dWh lie in memory as Wx and Wh do, on the compiled backend.
 
     Raises
     ------

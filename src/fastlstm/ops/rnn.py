@@ -281,7 +281,7 @@ def rnn_backward(
     -------
     RNNGrads
         dxs of the shape of xs, dWx (D, H), dWh (H, H), db (H,), dh0 (N, H). dWx and db are None
-        without Wx and b.
+        without Wx and b. New dWx and dWh lie in memory as Wx and Wh do, on the compiled backend.
 
     Raises
     ------

@@ -15,9 +15,9 @@ _SUMS = ("dWx", "dWh", "dW", "db")
 
 
 @functools.cache
-def new_arrays(fields: tuple[str, ...]) -> Destination:
-    """For results of which nothing was said."""
-    return Destination(dict.fromkeys(fields), accumulate=False, without=())
+def new_arrays(fields: tuple[str, ...], without: tuple[str, ...] = ()) -> Destination:
+    """For results that have no arrays yet."""
+    return Destination(dict.fromkeys(fields), accumulate=False, without=without)
 
 
 def put(target: FloatArray | None, value: FloatArray, *, accumulate: bool = False) -> FloatArray:

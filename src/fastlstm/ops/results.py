@@ -52,7 +52,7 @@ def destination(
     if out is None:
         if accumulate:
             raise ValueError("accumulate is given without out, to whose arrays the gradients are added; give both")
-        return new_arrays(fields)._replace(without=tuple(without))
+        return new_arrays(fields, tuple(without))
     if not any(hasattr(out, field) for field in fields):
         raise TypeError(
             f"out is {checks.describe(out)}, expected an object with the fields {', '.join(fields)}, for instance the "

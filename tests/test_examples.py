@@ -90,3 +90,21 @@ def test_layers_of_the_course_compute_its_formulas(example: Any) -> None:
     log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
     want = -sum(log_p[n, t, y[n, t]] for n in range(N) for t in range(T) if mask[n, t]) / N
     assert example.temporal_softmax_loss(scores, y, mask)[0] == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.needs_torch
+@pytest.mark.parametrize("name", ["torch_word_lm", "torch_char_rnn", "torch_classifier"])
+def test_scripts_of_torch_learn_the_same_with_one_line_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module(name)
+    for size in {"BATCH", "STEPS"} & vars(example).keys():
+        monkeypatch.setattr(example, size, 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine PyTorch's threads wait for each other
+    try:
+        ours, by_torch = (example.main(example.TEXT, steps=4, by_torch=by_torch) for by_torch in (False, True))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(ours, by_torch, rtol=1e-3)
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 90

@@ -30,7 +30,19 @@ __all__ = [
     "use_backend",
 ]
 
-_SUBMODULES = ("callbacks", "compat", "contract", "datasets", "layers", "models", "ops", "optim", "testing", "training")
+_SUBMODULES = (
+    "callbacks",
+    "compat",
+    "contract",
+    "datasets",
+    "layers",
+    "models",
+    "ops",
+    "optim",
+    "testing",
+    "torch",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

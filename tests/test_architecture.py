@@ -24,7 +24,7 @@ SOURCE = Path(fastlstm.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each room of the flow may import itself, those after it, and these.
-FLOW = ("models", "training", "datasets", "tensor_file", "optim", "layers", "ops", "backends")
+FLOW = ("models", "training", "distributed", "datasets", "tensor_file", "optim", "layers", "ops", "backends")
 ANYWHERE = {"arrays", "contract"}
 # Rooms beside the flow, and what they may import besides.
 BESIDE = {"torch": {"ops"}}
@@ -114,7 +114,7 @@ def test_the_ground_floor_imports_nothing_of_the_package(name: str) -> None:
 
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
-    heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow", "sacrebleu"}
+    heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow", "sacrebleu", "mpi4py"}
     wrong = []
     for path in FILES:
         if any(path.is_relative_to(SOURCE / room) for room in ("backends/numba", "backends/cuda", "torch")):
@@ -415,7 +415,7 @@ def in_a_process(code: str) -> str:
 
 
 def test_import_loads_nothing_heavy() -> None:
-    heavy = "numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tqdm", "safetensors"
+    heavy = "numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tqdm", "safetensors", "mpi4py"
     code = f"import sys, fastlstm; print(*(name for name in {heavy!r} if name in sys.modules))"
     assert in_a_process(code) == ""
 

@@ -35,6 +35,7 @@ _SUBMODULES = (
     "compat",
     "contract",
     "datasets",
+    "distributed",
     "layers",
     "models",
     "ops",

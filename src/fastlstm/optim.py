@@ -58,7 +58,14 @@ class Optimizer:
     def lr(self, value: float) -> None:
         self._lr = scalars.finite("lr", value, 0)
 
-    def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
+    def update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[Grad],
+        max_norm: float | None = None,
+        *,
+        grad_scale: float = 1.0,
+    ) -> None:
         """Change the parameters in place.
 
         Parameters
@@ -69,9 +76,14 @@ class Optimizer:
         grads : sequence of arrays or RowGrad, on a GPU also PaddedRowGrad
         max_norm : float, optional
             Clip the gradients' global norm to it, as part of the update: ``grads`` stay as they are.
+        grad_scale : float
+            The gradients are ``grad_scale * grads``: 1 / n, where ``grads`` are those of a sum over n targets.
         """
         self.prepare(params)
-        scale = 1.0 if max_norm is None else ops.clip_scale(ops.global_norm(grads), max_norm)
+        scale = grad_scale
+        if max_norm is not None:
+            norm = ops.global_norm(grads)
+            scale = ops.clip_scale(norm, max_norm) if scale == 1 else scale * ops.clip_scale(scale * norm, max_norm)
         if self.step_on_device is not None:
             self.step_on_device += 1
         self._update(params, grads, scale)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastlstm.callbacks import BackupAndRestore, Callback, EarlyStopping, ModelCheckpoint
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, FloatArray, Reduction
 from fastlstm.layers import Layer
 from fastlstm.layers.seeds import Seeds
 from fastlstm.models import skipgram_batches
@@ -53,9 +53,14 @@ class Line:
     def train_step(
         self, batch: tuple[Array, ...], optimizer: Optimizer, means: Means, *, max_grad: float | None = None
     ) -> None:
+        optimizer.update(self.params, self.gradients(batch, means), max_norm=max_grad)
+
+    def gradients(
+        self, batch: tuple[Array, ...], means: Means, *, reduction: Reduction = "mean"
+    ) -> Sequence[FloatArray]:
         xs, ts = batch
         means["loss"].add(self.loss(xs, ts) * len(xs), len(xs))
-        optimizer.update(self.params, self.grads, max_norm=max_grad)
+        return [grad * (len(xs) if reduction == "sum" else 1) for grad in self.grads]
 
     def capture_key(self) -> tuple[Any, ...]:
         return (*self.params, *self.grads)
@@ -129,6 +134,15 @@ def test_the_loop_trains_any_model_on_any_source_and_goes_on_with_the_same_bits(
     assert wanted["val_loss"][-1] < wanted["val_loss"][0]
     np.testing.assert_array_equal(resumed.model.params[0], whole.model.params[0])
     assert (tmp_path / "part.model").read_bytes() == (tmp_path / "whole.model").read_bytes()
+
+
+def test_the_loop_cuts_the_batches_of_any_source_into_shards() -> None:
+    losses = [
+        Trainer(Line(), DrawnNumbers(), "sgd", epochs=9, shards=shards, verbose=0).run().history["loss"]
+        for shards in (1, 3)
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-12)
+    assert losses[1][-1] < losses[1][0]
 
 
 def test_rows_in_a_new_order_are_all_rows_and_the_last_batch_is_smaller() -> None:

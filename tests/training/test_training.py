@@ -111,9 +111,9 @@ def test_shuffling_takes_every_row_once_an_epoch_and_changes_the_order() -> None
     seen: list[Any] = []
 
     class Spy(Seq2seq):
-        def forward(self, xs: Any, ts: Any, *, training: bool = True) -> float:
+        def forward(self, xs: Any, ts: Any, **options: Any) -> float:
             seen.append(xs)
-            return super().forward(xs, ts, training=training)
+            return super().forward(xs, ts, **options)
 
     Spy(V, 8, 16, seed=0).fit(XS, TS, epochs=2, batch_size=16, verbose=0)
     first, second = np.concatenate(seen[:4]), np.concatenate(seen[4:])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 from fastlstm import ops
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, FloatArray, Reduction
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
 from fastlstm.layers.targets import as_ids
@@ -111,8 +111,8 @@ class TimeAffineWithLoss(Layer):
         scores = product(hs.reshape(hs.size // H, H), W, bias=b, precision=self.precision)
         return scores.reshape(*hs.shape[:-1], V)
 
-    def forward(self, hs: FloatArray, ts: Array) -> float:
-        """hs (N, T, H), targets ts (N, T) ids, (N, T, 1) ids, or (N, T, V) one-hot -> loss.
+    def forward(self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean") -> float:
+        """hs (N, T, H), targets ts (N, T) ids, (N, T, 1) ids, or (N, T, V) one-hot -> loss, their mean or sum.
 
         All gradients are computed here. Steps whose target is -1, or a one-hot row of zeros, do not count.
         """
@@ -120,7 +120,7 @@ class TimeAffineWithLoss(Layer):
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
         loss, self._dhs, _, _ = ops.linear_cross_entropy(
-            hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db)
+            hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db), reduction=reduction
         )
         return loss
 
@@ -141,9 +141,9 @@ class MeanSquaredError(Layer):
         super().__init__()
         self._dy: FloatArray | None = None
 
-    def forward(self, y: FloatArray, t: FloatArray) -> float:
-        """Outputs y and targets t of one shape -> loss."""
-        loss, self._dy = ops.mean_squared_error(y, _of_dtype_of(y, t))
+    def forward(self, y: FloatArray, t: FloatArray, *, reduction: Reduction = "mean") -> float:
+        """Outputs y and targets t of one shape -> loss; with reduction="sum" the sum of the squared differences."""
+        loss, self._dy = ops.mean_squared_error(y, _of_dtype_of(y, t), reduction=reduction)
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:

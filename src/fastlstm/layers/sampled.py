@@ -8,7 +8,16 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.contract import Candidates, FloatArray, IntArray, PaddedRowGrad, PaddedSampledLoss, RowGrad, SampledLoss
+from fastlstm.contract import (
+    Candidates,
+    FloatArray,
+    IntArray,
+    PaddedRowGrad,
+    PaddedSampledLoss,
+    Reduction,
+    RowGrad,
+    SampledLoss,
+)
 from fastlstm.layers.embedding import Embedding
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
@@ -238,12 +247,16 @@ class SampledClassesLoss(Layer):
         """The loss of h (N, E) with targets (N,), and all gradients of its mean; padded on a GPU."""
         raise NotImplementedError
 
-    def forward(self, h: FloatArray, target: IntArray) -> float:
-        """h (N, E), targets (N,) -> the mean loss. All gradients are computed here."""
+    def forward(self, h: FloatArray, target: IntArray, *, reduction: Reduction = "mean") -> float:
+        """h (N, E), targets (N,) -> the mean or the sum of their losses. All gradients are computed here."""
         loss, self._dh, dweights, dbiases = self.losses(h, target, self.candidates(target))
         self.update_grads = [dweights] if dbiases is None else [dweights, dbiases]
-        mean: float = number(loss.sum()) / max(len(loss), 1)
-        return mean
+        total: float = number(loss.sum())
+        if reduction == "sum":
+            for grad in (self._dh, *(rows.values for rows in self.update_grads)):
+                grad *= len(loss)
+            return total
+        return total / max(len(loss), 1)
 
     @property
     def row_grads(self) -> list[RowGrad]:

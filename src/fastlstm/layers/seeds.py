@@ -64,6 +64,15 @@ class Seeds:
         return self._slots[k : k + 1].reshape(())
 
     @contextlib.contextmanager
+    def drawn_by(self, rng: np.random.Generator) -> Iterator[None]:
+        """Inside the block another generator draws."""
+        before, self.rng = self.rng, rng
+        try:
+            yield
+        finally:
+            self.rng = before
+
+    @contextlib.contextmanager
     def in_slots(self, slots: Any) -> Iterator[list[int]]:
         """Inside the block `take` hands out slots (S,), uint64 on a GPU; yields the list of what was drawn for them.
 

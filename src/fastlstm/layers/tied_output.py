@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, FloatArray, Reduction
 from fastlstm.layers.layer import Layer
 from fastlstm.layers.losses import TimeAffineWithLoss
 
@@ -46,9 +46,9 @@ class TiedOutput(Layer):
         """Hidden states (..., E) -> scores (..., V), without a loss."""
         return self._affine.scores(hs)
 
-    def forward(self, hs: FloatArray, ts: Array) -> float:
-        """hs (N, T, E), targets ts (N, T) -> loss. Steps whose target is -1 do not count."""
-        return self._affine.forward(hs, ts)
+    def forward(self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean") -> float:
+        """hs (N, T, E), targets ts (N, T) -> loss, their mean or sum. Steps whose target is -1 do not count."""
+        return self._affine.forward(hs, ts, reduction=reduction)
 
     def backward(self) -> FloatArray:
         """Gradient by hs, (N, T, E)."""

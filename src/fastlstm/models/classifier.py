@@ -13,7 +13,8 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray, Reduction
+from fastlstm.distributed.workers import Workers
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
@@ -151,13 +152,22 @@ class SequenceClassifier(RowModel):
     # Forward and backward
     # ----------------------------------------------------------------------------------------
 
-    def forward(self, xs: IntArray, ts: Array, *, lengths: IntArray | None = None, training: bool = True) -> float:
+    def forward(
+        self,
+        xs: IntArray,
+        ts: Array,
+        *,
+        lengths: IntArray | None = None,
+        training: bool = True,
+        reduction: Reduction = "mean",
+    ) -> float:
         """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
         if lengths is not None or not checks.is_array(xs):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
         checks.require_array("xs", xs)
         targets = as_ids("ts", ts, 1, self.options["num_classes"], IGNORED)
-        return self._head.forward(self._features_of(xs, training=training), targets, training=training)
+        features = self._features_of(xs, training=training)
+        return self._head.forward(features, targets, training=training, reduction=reduction)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, H)."""
@@ -220,6 +230,8 @@ class SequenceClassifier(RowModel):
         callbacks: Sequence[Callback] = (),
         shuffle: bool = True,
         verbose: int | str = "auto",
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> History:
         """Train. The arguments are those of `Seq2seq.fit`, and three more things are known here.
 
@@ -233,7 +245,7 @@ class SequenceClassifier(RowModel):
             Make batches of sequences of similar lengths, so that less padding is computed; still in a new order every
             epoch. Needs shuffle.
         validation_data : (xs, ts) or (xs, ts, lengths), optional
-        epochs, batch_size, optimizer, max_grad, validation_split, metrics, callbacks, shuffle, verbose
+        epochs, batch_size, optimizer, max_grad, validation_split, metrics, callbacks, shuffle, verbose, workers, shards
             As in `Seq2seq.fit`.
 
         Returns
@@ -261,12 +273,24 @@ class SequenceClassifier(RowModel):
             metrics=metrics,
             callbacks=callbacks,
             verbose=verbose,
+            workers=workers,
+            shards=shards,
         ).run()
 
     def evaluate(
-        self, xs: Any, ts: Any, *, lengths: Any = None, batch_size: int = 128, metrics: Sequence[str] | None = None
+        self,
+        xs: Any,
+        ts: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int = 128,
+        metrics: Sequence[str] | None = None,
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> dict[str, float]:
         """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
+
+        Workers share the work out, as in `fit`.
 
         Raises
         ------
@@ -277,7 +301,7 @@ class SequenceClassifier(RowModel):
         self.require_targets(ts, "evaluate")
         batches = self.batches(xs, ts, batch_size)
         batches.shuffle_to(order_by_length(xs))
-        return self._evaluate(batches, metrics)
+        return self._evaluate(batches, metrics, workers, shards)
 
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
         """Probabilities of every class.

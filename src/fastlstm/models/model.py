@@ -5,14 +5,15 @@ from __future__ import annotations
 import abc
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from fastlstm.contract import Array, FloatArray, Precision
+from fastlstm.contract import Array, FloatArray, Precision, Reduction
+from fastlstm.distributed.workers import Workers, checked_workers
 from fastlstm.layers import Layer
 from fastlstm.layers.seeds import Seeds
 from fastlstm.models.initial_weights import room_for
@@ -21,11 +22,12 @@ from fastlstm.models.names import Names
 from fastlstm.models.summary import LayerSummary, draw, summarize, table
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_device
-from fastlstm.optim import Optimizer
+from fastlstm.optim import Grad, Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History
 from fastlstm.training.batches import Batches, Lengths
 from fastlstm.training.means import Means, RunningMean, add_batch
+from fastlstm.training.sharded import Shards
 
 FORMAT_VERSION = 1
 
@@ -109,8 +111,11 @@ class Model(abc.ABC):
                 self.grads.append(grad)
 
     @abc.abstractmethod
-    def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
-        """The loss of a batch. With training=False dropout is off and nothing is kept for ``backward``."""
+    def forward(self, xs: Array, ts: Array, *, training: bool = True, reduction: Reduction = "mean") -> float:
+        """The loss of a batch, the mean or the sum over its targets.
+
+        With training=False dropout is off and nothing is kept for ``backward``.
+        """
 
     @abc.abstractmethod
     def _backward(self) -> None:
@@ -238,14 +243,53 @@ class Model(abc.ABC):
         max_grad : float, optional
             Clip the gradients' global norm to it.
         """
-        loss = self.forward(*batch)
+        optimizer.update(self.params, self.gradients(batch, means), max_norm=max_grad)
+
+    def gradients(self, batch: tuple[Array, ...], means: Means, *, reduction: Reduction = "mean") -> Sequence[Grad]:
+        """The gradients of a batch's loss, in the order of ``params``; loss and metrics are added to ``means``.
+
+        Parameters
+        ----------
+        batch, means
+            As for `train_step`.
+        reduction : "mean" or "sum"
+            Of the loss over the targets of the batch.
+        """
+        # Models of one's own that know no reduction train without shards.
+        loss = self.forward(*batch) if reduction == "mean" else self.forward(*batch, reduction=reduction)
         self.backward()
-        add_batch(means, self, loss, [name for name in means if name != "loss"])
-        optimizer.update(self.params, self.grads, max_norm=max_grad)
+        add_batch(means, self, loss, [name for name in means if name != "loss"], reduction)
+        return self.grads
 
     @abc.abstractmethod
     def evaluate(self, *data: Any, **options: Any) -> dict[str, float]:
         """Loss and metrics of data of the model's own kind, without learning."""
+
+    def _evaluate(
+        self,
+        batches: Iterable[tuple[Array, ...]],
+        metrics: Sequence[str] | None,
+        workers: Workers | None,
+        shards: int,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """Loss and metrics over batches where the model lives; what is drawn for them depends on ``seed`` only."""
+        names = self.check_metrics(self.metric_names if metrics is None else metrics)
+        means = {name: self.make_mean(name) for name in ("loss", *names)}
+        workers = checked_workers(workers)
+        workers.shards_of_mine(shards)
+        with self.weights_prepared(), self.seeds.drawn_by(np.random.default_rng(seed)):
+            if shards == 1:
+                for batch in batches:
+                    add_batch(means, self, self.forward(*batch, training=False), names)
+            else:
+                cut = Shards(self, tuple(means), workers, shards)
+                for batch in batches:
+                    for rows, sums in cut.each(batch, self.seeds.draw()):
+                        loss = self.forward(*rows, training=False, reduction="sum")
+                        add_batch(sums, self, loss, names, "sum")
+                    cut.add_to(means)
+        return {name: mean.value for name, mean in means.items()}
 
     def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:  # noqa: ARG002
         """The mean of "loss" or of a metric, which begins with these sums."""

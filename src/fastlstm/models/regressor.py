@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastlstm.arrays import array_module
-from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray
+from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray, Reduction
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
@@ -92,10 +92,10 @@ class SequenceRegressor(RowModel):
             raise TypeError(f"{name} has dtype {array.dtype}, expected numbers")
         return np.ascontiguousarray(array, self.params[0].dtype)
 
-    def forward(self, xs: FloatArray, ts: FloatArray, *, training: bool = True) -> float:
+    def forward(self, xs: FloatArray, ts: FloatArray, *, training: bool = True, reduction: Reduction = "mean") -> float:
         """Series xs (N, T, D), targets ts (N, K) -> loss."""
         self._outputs, self._targets = self._outputs_of(xs, training=training), ts
-        return self._loss.forward(self._outputs, ts)
+        return self._loss.forward(self._outputs, ts, reduction=reduction)
 
     def _outputs_of(self, xs: FloatArray, *, training: bool) -> FloatArray:
         self._recurrent.forward(xs, training=training)

@@ -16,7 +16,8 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.arrays import array_module
-from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
+from fastlstm.distributed.workers import Workers
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
 from fastlstm.layers.tied_output import TiedOutput
@@ -30,7 +31,7 @@ from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
-from fastlstm.training.means import PerplexityMean, RunningMean, add_batch
+from fastlstm.training.means import PerplexityMean, RunningMean
 
 CELLS = ("lstm", "gru", "rnn")
 
@@ -176,10 +177,11 @@ class RNNLM(Model):
             raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
         return xs, ts
 
-    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:
+    def forward(self, xs: IntArray, ts: Array, *, training: bool = True, reduction: Reduction = "mean") -> float:
         """Ids xs (N, T), the ids that follow ts (N, T) -> loss. Goes on from the state of the call before."""
         targets = as_ids("ts", ts, 2, self.options["vocab_size"], IGNORED)
-        return self._head.forward(self._features_of(xs, training=training), targets, training=training)
+        features = self._features_of(xs, training=training)
+        return self._head.forward(features, targets, training=training, reduction=reduction)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, H)."""
@@ -236,6 +238,8 @@ class RNNLM(Model):
         metrics: Sequence[str] = ("loss", "perplexity"),
         callbacks: Sequence[Callback] = (),
         verbose: int | str = "auto",
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> History:
         """Learn a text: one long array of ids, cut into parallel streams.
 
@@ -253,8 +257,8 @@ class RNNLM(Model):
             Hold out the end of the text.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch in batch_size streams; takes precedence over validation_split.
-        optimizer, max_grad, metrics, callbacks, verbose
-            As in `Seq2seq.fit`.
+        optimizer, max_grad, metrics, callbacks, verbose, workers, shards
+            As in `Seq2seq.fit`. A shard is some of the streams.
 
         Returns
         -------
@@ -288,6 +292,8 @@ class RNNLM(Model):
             metrics=metrics,
             callbacks=[CarriedState(self, source.batch_size), *check_callbacks(callbacks)],
             verbose=verbose,
+            workers=workers,
+            shards=shards,
         ).run()
 
     def evaluate(
@@ -298,6 +304,8 @@ class RNNLM(Model):
         batch_size: int = 20,
         time_size: int = 35,
         metrics: Sequence[str] | None = None,
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> dict[str, float]:
         """Loss, perplexity and accuracy of a text, without learning and without a change of the carried state.
 
@@ -311,6 +319,8 @@ class RNNLM(Model):
             time_size changes memory and speed only. There are no more streams than ids to say.
         metrics : sequence of str, optional
             Some of "perplexity" and "accuracy", all unless named.
+        workers, shards
+            As in `fit`.
 
         Raises
         ------
@@ -324,15 +334,13 @@ class RNNLM(Model):
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
         time_size = scalars.integer("time_size", time_size, 1)
-        names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: self.make_mean(name) for name in ("loss", *names)}
-        with self._from_zero_state(), self.weights_prepared():
-            streams = to_device(xs, self.device), to_device(ts, self.device)
-            for start in range(0, xs.shape[1], time_size):
-                steps = slice(start, start + time_size)
-                piece = (array_module(ids).ascontiguousarray(ids[:, steps]) for ids in streams)
-                add_batch(means, self, self.forward(*piece, training=False), names)
-        return {name: mean.value for name, mean in means.items()}
+        streams = to_device(xs, self.device), to_device(ts, self.device)
+        pieces = (
+            tuple(array_module(ids).ascontiguousarray(ids[:, start : start + time_size]) for ids in streams)
+            for start in range(0, xs.shape[1], time_size)
+        )
+        with self._from_zero_state():
+            return self._evaluate(pieces, metrics, workers, shards)
 
     def predict(self, xs: IntArray) -> FloatArray:
         """Probabilities of every next id.

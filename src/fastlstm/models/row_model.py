@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastlstm.contract import Array
+from fastlstm.distributed.workers import Workers
 from fastlstm.models.model import Model
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, ShuffledRows
-from fastlstm.training.means import add_batch
 
 
 class RowModel(Model):
@@ -32,6 +32,8 @@ class RowModel(Model):
         callbacks: Sequence[Callback] = (),
         shuffle: bool = True,
         verbose: int | str = "auto",
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> History:
         """Train. The arguments mean what they mean in Keras.
 
@@ -57,6 +59,13 @@ class RowModel(Model):
             A new order of the rows every epoch.
         verbose : 0, 1, 2 or "auto"
             Silent, a progress bar, a line an epoch; "auto" is 1 on a terminal, else 2.
+        workers : Workers, optional
+            What `fastlstm.distributed.mpi` returned: processes that all make this call, with the same model and data,
+            and share the work out. All have the weights and the history afterwards.
+        shards : int
+            Cut every batch into so many pieces of rows, whose gradients are computed one by one and summed in one
+            order. At least the number of workers, of which the weights' bits do not depend: they depend on shards. A
+            checkpoint belongs to one number of shards and goes on with any number of workers.
 
         Returns
         -------
@@ -80,6 +89,8 @@ class RowModel(Model):
             metrics=metrics,
             callbacks=callbacks,
             verbose=verbose,
+            workers=workers,
+            shards=shards,
         ).run()
 
     def _hold_out(
@@ -107,9 +118,18 @@ class RowModel(Model):
         return xs, ts, validation_data
 
     def evaluate(
-        self, xs: Array, ts: Array, *, batch_size: int = 512, metrics: Sequence[str] | None = None
+        self,
+        xs: Array,
+        ts: Array,
+        *,
+        batch_size: int = 512,
+        metrics: Sequence[str] | None = None,
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> dict[str, float]:
         """Loss and metrics (all of ``metric_names`` unless named) over all rows, without learning.
+
+        Workers share the work out, as in `fit`.
 
         Raises
         ------
@@ -118,15 +138,7 @@ class RowModel(Model):
         """
         xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
-        return self._evaluate(self.batches(xs, ts, batch_size), metrics)
-
-    def _evaluate(self, batches: Batches, metrics: Sequence[str] | None) -> dict[str, float]:
-        names = self.check_metrics(self.metric_names if metrics is None else metrics)
-        means = {name: self.make_mean(name) for name in ("loss", *names)}
-        with self.weights_prepared():
-            for batch in batches:
-                add_batch(means, self, self.forward(*batch, training=False), names)
-        return {name: mean.value for name, mean in means.items()}
+        return self._evaluate(self.batches(xs, ts, batch_size), metrics, workers, shards)
 
 
 def require_same_rows(xs: Array, ts: Array) -> None:

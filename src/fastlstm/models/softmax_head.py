@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from fastlstm import ops
 from fastlstm.arrays import array_module
-from fastlstm.contract import BoolArray, FloatArray, IntArray
+from fastlstm.contract import BoolArray, FloatArray, IntArray, Reduction
 from fastlstm.layers import TimeAffineWithLoss
 from fastlstm.layers.tied_output import TiedOutput
 from fastlstm.models.ids import IGNORED
 from fastlstm.models.model import kept
 from fastlstm.ops.device import count_true, number
+from fastlstm.training.means import total_loss
 
 
 class SoftmaxHead:
@@ -29,19 +30,22 @@ class SoftmaxHead:
     def __init__(self, output: TimeAffineWithLoss | TiedOutput) -> None:
         self._output = output
         self._loss = 0.0
+        self._reduction: Reduction = "mean"
         self._targets: IntArray | None = None
         self._features: FloatArray | None = None
         self._scores: FloatArray | None = None
 
-    def forward(self, features: FloatArray, targets: IntArray, *, training: bool) -> float:
-        """Features (..., F), ids of classes (...), -1 where none counts -> loss."""
-        self._targets = targets
+    def forward(
+        self, features: FloatArray, targets: IntArray, *, training: bool, reduction: Reduction = "mean"
+    ) -> float:
+        """Features (..., F), ids of classes (...), -1 where none counts -> loss, their mean or sum."""
+        self._targets, self._reduction = targets, reduction
         if training:
             self._features, self._scores = features, None
-            self._loss = self._output.forward(features, targets)
+            self._loss = self._output.forward(features, targets, reduction=reduction)
         else:
             self._features, self._scores = None, self._output.scores(features)
-            self._loss = ops.softmax_cross_entropy(self._scores, targets).loss
+            self._loss = ops.softmax_cross_entropy(self._scores, targets, reduction=reduction).loss
         return self._loss
 
     def backward(self) -> FloatArray:
@@ -75,7 +79,7 @@ class SoftmaxHead:
         count = count_true(self.counts())
         sums: dict[str, float] = {}
         if "perplexity" in names:
-            sums["perplexity"] = self._loss * count
+            sums["perplexity"] = total_loss(self._loss, count, self._reduction)
         if "accuracy" in names or "error" in names:
             sums["accuracy"] = number(self.right_answers().sum())
         if "error" in names:

@@ -15,7 +15,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, RowGrad
+from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, Reduction, RowGrad
+from fastlstm.distributed.workers import Workers
 from fastlstm.layers import (
     Embedding,
     NCELoss,
@@ -23,7 +24,6 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.layers.seeds import Seeds
 from fastlstm.models.ids import check_range, class_ids, host_array, integers
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
@@ -34,10 +34,10 @@ from fastlstm.models.word_vectors import WordVectors
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
 from fastlstm.ops.device import to_device, to_host
-from fastlstm.optim import SGD, Optimizer, make_optimizer
+from fastlstm.optim import SGD, Grad, Optimizer, make_optimizer
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
-from fastlstm.training.means import Means
+from fastlstm.training.means import Means, add_batch
 
 LOSSES = ("nce", "negative_sampling", "sampled_softmax")
 SENTENCE_END = -1
@@ -185,10 +185,17 @@ class Word2Vec(Model):
         V = self.options["vocab_size"]
         return class_ids(name, ids, "vocab_size", V, low=low).astype(np.int64, copy=False)
 
-    def forward(self, xs: IntArray, ts: Array, *, training: bool = True) -> float:  # noqa: ARG002, nothing differs
+    def forward(
+        self,
+        xs: IntArray,
+        ts: Array,
+        *,
+        training: bool = True,  # noqa: ARG002, nothing differs
+        reduction: Reduction = "mean",
+    ) -> float:
         """Words xs (B,), a neighbour of each ts (B,) -> loss. The sampled words are drawn anew; all share them."""
         self._count = len(xs)
-        return self._output.forward(self._embedding.forward(xs), ts)
+        return self._output.forward(self._embedding.forward(xs), ts, reduction=reduction)
 
     def _backward(self) -> None:
         self._embedding.backward(self._output.backward())
@@ -228,16 +235,21 @@ class Word2Vec(Model):
     def train_step(
         self, batch: tuple[Array, ...], optimizer: Optimizer, means: Means, *, max_grad: float | None = None
     ) -> None:
+        if not self._learns_by_pairs(optimizer, max_grad):
+            super().train_step(batch, optimizer, means, max_grad=max_grad)
+            return
         xs, ts = batch
-        if self._learns_by_pairs(optimizer, max_grad):
-            loss = self.learn_pairs(xs, ts, optimizer.lr)
-            optimizer.step += 1
-        else:
-            loss = self.forward(xs, ts)
-            # On a GPU padded, so that nothing synchronises.
-            rows = ops.embedding_backward_rows(xs, self._output.input_gradient(), padded=self.device == "cuda")
-            optimizer.update(self.params, [rows, *self._output.update_grads], max_norm=max_grad)
+        loss = self.learn_pairs(xs, ts, optimizer.lr)
+        optimizer.step += 1
         means["loss"].add(loss * len(xs), len(xs))
+
+    def gradients(self, batch: tuple[Array, ...], means: Means, *, reduction: Reduction = "mean") -> list[Grad]:
+        """As of all models, the embedding's and the output's by rows."""
+        xs, ts = batch
+        add_batch(means, self, self.forward(xs, ts, reduction=reduction), (), reduction)
+        # On a GPU padded, so that nothing synchronises.
+        rows = ops.embedding_backward_rows(xs, self._output.input_gradient(), padded=self.device == "cuda")
+        return [rows, *self._output.update_grads]
 
     @property
     def loss_count(self) -> int:
@@ -264,6 +276,8 @@ class Word2Vec(Model):
         metrics: Sequence[str] = ("loss",),
         callbacks: Sequence[Callback] = (),
         verbose: int | str = "auto",
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> History:
         """Learn a text: one long array of ids. Its pairs are drawn piece by piece, anew in every epoch.
 
@@ -288,8 +302,8 @@ class Word2Vec(Model):
             for all words.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch.
-        metrics, callbacks, verbose
-            As in `Seq2seq.fit`.
+        metrics, callbacks, verbose, workers, shards
+            As in `Seq2seq.fit`. Each shard of a batch has sampled words of its own.
 
         Returns
         -------
@@ -322,6 +336,11 @@ class Word2Vec(Model):
                 "word2vec's rule pair by pair, negative sampling with SGD, runs on the host only: each step waits for "
                 "the one before. Call model.to('cpu'), or give another optimizer, which learns batch by batch"
             )
+        if by_pairs and shards != 1:
+            raise ValueError(
+                f"shards is {shards}, but word2vec's rule, negative sampling with SGD, learns pair by pair: each step "
+                "waits for the one before. Leave shards out, or give another optimizer, which learns batch by batch"
+            )
         if batch_size is None:
             batch_size = 8192 if by_pairs else 128
         counts = self.counts
@@ -344,6 +363,8 @@ class Word2Vec(Model):
             metrics=metrics,
             callbacks=[*check_callbacks(callbacks), FallingLearningRate(optimizer.lr, final_lr)],
             verbose=verbose,
+            workers=workers,
+            shards=shards,
         )
         if self.counts is None:
             self.counts = counts
@@ -357,6 +378,8 @@ class Word2Vec(Model):
         batch_size: int = 8192,
         metrics: Sequence[str] | None = None,
         seed: int = 0,
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> dict[str, float]:
         """The loss, without learning; what is drawn for it depends on ``seed`` only.
 
@@ -371,26 +394,20 @@ class Word2Vec(Model):
         metrics : sequence of str, optional
             There is none but "loss".
         seed : int
+        workers, shards
+            As in `fit`.
 
         Raises
         ------
         ValueError
             There are no pairs.
         """
-        self.check_metrics(() if metrics is None else metrics)
         if ts is None:
             xs, ts = ops.skipgram_pairs(self.check_corpus("xs", xs), self.options["window"], seed=seed)
         else:
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")
-        mean = self.make_mean("loss")
-        before, self._output.seeds = self._output.seeds, Seeds(np.random.default_rng(seed))
-        try:
-            for pairs in self.batches(xs, ts, batch_size):
-                mean.add(self.forward(*pairs) * self._count, self._count)
-        finally:
-            self._output.seeds = before
-        return {"loss": mean.value}
+        return self._evaluate(self.batches(xs, ts, batch_size), metrics, workers, shards, seed)
 
     def predict(self, xs: IntArray) -> FloatArray:
         """Probabilities of every word to stand near.

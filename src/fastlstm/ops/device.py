@@ -6,13 +6,15 @@ number on the host, a loss for instance, is an array without axes there.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.backends import check_can_run
+from fastlstm.backends import check_can_run, get_backend
 from fastlstm.contract import Array, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks
 
@@ -28,6 +30,17 @@ def check_device(device: Device) -> None:
     """Raise `BackendNotAvailable` if nothing can be computed on the device here; the message says why."""
     if device == "cuda":
         check_can_run("cuda")
+
+
+def what_computes() -> dict[str, str]:
+    """What the bits of results on the host depend on, beside the arguments."""
+    backend = get_backend()
+    return {
+        "version of fastlstm": sys.modules["fastlstm"].__version__,
+        "version of numpy": np.__version__,
+        "backend": backend,
+        "instruction set": importlib.import_module("fastlstm._cpu").isa() if backend == "cpp" else "none of its own",
+    }
 
 
 def to_device(array: Any, device: Device) -> Array:

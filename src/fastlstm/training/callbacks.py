@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fastlstm.contract import FloatArray
+from fastlstm.distributed.workers import wait_for_all
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
 from fastlstm.ops.device import to_device
@@ -65,7 +66,8 @@ class TerminateOnNaN(Callback):
                 f"the loss became {logs['loss']} in epoch {self.trainer.epoch + 1}, batch {batch + 1}; training "
                 "stopped. A smaller learning rate or a smaller max_grad may help"
             )
-            print(self.message, file=sys.stderr)
+            if self.trainer.writes_files:
+                print(self.message, file=sys.stderr)
             self.model.stop_training = True
 
 
@@ -92,10 +94,13 @@ class CSVLogger(Callback):
         self._before = ""
 
     def on_train_begin(self) -> None:
-        make_place(self.path)
-        self._before = self.path.read_text() if self.append and self.path.exists() else ""
+        if self.trainer.writes_files:
+            make_place(self.path)
+            self._before = self.path.read_text() if self.append and self.path.exists() else ""
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002, the history holds them all
+        if not self.trainer.writes_files:
+            return
         lines = self.trainer.history.to_csv(self.separator)
         if self._before:
             lines = lines.partition("\n")[2]
@@ -129,7 +134,7 @@ class TensorBoard(Callback):
         self._writers: dict[str, EventWriter] = {}
 
     def on_train_begin(self) -> None:
-        for part in ("train", "validation") if self.trainer.validation_data is not None else ("train",):
+        for part in self._parts():
             make_folder(self.log_dir / part)
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -151,7 +156,15 @@ class TensorBoard(Callback):
             writer.close()
         self._writers = {}
 
+    def _parts(self) -> tuple[str, ...]:
+        """The folders that this worker writes into."""
+        if not self.trainer.writes_files:
+            return ()
+        return ("train",) if self.trainer.validation_data is None else ("train", "validation")
+
     def _write(self, part: str, values: Logs, step: int) -> None:
+        if part not in self._parts():
+            return
         if part not in self._writers:
             self._writers[part] = EventWriter(self.log_dir / part)
         self._writers[part].write(values, step)
@@ -168,7 +181,7 @@ class LearningRateScheduler(Callback):
     def on_epoch_begin(self, epoch: int) -> None:
         lr = float(self.schedule(epoch, self.trainer.optimizer.lr))
         self.trainer.optimizer.lr = lr
-        if self.verbose:
+        if self.verbose and self.trainer.writes_files:
             print(f"epoch {epoch + 1}: learning rate {lr:g}")
 
 
@@ -266,7 +279,7 @@ class EarlyStopping(_Monitor):
             self.model.stop_training = True
 
     def on_train_end(self) -> None:
-        if self.stopped_epoch and self.verbose:
+        if self.stopped_epoch and self.verbose and self.trainer.writes_files:
             best = "never a finite number" if self.best is None else f"best in epoch {self.best_epoch + 1}"
             print(f"epoch {self.stopped_epoch + 1}: {self.monitor} was {best}; stopped")
         if self.best_weights:
@@ -325,7 +338,7 @@ class ReduceLROnPlateau(_Monitor):
             if self.wait >= self.patience and optimizer.lr > self.min_lr:
                 optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
                 self.cooldown_left, self.wait = self.cooldown, 0
-                if self.verbose:
+                if self.verbose and self.trainer.writes_files:
                     print(f"epoch {epoch + 1}: {self.monitor} stands still; learning rate {optimizer.lr:g}")
 
 
@@ -366,6 +379,8 @@ class ModelCheckpoint(_Monitor):
         self._path(0, dict.fromkeys(names, 0.0))
 
     def on_train_begin(self) -> None:
+        if not self.trainer.writes_files:
+            return
         before_fields = re.split("[{}]", self.filepath)[0]
         if before_fields == self.filepath:
             make_place(self.filepath)
@@ -381,9 +396,11 @@ class ModelCheckpoint(_Monitor):
                 return
             self.best = value
         path = self._path(epoch, logs)
-        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
-        self.model.save(path)
-        if self.verbose:
+        if self.trainer.writes_files:
+            os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
+            self.model.save(path)
+        wait_for_all(self.trainer.workers)
+        if self.verbose and self.trainer.writes_files:
             print(f"epoch {epoch + 1}: saved {path}")
 
     def _path(self, epoch: int, logs: Logs) -> str:
@@ -428,7 +445,8 @@ class BackupAndRestore(Callback):
         self.delete_checkpoint = delete_checkpoint
 
     def on_train_begin(self) -> None:
-        make_place(self.path)
+        if self.trainer.writes_files:
+            make_place(self.path)
         if self.path.exists():
             load_checkpoint(self.path, self.trainer)
 
@@ -436,15 +454,21 @@ class BackupAndRestore(Callback):
         if self.save_freq == "epoch" or self.model.stop_training:
             return
         if (self.trainer.epoch * self.trainer.batches + batch + 1) % self.save_freq == 0:
-            save_checkpoint(self.path, self.trainer)
+            self._save()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:  # noqa: ARG002
         if self.save_freq == "epoch":
-            save_checkpoint(self.path, self.trainer)
+            self._save()
 
     def on_interrupt(self) -> None:
-        save_checkpoint(self.path, self.trainer)
+        self._save()
+
+    def _save(self) -> None:
+        """Write a checkpoint; no worker goes on before it is on the disk."""
+        if self.trainer.writes_files:
+            save_checkpoint(self.path, self.trainer)
+        wait_for_all(self.trainer.workers)
 
     def on_train_end(self) -> None:
-        if self.delete_checkpoint:
+        if self.delete_checkpoint and self.trainer.writes_files:
             self.path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from fastlstm.contract import Array
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe, is_array
-from fastlstm.ops.device import to_device
+from fastlstm.ops.device import to_device, what_computes
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 
 if TYPE_CHECKING:
@@ -100,13 +101,46 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
     trainer.history.history.update(description["history"]["history"])
 
 
+def describe_training(trainer: Trainer) -> dict[str, Any]:
+    """What must be the same on all workers, before a checkpoint is read."""
+    validation_data = trainer.validation_data or ()
+    return {
+        **what_computes(),
+        **trainer.fingerprint(),
+        "epochs": trainer.epochs,
+        "shards": trainer.shards,
+        "crc32 of the validation data": [_crc32(array) for array in validation_data],
+        "callbacks": [type(callback).__name__ for callback in trainer.callbacks],
+    }
+
+
+def describe_progress(trainer: Trainer) -> dict[str, Any]:
+    """How far a training is: workers that begin, or go on, have to begin with the same."""
+    numbers, arrays = trainer.optimizer.state()
+    weights = dict(trainer.model.named_parameters())
+    return {
+        "epoch": trainer.epoch,
+        "batch": trainer.batch,
+        "optimizer": numbers,
+        **{
+            f"crc32 of {what}": [f"{name} {_crc32(tensors[name])}" for name in tensors]
+            for what, tensors in (("the weights", weights), ("the optimizer's state", arrays))
+        },
+        "random state": trainer.model.rng.bit_generator.state,
+    }
+
+
+def _crc32(array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data)
+
+
 class _OtherTraining(ValueError):
     """The file is whole, but of a training with other data, settings or callbacks."""
 
 
 def _check_training(description: Mapping[str, Any], trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Raise unless the saved training is the one at hand."""
-    was, now = description["training"], trainer.fingerprint()
+    was, now = ({"shards": 1, **training} for training in (description["training"], trainer.fingerprint()))
     for name in {**was, **now}:
         if was.get(name) != now.get(name):
             raise _OtherTraining(

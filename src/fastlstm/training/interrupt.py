@@ -13,10 +13,16 @@ class SoftInterrupt:
     """Inside the block the first Ctrl-C only sets ``asked``; the second raises KeyboardInterrupt at once.
 
     Does nothing outside the main thread, or where the program handles Ctrl-C in its own way.
+
+    Parameters
+    ----------
+    say : bool
+        Whether to tell, on stderr, that it was heard.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, say: bool = True) -> None:
         self.asked = False
+        self._say = say
         self._installed = False
 
     def __enter__(self) -> Self:
@@ -33,4 +39,5 @@ class SoftInterrupt:
     def _note(self, _signum: int, _frame: FrameType | None) -> None:
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this batch; Ctrl-C again stops at once", file=sys.stderr)
+        if self._say:
+            print("\nstopping after this batch; Ctrl-C again stops at once", file=sys.stderr)

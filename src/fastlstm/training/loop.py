@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fastlstm.contract import Array
+from fastlstm.distributed.workers import Workers, any_of, check_same, checked_workers
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.batches import BatchSource
 from fastlstm.training.callback import Callback, check_callbacks
 from fastlstm.training.callbacks import BackupAndRestore
+from fastlstm.training.checkpoint import describe_progress, describe_training
 from fastlstm.training.cuda_graph import GraphedSteps
 from fastlstm.training.eager import EagerSteps
 from fastlstm.training.history import History
 from fastlstm.training.interrupt import SoftInterrupt
 from fastlstm.training.means import Means, RunningMean
 from fastlstm.training.progress import make_progress
+from fastlstm.training.sharded import ShardedSteps
 from fastlstm.training.trainable import Trainable
 
 OptimizerLike = str | Optimizer
@@ -50,12 +53,12 @@ class Trainer:
         Clip the gradients' global norm to it.
     validation_data : tuple, optional
         What the model's ``evaluate`` takes, after every epoch.
-    metrics, callbacks, verbose
+    metrics, callbacks, verbose, workers, shards
         As for the models' ``fit``.
 
     Attributes
     ----------
-    model, source, optimizer, callbacks, history
+    model, source, optimizer, callbacks, history, workers, shards
     epochs, batches : int
         How many epochs there are to be, and how many batches an epoch has.
     epoch, batch : int
@@ -78,6 +81,8 @@ class Trainer:
         metrics: Sequence[str] = ("loss",),
         callbacks: Sequence[Callback] = (),
         verbose: int | str = "auto",
+        workers: Workers | None = None,
+        shards: int = 1,
     ) -> None:
         self.model = model
         self.source = source
@@ -87,16 +92,20 @@ class Trainer:
         self.metrics = model.check_metrics(metrics)
         self.validation_data = validation_data
         callbacks = check_callbacks(callbacks)
+        self.workers = checked_workers(workers)
+        self.workers.shards_of_mine(shards)
+        self.shards = shards
 
         self.epoch = 0
         self.batch = 0
         self.means: dict[str, RunningMean] = {}
         self.rng_of_order: Any = None
         self._steps: StepRunner = EagerSteps(self)
+        self._is_interrupted = False
         self.history = History()
         # A checkpoint holds what all other callbacks have made of the epoch, so it comes last.
         self.callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, BackupAndRestore))
-        self._progress = make_progress(verbose)
+        self._progress = make_progress(verbose if self.writes_files else 0)
         self._all_callbacks = [self._progress, *self.callbacks]
         for callback in self._all_callbacks:
             callback.model, callback.trainer = model, self
@@ -107,6 +116,11 @@ class Trainer:
     def batches(self) -> int:
         """How many batches the epoch at hand has; before the first, the most that one can have."""
         return len(self.source)
+
+    @property
+    def writes_files(self) -> bool:
+        """Whether this worker writes files and shows the progress: callbacks run on all workers, for one of them."""
+        return self.workers.rank == 0
 
     @property
     def log_names(self) -> tuple[str, ...]:
@@ -123,6 +137,7 @@ class Trainer:
             "optimizer": type(self.optimizer).__name__,
             "max_grad": self.max_grad,
             "metrics": list(self.metrics),
+            **({"shards": self.shards} if self.shards > 1 else {}),
             **self.source.fingerprint(),
             **of_callbacks,
         }
@@ -131,15 +146,19 @@ class Trainer:
         """Train to the end."""
         self.model.stop_training = False
         self._check_log_names()
+        check_same(self.workers, describe_training(self))
         try:
-            with SoftInterrupt() as interrupt:
+            with SoftInterrupt(say=self.writes_files) as interrupt:
                 for callback in self._all_callbacks:
                     callback.on_train_begin()
-                self._steps = GraphedSteps(self) if self.model.device == "cuda" else EagerSteps(self)
+                check_same(self.workers, describe_progress(self))
+                self._steps = self._make_steps()
+                self._agree(interrupt)
                 while self.epoch < self.epochs and not self.model.stop_training:
-                    self._stop_if(interrupt)  # before an epoch begins, which it would do again when it goes on
+                    self._stop_if_interrupted()  # before an epoch begins, which it would do again when it goes on
                     self._run_epoch(interrupt)
-                self._stop_if(interrupt)
+                    self._agree(interrupt)
+                self._stop_if_interrupted()
                 for callback in self._all_callbacks:
                     callback.on_train_end()
         finally:
@@ -147,6 +166,11 @@ class Trainer:
             for callback in self._all_callbacks:
                 callback.close()
         return self.history
+
+    def _make_steps(self) -> StepRunner:
+        if self.shards > 1:
+            return ShardedSteps(self)
+        return GraphedSteps(self) if self.model.device == "cuda" else EagerSteps(self)
 
     def _check_log_names(self) -> None:
         for callback in self.callbacks:
@@ -161,13 +185,16 @@ class Trainer:
             self.means = {name: self.model.make_mean(name) for name in ("loss", *self.metrics)}
         self._begin_source()
         while self.batch < self.batches:
-            self._stop_if(interrupt)
+            self._stop_if_interrupted()
             self._run_batch()
+            self._agree(interrupt)
             if self.model.stop_training and self.batch < self.batches:
                 return
         logs = {name: mean.value for name, mean in self.means.items()}
         if self.validation_data is not None:
-            validation = self.model.evaluate(*self.validation_data, metrics=self.metrics)
+            validation = self.model.evaluate(
+                *self.validation_data, metrics=self.metrics, workers=self.workers, shards=self.shards
+            )
             logs |= {f"val_{name}": value for name, value in validation.items()}
         epoch = self.epoch
         self.history.append(epoch, logs)
@@ -202,8 +229,12 @@ class Trainer:
         """One step of the optimiser on a batch; loss and metrics are added to ``means``."""
         self.model.train_step(inputs, self.optimizer, means, max_grad=self.max_grad)
 
-    def _stop_if(self, interrupt: SoftInterrupt) -> None:
-        if interrupt.asked:
+    def _agree(self, interrupt: SoftInterrupt) -> None:
+        """Have all workers stop where one is to, by Ctrl-C or by a callback."""
+        self._is_interrupted, self.model.stop_training = any_of(self.workers, interrupt.asked, self.model.stop_training)
+
+    def _stop_if_interrupted(self) -> None:
+        if self._is_interrupted:
             for callback in self._all_callbacks:
                 callback.on_interrupt()
             raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, TypeAlias
 import numpy as np
 
 from fastlstm.arrays import is_device_array
+from fastlstm.contract import Reduction
 from fastlstm.ops.device import read
 
 
@@ -96,10 +97,15 @@ class Measured(Protocol):
         ...
 
 
-def add_batch(means: Means, model: Measured, loss: float, names: Sequence[str]) -> None:
+def total_loss(loss: Any, count: Any, reduction: Reduction) -> Any:
+    """The sum of losses of which ``loss`` is the mean or the sum."""
+    return loss * count if reduction == "mean" else loss
+
+
+def add_batch(means: Means, model: Measured, loss: float, names: Sequence[str], reduction: Reduction = "mean") -> None:
     """Add the model's last forward call to the running means."""
     count = model.loss_count
-    means["loss"].add(loss * count, count)
+    means["loss"].add(total_loss(loss, count, reduction), count)
     if names:
         for name, (total, n) in model.batch_metrics(names).items():
             means[name].add(total, n)

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastlstm.contract import Array, FloatArray
+from fastlstm.contract import Array, FloatArray, Reduction
 from fastlstm.layers import Layer
 from fastlstm.layers.seeds import Seeds
 from fastlstm.ops.device import Device
-from fastlstm.optim import Optimizer
+from fastlstm.optim import Grad, Optimizer
 from fastlstm.training.means import Means, RunningMean
 
 
@@ -62,6 +62,10 @@ class Trainable(Protocol):
         On a GPU it may be captured into a graph that is replayed for many batches: what it takes from the host, beside
         ``seeds`` and the learning rate, has to be the same for all of them, or stand in `capture_key`.
         """
+
+    def gradients(self, batch: tuple[Array, ...], means: Means, *, reduction: Reduction = "mean") -> Sequence[Grad]:
+        """The gradients of the mean or of the sum of a batch's losses; loss and metrics are added to ``means``."""
+        ...
 
     def capture_key(self) -> tuple[Any, ...]:
         """What a captured step depends on: arrays and settings. Once one of them is another, a new one is captured."""

@@ -14,13 +14,20 @@ from fastlstm.optim import Grad
 class BookOptimizer(optim.Optimizer):
     """Also takes parameters that are transposed views, as the output weight of a tied model is."""
 
-    def update(self, params: Sequence[FloatArray], grads: Sequence[Grad], max_norm: float | None = None) -> None:
+    def update(
+        self,
+        params: Sequence[FloatArray],
+        grads: Sequence[Grad],
+        max_norm: float | None = None,
+        *,
+        grad_scale: float = 1.0,
+    ) -> None:
         if not all(param.flags.c_contiguous for param in params):
             turned = [not param.flags.c_contiguous for param in params]
             params = [param.T if turn else param for param, turn in zip(params, turned, strict=True)]
             arrays = cast("Sequence[FloatArray]", grads)
             grads = [grad.T if turn else grad for grad, turn in zip(arrays, turned, strict=True)]
-        super().update(params, grads, max_norm)
+        super().update(params, grads, max_norm, grad_scale=grad_scale)
 
 
 class SGD(BookOptimizer, optim.SGD):

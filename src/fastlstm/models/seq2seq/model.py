@@ -14,7 +14,7 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
-from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray
+from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
@@ -280,7 +280,7 @@ class Seq2seq(RowModel):
             raise IndexError(f"{name} is {value}, expected 0 to {V - 1} (target_vocab_size = {V})")
         return value
 
-    def forward(self, xs: Array, ts: Array, *, training: bool = True) -> float:
+    def forward(self, xs: Array, ts: Array, *, training: bool = True, reduction: Reduction = "mean") -> float:
         """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
         checks.require_array("xs", xs)
         checks.require_array("ts", ts)
@@ -293,7 +293,8 @@ class Seq2seq(RowModel):
             xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)
         targets = self._to_say(ts)
         previous = _readable(ts[:, :-1])
-        return self._head.forward(self._features_of(xs, previous, training=training), targets, training=training)
+        features = self._features_of(xs, previous, training=training)
+        return self._head.forward(features, targets, training=training, reduction=reduction)
 
     def _to_say(self, ts: IntArray) -> IntArray:
         """Targets with the start symbol first -> those behind it, -1 where they do not count."""

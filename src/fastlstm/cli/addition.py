@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import LearningRateScheduler
-from fastlstm.cli import pairs, plots, run_folder, training_run
+from fastlstm.cli import pairs, plots, run_folder, training_run, worker
 from fastlstm.cli.pairs import PairOptions
 from fastlstm.datasets import SequencePairs, addition, read_addition
 from fastlstm.datasets.addition import WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
+from fastlstm.distributed.workers import wait_for_all
 from fastlstm.models import Seq2seq
 from fastlstm.optim import Adam
 
@@ -121,9 +122,10 @@ def _compare(folder: Path, options: Options, sums: SequencePairs, quiet: bool) -
     for name, label, changes in COMPARED:
         run = folder / name
         run_options = dataclasses.replace(options, compare=False, **changes)
-        if not (run / run_folder.CONFIG).exists():
+        if worker.is_first() and not (run / run_folder.CONFIG).exists():
             run.mkdir(exist_ok=True)
             training_run.write_config(run, TASK, run_options, **pairs.describe(sums))
+        wait_for_all(worker.workers())
         if not training_run.is_finished(run, TASK, pairs.FILES):
             print(label)
             code = _train(run, run_options, sums, quiet) or code

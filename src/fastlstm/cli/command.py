@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fastlstm
-from fastlstm.cli import addition, bench, dates, generate, rnnlm, sentiment, sine, translate, word2vec
+from fastlstm.cli import addition, bench, dates, generate, rnnlm, sentiment, sine, translate, word2vec, worker
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the training diverged, or its pictures could not be drawn (then the model is saved); "
@@ -86,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        if worker.is_first():
+            print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
     except (OSError, ValueError, MemoryError, fastlstm.BackendNotAvailable) as error:
         print(f"fastlstm: {' '.join(str(error).split()) or 'there is not enough memory'}", file=sys.stderr)
+        worker.end_all_after_a_mistake(2)
         return 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import Callback, CSVLogger
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.generate import answers
 from fastlstm.cli.option_types import COUNT, POSITIVE
 from fastlstm.cli.plots import Pictures
@@ -36,6 +36,7 @@ class PairOptions:
     max_grad: float = 5.0
     reversed: bool = True
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -94,6 +95,7 @@ def train(
         validation_data=(held_out.xs, held_out.ts),
         metrics=("loss", "accuracy"),
         callbacks=[*callbacks, CSVLogger(folder / run_folder.HISTORY), *shown],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,
@@ -101,6 +103,8 @@ def train(
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     history = learned.history
     accuracy = history["val_accuracy"][-1]
     training_run.write_config(

@@ -16,7 +16,7 @@ from fastlstm.callbacks import (
     LearningRateScheduler,
     ReduceLROnPlateau,
 )
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, FACTOR, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import plain_text, ptb
@@ -56,6 +56,7 @@ class Options:
     limit: int | None = None
     hold_out: float | None = None
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -245,6 +246,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
             *_schedule(options),
             *_best_epoch(options, data),
         ],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,
@@ -252,6 +254,8 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     history = learned.history
     result = {"perplexity": history["perplexity"][-1]}
     if data.validation is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fastlstm
+from fastlstm.cli import worker
 from fastlstm.tensor_file import write_atomically
 
 MODEL = "model.safetensors"
@@ -75,11 +76,14 @@ def _make_free(task: str) -> tuple[Path, list[Path]]:
 
 def write_config(folder: Path, task: str, **entries: Any) -> None:
     """config.json: the task, what it runs on, and the entries. What is no finite number is null in it."""
+    if not worker.is_first():
+        return
     config = {
         "task": task,
         "fastlstm": fastlstm.__version__,
         "backend": fastlstm.get_backend(),
         "threads": fastlstm.get_num_threads(),
+        "workers": worker.workers().size,
         **entries,
     }
     text = json.dumps(_finite_or_null(config), indent=2, allow_nan=False)
@@ -109,7 +113,9 @@ def given_options(args: argparse.Namespace, kind: type[Any]) -> dict[str, Any]:
 def check_resume(args: argparse.Namespace, given: dict[str, Any]) -> None:
     """Raises if --resume goes with options that the run has already."""
     if given or args.out is not None:
-        raise ValueError("--resume goes on with the options the run had; only --threads and --quiet go with it")
+        raise ValueError(
+            "--resume goes on with the options the run had; only --threads, --workers and --quiet go with it"
+        )
 
 
 def read_options(folder: Path, task: str, kind: type[Options]) -> Options:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
@@ -49,6 +49,7 @@ class Options:
     hold_out: float | None = None
     limit: int | None = None
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -206,7 +207,8 @@ class TestError(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         assert isinstance(self.model, SequenceClassifier)
-        error = self.model.evaluate(*self._test, metrics=("error",))["error"]
+        workers, shards = self.trainer.workers, self.trainer.shards
+        error = self.model.evaluate(*self._test, metrics=("error",), workers=workers, shards=shards)["error"]
         self.trainer.history.history.setdefault("test_error", []).append(error)
         if not self._quiet:
             rows = (("training", logs["error"]), ("validation", logs["val_error"]), ("test", error))
@@ -246,6 +248,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
             # In the end the model of the epoch with the smallest validation error counts.
             EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
         ],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,
@@ -253,6 +256,8 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     history = learned.history
     best = run_folder.best_epoch(history["val_error"])
     # Where no epoch is the best one, the model is that of the last.

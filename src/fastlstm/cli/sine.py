@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fastlstm.callbacks import CSVLogger, LearningRateScheduler
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.addition import learning_rate
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, STEP_COUNT
 from fastlstm.cli.plots import plot_series
@@ -45,6 +45,7 @@ class Options:
     epochs: int = 300
     continue_steps: int = 300
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -113,7 +114,8 @@ def _train(folder: Path, options: Options, pieces: SeriesPieces, quiet: bool) ->
             f"{learned.took}"
         )
     series = np.concatenate((pieces.xs[0, :, 0], pieces.ts[:, 0]))
-    write_atomically(folder / CONTINUED, _table(clean, options.length, continued).encode())
+    if worker.is_first():
+        write_atomically(folder / CONTINUED, _table(clean, options.length, continued).encode())
     training_run.write_config(folder, TASK, options, result={"continued_rms_error": errors})
     title = f"A sine, continued from its first {options.length} values"
     pictures = plots.of_loss("Sine", "mean squared error", histories)
@@ -140,6 +142,7 @@ def _learn(folder: Path, cell: str, options: Options, pieces: SeriesPieces, quie
             LearningRateScheduler(lambda epoch, _: learning_rate(epoch, options.epochs, options.lr)),
             CSVLogger(folder / run_folder.HISTORY),
         ],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,

@@ -16,10 +16,11 @@ import numpy as np
 import fastlstm
 from fastlstm.backends import check_can_run
 from fastlstm.callbacks import BackupAndRestore, Callback, TerminateOnNaN
-from fastlstm.cli import run_folder
+from fastlstm.cli import run_folder, worker
 from fastlstm.cli.option_types import COUNT, SEED
 from fastlstm.cli.plots import Pictures, can_draw, has_matplotlib
 from fastlstm.contract import Precision
+from fastlstm.distributed.workers import wait_for_all
 from fastlstm.models import Word2Vec
 from fastlstm.models.memory import check_room
 from fastlstm.ops.device import Device, to_host
@@ -41,7 +42,9 @@ def add_run_options(parser: argparse.ArgumentParser, task: str, seed: int, *, pr
     add("--device", choices=("cpu", "cuda"), help="cuda trains on a GPU; default cpu")
     if precision:
         add("--precision", choices=("tf32", "bf16"), help="of products, tf32 on a GPU only; default exact")
-    add("--threads", type=COUNT, help="default: all cores")
+    add("--threads", type=COUNT, help="default: all cores, which workers on one machine share")
+    add("--workers", choices=("mpi",), help="train on all processes that mpiexec has started")
+    add("--shards", type=COUNT, help="pieces of a batch for workers to share out, at least one each; default 1")
     add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
     add("--quiet", action="store_true", help="print the result only")
@@ -80,19 +83,22 @@ def run(
     given = run_folder.given_options(args, kind)
     if args.threads is not None:
         fastlstm.set_num_threads(args.threads)
+    workers = worker.start(args.workers, args.threads)
     if args.resume is not None:
         run_folder.check_resume(args, given)
         folder = Path(args.resume)
         options = run_folder.read_options(folder, task, kind)
         if is_finished(folder, task, files(options)):
             raise ValueError(f"{folder} is finished; there is nothing to go on with")
-        check_device(options)
+        check_can_train(options)
+        wait_for_all(workers)  # all have seen the folder as it was
         return _train(task, folder, lambda: train(folder, options, prepare(options), args.quiet))
     run_folder.check_out(args.out)
     options = resolve(given)
-    check_device(options)
+    check_can_train(options)
     prepared = prepare(options)
-    with run_folder.new_run_folder(args.out, task) as folder:
+    wait_for_all(workers)
+    with worker.in_folder(run_folder.new_run_folder(args.out, task)) as folder:
         write_config(folder, task, options, **describe(prepared))
         return _train(task, folder, lambda: train(folder, options, prepared, args.quiet))
 
@@ -112,8 +118,11 @@ def is_finished(folder: Path, task: str, files: Sequence[str]) -> bool:
     return all((folder / name).exists() for name in expected)
 
 
-def check_device(options: Any) -> None:
-    """Raises an error, before anything is written, if the device of the options cannot run here as they say."""
+def check_can_train(options: Any) -> None:
+    """Raises an error, before anything is written, if device or workers cannot run here as the options say."""
+    worker.workers().shards_of_mine(options.shards)
+    if options.shards > 1 and options.device != "cpu":
+        raise ValueError(f"--shards {options.shards} trains on the processor; leave --device {options.device} out")
     if options.device == "cuda":
         check_can_run("cuda")
     elif getattr(options, "precision", None) == "tf32":
@@ -184,6 +193,7 @@ def learn(
                 BackupAndRestore(folder / run_folder.CHECKPOINT, delete_checkpoint=False),
             ],
             verbose=0 if quiet else "auto",
+            workers=worker.workers(),
             **arguments,
         ).history
         seconds = time.perf_counter() - since
@@ -192,9 +202,11 @@ def learn(
     code = _tell_divergence(history, model)
     if not math.isfinite(history["loss"][-1]):
         return None
-    if seconds is not None:
-        model.save(file)
-    (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed
+    if worker.is_first():
+        if seconds is not None:
+            model.save(file)
+        (folder / run_folder.CHECKPOINT).unlink(missing_ok=True)  # only now is it no longer needed
+    wait_for_all(worker.workers())
     return Learned(history, seconds, code)
 
 
@@ -224,13 +236,12 @@ def _tell_divergence(history: Mapping[str, Sequence[float]], model: Model) -> in
         for name, param in model.named_parameters()
         if not np.isfinite(to_host(param)).all()
     ]
-    if not wrong:
-        return 0
-    print(
-        f"fastlstm: the training diverged: {wrong[0]}. A smaller learning rate or a smaller max_grad may help",
-        file=sys.stderr,
-    )
-    return 1
+    if wrong and worker.is_first():
+        print(
+            f"fastlstm: the training diverged: {wrong[0]}. A smaller learning rate or a smaller max_grad may help",
+            file=sys.stderr,
+        )
+    return 1 if wrong else 0
 
 
 def finish(folder: Path, task: str, code: int, pictures: Pictures) -> int:
@@ -239,6 +250,8 @@ def finish(folder: Path, task: str, code: int, pictures: Pictures) -> int:
     Of a picture that cannot be drawn a line on stderr tells, whatever the reason: the model is saved, and the other
     pictures are drawn.
     """
+    if not worker.is_first():
+        return code
     for name, draw in pictures.items() if can_draw() else ():
         try:
             draw(folder / name)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.cli.plots import AttentionMap, plot_attention
 from fastlstm.contract import IntArray, Precision
@@ -73,6 +73,7 @@ class Options:
     checkpoint_every: int = 5
     beam: int = 1
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -289,6 +290,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
             ModelCheckpoint(folder / CHECKPOINTS / "epoch-{epoch:03d}.safetensors", period=options.checkpoint_every),
             *shown,
         ],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,
@@ -296,6 +298,8 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     history = learned.history
     result = {name: values[-1] for name, values in history.items()}
     # Of the last part as many as are scored, of those before some to look at.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm.callbacks import CSVLogger
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
 from fastlstm.cli.plots import plot_words
 from fastlstm.datasets import Words, questions_words, read_words, wordsim353
@@ -46,6 +46,7 @@ class Options:
     final_lr: float | None = None
     epochs: int = 5
     seed: int = 0
+    shards: int = 1
     device: Device = "cpu"
 
 
@@ -170,12 +171,15 @@ def _train(
         callbacks=[
             CSVLogger(folder / run_folder.HISTORY),
         ],
+        shards=options.shards,
         device=options.device,
         folder=folder,
         quiet=quiet,
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     history = learned.history
     result = {"loss": history["loss"][-1]}
     lines = [f"loss: {result['loss']:.4f}; {options.epochs} epochs, {learned.took}"]

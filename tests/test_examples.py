@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thread_workers import on_workers
+
+from fastlstm import distributed
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 BY_HAND_AND_OURS = ("min_char_rnn", "char_lstm")
@@ -60,6 +63,14 @@ def test_they_run_on_a_file(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BY_HAND_AND_OURS)
 def test_one_lecture_is_under_80_lines(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 80
+
+
+@pytest.mark.parametrize("example", ["data_parallel"], indirect=True)
+def test_several_workers_end_with_the_bits_of_one(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = example.train(distributed.Alone(), steps=100)
+    found = re.findall(r"^step (\d+): loss (\S+)$", capsys.readouterr().out, re.MULTILINE)
+    assert float(found[-1][1]) < 0.9 * np.log(8)  # what a guess has
+    assert on_workers(3, lambda workers: example.train(workers, steps=100)) == [alone] * 3
 
 
 @pytest.mark.parametrize("example", ["rnn_layers"], indirect=True)

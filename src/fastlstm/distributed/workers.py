@@ -5,15 +5,14 @@ from __future__ import annotations
 import abc
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fastlstm.contract import Array
 from fastlstm.distributed.shards import shards_of
-from fastlstm.ops import scalars
-from fastlstm.ops.checks import describe
+from fastlstm.ops import checks, scalars
 
 
 class Workers(abc.ABC):
@@ -98,7 +97,8 @@ def checked_workers(workers: Workers | None) -> Workers:
         return Alone()
     if not isinstance(workers, Workers):
         raise TypeError(
-            f"workers is {describe(workers)}, expected what fastlstm.distributed.mpi() returns, or None for one alone"
+            f"workers is {checks.describe(workers)}, expected what fastlstm.distributed.mpi() returns, or None for one "
+            "alone"
         )
     return workers
 
@@ -131,11 +131,11 @@ def gather_bytes(workers: Workers, part: Array) -> list[Array]:
     return parts
 
 
-def check_same(workers: Workers, described: Mapping[str, Any]) -> None:
-    """Raise, on all workers, unless all have described the same; what JSON does not hold is compared as text."""
+def check_same(workers: Workers, describe: Callable[[], Mapping[str, Any]]) -> None:
+    """Raise, on all workers, unless all describe the same; what JSON does not hold is compared as text."""
     if workers.size == 1:
         return
-    text = json.dumps(described, default=str)
+    text = json.dumps(describe(), default=str)
     texts = gather_bytes(workers, np.frombuffer(text.encode(), np.uint8))
     first, *others = (json.loads(part.tobytes()) for part in texts)
     for rank, other in enumerate(others, 1):

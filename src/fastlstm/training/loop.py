@@ -146,12 +146,12 @@ class Trainer:
         """Train to the end."""
         self.model.stop_training = False
         self._check_log_names()
-        check_same(self.workers, describe_training(self))
+        check_same(self.workers, lambda: describe_training(self))
         try:
             with SoftInterrupt(say=self.writes_files) as interrupt:
                 for callback in self._all_callbacks:
                     callback.on_train_begin()
-                check_same(self.workers, describe_progress(self))
+                check_same(self.workers, lambda: describe_progress(self))
                 self._steps = self._make_steps()
                 self._agree(interrupt)
                 while self.epoch < self.epochs and not self.model.stop_training:
@@ -192,9 +192,8 @@ class Trainer:
                 return
         logs = {name: mean.value for name, mean in self.means.items()}
         if self.validation_data is not None:
-            validation = self.model.evaluate(
-                *self.validation_data, metrics=self.metrics, workers=self.workers, shards=self.shards
-            )
+            shared: dict[str, Any] = {"workers": self.workers, "shards": self.shards} if self.shards > 1 else {}
+            validation = self.model.evaluate(*self.validation_data, metrics=self.metrics, **shared)
             logs |= {f"val_{name}": value for name, value in validation.items()}
         epoch = self.epoch
         self.history.append(epoch, logs)

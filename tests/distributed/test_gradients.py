@@ -126,6 +126,13 @@ def test_what_is_sent_is_what_it_has_to_be() -> None:
     assert on_workers(2, rows)[0] == pytest.approx(100 * (4 * 64 + 8), rel=0.01)
 
 
+def test_shards_may_lie_in_memory_in_any_order() -> None:
+    W = np.arange(6.0).reshape(2, 3)
+    for first, second in ((W, np.asfortranarray(W)), (np.asfortranarray(W), W), (W, np.repeat(W, 2, axis=1)[:, ::2])):
+        (total,) = sum_gradients(Alone(), [[first], [second]], shards=2)
+        np.testing.assert_array_equal(total, 2 * W)
+
+
 def test_gradients_stay_as_they_are_and_a_generator_may_use_its_arrays_again() -> None:
     grads = [gradients(k) for k in range(4)]
     before = [bits(of_shard) for of_shard in grads]
@@ -161,7 +168,7 @@ def test_wrong_gradients_are_refused(lists: Any, error: str) -> None:
 
 def test_workers_with_other_gradients_all_stop() -> None:
     def work(workers: ThreadWorkers) -> None:
-        with pytest.raises(ValueError, match="worker 1 has gradients of other shapes or dtypes than worker 0"):
+        with pytest.raises(ValueError, match="worker 1 has gradients of other shapes, dtypes or orders in memory than"):
             sum_gradients(workers, [[np.ones(2 + workers.rank)]], shards=2)
 
     on_workers(2, work)

@@ -110,6 +110,19 @@ def test_sampled_words_are_those_of_a_shard() -> None:
     np.testing.assert_allclose(before - model.params[0], total / 10, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("max_norm", [None, 0.5, 50.0])
+def test_an_update_by_the_gradients_of_a_sum_is_that_by_those_of_the_mean(max_norm: float | None) -> None:
+    rng = np.random.default_rng(0)
+    grads = [rng.standard_normal((3, 4)), rng.standard_normal(5)]
+    params = [[np.ones((3, 4)), np.ones(5)] for _ in range(2)]
+    by_mean, by_sum = optim.Adam(0.1), optim.Adam(0.1)
+    for _ in range(3):
+        by_mean.update(params[0], grads, max_norm)
+        by_sum.update(params[1], [8 * grad for grad in grads], max_norm, grad_scale=1 / 8)
+    for one, other in zip(*params, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
 def test_other_numbers_of_shards_draw_other_masks() -> None:
     kind = "classifier"
     assert bits(train(kind, shards=2)[0]) != bits(train(kind, shards=3)[0])
@@ -246,7 +259,7 @@ def test_other_data_and_other_weights_are_told() -> None:
             xs[0, 0] += 1
         elif workers.rank == 1:
             model.params[0][0, 0] += 1
-        what = "crc32 of the training data" if change_data else "crc32 of the weights"
+        what = "crc32 of the training data" if change_data else "crc32 of the weights embedding.W"
         with pytest.raises(ValueError, match=f"the workers differ: {what}"):
             model.fit(xs, ts, **arguments, workers=workers, shards=2, verbose=0)
 

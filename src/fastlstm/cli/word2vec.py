@@ -91,6 +91,11 @@ def train(args: argparse.Namespace) -> int:
 def _resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
+    if options.loss == "negative_sampling" and options.shards > 1:
+        raise ValueError(
+            f"--shards {options.shards}: negative sampling learns pair by pair, each step waits for the one before; "
+            "leave --shards out, or give another --loss"
+        )
     # As seen from anywhere: the run may be resumed from another folder.
     path = text8_path() if options.data == TEXT8 else find_file(options.data, WHERE_TO_GET_TEXT)
     negative_sampling = options.loss == "negative_sampling"

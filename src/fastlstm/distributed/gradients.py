@@ -119,7 +119,7 @@ class GradientSum:
         if self._layout is None:
             self._layout = layout
             self._check_layouts(layout)
-        elif layout.positions != self._layout.positions:
+        elif not layout.fits(self._layout):
             raise ValueError(
                 f"the gradients of a shard are {layout.shown}, those of one before {self._layout.shown}; expected the "
                 "same shapes and dtypes of all shards"
@@ -129,13 +129,13 @@ class GradientSum:
     def _check_layouts(self, layout: _Layout) -> None:
         """Raise, on all workers, unless all have gradients of the same shapes: they could not exchange others."""
         sums = np.zeros(self._workers.size, np.int64)
-        sums[self._workers.rank] = zlib.crc32(layout.shown.encode())
+        sums[self._workers.rank] = zlib.crc32(repr(layout.positions).encode())
         self._workers.gather(sums, [1] * len(sums))
         if (sums != sums[0]).any():
             other = int((sums != sums[0]).argmax())
             raise ValueError(
-                f"worker {other} has gradients of other shapes or dtypes than worker 0; those of worker "
-                f"{self._workers.rank} are {layout.shown}"
+                f"worker {other} has gradients of other shapes, dtypes or orders in memory than worker 0; those of "
+                f"worker {self._workers.rank} are {layout.shown}"
             )
 
     # ----------------------------------------------------------------------------------------
@@ -222,6 +222,11 @@ class _Layout:
             start = self.sizes.get(position.dtype, 0)
             self.sizes[position.dtype] = stop = start + int(np.prod(position.shape))
             self.places.append(slice(start, stop))
+
+    def fits(self, other: _Layout) -> bool:
+        """Whether the gradients are of the same shapes and dtypes; how they lie in memory may differ."""
+        mine, others = ([position._replace(transposed=False) for position in of.positions] for of in (self, other))
+        return mine == others
 
     @property
     def shown(self) -> str:

@@ -143,5 +143,6 @@ def check_same(workers: Workers, describe: Callable[[], Mapping[str, Any]]) -> N
             if first.get(name) != other.get(name):
                 raise ValueError(
                     f"the workers differ: {name} is {first.get(name)} on worker 0 and {other.get(name)} on worker "
-                    f"{rank}. All have to train the same model on the same data, with the same versions of everything"
+                    f"{rank}. All have to train the same model, made with one seed, on the same data with the same "
+                    "versions of everything"
                 )

@@ -117,16 +117,13 @@ def describe_training(trainer: Trainer) -> dict[str, Any]:
 def describe_progress(trainer: Trainer) -> dict[str, Any]:
     """How far a training is: workers that begin, or go on, have to begin with the same."""
     numbers, arrays = trainer.optimizer.state()
-    weights = dict(trainer.model.named_parameters())
     return {
         "epoch": trainer.epoch,
         "batch": trainer.batch,
         "optimizer": numbers,
-        **{
-            f"crc32 of {what}": [f"{name} {_crc32(tensors[name])}" for name in tensors]
-            for what, tensors in (("the weights", weights), ("the optimizer's state", arrays))
-        },
-        "random state": trainer.model.rng.bit_generator.state,
+        "state of the random generator": trainer.model.rng.bit_generator.state,
+        **{f"crc32 of the weights {name}": _crc32(array) for name, array in trainer.model.named_parameters()},
+        **{f"crc32 of the optimizer's {name}": _crc32(array) for name, array in arrays.items()},
     }
 
 

@@ -19,7 +19,7 @@ import fastlstm
 from fastlstm import callbacks, datasets, optim
 from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.datasets.labelled import split_words
+from fastlstm.datasets.tokenizers import split_words
 from fastlstm.models import SequenceClassifier
 from fastlstm.models.buckets import BucketedRows, row_lengths
 from fastlstm.models.classifier import pad_sequences

@@ -21,9 +21,9 @@ import fastlstm
 from fastlstm import callbacks, datasets, optim
 from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
-from fastlstm.datasets.text import join_symbols, split_symbols
+from fastlstm.datasets.tokenizers import join_symbols, split_symbols
 from fastlstm.models import RNNLM, Seq2seq
-from fastlstm.models.text_streams import parallel_streams, windows
+from fastlstm.models.text_streams import Streams
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
 
@@ -168,7 +168,7 @@ def test_pieces_with_carried_state_equal_one_long_sequence(kind: str) -> None:
 
 def test_training_carries_the_state_and_starts_every_epoch_from_zero() -> None:
     by_hand, model = make(), make()
-    xs, ts = parallel_streams(CORPUS, 3)
+    xs, ts = Streams(CORPUS, 3).piece(0, 20)
     assert xs.shape == (3, 20)
     optimizer = optim.SGD(0.5)
     losses = []
@@ -189,11 +189,11 @@ def test_training_carries_the_state_and_starts_every_epoch_from_zero() -> None:
 @pytest.mark.parametrize(("length", "streams"), [(61, 3), (62, 3), (60, 7), (2, 1), (4, 8)])
 def test_every_id_but_the_first_is_said_once(length: int, streams: int) -> None:
     corpus = np.arange(length)
-    xs, ts = parallel_streams(corpus, streams)
+    xs, ts = Streams(corpus, streams).piece(0, length)
     assert xs.shape == ts.shape == (streams, -(-(length - 1) // streams))
     np.testing.assert_array_equal(ts[ts != -1], corpus[1:])
     np.testing.assert_array_equal(xs[ts != -1], corpus[:-1])
-    pieces = windows(ts, 4, -1).reshape(-1, streams, 4)
+    pieces = Streams(corpus, streams).pieces(0, -(-ts.shape[1] // 4), 4)[1]
     np.testing.assert_array_equal(np.concatenate(list(pieces), axis=1)[:, : ts.shape[1]], ts)
     assert (pieces != -1).sum() == length - 1
 
@@ -276,7 +276,7 @@ def test_evaluation_is_the_mean_over_the_whole_text() -> None:
         assert scores["loss"] == pytest.approx(-log_p.mean())
         assert scores["perplexity"] == pytest.approx(math.exp(-log_p.mean()))
         assert scores["accuracy"] == pytest.approx((p.argmax(axis=1) == CORPUS[1:]).mean())
-    streams = parallel_streams(CORPUS, 7)
+    streams = Streams(CORPUS, 7).piece(0, 60)
     assert model.evaluate(*streams) == model.evaluate(CORPUS, batch_size=7)
     assert set(model.evaluate(CORPUS, metrics=("perplexity",))) == {"loss", "perplexity"}
 
@@ -527,8 +527,8 @@ def test_a_word_that_is_written_like_a_line_s_end_is_a_word(tmp_path: Path) -> N
     ids, vocabulary = datasets.plain_text(path, "word")
     assert vocabulary == ["a", r"\<eos>", "b", "<eos>", r"\\<eos>"]
     assert ids.tolist() == [0, 1, 2, 3, 4, 1, 3]
-    assert join_symbols([vocabulary[i] for i in ids], "word") == path.read_text()
-    assert split_symbols(path.read_text(), "word")[:-1] == [vocabulary[i] for i in ids[:-1]]
+    assert join_symbols([vocabulary[i] for i in ids], "blanks") == path.read_text()
+    assert split_symbols(path.read_text(), "blanks")[:-1] == [vocabulary[i] for i in ids[:-1]]
 
 
 def test_texts_that_cannot_be_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fastlstm
-from fastlstm.cli import addition, bench, dates, generate, rnnlm, sentiment, sine, translate, word2vec, worker
+from fastlstm.cli import addition, bench, data, dates, generate, rnnlm, sentiment, sine, translate, word2vec, worker
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the training diverged, or its pictures could not be drawn (then the model is saved); "
@@ -65,6 +65,9 @@ def _make_parser() -> argparse.ArgumentParser:
     of_generate = commands.add_parser("generate", help="let a trained model write", description=generate.__doc__)
     generate.add_options(of_generate)
     of_generate.set_defaults(command=generate.generate)
+
+    of_data = commands.add_parser("data", help="make data for trainings", description=data.__doc__)
+    data.add_options(of_data)
 
     of_bench = commands.add_parser("bench", help="measure speed beside PyTorch and numpy", description=bench.__doc__)
     bench.add_options(of_bench)

@@ -17,7 +17,8 @@ from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, NOT_NEGATIVE, SEED
 from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
-from fastlstm.datasets.text import END_OF_LINE, encode_symbols, join_symbols, split_symbols
+from fastlstm.datasets.text import encode_symbols
+from fastlstm.datasets.tokenizers import END_OF_LINE, join_symbols, split_symbols, tokenizer_of
 from fastlstm.models import RNNLM, Seq2seq
 
 # What a language model's text may be asked for, beside its beginning.
@@ -96,11 +97,11 @@ def continued(
     seed: int | None = None,
 ) -> str:
     """A text and how the language model of a run folder goes on with it."""
-    unit = config["options"]["unit"]
+    tokenizer = config["options"].get("tokenizer") or tokenizer_of(config["options"]["unit"])
     model = RNNLM.load(_model_file(folder))
     if not model.vocabulary:
         raise ValueError("the model has no vocabulary; train it with: fastlstm train rnnlm")
-    symbols = split_symbols(start, unit)
+    symbols = split_symbols(start, tokenizer)
     begin = symbols or [next((end for end in (END_OF_LINE, "\n") if end in model.vocabulary), model.vocabulary[0])]
     written = model.generate(
         encode_symbols(begin, model.vocabulary, "start text").ids,
@@ -110,7 +111,7 @@ def continued(
         skip_ids=encode_symbols(skip, model.vocabulary, "--skip").ids,
         seed=seed,
     )
-    return join_symbols([*symbols, *(model.vocabulary[i] for i in written)], unit)
+    return join_symbols([*symbols, *(model.vocabulary[i] for i in written)], tokenizer)
 
 
 def answers(model: Seq2seq, xs: IntArray, length: int) -> list[str]:

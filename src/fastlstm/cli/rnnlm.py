@@ -19,9 +19,10 @@ from fastlstm.callbacks import (
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, FACTOR, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.contract import IntArray, Precision
-from fastlstm.datasets import plain_text, ptb
-from fastlstm.datasets.files import find_file
-from fastlstm.datasets.text import WHERE_TO_GET_TEXT, Text, Unit
+from fastlstm.datasets import Text, TokenizedText, plain_text, ptb, tokenized_text
+from fastlstm.datasets.files import find_file, from_anywhere
+from fastlstm.datasets.text import WHERE_TO_GET_TEXT
+from fastlstm.datasets.tokenizers import Unit
 from fastlstm.models import RNNLM
 from fastlstm.models.rnnlm import CELLS
 from fastlstm.ops.device import Device
@@ -74,7 +75,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``fastlstm train rnnlm``: none has a default here, so that it can be told which were given."""
     defaults = Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed; default ptb, the Penn Treebank")
+    add(
+        "--data",
+        metavar="FILE",
+        help="a UTF-8 text, plain or packed, - for stdin; or a folder of fastlstm data tokenize; default ptb, the Penn "
+        "Treebank",
+    )
     add("--unit", choices=("word", "char"), help=f"default {defaults.unit}")
     add("--cell", choices=CELLS, help=f"default {defaults.cell}")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
@@ -147,19 +153,32 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     decay = options.decay
     if options.decay_after is not None:
         decay = decay or 0.5
-    data = options.data
+    data, unit = options.data, options.unit
     if data != PTB:
         # As seen from anywhere: the run may be resumed from another folder.
-        data = str(find_file(data, WHERE_TO_GET_TEXT).absolute())
+        path = find_file(data, WHERE_TO_GET_TEXT)
+        data, unit = from_anywhere(path), _unit(path, given)
     return dataclasses.replace(
         options,
         data=data,
+        unit=unit,
         lr=lr,
         max_grad=max_grad,
         decay=decay,
         hold_out=hold_out,
         wordvec_size=options.wordvec_size or options.hidden_size,
     )
+
+
+def _unit(path: Path, given: Mapping[str, Any]) -> Unit:
+    """That of a folder of ids is known; raises if another was asked for."""
+    asked: Unit | None = given.get("unit")
+    if not path.is_dir():
+        return asked or Options.unit
+    unit = tokenized_text(path).vocabulary.unit
+    if asked not in (None, unit):
+        raise ValueError(f"{path} holds ids of {unit}s, --unit is {asked}; leave it out")
+    return unit
 
 
 def _data(options: Options) -> Data:
@@ -174,12 +193,15 @@ def _data(options: Options) -> Data:
             f"{options.data}: {end} ids to learn from and {held_out} to validate on, expected at least 2 of each; "
             "a longer text or another --hold-out helps"
         )
-    return Data(text.vocabulary, text.ids[:end], text.ids[end:] if held_out else None, None)
+    return Data(list(text.vocabulary), text.ids[:end], text.ids[end:] if held_out else None, None)
 
 
-def _text(options: Options) -> Text:
+def _text(options: Options) -> Text | TokenizedText:
     if options.data == PTB:
         return ptb(limit=options.limit)
+    if Path(options.data).is_dir():
+        ids, vocabulary = tokenized_text(options.data)
+        return TokenizedText(ids[: options.limit], vocabulary)
     return plain_text(options.data, options.unit, limit=options.limit)
 
 

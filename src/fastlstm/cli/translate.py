@@ -23,13 +23,12 @@ from fastlstm.datasets.parallel import (
     NAMED,
     PAD_ID,
     SYMBOLS,
-    UNKNOWN,
     decode_target,
     encode_sources,
     find_pair_files,
     split_sentence,
 )
-from fastlstm.datasets.text import Unit
+from fastlstm.datasets.tokenizers import UNKNOWN, Unit
 from fastlstm.models import Seq2seq
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop

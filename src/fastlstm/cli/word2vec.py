@@ -12,9 +12,10 @@ from fastlstm.callbacks import CSVLogger
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
 from fastlstm.cli.plots import plot_words
-from fastlstm.datasets import Words, questions_words, read_words, wordsim353
-from fastlstm.datasets.files import find_file
+from fastlstm.datasets import Words, questions_words, read_words, tokenized_text, wordsim353
+from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
+from fastlstm.datasets.tokenized import sentences_of
 from fastlstm.datasets.words import text8_path
 from fastlstm.models import Word2Vec
 from fastlstm.models.word_vectors import Accuracy, Agreement
@@ -55,7 +56,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     defaults = Options()
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text, plain or packed, a sentence a line; default text8")
+    add(
+        "--data",
+        metavar="FILE",
+        help="a UTF-8 text, plain or packed, a sentence a line, - for stdin; or a folder "
+        "of fastlstm data tokenize; default text8",
+    )
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
     add("--vocab-size", type=COUNT, help=f"the most frequent words, default {defaults.vocab_size:,}")
     add("--min-count", type=COUNT, help="leave rarer words out; default 1, for negative_sampling 5")
@@ -105,16 +111,22 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         else {"min_count": 1, "unknown": True, "num_sampled": 64, "batch_size": 128, "lr": 1.0}
     )
     unset = {name: value for name, value in usual.items() if getattr(options, name) is None}
-    return dataclasses.replace(options, data=str(path.absolute()), **unset)
+    return dataclasses.replace(options, data=from_anywhere(path), **unset)
 
 
 def _begin(options: Options) -> tuple[Words, Word2Vec]:
     """The text and a new model for it."""
     assert options.min_count is not None
     assert options.num_sampled is not None
-    words = read_words(
-        options.data, max_words=options.vocab_size, min_count=options.min_count, unknown=bool(options.unknown)
-    )
+    cut: dict[str, Any] = {
+        "max_words": options.vocab_size,
+        "min_count": options.min_count,
+        "unknown": bool(options.unknown),
+    }
+    if Path(options.data).is_dir():
+        words = sentences_of(tokenized_text(options.data), **cut)
+    else:
+        words = read_words(options.data, **cut)
     model = Word2Vec(
         len(words.vocabulary),
         options.vector_size,

@@ -10,6 +10,8 @@ from fastlstm.datasets.pairs import SequencePairs, hold_out
 from fastlstm.datasets.parallel import ParallelText, parallel_text
 from fastlstm.datasets.sine import SeriesPieces, sine
 from fastlstm.datasets.text import Text, plain_text, ptb
+from fastlstm.datasets.tokenized import TokenizedText, tokenize_texts, tokenized_text
+from fastlstm.datasets.vocabulary import Vocabulary
 from fastlstm.datasets.word_judgements import questions_words, wordsim353
 from fastlstm.datasets.words import Words, read_words
 
@@ -19,6 +21,8 @@ __all__ = [
     "SequencePairs",
     "SeriesPieces",
     "Text",
+    "TokenizedText",
+    "Vocabulary",
     "Words",
     "addition",
     "dates",
@@ -33,5 +37,7 @@ __all__ = [
     "read_dates",
     "read_words",
     "sine",
+    "tokenize_texts",
+    "tokenized_text",
     "wordsim353",
 ]

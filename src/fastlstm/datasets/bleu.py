@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastlstm.datasets.text import UNITS, Unit
+from fastlstm.datasets.tokenizers import UNITS, Unit
 
 
 def bleu(translations: Sequence[str], references: Sequence[str], *, unit: Unit = "word") -> float:

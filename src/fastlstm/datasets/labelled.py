@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
-import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,10 +13,10 @@ import numpy as np
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines, without_packing
 from fastlstm.datasets.text import reject_string
+from fastlstm.datasets.tokenizers import UNKNOWN, split_words
 
 Longer = Literal["first", "last", "drop"]
 LONGER: tuple[Longer, ...] = ("first", "last", "drop")
-UNKNOWN = "<unk>"  # the word that stands for all that the vocabulary lacks; its id is 0
 POLARITIES = ("neg", "pos")
 
 WHERE_TO_GET_IT = (
@@ -137,28 +133,6 @@ def shorten(ids: IntArray, maxlen: int | None, longer: Longer) -> IntArray:
     if maxlen is None or longer == "drop":
         return ids
     return ids[:maxlen] if longer == "first" else ids[-maxlen:]
-
-
-def split_words(text: str) -> list[str]:
-    """Words in lower case, apostrophes included, and every other sign for itself; the markup <br /> is a blank.
-
-    The same text in another form of Unicode has the same words (NFC); combining marks belong to what they stand on.
-    """
-    # The lower case of a capital I with a dot is an i with another dot on it, which no other word has.
-    text = unicodedata.normalize("NFC", text).replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i").lower()
-    words: list[str] = _word().findall(text.replace("<br />", " "))
-    return words
-
-
-@functools.cache
-def _word() -> re.Pattern[str]:
-    """A word or another sign, each with its combining marks, which Python's classes leave out."""
-    marks = "".join(filter(lambda sign: unicodedata.category(sign)[0] == "M", map(chr, range(sys.maxunicode + 1))))
-    # To look for a mark takes long; below U+0300, where nearly all signs of most texts are, there is none.
-    above = r"(?![\x00-\u02ff])"
-    # Joiners without a width stand within words of Persian and Hindi.
-    word = rf"\w+(?:{above}[{marks}\u200c\u200d]+\w*)*"
-    return re.compile(rf"{word}(?:['’]{word})*|[^\w\s](?:{above}[{marks}]+)?")
 
 
 def _encode(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:

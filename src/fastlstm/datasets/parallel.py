@@ -18,10 +18,10 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines
-from fastlstm.datasets.text import UNITS, Unit, reject_string, split_words_beside, unescape
+from fastlstm.datasets.text import reject_string
+from fastlstm.datasets.tokenizers import UNITS, UNKNOWN, Unit, split_words_beside, unescape
 
 PAD = "<pad>"  # fills up shorter rows; its id is 0
-UNKNOWN = "<unk>"  # stands for the words that a vocabulary lacks; characters have none
 PAD_ID = 0
 
 

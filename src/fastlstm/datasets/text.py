@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines
+from fastlstm.datasets.tokenizers import Tokenizer, Unit, check_tokenizer, split_lines, tokenizer_of
 
-Unit = Literal["char", "word"]
-UNITS: tuple[Unit, ...] = ("char", "word")
 SPLITS = ("train", "valid", "test")
-END_OF_LINE = "<eos>"  # the word that stands for a line's end
 
 WHERE_TO_GET_PTB = (
     "The Penn Treebank of Mikolov's language models, ptb.train.txt, ptb.valid.txt and ptb.test.txt, is in the folder "
@@ -39,13 +37,14 @@ def plain_text(
     *,
     vocabulary: Sequence[str] | None = None,
     limit: int | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Text:
     r"""Read a UTF-8 file, plain or packed (.xz, .gz, .bz2).
 
     Parameters
     ----------
     path : path
-        Looked for as it stands and below FASTLSTM_DATA_DIR.
+        Looked for as it stands and below FASTLSTM_DATA_DIR; "-" is stdin.
     unit : "char" or "word"
         Characters, line ends included (but for the file's last); or what stands between blanks, and "<eos>" at the end
         of every line. Where the text itself has the word "<eos>", that is another word, "\<eos>".
@@ -53,6 +52,8 @@ def plain_text(
         That of another text. Without it the words get ids in the order in which they appear.
     limit : int, optional
         Only so many words or characters from the beginning.
+    tokenizer : "blanks", "words", "char" or "janome", optional
+        In the place of unit, see `fastlstm.datasets.tokenizers`.
 
     Raises
     ------
@@ -61,12 +62,13 @@ def plain_text(
     ValueError
         It is empty, no UTF-8, or has a symbol that the vocabulary lacks.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}, expected 'char' or 'word'")
+    tokenizer = tokenizer_of(unit) if tokenizer is None else tokenizer
+    check_tokenizer(tokenizer)
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, expected at least 1")
     path = find_file(path, WHERE_TO_GET_TEXT)
-    symbols = (_characters if unit == "char" else _words)(read_lines(path))
+    lines = read_lines(path)
+    symbols = _characters(lines) if tokenizer == "char" else split_lines(lines, tokenizer)
     return encode_symbols(islice(symbols, limit), vocabulary, str(path))
 
 
@@ -103,22 +105,6 @@ def _ptb_file(split: str) -> Path:
         return find_file(name, WHERE_TO_GET_PTB)
 
 
-def split_symbols(text: str, unit: Unit) -> list[str]:
-    """A text's characters, or its words, with "<eos>" between its lines."""
-    return list(text) if unit == "char" else list(_words(text.split("\n")))[:-1]
-
-
-def join_symbols(symbols: Sequence[str], unit: Unit) -> str:
-    """The text again; blanks that stood side by side are one."""
-    if unit == "char":
-        return "".join(symbols)
-    return (
-        " ".join("\n" if symbol == END_OF_LINE else unescape(symbol, (END_OF_LINE,)) for symbol in symbols)
-        .replace(" \n", "\n")
-        .replace("\n ", "\n")
-    )
-
-
 def encode_symbols(symbols: Iterator[str] | Sequence[str], vocabulary: Sequence[str] | None, source: str) -> Text:
     """Ids of symbols; without a vocabulary, in the order in which they appear."""
     if vocabulary is None:
@@ -132,19 +118,6 @@ def encode_symbols(symbols: Iterator[str] | Sequence[str], vocabulary: Sequence[
         raise ValueError(f"{source}: {unknown} is not in the vocabulary of {len(id_of):,} symbols") from None
 
 
-def split_words_beside(marks: Collection[str], line: str) -> list[str]:
-    """What stands between blanks; a word that is written like a mark gets a backslash, so that it is none."""
-    words = line.split()
-    if any(mark in line for mark in marks):
-        words = [f"\\{word}" if word.lstrip("\\") in marks else word for word in words]
-    return words
-
-
-def unescape(word: str, marks: Collection[str]) -> str:
-    """A word of `split_words_beside` as it was written."""
-    return word[1:] if word.startswith("\\") and word.lstrip("\\") in marks else word
-
-
 def reject_string(name: str, texts: object) -> None:
     """Raises if one text was given where several are read: each of its characters would be a text."""
     if isinstance(texts, str):
@@ -156,9 +129,3 @@ def _characters(lines: Iterator[str]) -> Iterator[str]:
     for line in lines:
         yield "\n"
         yield from line
-
-
-def _words(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        yield from split_words_beside((END_OF_LINE,), line)
-        yield END_OF_LINE

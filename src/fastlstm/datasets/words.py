@@ -89,16 +89,22 @@ def read_words(
     vocabulary = [words[i] for i in order]
     kept_counts = counts[order]
     if unknown:
-        if UNKNOWN in vocabulary:
-            raise ValueError(f"{path}: {UNKNOWN!r} is a word of the text, so it cannot stand for unknown words")
+        check_unknown(str(path), vocabulary)
         vocabulary.insert(0, UNKNOWN)
         kept_counts = np.concatenate([[np.count_nonzero(ids == 0)], kept_counts])
     else:
         ids = ids[ids != outside]
     ends = ids == SENTENCE_END
     last = np.flatnonzero(~ends)[-1]
-    ids = ids[: last + 1][~(ends[: last + 1] & np.roll(ends, 1)[: last + 1])]  # one end after the other says no more
+    # One end after the other says no more, nor does one before the first word.
+    ids = ids[: last + 1][~(ends & np.concatenate(([True], ends[:-1])))[: last + 1]]
     return Words(np.ascontiguousarray(ids), vocabulary, kept_counts)
+
+
+def check_unknown(source: str, vocabulary: Iterable[str]) -> None:
+    """Raise if a text has the word that is to stand for others."""
+    if UNKNOWN in vocabulary:
+        raise ValueError(f"{source}: {UNKNOWN!r} is a word of the text, so it cannot stand for unknown words")
 
 
 def text8_path() -> Path:

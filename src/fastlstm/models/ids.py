@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastlstm.ops import checks
 from fastlstm.ops.device import to_host
 
 IGNORED = -1  # a target of this value does not count
+IDS_AT_ONCE = 1 << 20  # of a text that may lie in a file
 
 
 def host_array(name: str, values: Any) -> Array:
@@ -40,6 +42,18 @@ def check_range(name: str, ids: IntArray, low: int, upper: int, limits: str) -> 
     if ids.size and (ids.min() < low or ids.max() >= upper):
         wrong = ids[(ids < low) | (ids >= upper)][0]
         raise IndexError(f"{name} holds {wrong}, expected {limits}")
+
+
+def text_pieces(ids: IntArray) -> Iterator[IntArray]:
+    """A text (L,) piece by piece, each int32 or int64: nothing of a text's size is made of a ``numpy.memmap``."""
+    return (signed(ids[start : start + IDS_AT_ONCE]) for start in range(0, len(ids), IDS_AT_ONCE))
+
+
+def check_text(name: str, ids: IntArray, option: str, V: int, low: int = 0) -> None:
+    """Raise unless all integers of a text (L,) are from low to V - 1, where ``option`` of the model says V."""
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        piece = ids[start : start + IDS_AT_ONCE]
+        check_range(name, piece, low, V, f"{low} to {V - 1} ({option} = {V})")
 
 
 def signed(ids: IntArray) -> IntArray:

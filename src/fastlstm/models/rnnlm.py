@@ -21,12 +21,12 @@ from fastlstm.distributed.workers import Workers
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
 from fastlstm.layers.tied_output import TiedOutput
-from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.ids import IGNORED, check_text, class_ids, host_array, integers
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
 from fastlstm.models.softmax_head import SoftmaxHead
-from fastlstm.models.text_streams import CarriedState, TextStreams, most_streams, parallel_streams
+from fastlstm.models.text_streams import CarriedState, Streams, TextStreams, most_streams
 from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
@@ -246,6 +246,7 @@ class RNNLM(Model):
         Parameters
         ----------
         corpus : (L,) ids
+            Integers of any kind, read where they lie: a ``numpy.memmap`` may be larger than the memory.
         epochs : int
             How often the text is read. Every epoch starts from the zero state.
         time_size : int
@@ -280,7 +281,7 @@ class RNNLM(Model):
             corpus = self.check_corpus("the part of corpus to learn from", corpus[:end])
         validation = None
         if validation_data is not None:
-            validation = parallel_streams(validation_data, most_streams(validation_data, batch_size))
+            validation = (Streams(validation_data, most_streams(validation_data, batch_size)),)
         source = TextStreams(corpus, most_streams(corpus, batch_size), time_size, self.device)
         return Trainer(
             self,
@@ -298,7 +299,7 @@ class RNNLM(Model):
 
     def evaluate(
         self,
-        xs: Array,
+        xs: Array | Streams,
         ts: Array | None = None,
         *,
         batch_size: int = 20,
@@ -312,7 +313,8 @@ class RNNLM(Model):
         Parameters
         ----------
         xs : (L,) ids
-            The text, read as batch_size parallel streams from the zero state. Every id but the first counts once.
+            The text, read as batch_size parallel streams from the zero state. Every id but the first counts once. Like
+            that of `fit` it may be a ``numpy.memmap``.
         ts : (N, L) ids, optional
             With it, xs (N, L) are streams and ts what follows each of their ids.
         batch_size, time_size : int
@@ -327,20 +329,20 @@ class RNNLM(Model):
         ValueError
             No target counts: there are no streams or no steps, or all targets are -1.
         """
-        if ts is None:
-            corpus = self.check_corpus("xs", xs)
-            xs, ts = parallel_streams(corpus, most_streams(corpus, batch_size))
-        else:
-            xs, ts = self.check_batch(xs, ts)
-        self.require_targets(ts, "evaluate")
         time_size = scalars.integer("time_size", time_size, 1)
-        streams = to_device(xs, self.device), to_device(ts, self.device)
-        pieces = (
-            tuple(array_module(ids).ascontiguousarray(ids[:, start : start + time_size]) for ids in streams)
-            for start in range(0, xs.shape[1], time_size)
-        )
+        if ts is not None:
+            xs, ts = self.check_batch(xs, ts)
+            self.require_targets(ts, "evaluate")
+            starts = range(0, xs.shape[1], time_size)
+            pieces = ((xs[:, start : start + time_size], ts[:, start : start + time_size]) for start in starts)
+        else:
+            if not isinstance(xs, Streams):
+                corpus = self.check_corpus("xs", xs)
+                xs = Streams(corpus, most_streams(corpus, batch_size))
+            pieces = (xs.piece(i, time_size) for i in range(-(-xs.steps // time_size)))
+        batches = (tuple(to_device(np.ascontiguousarray(ids), self.device) for ids in piece) for piece in pieces)
         with self._from_zero_state():
-            return self._evaluate(pieces, metrics, workers, shards)
+            return self._evaluate(batches, metrics, workers, shards)
 
     def predict(self, xs: IntArray) -> FloatArray:
         """Probabilities of every next id.
@@ -418,8 +420,9 @@ class RNNLM(Model):
         return to_host(out)
 
     def check_corpus(self, name: str, corpus: Any) -> IntArray:
-        """A text as ids (L,); raises if it cannot be learned from."""
-        ids = self._check_ids(name, corpus)
+        """A text as ids (L,) in their own dtype, not copied; raises if it cannot be learned from."""
+        ids = integers(name, corpus, 1, "one axis, (ids,)")
+        check_text(name, ids, "vocab_size", self.options["vocab_size"])
         if len(ids) < 2:
             raise ValueError(f"{name} has {len(ids)} ids, expected at least 2: one to read and one to say")
         return ids

@@ -1,7 +1,11 @@
-"""The pairs of one long text as batches, drawn piece by piece, and a learning rate that falls while it is read."""
+"""The pairs of one long text as batches, drawn piece by piece, and a learning rate that falls while it is read.
+
+The text is read where it lies: it may be a ``numpy.memmap`` of a file larger than the memory.
+"""
 
 from __future__ import annotations
 
+import functools
 import zlib
 from bisect import bisect_right
 from itertools import accumulate
@@ -11,11 +15,13 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.models.ids import signed, text_pieces
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, to_device
 from fastlstm.training import Callback
 
 PIECE = 1 << 16  # words whose pairs are in memory at once
+CHUNK = 1 << 16  # words of the corpus that are subsampled at once
 
 
 class SkipgramBatches:
@@ -23,7 +29,7 @@ class SkipgramBatches:
 
     Parameters
     ----------
-    corpus : (L,) ids
+    corpus : (L,) integers
     counts : (V,) integers
         How often each word occurs, for ``subsample``.
     batch_size, window, subsample
@@ -61,38 +67,43 @@ class SkipgramBatches:
 
     def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
         """Draw the text of the epoch and the batches of each of its pieces."""
-        keep_seed, reach_seed = rng.integers(0, 2**64, 2, np.uint64).tolist()
-        text = self._corpus
-        if self.subsample is not None:
-            text = ops.subsample(text, self._keep(self.subsample), seed=keep_seed)
-        pieces = [slice(start, min(start + self._piece, len(text))) for start in range(0, len(text), self._piece)]
+        keep_seed, self._reach_seed = rng.integers(0, 2**64, 2, np.uint64).tolist()
+        self._text = _EpochText(self._corpus, self._keep(), keep_seed)
+        length = len(self._text)
+        self._pieces = [range(start, min(start + self._piece, length)) for start in range(0, length, self._piece)]
         pairs = [
-            int(ops.skipgram_counts(text, self._window, start=own.start, stop=own.stop, seed=reach_seed).sum())
-            for own in pieces
+            int(ops.skipgram_counts(text, self._window, **own).sum()) for text, own in map(self._around, self._pieces)
         ]
-        self._text, self._reach_seed, self._pieces = text, reach_seed, pieces
         self._first_batches = [0, *accumulate(-(-count // self.batch_size) for count in pairs)]
         self._at_hand: tuple[int, SkipgramPairs] | None = None
         self._batches = self._first_batches[-1]
         if self._batches == 0 and epoch == 0:
             raise ValueError(
-                f"subsampling left {len(text)} of {len(self._corpus)} words and no pair to learn from; give a longer "
+                f"subsampling left {length} of {len(self._corpus)} words and no pair to learn from; give a longer "
                 f"text, or a larger subsample than {self.subsample:g}, None to keep all words"
             )
 
-    def _keep(self, subsample: float) -> FloatArray:
-        """With what probability each word stays, (V,)."""
+    def _keep(self) -> FloatArray | None:
+        """With what probability each word stays, (V,); None: all stay."""
+        if self.subsample is None:
+            return None
         share = self._counts / self._counts.sum()
         with np.errstate(divide="ignore"):  # a word that is not there stays
-            ratio = subsample / share
+            ratio = self.subsample / share
         keep: FloatArray = np.sqrt(ratio) + ratio
         return keep
+
+    def _around(self, own: range) -> tuple[IntArray, dict[str, int]]:
+        """The words of a piece with those that a window reaches, and the arguments that say which are its own."""
+        first = max(own.start - self._window, 0)
+        text = self._text.words(first, min(own.stop + self._window, len(self._text)))
+        return text, {"start": own.start - first, "stop": own.stop - first, "seed": self._reach_seed, "first": first}
 
     def batch(self, i: int) -> SkipgramPairs:
         number = bisect_right(self._first_batches, i) - 1
         if self._at_hand is None or self._at_hand[0] != number:
-            own = self._pieces[number]
-            pairs = ops.skipgram_pairs(self._text, self._window, start=own.start, stop=own.stop, seed=self._reach_seed)
+            text, own = self._around(self._pieces[number])
+            pairs = ops.skipgram_pairs(text, self._window, **own)
             self._at_hand = number, SkipgramPairs(*(to_device(words, self._device) for words in pairs))
         start = (i - self._first_batches[number]) * self.batch_size
         centers, contexts = self._at_hand[1]
@@ -102,9 +113,52 @@ class SkipgramBatches:
         return {
             "batch_size": self.batch_size,
             "shuffle": True,  # what is drawn for an epoch is the words to keep and their reach
-            "crc32 of the training data": zlib.crc32(self._corpus.data, zlib.crc32(self._corpus.data)),
+            "crc32 of the training data": self._checksum,
             "subsample": self.subsample,
         }
+
+    @functools.cached_property
+    def _checksum(self) -> int:
+        checksum = 0
+        for _ in range(2):
+            for ids in text_pieces(self._corpus):
+                checksum = zlib.crc32(ids.astype(np.int64, copy=False).data, checksum)
+        return checksum
+
+
+class _EpochText:
+    """The words of a corpus that subsampling leaves in an epoch, drawn again whenever some of them are read.
+
+    Only how many are left of each chunk of the corpus is kept.
+    """
+
+    def __init__(self, corpus: IntArray, keep: FloatArray | None, seed: int) -> None:
+        self._corpus, self._keep, self._seed = corpus, keep, seed
+        self._ends = (
+            [] if keep is None else list(accumulate(len(self._left(c)) for c in range(-(-len(corpus) // CHUNK))))
+        )
+
+    def __len__(self) -> int:
+        return len(self._corpus) if self._keep is None else self._ends[-1] if self._ends else 0
+
+    def words(self, start: int, stop: int) -> IntArray:
+        """The words at the positions start to stop - 1 of what is left, int64."""
+        if self._keep is None:
+            return signed(self._corpus[start:stop]).astype(np.int64, copy=False)
+        chunk = bisect_right(self._ends, start)
+        position = self._ends[chunk - 1] if chunk else 0
+        parts = [np.zeros(0, np.int64)]
+        while position < stop:
+            left = self._left(chunk)
+            parts.append(left[max(start - position, 0) : stop - position])
+            chunk, position = chunk + 1, position + len(left)
+        return np.concatenate(parts)
+
+    def _left(self, chunk: int) -> IntArray:
+        """What is left of a chunk of the corpus."""
+        first = chunk * CHUNK
+        assert self._keep is not None
+        return ops.subsample(signed(self._corpus[first : first + CHUNK]), self._keep, seed=self._seed, first=first)
 
 
 class FallingLearningRate(Callback):

@@ -1,27 +1,66 @@
-"""One long text as parallel streams, with the state carried over from piece to piece."""
+"""One long text as parallel streams, with the state carried over from piece to piece.
+
+The text is read where it lies, a piece at a time: it may be a ``numpy.memmap`` of a file larger than the memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+import functools
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fastlstm.contract import FloatArray, IntArray
+from fastlstm.contract import Array, FloatArray, IntArray
 from fastlstm.models.ids import IGNORED
 from fastlstm.ops import scalars
-from fastlstm.ops.device import Device
+from fastlstm.ops.checks import INTS
+from fastlstm.ops.device import Device, to_device
 from fastlstm.training import Callback
-from fastlstm.training.batches import Batches
 from fastlstm.training.trainable import Trainable
 
+IDS_AT_ONCE = 1 << 20  # whose checksum is made at once
 
-class TextStreams(Batches):
+
+class Streams(NamedTuple):
+    """A text (L,) of integers of any kind, cut into parallel streams, which are read piece by piece.
+
+    Each id of the text but the first is said once; the last places, which the text does not fill, hold 0 and -1.
+    """
+
+    corpus: IntArray
+    streams: int
+
+    @property
+    def steps(self) -> int:
+        """How long a stream is."""
+        return -(-(len(self.corpus) - 1) // self.streams)
+
+    def piece(self, i: int, time_size: int) -> tuple[IntArray, IntArray]:
+        """Ids xs and the ids that follow ts of piece i, both (streams, time_size), at most to the end."""
+        T = min(time_size, self.steps - i * time_size)
+        xs, ts = (np.ascontiguousarray(ids[0, :, :T]) for ids in self.pieces(i, i + 1, time_size))
+        return xs, ts
+
+    def pieces(self, first: int, last: int, time_size: int) -> tuple[IntArray, IntArray]:
+        """The pieces first to last - 1, both arrays (last - first, streams, time_size)."""
+        step = np.arange(first * time_size, last * time_size).reshape(-1, 1, time_size)
+        places = np.arange(self.streams)[:, None] * self.steps + step
+        filled = (step < self.steps) & (places < len(self.corpus) - 1)
+        places = places[filled]
+        dtype = self.corpus.dtype if self.corpus.dtype in INTS else np.dtype(np.int64)
+        xs, ts = np.zeros(filled.shape, dtype), np.full(filled.shape, IGNORED, dtype)
+        xs[filled], ts[filled] = self.corpus[places], self.corpus[places + 1]
+        return xs, ts
+
+
+class TextStreams:
     """A batch is the next piece of all streams; an epoch reads the text from its beginning.
 
     Parameters
     ----------
-    corpus : (L,) ids
+    corpus : (L,) integers
     streams : int
         At most L - 1.
     time_size : int
@@ -29,13 +68,47 @@ class TextStreams(Batches):
     device : "cpu" or "cuda"
     """
 
+    unit = "batch"
+    units_per_batch = 1
+
     def __init__(self, corpus: IntArray, streams: int, time_size: int, device: Device) -> None:
-        xs, ts = parallel_streams(corpus, streams)
-        self.time_size = min(scalars.integer("time_size", time_size, 1), xs.shape[1])
-        super().__init__(windows(xs, self.time_size, 0), windows(ts, self.time_size, IGNORED), streams, device)
+        self._streams = Streams(corpus, streams)
+        self.batch_size = streams
+        self.time_size = min(scalars.integer("time_size", time_size, 1), self._streams.steps)
+        self._device = device
+
+    def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
+        """Every epoch reads the same."""
+
+    def __len__(self) -> int:
+        return -(-self._streams.steps // self.time_size)
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return (self.batch(i) for i in range(len(self)))
+
+    def batch(self, i: int) -> tuple[Array, Array]:
+        """Piece i where the model lives; the last one has time_size steps too, of which some do not count."""
+        xs, ts = (to_device(ids[0], self._device) for ids in self._streams.pieces(i, i + 1, self.time_size))
+        return xs, ts
 
     def fingerprint(self) -> dict[str, Any]:
-        return {**super().fingerprint(), "time_size": self.time_size}
+        return {
+            "batch_size": self.batch_size,
+            "shuffle": False,
+            "crc32 of the training data": self._checksum,
+            "time_size": self.time_size,
+        }
+
+    @functools.cached_property
+    def _checksum(self) -> int:
+        """Of all that is read, and then of all that is said."""
+        at_once = max(1, IDS_AT_ONCE // (self.batch_size * self.time_size))
+        checksum = 0
+        for part in range(2):
+            for first in range(0, len(self), at_once):
+                last = min(first + at_once, len(self))
+                checksum = zlib.crc32(self._streams.pieces(first, last, self.time_size)[part].data, checksum)
+        return checksum
 
 
 class CarriedState(Callback):
@@ -71,23 +144,3 @@ class CarriedState(Callback):
 def most_streams(corpus: IntArray, batch_size: int) -> int:
     """How many of batch_size streams a text (L,) fills: each says at least one id."""
     return min(scalars.integer("batch_size", batch_size, 1), len(corpus) - 1)
-
-
-def parallel_streams(corpus: IntArray, streams: int) -> tuple[IntArray, IntArray]:
-    """Cut a text (L,) into streams: ids xs and the ids that follow ts, both (streams, ceil((L - 1) / streams)).
-
-    Each id of the text but the first stands in ts once; the last places, which it does not fill, hold 0 and -1.
-    """
-    steps = -(-(len(corpus) - 1) // streams)
-    xs, ts = np.zeros(streams * steps, corpus.dtype), np.full(streams * steps, IGNORED, corpus.dtype)
-    xs[: len(corpus) - 1], ts[: len(corpus) - 1] = corpus[:-1], corpus[1:]
-    return xs.reshape(streams, steps), ts.reshape(streams, steps)
-
-
-def windows(streams: IntArray, time_size: int, fill: int) -> IntArray:
-    """Cut streams (N, L) into pieces one below the other, (ceil(L / time_size) N, time_size), filled up at the end."""
-    N, L = streams.shape
-    count = -(-L // time_size)
-    padded = np.full((N, count * time_size), fill, streams.dtype)
-    padded[:, :L] = streams
-    return np.ascontiguousarray(padded.reshape(N, count, time_size).swapaxes(0, 1)).reshape(count * N, time_size)

@@ -24,7 +24,7 @@ from fastlstm.layers import (
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.models.ids import check_range, class_ids, host_array, integers
+from fastlstm.models.ids import check_range, check_text, class_ids, host_array, integers, signed, text_pieces
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
@@ -174,11 +174,16 @@ class Word2Vec(Model):
         return xs, ts
 
     def check_corpus(self, name: str, corpus: Any) -> IntArray:
-        """A text as ids (L,), -1 where a sentence ends; raises if there is nothing to learn in it."""
-        ids = self._check_ids(name, corpus, SENTENCE_END)
-        if not ((ids[1:] >= 0) & (ids[:-1] >= 0)).any():
-            raise ValueError(f"{name} has {len(ids)} ids, expected at least two words side by side in one sentence")
-        return ids
+        """A text as ids (L,) in their own dtype, not copied; raises if there is nothing to learn in it."""
+        ids = integers(name, corpus, 1, "one axis, (ids,)")
+        check_text(name, ids, "vocab_size", self.options["vocab_size"], SENTENCE_END)
+        before = np.full(1, SENTENCE_END)  # the word before a piece
+        for piece in text_pieces(ids):
+            words = np.concatenate((before, piece)) >= 0
+            if (words[1:] & words[:-1]).any():
+                return ids
+            before = piece[-1:]
+        raise ValueError(f"{name} has {len(ids)} ids, expected at least two words side by side in one sentence")
 
     def _check_ids(self, name: str, ids: Any, low: int) -> IntArray:
         ids = integers(name, ids, 1, "one axis, (ids,)")
@@ -284,7 +289,8 @@ class Word2Vec(Model):
         Parameters
         ----------
         corpus : (L,) ids
-            -1 ends a sentence; no pair reaches over it.
+            -1 ends a sentence; no pair reaches over it. Integers of any kind, read where they lie: a ``numpy.memmap``
+            may be larger than the memory.
         epochs : int
             How often the text is read.
         batch_size : int, optional
@@ -345,7 +351,9 @@ class Word2Vec(Model):
             batch_size = 8192 if by_pairs else 128
         counts = self.counts
         if counts is None:
-            counts = np.bincount(corpus[corpus >= 0], minlength=self.options["vocab_size"])
+            counts = np.zeros(self.options["vocab_size"], np.int64)
+            for piece in text_pieces(corpus):
+                counts += np.bincount(piece[piece >= 0], minlength=len(counts))
         trainer = Trainer(
             self,
             SkipgramBatches(
@@ -403,7 +411,7 @@ class Word2Vec(Model):
             There are no pairs.
         """
         if ts is None:
-            xs, ts = ops.skipgram_pairs(self.check_corpus("xs", xs), self.options["window"], seed=seed)
+            xs, ts = ops.skipgram_pairs(signed(self.check_corpus("xs", xs)), self.options["window"], seed=seed)
         else:
             xs, ts = self.check_batch(xs, ts)
         self.require_targets(ts, "evaluate")

@@ -2,7 +2,7 @@
 
 Texts are ids (L,), int32 or int64; an id below 0 ends a sentence. Seeds are whole numbers from 0 to 2^64 - 1; equal
 seeds give equal samples on every backend, and every position of a text has draws of its own, so that a text may be
-worked through in pieces.
+worked through in pieces; of a longer text that is not at hand as a whole, ``first`` is the position of ids[0].
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from fastlstm.ops import checks, scalars
 from fastlstm.ops.candidates import UnigramTable
 
 _INT64 = np.dtype(np.int64)
+_SPLITMIX_STEP = 0x9E3779B97F4A7C15  # from one draw of the generator of `fastlstm.contract` to the next
 
 
-def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
+def subsample(ids: IntArray, keep: FloatArray, *, seed: int, first: int = 0) -> IntArray:
     """Leave out words at random.
 
     Parameters
@@ -29,7 +30,7 @@ def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
     keep : (V,) float32 or float64
         Probability that a word stays, by id. word2vec's for a word that is the share f of a text:
         sqrt(t / f) + t / f, with t from 1e-3 to 1e-5.
-    seed : int
+    seed, first : int
 
     Returns
     -------
@@ -52,28 +53,32 @@ def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
         raise IndexError(
             f"ids holds {checks.largest(text)}, expected at most {len(keep) - 1} (keep has V = {len(keep)})"
         )
-    seed = scalars.seed("seed", seed)
+    seed = _seed_from(seed, first)
     keep = keep.astype(np.float64, copy=False)
     return family_for(text, "skipgram").subsample(text, keep, seed=seed)
 
 
-def skipgram_counts(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> IntArray:
+def skipgram_counts(
+    ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int, first: int = 0
+) -> IntArray:
     """How many pairs `skipgram_pairs` makes of each word.
 
     Parameters
     ----------
-    ids, window, start, stop, seed
+    ids, window, start, stop, seed, first
         As in `skipgram_pairs`.
 
     Returns
     -------
     (stop - start,) int64
     """
-    text, options = _checked_window(ids, window, start, stop, seed)
+    text, options = _checked_window(ids, window, start, stop, seed, first)
     return family_for(text, "skipgram").skipgram_counts(text, **options)
 
 
-def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int) -> SkipgramPairs:
+def skipgram_pairs(
+    ids: IntArray, window: int, *, start: int = 0, stop: int | None = None, seed: int, first: int = 0
+) -> SkipgramPairs:
     """Every word with its neighbours in the same sentence.
 
     Parameters
@@ -86,6 +91,7 @@ def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | No
         Only the words at these positions, L for no stop; their neighbours may stand outside.
     seed : int
         Pieces of one text with one seed are the pieces of its pairs.
+    first : int
 
     Returns
     -------
@@ -101,7 +107,7 @@ def skipgram_pairs(ids: IntArray, window: int, *, start: int = 0, stop: int | No
     ----------
     Mikolov et al. (2013), "Efficient estimation of word representations in vector space", section 3.2.
     """
-    text, options = _checked_window(ids, window, start, stop, seed)
+    text, options = _checked_window(ids, window, start, stop, seed, first)
     return family_for(text, "skipgram").skipgram_pairs(text, **options)
 
 
@@ -201,11 +207,17 @@ class _Window(TypedDict):
     seed: int
 
 
-def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any) -> tuple[IntArray, _Window]:
+def _checked_window(ids: Any, window: Any, start: Any, stop: Any, seed: Any, first: Any) -> tuple[IntArray, _Window]:
     text = _text(ids)
     L = len(text)
     stop = L if stop is None else scalars.integer("stop", stop, 0)
     window, start = scalars.integer("window", window, 1), scalars.integer("start", start, 0)
     if not start <= stop <= L:
         raise ValueError(f"start is {start} and stop {stop}, expected 0 <= start <= stop <= {L} for a text of {L} ids")
-    return text, {"window": window, "start": start, "stop": stop, "seed": scalars.seed("seed", seed)}
+    return text, {"window": window, "start": start, "stop": stop, "seed": _seed_from(seed, first)}
+
+
+def _seed_from(seed: Any, first: Any) -> int:
+    """The seed whose draw 0 is draw ``first`` of the given one."""
+    steps = scalars.integer("first", first, 0) * _SPLITMIX_STEP
+    return (scalars.seed("seed", seed) + steps) % 2**64

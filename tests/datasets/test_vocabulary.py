@@ -125,12 +125,16 @@ def test_words_are_in_lower_case_and_signs_apart() -> None:
     assert split_symbols("It's GOOD!\nYes", "words") == ["it's", "good", "!", "<eos>", "yes"]
 
 
-def test_scripts_without_blanks_are_noticed() -> None:
-    assert needs_splitting(["吾輩は猫である。名前はまだ無い。"])
-    assert needs_splitting(["ภาษาไทยไม่มีช่องว่างระหว่างคำ"])
-    assert not needs_splitting(["吾輩 は 猫 で ある 。 名前 は まだ 無い 。"])
-    assert not needs_splitting(["The cat 猫 sat on the mat.", "x" * 100])
-    assert not needs_splitting([])
+@pytest.mark.parametrize("tokenizer", ["blanks", "words"])
+def test_scripts_without_blanks_are_noticed(tokenizer: Tokenizer) -> None:
+    def noticed(text: str) -> bool:
+        return needs_splitting(iter(split_symbols(text, tokenizer)))
+
+    assert noticed("吾輩は猫である。名前はまだ無い。\nどこで生れたかとんと見当がつかぬ。")
+    assert noticed("ภาษาไทยไม่มีช่องว่างระหว่างคำ")
+    assert not noticed("吾輩 は 猫 で ある 。\n名前 は まだ 無い 。 コンピューター")
+    assert not noticed("The cat 猫である sat on the mat. " + "x" * 100)
+    assert not noticed("")
 
 
 def test_janome_splits_japanese() -> None:

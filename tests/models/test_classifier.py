@@ -19,10 +19,10 @@ import fastlstm
 from fastlstm import callbacks, datasets, optim
 from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
+from fastlstm.datasets import pad_sequences
 from fastlstm.datasets.tokenizers import split_words
 from fastlstm.models import SequenceClassifier
 from fastlstm.models.buckets import BucketedRows, row_lengths
-from fastlstm.models.classifier import pad_sequences
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
 

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if worker.is_first():
             print(str(interrupt) or "interrupted", file=sys.stderr)
         return 130
-    except (OSError, ValueError, MemoryError, fastlstm.BackendNotAvailable) as error:
+    except (OSError, ValueError, MemoryError, ImportError) as error:
         print(f"fastlstm: {' '.join(str(error).split()) or 'there is not enough memory'}", file=sys.stderr)
         worker.end_all_after_a_mistake(2)
         return 2

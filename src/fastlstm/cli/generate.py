@@ -7,6 +7,7 @@ line; so is one that cannot be answered, but stderr says why, and in the end the
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from fastlstm.contract import IntArray
 from fastlstm.datasets.addition import START
 from fastlstm.datasets.pairs import decode, encode
 from fastlstm.datasets.text import encode_symbols
-from fastlstm.datasets.tokenizers import END_OF_LINE, join_symbols, split_symbols, tokenizer_of
+from fastlstm.datasets.tokenizers import END_OF_LINE, UNKNOWN, join_symbols, split_symbols, tokenizer_of
 from fastlstm.models import RNNLM, Seq2seq
 
 # What a language model's text may be asked for, beside its beginning.
@@ -102,6 +103,8 @@ def continued(
     if not model.vocabulary:
         raise ValueError("the model has no vocabulary; train it with: fastlstm train rnnlm")
     symbols = split_symbols(start, tokenizer)
+    if unknown := sorted(set(symbols) - set(model.vocabulary)) if UNKNOWN in model.vocabulary else []:
+        print(f"not in the vocabulary, read as {UNKNOWN}: {', '.join(unknown)}", file=sys.stderr)
     begin = symbols or [next((end for end in (END_OF_LINE, "\n") if end in model.vocabulary), model.vocabulary[0])]
     written = model.generate(
         encode_symbols(begin, model.vocabulary, "start text").ids,

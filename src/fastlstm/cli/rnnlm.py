@@ -18,11 +18,13 @@ from fastlstm.callbacks import (
 )
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, FACTOR, LAYER_COUNT, POSITIVE, SHARE
+from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import Text, TokenizedText, plain_text, ptb, tokenized_text
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
-from fastlstm.datasets.tokenizers import Unit
+from fastlstm.datasets.tokenized import narrowed
+from fastlstm.datasets.tokenizers import Tokenizer, Unit, tokenizer_of, unit_of
 from fastlstm.models import RNNLM
 from fastlstm.models.rnnlm import CELLS
 from fastlstm.ops.device import Device
@@ -60,6 +62,10 @@ class Options:
     shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
+    tokenizer: Tokenizer | None = None
+    min_count: int | None = None
+    vocab_size: int | None = None
+    column: str | None = None
 
 
 class Data(NamedTuple):
@@ -82,6 +88,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "Treebank",
     )
     add("--unit", choices=("word", "char"), help=f"default {defaults.unit}")
+    add_tokenizer(parser, "blanks")
+    add("--column", metavar="NAME", help=COLUMN)
+    add("--min-count", type=COUNT, help="rarer words become <unk>; default 1, none")
+    add("--vocab-size", type=COUNT, help="most frequent words, <unk> included; default all")
     add("--cell", choices=CELLS, help=f"default {defaults.cell}")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
     add("--wordvec-size", type=COUNT, help="width of the embeddings, default the hidden size")
@@ -134,8 +144,10 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     whole_ptb = options.data == PTB and options.limit is None
-    if options.data == PTB and options.unit != "word":
+    if options.data == PTB and (options.unit != "word" or options.tokenizer not in (None, "blanks")):
         raise ValueError("ptb is read in words; for characters give --data the path of a text file")
+    if options.data == PTB and (options.min_count or options.vocab_size or options.column):
+        raise ValueError("ptb has a vocabulary of its own; --min-count, --vocab-size and --column are for a file")
     if whole_ptb and options.hold_out is not None:
         raise ValueError("ptb has a part of its own to validate on; leave --hold-out out")
     if options.decay is not None and options.decay_after is None:
@@ -153,15 +165,16 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     decay = options.decay
     if options.decay_after is not None:
         decay = decay or 0.5
-    data, unit = options.data, options.unit
+    data, tokenizer = options.data, options.tokenizer or tokenizer_of(options.unit)
     if data != PTB:
         # As seen from anywhere: the run may be resumed from another folder.
         path = find_file(data, WHERE_TO_GET_TEXT)
-        data, unit = from_anywhere(path), _unit(path, given)
+        data, tokenizer = from_anywhere(path), _tokenizer(path, given)
     return dataclasses.replace(
         options,
         data=data,
-        unit=unit,
+        unit=unit_of(tokenizer),
+        tokenizer=tokenizer,
         lr=lr,
         max_grad=max_grad,
         decay=decay,
@@ -170,15 +183,21 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     )
 
 
-def _unit(path: Path, given: Mapping[str, Any]) -> Unit:
+def _tokenizer(path: Path, given: Mapping[str, Any]) -> Tokenizer:
     """That of a folder of ids is known; raises if another was asked for."""
-    asked: Unit | None = given.get("unit")
+    unit, tokenizer = given.get("unit"), given.get("tokenizer")
+    if unit and tokenizer and unit_of(tokenizer) != unit:
+        raise ValueError(f"--unit {unit} and --tokenizer {tokenizer} do not go together; leave one out")
     if not path.is_dir():
-        return asked or Options.unit
-    unit = tokenized_text(path).vocabulary.unit
-    if asked not in (None, unit):
-        raise ValueError(f"{path} holds ids of {unit}s, --unit is {asked}; leave it out")
-    return unit
+        return tokenizer or tokenizer_of(unit or Options.unit)
+    found = tokenized_text(path).vocabulary.tokenizer
+    if tokenizer not in (None, found):
+        raise ValueError(f"{path} holds ids by {found}, --tokenizer is {tokenizer}; leave it out")
+    if unit not in (None, unit_of(found)):
+        raise ValueError(f"{path} holds ids of {unit_of(found)}s, --unit is {unit}; leave it out")
+    if given.get("column"):
+        raise ValueError(f"{path} holds ids, and no column; leave --column out")
+    return found
 
 
 def _data(options: Options) -> Data:
@@ -199,10 +218,21 @@ def _data(options: Options) -> Data:
 def _text(options: Options) -> Text | TokenizedText:
     if options.data == PTB:
         return ptb(limit=options.limit)
-    if Path(options.data).is_dir():
-        ids, vocabulary = tokenized_text(options.data)
+    path, min_count = Path(options.data), options.min_count or 1
+    if path.is_dir():
+        ids, vocabulary = narrowed(tokenized_text(path), min_count=min_count, max_size=options.vocab_size)
         return TokenizedText(ids[: options.limit], vocabulary)
-    return plain_text(options.data, options.unit, limit=options.limit)
+    tokenizer = options.tokenizer or tokenizer_of(options.unit)  # a run of an earlier version has no tokenizer
+    text = plain_text(
+        path,
+        limit=options.limit,
+        tokenizer=tokenizer,
+        min_count=min_count,
+        max_size=options.vocab_size,
+        column=options.column,
+    )
+    tell_if_unsplit((text.vocabulary[i] for i in text.ids), tokenizer)
+    return text
 
 
 def _model(options: Options, data: Data) -> RNNLM:

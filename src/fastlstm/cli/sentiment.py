@@ -13,10 +13,12 @@ import numpy as np
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
+from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
-from fastlstm.datasets.files import find_file
+from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
+from fastlstm.datasets.tokenizers import Tokenizer
 from fastlstm.models import SequenceClassifier
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
@@ -52,6 +54,9 @@ class Options:
     shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
+    tokenizer: Tokenizer = "words"
+    text_column: str | None = None
+    label_column: str | None = None
 
 
 class Part(NamedTuple):
@@ -78,8 +83,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--data",
         metavar="DATA",
-        help="aclimdb (default), rt_polarity, a folder like them, or a file with lines LABEL TAB TEXT, plain or packed",
+        help="aclimdb (default), rt_polarity, a folder like them, or a file with lines LABEL TAB TEXT, or a CSV file, "
+        "plain or packed",
     )
+    add_tokenizer(parser, defaults.tokenizer)
+    add("--text-column", metavar="NAME", help=COLUMN)
+    add("--label-column", metavar="NAME", help="and the one that holds the label")
     add("--vocab-size", type=COUNT, help=f"most frequent words that are told apart, default {defaults.vocab_size}")
     add("--maxlen", type=COUNT, help=f"words of a text that are read, default {defaults.maxlen}")
     add("--longer", choices=("last", "first", "drop"), help="of longer texts: their last words (default), first, none")
@@ -116,8 +125,10 @@ def train(args: argparse.Namespace) -> int:
 def _resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
+    if (options.text_column is None) != (options.label_column is None):
+        raise ValueError("--text-column and --label-column are given together or not at all")
     # As seen from anywhere: the run may be resumed from another folder.
-    return dataclasses.replace(options, data=str(find_file(options.data, WHERE_TO_GET_IT).absolute()))
+    return dataclasses.replace(options, data=from_anywhere(find_file(options.data, WHERE_TO_GET_IT)))
 
 
 def _prepare(options: Options) -> tuple[Data, SequenceClassifier]:
@@ -128,10 +139,17 @@ def _prepare(options: Options) -> tuple[Data, SequenceClassifier]:
 def _data(options: Options) -> Data:
     """The parts of a data set; where it has no test part, one is drawn, and where none to validate on as well."""
     path = Path(options.data)
-    reading: dict[str, Any] = {"maxlen": options.maxlen, "limit": options.limit}
+    reading: dict[str, Any] = {
+        "maxlen": options.maxlen,
+        "limit": options.limit,
+        "tokenizer": options.tokenizer,
+        "text_column": options.text_column,
+        "label_column": options.label_column,
+    }
     train_part, test_part = _parts(path)
     text = labelled_text(train_part, vocab_size=options.vocab_size, longer=options.longer, **reading)
     _check_labels(path, text)
+    tell_if_unsplit((text.vocabulary[i] for ids in text.xs for i in ids), options.tokenizer)
     drawn_parts = 1 if test_part else 2
     hold_out = (0.05 if test_part else 0.1) if options.hold_out is None else options.hold_out
     held_out = int(len(text.xs) * hold_out)
@@ -280,7 +298,7 @@ def classifier(path: Path) -> Callable[[str], str]:
     options = run_folder.read_options(path.parent, TASK, Options)
 
     def classify(text: str) -> str:
-        (ids,) = encode_texts([text], vocabulary)
+        (ids,) = encode_texts([text], vocabulary, options.tokenizer)
         if not len(ids):
             raise ValueError(f"{text!r} has no words")
         (p,) = model.predict([shorten(ids, options.maxlen, options.longer)])

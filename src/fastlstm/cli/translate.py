@@ -16,9 +16,11 @@ from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.cli.plots import AttentionMap, plot_attention
+from fastlstm.cli.text_options import add_tokenizer, tell_if_unsplit
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import ParallelText, parallel_text
 from fastlstm.datasets.bleu import bleu
+from fastlstm.datasets.files import from_anywhere
 from fastlstm.datasets.parallel import (
     NAMED,
     PAD_ID,
@@ -26,9 +28,10 @@ from fastlstm.datasets.parallel import (
     decode_target,
     encode_sources,
     find_pair_files,
+    pair_of_tokenizers,
     split_sentence,
 )
-from fastlstm.datasets.tokenizers import UNKNOWN, Unit
+from fastlstm.datasets.tokenizers import TOKENIZERS, UNKNOWN, Tokenizer, Unit, unit_of
 from fastlstm.models import Seq2seq
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop
@@ -75,6 +78,10 @@ class Options:
     shards: int = 1
     device: Device = "cpu"
     precision: Precision | None = None
+    tokenizer: Tokenizer | None = None
+    target_tokenizer: Tokenizer | None = None
+    source_column: str | None = None
+    target_column: str | None = None
 
 
 # By characters as in Keras's lstm_seq2seq, by words as in articles on its functional interface.
@@ -102,9 +109,9 @@ class Prepared(NamedTuple):
 
 
 class Decoding(NamedTuple):
-    """How sentences are translated."""
+    """How sentences are translated; the tokenizer is that of the translations."""
 
-    unit: Unit
+    tokenizer: Tokenizer
     max_len: int
     beam: int
 
@@ -135,6 +142,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--target", metavar="FILE", help="the translations, line by line")
     add("--unit", choices=("char", "word"), help="default char; small_parallel_enja: word")
+    add_tokenizer(parser, "by --unit, words by blanks")
+    add("--target-tokenizer", choices=TOKENIZERS, help="of the translations; default --tokenizer")
+    add("--source-column", metavar="NAME", help="of a CSV file, the column that holds the sentences")
+    add("--target-column", metavar="NAME", help="and the one that holds the translations")
     add("--limit", type=COUNT, metavar="N", help="only the first N pairs; default for jpn_eng 5000")
     add("--min-count", type=COUNT, metavar="N", help="rarer words become <unk>, default 1")
     add("--hidden-size", type=COUNT, help=by_unit("hidden_size"))
@@ -188,23 +199,45 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     known = options.data in NAMED and options.target is None
+    if (options.source_column is None) != (options.target_column is None):
+        raise ValueError("--source-column and --target-column are given together or not at all")
     unit: Unit = options.unit or ("word" if options.data == "small_parallel_enja" else "char")
+    asked = options.tokenizer or options.target_tokenizer
+    if options.unit and asked and unit_of(asked) != unit:
+        raise ValueError(f"--unit {unit} and --tokenizer {asked} do not go together; leave one out")
+    unit = unit if asked is None else unit_of(asked)
+    tokenizers = pair_of_tokenizers(unit, options.tokenizer, options.target_tokenizer)
     paths = find_pair_files(options.data, options.target)
     if not known:
         # As seen from anywhere: the run may be resumed from another folder.
-        data, *target = (str(path.absolute()) for path in paths)
+        data, *target = map(from_anywhere, paths)
         options = dataclasses.replace(options, data=data, target=target[0] if target else None)
     usual = {name: value for name, value in BY_UNIT[unit].items() if getattr(options, name) is None}
     limit = 5_000 if options.limit is None and options.data == "jpn_eng" and known else options.limit
-    return dataclasses.replace(options, unit=unit, limit=limit, **usual)
+    tokenizer, target_tokenizer = tokenizers
+    return dataclasses.replace(
+        options, unit=unit, tokenizer=tokenizer, target_tokenizer=target_tokenizer, limit=limit, **usual
+    )
 
 
 def _data(options: Options) -> tuple[ParallelText, list[Part]]:
     """All pairs, of which the last are validated on; and the parts of which sentences are shown, training first."""
     assert options.unit is not None
+    columns = None
+    if options.source_column is not None and options.target_column is not None:
+        columns = options.source_column, options.target_column
     pairs = parallel_text(
-        options.data, options.target, unit=options.unit, min_count=options.min_count, limit=options.limit
+        options.data,
+        options.target,
+        unit=options.unit,
+        min_count=options.min_count,
+        limit=options.limit,
+        tokenizer=options.tokenizer,
+        target_tokenizer=options.target_tokenizer,
+        columns=columns,
     )
+    for sentences, tokenizer in ((pairs.sources, pairs.tokenizer), (pairs.targets, pairs.target_tokenizer)):
+        tell_if_unsplit((word for text in sentences for word in split_sentence(text, tokenizer)), tokenizer)
     held_out = int(len(pairs.xs) * options.validation_split)
     if options.validation_split and not held_out:
         raise ValueError(
@@ -227,7 +260,8 @@ def _test_part(options: Options, pairs: ParallelText) -> Part | None:
     try:
         test = parallel_text(
             *("small_parallel_enja/test.en", "small_parallel_enja/test.ja"),
-            unit=pairs.unit,
+            tokenizer=pairs.tokenizer,
+            target_tokenizer=pairs.target_tokenizer,
             vocabulary=pairs.vocabulary,
             target_vocabulary=pairs.target_vocabulary,
         )
@@ -271,7 +305,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
         model.summary()
     scored = can_score()
     assert options.epochs is not None
-    decoding = Decoding(pairs.unit, pairs.ts.shape[1] - 1, options.beam)
+    decoding = Decoding(pairs.target_tokenizer, pairs.ts.shape[1] - 1, options.beam)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     shown: list[Callback] = [] if quiet else [Samples(model, parts, decoding)]
     learned = training_run.learn(
@@ -306,7 +340,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
     write_atomically(folder / TRANSLATIONS, "\n".join(map(_table, decoded)).encode())
     said = decoded[-1]
     if scored and said.name != TRAINING:
-        result["bleu"] = bleu(said.translations, said.references, unit=pairs.unit)
+        result["bleu"] = _bleu(said, pairs.target_tokenizer)
     training_run.write_config(folder, TASK, options, **_describe(prepared), result=result)
     symbols = "characters" if pairs.unit == "char" else "words"
     if not quiet:
@@ -324,6 +358,15 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
     return training_run.finish(folder, TASK, learned.code, pictures)
 
 
+def _bleu(said: Decoded, tokenizer: Tokenizer) -> float:
+    """BLEU of the symbols that a text is cut into."""
+    if tokenizer in ("char", "blanks"):
+        return bleu(said.translations, said.references, unit=unit_of(tokenizer))
+    both = said.translations, said.references
+    translations, references = ([" ".join(split_sentence(text, tokenizer)) for text in texts] for texts in both)
+    return bleu(translations, references, unit="word")
+
+
 def can_score() -> bool:
     """Whether there is sacrebleu; without it say how to install it."""
     if importlib.util.find_spec("sacrebleu") is not None:
@@ -334,30 +377,31 @@ def can_score() -> bool:
 
 def translations(model: Seq2seq, xs: IntArray, decoding: Decoding, *, batch_size: int = 100) -> list[str]:
     """What the model says to sources xs (N, S)."""
-    unit, max_len, beam = decoding
-    _, vocabulary = _vocabularies(model, unit)
-    start, end = (vocabulary.index(symbol) for symbol in SYMBOLS[unit])
+    tokenizer, max_len, beam = decoding
+    _, vocabulary = _vocabularies(model, unit_of(tokenizer))
+    start, end = (vocabulary.index(symbol) for symbol in SYMBOLS[unit_of(tokenizer)])
     said = []
     for first in range(0, len(xs), batch_size):
         ids = model.generate(xs[first : first + batch_size], start, max_len, beam=beam, end_id=end)
-        said += [decode_target(row, vocabulary, unit) for row in ids]
+        said += [decode_target(row, vocabulary, tokenizer) for row in ids]
     return said
 
 
 def translator(model_file: Path, config: Mapping[str, Any], beam: int | None) -> Callable[[str], str]:
     """What translates a sentence by the model of a run."""
     options = config["options"]
-    unit: Unit = options["unit"]
+    # A run of an earlier version has no tokenizers.
+    tokenizers = pair_of_tokenizers(options["unit"], options.get("tokenizer"), options.get("target_tokenizer"))
     model = Seq2seq.load(model_file)
-    vocabulary, _ = _vocabularies(model, unit)
+    vocabulary, _ = _vocabularies(model, unit_of(tokenizers[0]))
     known = set(vocabulary)
-    decoding = Decoding(unit, config["target_length"], beam or options["beam"])
+    decoding = Decoding(tokenizers[1], config["target_length"], beam or options["beam"])
 
     def translate(sentence: str) -> str:
         if not sentence.strip():
             raise ValueError(f"{sentence!r} is no sentence")
-        xs = encode_sources([sentence], vocabulary, unit)
-        if unknown := [word for word in split_sentence(sentence, unit) if word not in known]:
+        xs = encode_sources([sentence], vocabulary, tokenizers[0])
+        if unknown := [word for word in split_sentence(sentence, tokenizers[0]) if word not in known]:
             print(f"not in the vocabulary, read as {UNKNOWN}: {', '.join(unknown)}", file=sys.stderr)
         (said,) = translations(model, xs, decoding)
         return f"{sentence}\t{said}"
@@ -382,8 +426,9 @@ def _decode(model: Seq2seq, part: Part, count: int, decoding: Decoding) -> Decod
 
 def _attention_maps(model: Seq2seq, part: Part, decoding: Decoding) -> list[AttentionMap]:
     """Where the model looks while it translates a few sentences, greedily."""
-    vocabulary, target_vocabulary = _vocabularies(model, decoding.unit)
-    start, end = (target_vocabulary.index(symbol) for symbol in SYMBOLS[decoding.unit])
+    unit = unit_of(decoding.tokenizer)
+    vocabulary, target_vocabulary = _vocabularies(model, unit)
+    start, end = (target_vocabulary.index(symbol) for symbol in SYMBOLS[unit])
     maps = []
     for row in _spread(len(part.sources), MAPS):
         xs = part.xs[row, part.xs[row] != PAD_ID][None]

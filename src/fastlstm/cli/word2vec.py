@@ -12,10 +12,12 @@ from fastlstm.callbacks import CSVLogger
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
 from fastlstm.cli.plots import plot_words
+from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
 from fastlstm.datasets import Words, questions_words, read_words, tokenized_text, wordsim353
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.tokenized import sentences_of
+from fastlstm.datasets.tokenizers import Tokenizer
 from fastlstm.datasets.words import text8_path
 from fastlstm.models import Word2Vec
 from fastlstm.models.word_vectors import Accuracy, Agreement
@@ -49,6 +51,8 @@ class Options:
     seed: int = 0
     shards: int = 1
     device: Device = "cpu"
+    tokenizer: Tokenizer = "blanks"
+    column: str | None = None
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +66,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a UTF-8 text, plain or packed, a sentence a line, - for stdin; or a folder "
         "of fastlstm data tokenize; default text8",
     )
+    add_tokenizer(parser, defaults.tokenizer, ("blanks", "words", "janome"))
+    add("--column", metavar="NAME", help=COLUMN)
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
     add("--vocab-size", type=COUNT, help=f"the most frequent words, default {defaults.vocab_size:,}")
     add("--min-count", type=COUNT, help="leave rarer words out; default 1, for negative_sampling 5")
@@ -104,6 +110,8 @@ def _resolve(given: Mapping[str, Any]) -> Options:
         )
     # As seen from anywhere: the run may be resumed from another folder.
     path = text8_path() if options.data == TEXT8 else find_file(options.data, WHERE_TO_GET_TEXT)
+    if path.is_dir() and (given.keys() & {"tokenizer", "column"}):
+        raise ValueError(f"{path} holds ids; leave --tokenizer and --column out")
     negative_sampling = options.loss == "negative_sampling"
     usual: dict[str, Any] = (
         {"min_count": 5, "unknown": False, "num_sampled": 5, "batch_size": 8192, "lr": 0.025, "final_lr": 1e-4}
@@ -126,7 +134,8 @@ def _begin(options: Options) -> tuple[Words, Word2Vec]:
     if Path(options.data).is_dir():
         words = sentences_of(tokenized_text(options.data), **cut)
     else:
-        words = read_words(options.data, **cut)
+        words = read_words(options.data, tokenizer=options.tokenizer, column=options.column, **cut)
+        tell_if_unsplit((words.vocabulary[i] for i in words.ids if i >= 0), options.tokenizer)
     model = Word2Vec(
         len(words.vocabulary),
         options.vector_size,

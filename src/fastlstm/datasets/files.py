@@ -36,22 +36,39 @@ _UNPACKED_ANYHOW = 1 << 26  # bytes
 
 
 def find_file(name: str | os.PathLike[str], where_to_get_it: str) -> Path:
-    """The file as the path says, else below the folder FASTLSTM_DATA_DIR; "-" is stdin.
+    """The file as the path says, else below the folder FASTLSTM_DATA_DIR or the cache's; "-" is stdin.
+
+    Below these folders it may also be packed as .xz though its name does not say so, or plain though it does.
 
     Raises
     ------
     FileNotFoundError
-        It is in neither place; the message says where to get it.
+        It is in none of these places; the message says where to get it.
     """
     path = Path(name)
     if path.exists() or path == STDIN:
         return path
     refuse_address(name)
     data_dir = os.environ.get("FASTLSTM_DATA_DIR")
-    if data_dir and not path.is_absolute() and (Path(data_dir) / path).exists():
-        return Path(data_dir) / path
+    for folder in () if path.is_absolute() else data_folders():
+        for found in (folder / path, folder / f"{path}.xz", folder / without_packing(str(path))):
+            if found.exists():
+                return found
     also = f", nor below FASTLSTM_DATA_DIR = {data_dir}" if data_dir else "; FASTLSTM_DATA_DIR is not set"
     raise FileNotFoundError(f"{path} does not exist{also}. {where_to_get_it}")
+
+
+def data_folders() -> list[Path]:
+    """Where data sets are: the folder FASTLSTM_DATA_DIR, if that is set, and the platform's folder for caches."""
+    if sys.platform == "win32":
+        caches = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        caches = "~/Library/Caches"
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folders = [Path(os.path.expanduser(caches), "fastlstm")]
+    data_dir = os.environ.get("FASTLSTM_DATA_DIR")
+    return [Path(data_dir), *folders] if data_dir else folders
 
 
 def from_anywhere(path: Path) -> str:

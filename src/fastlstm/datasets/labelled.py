@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,8 +13,9 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines, without_packing
-from fastlstm.datasets.text import reject_string
-from fastlstm.datasets.tokenizers import UNKNOWN, split_words
+from fastlstm.datasets.tables import read_columns
+from fastlstm.datasets.tokenizers import UNKNOWN, Tokenizer, check_tokenizer, split_line
+from fastlstm.datasets.vocabulary import checked_texts
 
 Longer = Literal["first", "last", "drop"]
 LONGER: tuple[Longer, ...] = ("first", "last", "drop")
@@ -47,6 +49,9 @@ def labelled_text(
     vocabulary: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
+    tokenizer: Tokenizer = "words",
+    text_column: str | None = None,
+    label_column: str | None = None,
 ) -> LabelledText:
     """Read texts with their labels, UTF-8, plain or packed (.xz, .gz, .bz2).
 
@@ -69,6 +74,10 @@ def labelled_text(
         the labels classes in ascending order.
     limit : int, optional
         Only so many texts from the beginning (of a folder's: from the beginning of each label).
+    tokenizer : "blanks", "words", "char" or "janome"
+        See `fastlstm.datasets.tokenizers`.
+    text_column, label_column : str, optional
+        Of a CSV file, the names of the columns that hold texts and labels, see `read_columns`.
 
     Raises
     ------
@@ -77,25 +86,85 @@ def labelled_text(
     ValueError
         It is empty, no UTF-8, or a line is malformed; the message says which.
     """
-    for name, value in (("vocab_size", vocab_size), ("maxlen", maxlen), ("limit", limit)):
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, expected at least 1")
+    if (text_column is None) != (label_column is None):
+        raise ValueError("text_column and label_column are given together or not at all")
+    path = find_file(path, WHERE_TO_GET_IT)
+    if text_column is None or label_column is None:
+        rows = _labelled_lines(path, limit)
+    else:
+        columns = read_columns(path, [label_column, text_column], limit=limit)
+        rows = iter(zip(columns[label_column], columns[text_column], strict=True))
+    return _labelled(str(path), rows, vocab_size, maxlen, longer, vocabulary, classes, tokenizer)
+
+
+def labelled_texts(
+    texts: Iterable[str],
+    labels: Iterable[object],
+    *,
+    vocab_size: int | None = None,
+    maxlen: int | None = None,
+    longer: Longer = "last",
+    vocabulary: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    tokenizer: Tokenizer = "words",
+) -> LabelledText:
+    """Texts from memory with their labels, as `labelled_text` reads them from a file.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        A list, a column of a pandas DataFrame, anything that gives texts.
+    labels : iterable
+        One for each text; a class is called by its label's str.
+    vocab_size, maxlen, longer, vocabulary, classes, tokenizer
+        As in `labelled_text`.
+
+    Raises
+    ------
+    TypeError
+        texts is one string, or one of them is none.
+    ValueError
+        There are not as many labels as texts, or all are the same.
+    """
+    texts, names = list(checked_texts("texts", texts)), [str(label) for label in labels]
+    if len(texts) != len(names) or not texts:
+        raise ValueError(f"there are {len(texts)} texts and {len(names)} labels, expected one for each text, and some")
+    rows = zip(names, texts, strict=True)
+    return _labelled("texts", rows, vocab_size, maxlen, longer, vocabulary, classes, tokenizer)
+
+
+def _labelled(
+    path: str,
+    rows: Iterator[tuple[str, str]],
+    vocab_size: int | None,
+    maxlen: int | None,
+    longer: Longer,
+    vocabulary: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    tokenizer: Tokenizer,
+) -> LabelledText:
+    """Texts of a source, each with its label before it."""
+    check_tokenizer(tokenizer)
+    for name, value in (("vocab_size", vocab_size), ("maxlen", maxlen)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
     if longer not in LONGER:
         raise ValueError(f"longer is {longer!r}, expected 'last', 'first' or 'drop'")
     if vocabulary is not None and vocab_size is not None:
         raise ValueError("vocab_size is for making a vocabulary, and one is given")
-    path = find_file(path, WHERE_TO_GET_IT)
     labels: list[str] = []
 
     def texts() -> Iterator[str]:
-        for label, text in _labelled_lines(path, limit):
+        for label, text in rows:
             labels.append(label)
             yield text
 
     if vocabulary is None:
-        xs, vocabulary = _count_and_encode(texts(), vocab_size)
+        xs, vocabulary = _count_and_encode(texts(), vocab_size, tokenizer)
     else:
-        xs = _encode(texts(), vocabulary)
+        xs = _encode(texts(), vocabulary, tokenizer)
     if classes is None:
         classes = sorted(set(labels), key=lambda label: (int(label), label) if label.isdecimal() else (0, label))
         if len(classes) < 2:
@@ -114,8 +183,8 @@ def labelled_text(
     return LabelledText(xs, ts, list(vocabulary), list(classes))
 
 
-def encode_texts(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
-    """The ids of each text's words, by the vocabulary of `labelled_text`.
+def encode_texts(texts: Iterable[str], vocabulary: Sequence[str], tokenizer: Tokenizer = "words") -> list[IntArray]:
+    """The ids of each text's words, by the vocabulary and the tokenizer of `labelled_text`.
 
     Raises
     ------
@@ -124,8 +193,8 @@ def encode_texts(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArr
     ValueError
         A word is not in the vocabulary, nor is "<unk>".
     """
-    reject_string("texts", texts)
-    return _encode(texts, vocabulary)
+    check_tokenizer(tokenizer)
+    return _encode(checked_texts("texts", texts), vocabulary, tokenizer)
 
 
 def shorten(ids: IntArray, maxlen: int | None, longer: Longer) -> IntArray:
@@ -135,12 +204,12 @@ def shorten(ids: IntArray, maxlen: int | None, longer: Longer) -> IntArray:
     return ids[:maxlen] if longer == "first" else ids[-maxlen:]
 
 
-def _encode(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
+def _encode(texts: Iterable[str], vocabulary: Sequence[str], tokenizer: Tokenizer) -> list[IntArray]:
     id_of = {word: i for i, word in enumerate(vocabulary)}
     unknown = id_of.get(UNKNOWN)
 
     def encode(text: str) -> IntArray:
-        words = split_words(text)
+        words = split_line(text, tokenizer)
         ids = [id_of.get(word, unknown) for word in words]
         if None in ids:
             raise ValueError(
@@ -152,12 +221,18 @@ def _encode(texts: Iterable[str], vocabulary: Sequence[str]) -> list[IntArray]:
     return list(map(encode, texts))
 
 
-def _count_and_encode(texts: Iterable[str], vocab_size: int | None) -> tuple[list[IntArray], list[str]]:
+def _count_and_encode(
+    texts: Iterable[str], vocab_size: int | None, tokenizer: Tokenizer
+) -> tuple[list[IntArray], list[str]]:
     """Ids of all texts, and their vocabulary by falling frequency."""
     id_of: dict[str, int] = {}
-    xs = [np.array([id_of.setdefault(word, len(id_of)) for word in split_words(text)], np.int32) for text in texts]
+    split = functools.partial(split_line, tokenizer=tokenizer)
+    xs = [np.array([id_of.setdefault(word, len(id_of)) for word in split(text)], np.int32) for text in texts]
     counts = np.bincount(np.concatenate(xs), minlength=len(id_of))
+    if UNKNOWN in id_of:
+        counts[id_of[UNKNOWN]] = 0  # the unknown word itself
     by_frequency = np.argsort(-counts, kind="stable")[: None if vocab_size is None else vocab_size - 1]
+    by_frequency = by_frequency[counts[by_frequency] > 0]
     new_id = np.zeros(len(id_of), np.int32)
     new_id[by_frequency] = np.arange(1, len(by_frequency) + 1)
     words = list(id_of)

@@ -18,8 +18,21 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_lines
-from fastlstm.datasets.text import reject_string
-from fastlstm.datasets.tokenizers import UNITS, UNKNOWN, Unit, split_words_beside, unescape
+from fastlstm.datasets.tables import read_columns
+from fastlstm.datasets.tokenizers import (
+    UNKNOWN,
+    Tokenizer,
+    Unit,
+    check_tokenizer,
+    join_symbols,
+    named_tokenizer,
+    split_line,
+    split_words_beside,
+    tokenizer_of,
+    unescape,
+    unit_of,
+)
+from fastlstm.datasets.vocabulary import checked_texts, reject_string
 
 PAD = "<pad>"  # fills up shorter rows; its id is 0
 PAD_ID = 0
@@ -46,6 +59,7 @@ WHERE_TO_GET_IT = {
         "file, plain or as .xz, into a folder jpn_eng and set FASTLSTM_DATA_DIR to the folder above"
     ),
     "small_parallel_enja": (
+        "fastlstm data get small_parallel_enja fetches it. "
         "It is at github.com/odashi/small_parallel_enja; put train.en and train.ja (and dev and test), plain or as "
         ".xz, into a folder small_parallel_enja and set FASTLSTM_DATA_DIR to the folder above"
     ),
@@ -60,7 +74,7 @@ class ParallelText(NamedTuple):
     """xs (N, S) and ts (N, T): ids of sentences and of their translations, the start symbol first.
 
     Shorter rows end with id 0, the padding. Id i of xs means vocabulary[i], of ts target_vocabulary[i]. sources and
-    targets are the N sentences and translations as they were read.
+    targets are the N sentences and translations as they were read, and the tokenizers how they were cut.
     """
 
     xs: IntArray
@@ -70,6 +84,8 @@ class ParallelText(NamedTuple):
     unit: Unit
     sources: list[str]
     targets: list[str]
+    tokenizer: Tokenizer = "char"
+    target_tokenizer: Tokenizer = "char"
 
     @property
     def start_id(self) -> int:
@@ -91,6 +107,9 @@ def parallel_text(
     vocabulary: Sequence[str] | None = None,
     target_vocabulary: Sequence[str] | None = None,
     limit: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    target_tokenizer: Tokenizer | None = None,
+    columns: tuple[str, str] | None = None,
 ) -> ParallelText:
     """Read pairs of sentences, UTF-8, plain or packed (.xz, .gz, .bz2).
 
@@ -112,6 +131,11 @@ def parallel_text(
         falling frequency.
     limit : int, optional
         Only so many pairs from the beginning.
+    tokenizer, target_tokenizer : "blanks", "words", "char" or "janome", optional
+        In the place of unit, see `fastlstm.datasets.tokenizers`; that of the targets is that of the sources unless
+        given. Both cut into words, or both into characters.
+    columns : (source, target), optional
+        Of a CSV file, the names of the columns that hold them, see `read_columns`.
 
     Returns
     -------
@@ -124,32 +148,102 @@ def parallel_text(
     ValueError
         A file is empty or no UTF-8, lines have no partner or no tab, or a character is not in the vocabulary.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}, expected 'char' or 'word'")
-    for name, value in (("min_count", min_count), ("limit", limit)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}, expected at least 1")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, expected at least 1")
+    tokenizers = pair_of_tokenizers(unit, tokenizer, target_tokenizer)
+    if columns is None:
+        files = find_pair_files(path, target_path)
+        sources, targets = read_pairs(files, limit)
+        read = " and ".join(map(str, files))
+    elif target_path is not None:
+        raise ValueError("columns are those of one file; leave target_path out")
+    else:
+        table = read_columns(path, columns, limit=limit)
+        sources, targets = (table[column] for column in columns)
+        read = os.fspath(path)
+    return _parallel(sources, targets, read, tokenizers, min_count, vocabulary, target_vocabulary)
+
+
+def parallel_texts(
+    sources: Iterable[str],
+    targets: Iterable[str],
+    *,
+    unit: Unit = "char",
+    min_count: int = 1,
+    vocabulary: Sequence[str] | None = None,
+    target_vocabulary: Sequence[str] | None = None,
+    tokenizer: Tokenizer | None = None,
+    target_tokenizer: Tokenizer | None = None,
+) -> ParallelText:
+    """Pairs of sentences from memory, as `parallel_text` reads them from files.
+
+    Parameters
+    ----------
+    sources, targets : iterables of str
+        Lists, columns of a pandas DataFrame, anything that gives texts; one target a source.
+    unit, min_count, vocabulary, target_vocabulary, tokenizer, target_tokenizer
+        As in `parallel_text`.
+
+    Raises
+    ------
+    TypeError
+        One of them is a string, or a text is none.
+    ValueError
+        There are not as many sources as targets, or none.
+    """
+    sources, targets = list(checked_texts("sources", sources)), list(checked_texts("targets", targets))
+    if len(sources) != len(targets) or not sources:
+        raise ValueError(f"there are {len(sources)} sources and {len(targets)} targets, expected one each, and some")
+    tokenizers = pair_of_tokenizers(unit, tokenizer, target_tokenizer)
+    return _parallel(sources, targets, "sources and targets", tokenizers, min_count, vocabulary, target_vocabulary)
+
+
+def pair_of_tokenizers(
+    unit: Unit, tokenizer: Tokenizer | None, target_tokenizer: Tokenizer | None
+) -> tuple[Tokenizer, Tokenizer]:
+    """Those of sources and of targets; raises unless both cut into words or both into characters."""
+    source = tokenizer_of(unit) if tokenizer is None else tokenizer
+    target = source if target_tokenizer is None else target_tokenizer
+    for name in (source, target):
+        check_tokenizer(name)
+    if (source == "char") != (target == "char"):
+        raise ValueError(f"tokenizer is {source!r} and target_tokenizer {target!r}; both cut into words or into 'char'")
+    return source, target
+
+
+def _parallel(
+    sources: list[str],
+    targets: list[str],
+    read: str,
+    tokenizers: tuple[Tokenizer, Tokenizer],
+    min_count: int,
+    vocabulary: Sequence[str] | None,
+    target_vocabulary: Sequence[str] | None,
+) -> ParallelText:
+    tokenizer, target_tokenizer = tokenizers
+    unit = unit_of(tokenizer)
+    if min_count < 1:
+        raise ValueError(f"min_count is {min_count}, expected at least 1")
     if min_count > 1 and unit == "char":
         raise ValueError("min_count is for words; every character has an id of its own")
     if min_count > 1 and vocabulary is not None:
         raise ValueError("min_count is for making a vocabulary, and one is given")
     if (vocabulary is None) != (target_vocabulary is None):
         raise ValueError("vocabulary and target_vocabulary are given together or not at all")
-    files = find_pair_files(path, target_path)
-    sources, targets = read_pairs(files, limit)
-    read = " and ".join(map(str, files))
     if vocabulary is None:
-        vocabulary = _make_vocabulary(sources, _special_symbols(unit, target=False), unit, min_count)
+        vocabulary = _make_vocabulary(sources, _special_symbols(unit, target=False), tokenizer, min_count)
     if target_vocabulary is None:
-        target_vocabulary = _make_vocabulary(targets, _special_symbols(unit, target=True), unit, min_count)
+        target_vocabulary = _make_vocabulary(targets, _special_symbols(unit, target=True), target_tokenizer, min_count)
     return ParallelText(
-        encode_sources(sources, vocabulary, unit, read),
-        _encode_targets(targets, target_vocabulary, unit, read),
+        encode_sources(sources, vocabulary, tokenizer, read),
+        _encode(targets, target_vocabulary, target_tokenizer, [SYMBOLS[unit].start], [SYMBOLS[unit].end], read),
         list(vocabulary),
         list(target_vocabulary),
         unit,
         sources,
         targets,
+        tokenizer,
+        target_tokenizer,
     )
 
 
@@ -207,7 +301,7 @@ def read_pairs(files: Sequence[Path], limit: int | None = None) -> tuple[list[st
 
 
 def encode_sources(
-    sentences: Sequence[str], vocabulary: Sequence[str], unit: Unit, source: str = "the text"
+    sentences: Sequence[str], vocabulary: Sequence[str], tokenizer: Tokenizer | Unit, source: str = "the text"
 ) -> IntArray:
     """Sentences as a model reads them: ids (N, S), padded to the longest.
 
@@ -219,41 +313,43 @@ def encode_sources(
         A symbol is not in the vocabulary; the message begins with ``source``.
     """
     reject_string("sentences", sentences)
-    symbols = SYMBOLS[unit]
-    around = ([], []) if unit == "char" else ([symbols.start], [symbols.end])
-    return _encode(sentences, vocabulary, unit, *around, source)
+    tokenizer = named_tokenizer(tokenizer)
+    symbols = SYMBOLS[unit_of(tokenizer)]
+    around = ([], []) if tokenizer == "char" else ([symbols.start], [symbols.end])
+    return _encode(sentences, vocabulary, tokenizer, *around, source)
 
 
-def decode_target(ids: Iterable[int], target_vocabulary: Sequence[str], unit: Unit) -> str:
+def decode_target(ids: Iterable[int], target_vocabulary: Sequence[str], tokenizer: Tokenizer | Unit) -> str:
     """What a row of target ids says, up to the end symbol, without the special ones."""
-    symbols = SYMBOLS[unit]
+    tokenizer = named_tokenizer(tokenizer)
+    symbols = SYMBOLS[unit_of(tokenizer)]
     said = []
     for i in ids:
         if target_vocabulary[i] == symbols.end:
             break
         if i != PAD_ID and target_vocabulary[i] != symbols.start:
             said.append(unescape(target_vocabulary[i], _MARKS))
-    return ("" if unit == "char" else " ").join(said)
+    return " ".join(said) if tokenizer == "blanks" else join_symbols(said, tokenizer)
 
 
-def split_sentence(sentence: str, unit: Unit) -> list[str]:
+def split_sentence(sentence: str, tokenizer: Tokenizer) -> list[str]:
     """Its characters or its words, as they stand in a vocabulary."""
-    return list(sentence) if unit == "char" else split_words_beside(_MARKS, sentence)
-
-
-def _encode_targets(sentences: Sequence[str], vocabulary: Sequence[str], unit: Unit, source: str) -> IntArray:
-    start, end = SYMBOLS[unit]
-    return _encode(sentences, vocabulary, unit, [start], [end], source)
+    return split_words_beside(_MARKS, sentence) if tokenizer == "blanks" else split_line(sentence, tokenizer)
 
 
 def _encode(
-    sentences: Sequence[str], vocabulary: Sequence[str], unit: Unit, before: list[str], after: list[str], source: str
+    sentences: Sequence[str],
+    vocabulary: Sequence[str],
+    tokenizer: Tokenizer,
+    before: list[str],
+    after: list[str],
+    source: str,
 ) -> IntArray:
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
     unknown = id_of.get(UNKNOWN)
     rows = []
     for number, sentence in enumerate(sentences, 1):
-        symbols = [*before, *split_sentence(sentence, unit), *after]
+        symbols = [*before, *split_sentence(sentence, tokenizer), *after]
         ids = [id_of.get(symbol, unknown) for symbol in symbols]
         if None in ids:
             raise ValueError(
@@ -274,10 +370,12 @@ def _special_symbols(unit: Unit, *, target: bool) -> list[str]:
     return [PAD, UNKNOWN, *SYMBOLS[unit]]
 
 
-def _make_vocabulary(sentences: Sequence[str], special: Sequence[str], unit: Unit, min_count: int) -> list[str]:
+def _make_vocabulary(
+    sentences: Sequence[str], special: Sequence[str], tokenizer: Tokenizer, min_count: int
+) -> list[str]:
     def symbols() -> Iterator[str]:
         for sentence in sentences:
-            yield from split_sentence(sentence, unit)
+            yield from split_sentence(sentence, tokenizer)
 
     counts = Counter(symbols())  # in the order of appearance, which sorting by frequency keeps
     frequent = sorted((symbol for symbol, n in counts.items() if n >= min_count), key=counts.__getitem__, reverse=True)

@@ -18,7 +18,7 @@ import numpy as np
 from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file, read_blocks
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
-from fastlstm.datasets.tokenizers import END_OF_LINE, UNKNOWN, Tokenizer, check_tokenizer, split_block
+from fastlstm.datasets.tokenizers import END_OF_LINE, UNKNOWN, Tokenizer, check_tokenizer, split_block, unescape
 from fastlstm.datasets.vocabulary import Vocabulary, most_frequent
 from fastlstm.datasets.words import SENTENCE_END, Words, check_unknown
 from fastlstm.ops import scalars
@@ -131,6 +131,31 @@ def is_tokenized(folder: Path) -> bool:
     return (folder / IDS).is_file() and (folder / VOCABULARY).is_file()
 
 
+def narrowed(text: TokenizedText, *, min_count: int, max_size: int | None) -> TokenizedText:
+    """The text with fewer words: the others are "<unk>". Its ids are in a file without a name, which ends with them."""
+    vocabulary = text.vocabulary
+    assert vocabulary.counts is not None
+    order = most_frequent(vocabulary.words, vocabulary.counts, min_count, max_size)
+    if len(order) == len(vocabulary) - 1:
+        return text
+    new_ids = np.zeros(len(vocabulary), np.int32)
+    new_ids[order] = np.arange(1, len(order) + 1)
+    known = vocabulary.counts[order]
+    counts = np.concatenate(([len(text.ids) - known.sum()], known))
+    words = [UNKNOWN, *(vocabulary[i] for i in order)]
+    ids = _in_a_file(new_ids[text.ids[start : start + _IDS_AT_ONCE]] for start in range(0, len(text.ids), _IDS_AT_ONCE))
+    return TokenizedText(ids, Vocabulary(words, tokenizer=vocabulary.tokenizer, counts=counts))
+
+
+def _in_a_file(pieces: Iterable[IntArray]) -> IntArray:
+    """Arrays one behind the other, at least one id, mapped from a file in the folder for temporary ones."""
+    with tempfile.TemporaryFile() as file:
+        for piece in pieces:
+            piece.tofile(file)
+        file.flush()
+        return np.memmap(file, _INT32, "r")
+
+
 def sentences_of(text: TokenizedText, *, max_words: int | None, min_count: int, unknown: bool) -> Words:
     """What `read_words` would make of the same text by blanks: ids in a file without a name, which ends with them."""
     vocabulary = text.vocabulary
@@ -140,7 +165,8 @@ def sentences_of(text: TokenizedText, *, max_words: int | None, min_count: int, 
     counts[ids_of_marks] = 0
     order = most_frequent([], counts, min_count, None)
     order = order if max_words is None else order[: max_words - unknown]
-    words = [vocabulary[i] for i in order]
+    # "<eos>" in the text is a word like others here, as in `read_words`.
+    words = [unescape(vocabulary[i], (END_OF_LINE,)) for i in order]
     known = counts[order]
     outside = 0 if unknown else SENTENCE_END - 1
     new_ids = np.full(len(vocabulary), outside, np.int32)
@@ -152,20 +178,23 @@ def sentences_of(text: TokenizedText, *, max_words: int | None, min_count: int, 
         check_unknown("the text", words)
         words.insert(0, "UNK")
         known = np.concatenate(([len(text.ids) - ends - known.sum()], known))
-    with tempfile.TemporaryFile() as file:
-        length, in_sentence = 0, False
-        for start in range(0, len(text.ids), _IDS_AT_ONCE):
-            ids = new_ids[text.ids[start : start + _IDS_AT_ONCE]]
-            ids = ids[ids >= SENTENCE_END]
-            ended = ids == SENTENCE_END
-            before = np.concatenate(([not in_sentence], ended))[:-1]
-            ids = ids[~(ended & before)]  # one end after the other says no more
-            ids.tofile(file)
-            length += len(ids)
-            in_sentence = bool(ids[-1] != SENTENCE_END) if len(ids) else in_sentence
-        file.flush()
-        length -= not in_sentence
-        return Words(np.memmap(file, _INT32, "r", shape=(length,)), words, known)
+    ids = _in_a_file(_sentences(text.ids, new_ids))
+    ends_at = len(ids) - int(ids[-1] == SENTENCE_END)
+    return Words(ids[:ends_at], words, known)
+
+
+def _sentences(ids: IntArray, new_ids: IntArray) -> Iterator[IntArray]:
+    """The new ids piece by piece, without those below -1; one end after the other, or before all, says no more."""
+    in_sentence = False
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        piece = new_ids[ids[start : start + _IDS_AT_ONCE]]
+        piece = piece[piece >= SENTENCE_END]
+        ended = piece == SENTENCE_END
+        before = np.concatenate(([not in_sentence], ended))[:-1]
+        piece = piece[~(ended & before)]
+        if len(piece):
+            in_sentence = bool(piece[-1] != SENTENCE_END)
+            yield piece
 
 
 class _Numbers:

@@ -43,6 +43,16 @@ def tokenizer_of(unit: Unit) -> Tokenizer:
     return "char" if unit == "char" else "blanks"
 
 
+def named_tokenizer(name: Tokenizer | Unit) -> Tokenizer:
+    """A tokenizer by its name or by that of its unit."""
+    return "blanks" if name == "word" else name
+
+
+def unit_of(tokenizer: Tokenizer) -> Unit:
+    """Whether a tokenizer cuts into words or into characters."""
+    return "char" if tokenizer == "char" else "word"
+
+
 def split_line(line: str, tokenizer: Tokenizer) -> list[str]:
     """The symbols of a text that is one line; of several lines, whose ends are blanks but for "char"."""
     return _SPLITTERS[tokenizer](line)
@@ -154,20 +164,20 @@ _SPLITTERS: dict[Tokenizer, Callable[[str], list[str]]] = {
     "janome": _split_japanese,
 }
 
-# Scripts that put no blanks between words: Thai and Lao, Myanmar, Khmer, kana, Chinese characters.
-_WITHOUT_BLANKS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
-_LETTERS_LOOKED_AT = 10_000
-_LONG_FOR_A_WORD = 8  # letters on average
+# Scripts that put no blanks between words, and how long words of a text that is split are at most on average.
+_WITHOUT_BLANKS = {
+    re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"): 4,  # kana, Chinese characters
+    re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"): 12,  # Thai and Lao, Myanmar, Khmer
+}
+_WORDS_LOOKED_AT = 5_000
 
 
-def needs_splitting(texts: Iterable[str]) -> bool:
-    """Whether texts, by their beginning, are in a script without blanks between words, and not split yet."""
-    letters = words = without = 0
-    for text in islice(texts, _LETTERS_LOOKED_AT):
-        beginning = text[:_LETTERS_LOOKED_AT]
-        words += len(beginning.split())
-        letters += sum(map(len, beginning.split()))
-        without += len(_WITHOUT_BLANKS.findall(beginning))
-        if letters >= _LETTERS_LOOKED_AT:
-            break
-    return 2 * without > letters and letters > _LONG_FOR_A_WORD * words
+def needs_splitting(words: Iterable[str]) -> bool:
+    """Whether the words of a text, by its first ones, are whole clauses of a script without blanks between words."""
+    beginning = [word for word in islice(words, _WORDS_LOOKED_AT) if word not in (END_OF_LINE, UNKNOWN)]
+    letters = sum(map(len, beginning))
+    for script, most in _WITHOUT_BLANKS.items():
+        lengths = [len(word) for word in beginning if script.search(word)]
+        if 2 * sum(lengths) > letters and sum(lengths) > most * len(lengths):
+            return True
+    return False

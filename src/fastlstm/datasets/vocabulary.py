@@ -20,6 +20,7 @@ from fastlstm.datasets.tokenizers import (
     join_symbols,
     split_symbols,
     tokenizer_of,
+    unit_of,
 )
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
@@ -120,7 +121,7 @@ class Vocabulary(Sequence[str]):
 
     @property
     def unit(self) -> Unit:
-        return "char" if self.tokenizer == "char" else "word"
+        return unit_of(self.tokenizer)
 
     @property
     def unknown_id(self) -> int | None:
@@ -233,10 +234,15 @@ def most_frequent(words: Sequence[str], counts: IntArray, min_count: int, max_si
     return order if max_size is None else order[: scalars.integer("max_size", max_size, 2) - 1]
 
 
-def checked_texts(name: str, texts: Iterable[Any]) -> Iterator[str]:
-    """Texts one after the other; raises TypeError if one is no str, or all are one."""
+def reject_string(name: str, texts: object) -> None:
+    """Raises if one text was given where several are read: each of its characters would be a text."""
     if isinstance(texts, str):
         raise TypeError(f"{name} is the string {texts[:60]!r}, expected a sequence of texts such as [{texts[:60]!r}]")
+
+
+def checked_texts(name: str, texts: Iterable[Any]) -> Iterator[str]:
+    """Texts one after the other; raises TypeError if one is no str, or all are one."""
+    reject_string(name, texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"{name}[{i}] is {describe(text)}, expected a str; leave rows without a text out")

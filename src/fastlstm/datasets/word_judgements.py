@@ -7,6 +7,7 @@ import os
 from fastlstm.datasets.files import find_file, read_lines
 
 _WHERE = (
+    "fastlstm data get word_eval fetches it. "
     "It is in gensim/test/test_data of github.com/RaRe-Technologies/gensim; put it, plain or packed, into a folder "
     "word_eval and set FASTLSTM_DATA_DIR to the folder above"
 )
@@ -38,7 +39,7 @@ def wordsim353(path: str | os.PathLike[str] = "word_eval/wordsim353.tsv") -> lis
 
 
 def questions_words(
-    path: str | os.PathLike[str] = "word_eval/questions-words.txt.xz",
+    path: str | os.PathLike[str] = "word_eval/questions-words.txt",
 ) -> list[tuple[str, str, str, str]]:
     """Mikolov's 19,544 analogies in lower case: the first word is to the second as the third is to the fourth.
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fastlstm.contract import IntArray
-from fastlstm.datasets.files import find_file, read_lines
+from fastlstm.datasets.files import find_file
+from fastlstm.datasets.tables import text_lines
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
+from fastlstm.datasets.tokenizers import Tokenizer, check_tokenizer, split_line
+from fastlstm.datasets.vocabulary import checked_texts
 
 UNKNOWN = "UNK"  # the word that stands for all words outside the vocabulary
 SENTENCE_END = -1
@@ -45,6 +49,8 @@ def read_words(
     max_words: int | None = None,
     min_count: int = 1,
     unknown: bool = False,
+    tokenizer: Tokenizer = "blanks",
+    column: str | None = None,
 ) -> Words:
     """Read a UTF-8 file, plain or packed (.xz, .gz, .bz2), whose words are separated by blanks; a line is a sentence.
 
@@ -58,6 +64,10 @@ def read_words(
         Rarer words are not in the vocabulary.
     unknown : bool
         Words outside the vocabulary become "UNK", id 0; else they are left out, as if they were not in the text.
+    tokenizer : "blanks", "words", "char" or "janome"
+        See `fastlstm.datasets.tokenizers`.
+    column : str, optional
+        The text is the column of this name in a CSV file, see `read_columns`.
 
     Raises
     ------
@@ -66,19 +76,57 @@ def read_words(
     ValueError
         It is empty, no UTF-8, or no word is frequent enough.
     """
+    path = find_file(path, WHERE_TO_GET_TEXT)
+    lines = text_lines(path, column)
+    return _words(str(path), lines, max_words, min_count, unknown, tokenizer)
+
+
+def count_words(
+    texts: Iterable[str],
+    *,
+    max_words: int | None = None,
+    min_count: int = 1,
+    unknown: bool = False,
+    tokenizer: Tokenizer = "blanks",
+) -> Words:
+    """Texts from memory as `read_words` reads a file's: the end of a text or of a line ends a sentence.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        A list, a column of a pandas DataFrame, anything that gives texts; read once.
+    max_words, min_count, unknown, tokenizer
+        As in `read_words`.
+
+    Raises
+    ------
+    TypeError
+        texts is one string, or one of them is none.
+    ValueError
+        No word is frequent enough.
+    """
+    lines = (line for text in checked_texts("texts", texts) for line in text.split("\n"))
+    return _words("texts", lines, max_words, min_count, unknown, tokenizer)
+
+
+def _words(
+    source: str, lines: Iterable[str], max_words: int | None, min_count: int, unknown: bool, tokenizer: Tokenizer
+) -> Words:
+    check_tokenizer(tokenizer)
     for name, value in (("max_words", max_words), ("min_count", min_count)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}, expected at least 1")
-    path = find_file(path, WHERE_TO_GET_TEXT)
+    # A word "<eos>" is one like others here.
+    split = str.split if tokenizer == "blanks" else functools.partial(split_line, tokenizer=tokenizer)
     # Ids from 1 in the order of first appearance; 0 ends a line, whatever stands in it, but the last.
     id_of: defaultdict[str, int] = defaultdict(itertools.count(1).__next__)
-    ids = np.fromiter(itertools.chain.from_iterable(_ids(read_lines(path), id_of)), np.int64)[:-1]
+    ids = np.fromiter(itertools.chain.from_iterable(_ids(lines, id_of, split)), np.int64)[:-1]
     words = ["", *id_of]
     counts = np.bincount(ids, minlength=len(words))
     order = np.argsort(-counts[1:], kind="stable") + 1
     order = order[counts[order] >= min_count]
     if not len(order):
-        raise ValueError(f"{path}: no word occurs {min_count} times; a smaller min_count helps")
+        raise ValueError(f"{source}: no word occurs {min_count} times; a smaller min_count helps")
     if max_words is not None:
         order = order[: max_words - unknown]
     outside = 0 if unknown else SENTENCE_END - 1
@@ -89,7 +137,7 @@ def read_words(
     vocabulary = [words[i] for i in order]
     kept_counts = counts[order]
     if unknown:
-        check_unknown(str(path), vocabulary)
+        check_unknown(source, vocabulary)
         vocabulary.insert(0, UNKNOWN)
         kept_counts = np.concatenate([[np.count_nonzero(ids == 0)], kept_counts])
     else:
@@ -122,7 +170,7 @@ def text8_path() -> Path:
     raise FileNotFoundError(f"text8 is not there. {WHERE_TO_GET_TEXT8}")
 
 
-def _ids(lines: Iterable[str], id_of: Mapping[str, int]) -> Iterator[Iterable[int]]:
+def _ids(lines: Iterable[str], id_of: Mapping[str, int], split: Callable[[str], list[str]]) -> Iterator[Iterable[int]]:
     """The words' ids piece by piece, and 0 after each line: a list of all words would take gigabytes."""
     for line in lines:
         start = 0
@@ -132,6 +180,6 @@ def _ids(lines: Iterable[str], id_of: Mapping[str, int]) -> Iterator[Iterable[in
                 blank = line.rfind(" ", start, end)
                 # A piece may end at a blank only; a word longer than a piece is a piece of its own.
                 end = blank + 1 if blank >= start else len(line)
-            yield map(id_of.__getitem__, line[start:end].split())
+            yield map(id_of.__getitem__, split(line[start:end]))
             start = end
         yield (0,)

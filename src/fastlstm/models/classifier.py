@@ -14,11 +14,12 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray, Reduction
+from fastlstm.datasets.padding import PADDING, padded, warn_of_zeros
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
-from fastlstm.models.ids import IGNORED, check_range, class_ids, host_array, integers, signed
+from fastlstm.models.ids import IGNORED, class_ids, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, require_same_rows
@@ -28,7 +29,6 @@ from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, Lengths, ShuffledRows
 
-PADDING = -1  # an id of this value is no step
 POOLINGS = ("mean", "last")
 
 
@@ -126,9 +126,10 @@ class SequenceClassifier(RowModel):
             How many ids of each row of an array count; what stands behind them is not read.
         """
         V = self.options["vocab_size"]
-        xs = xs if checks.is_array(xs) else pad_sequences(xs)
+        xs = xs if checks.is_array(xs) else padded("xs", xs)
         ids = integers("xs", xs, 2, "two axes, (examples, time steps)")
         if lengths is None:
+            warn_of_zeros("xs", ids, self.vocabulary, "lengths=, or numpy.where(mask, xs, -1)")
             return class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
         valid = recurrent.valid_steps(None, host_array("lengths", lengths), *ids.shape)
         assert valid is not None
@@ -333,24 +334,6 @@ class SequenceClassifier(RowModel):
         """The likeliest class of every sequence, (N,) int64."""
         classes: IntArray = self.predict(xs, lengths=lengths, batch_size=batch_size).argmax(axis=-1)
         return classes
-
-
-def pad_sequences(sequences: Sequence[Any]) -> IntArray:
-    """Id sequences of different lengths -> ids (N, T), T the longest, with -1 behind the end of the others."""
-    arrays = []
-    for i, sequence in enumerate(sequences):
-        array = integers(f"xs[{i}]", sequence, 1, "one axis of ids, (time steps,)")
-        if array.size and array.min() < 0:
-            raise IndexError(f"xs[{i}] holds {array.min()}; ids start at 0, and a list needs no padding")
-        check_range(f"xs[{i}]", array, 0, 2**63, f"0 to {2**63 - 1}")
-        arrays.append(array)
-    narrow = all(array.dtype == np.int32 for array in arrays)
-    padded = np.full(
-        (len(arrays), max((len(array) for array in arrays), default=0)), PADDING, np.int32 if narrow else np.int64
-    )
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    return padded
 
 
 def longest(mask: BoolArray) -> int:

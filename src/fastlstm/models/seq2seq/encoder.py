@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray, IntArray
 from fastlstm.layers import TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
@@ -51,6 +53,9 @@ class Encoder:
             # On a GPU nobody looks whether there is any.
             if is_device_array(xs) or padding.any():
                 mask = ~padding
+        elif not is_device_array(xs) and (xs < 0).any():  # a GPU's have none
+            mask = xs >= 0
+            xs = np.where(mask, xs, xs.dtype.type(0))  # where nothing is read, any id will do
         out = self.embedding.forward(xs)
         states = []
         for dropout, lstm in zip(self.dropouts, self.lstms, strict=True):

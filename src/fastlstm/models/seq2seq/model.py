@@ -15,6 +15,7 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
+from fastlstm.datasets.padding import PADDING, is_ragged, padded, warn_of_zeros
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
@@ -60,7 +61,7 @@ class Seq2seq(RowModel):
         On the inputs of every LSTM and of the output layer, while training.
     pad_id : int, optional
         The id that fills up shorter rows, anywhere in a row: in a source the encoder carries its state over it and no
-        attention falls on it, in a target it does not count. Without it every id of a source is read.
+        attention falls on it, in a target it does not count. -1 is the same, with a pad_id or without it.
     seed : int, optional
         Fixes the initial weights, the order of the training rows and the dropout masks.
     dtype : "float32" or "float64"
@@ -265,9 +266,16 @@ class Seq2seq(RowModel):
         return _steps_before_padding(xs, pad_id, min(1, xs.shape[1])), _steps_before_padding(ts, pad_id, 2)
 
     def _source_ids(self, xs: Any) -> IntArray:
-        V = self.options["vocab_size"]
-        ids = integers("xs", as_ids("xs", host_array("xs", xs), 2, V, self._pad_id), 2, AXES)
-        return class_ids("xs", ids, "vocab_size", V)
+        V, pad_id = self.options["vocab_size"], self._pad_id
+        xs = padded("xs", xs) if is_ragged(xs) else xs
+        ids = integers("xs", as_ids("xs", host_array("xs", xs), 2, V, pad_id), 2, AXES)
+        ids = class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
+        if pad_id is not None:
+            return np.where(ids == PADDING, ids.dtype.type(pad_id), ids)
+        warn_of_zeros("xs", ids, self.vocabulary, "Seq2seq(pad_id=0), or numpy.where(mask, xs, -1)")
+        if self.device == "cuda" and (ids == PADDING).any():
+            raise ValueError("xs holds -1 for padding; on a GPU the model needs a pad_id for that: Seq2seq(pad_id=0)")
+        return ids
 
     def _target_ids(self, ts: Any) -> IntArray:
         V = self.options["target_vocab_size"]

@@ -17,7 +17,7 @@ from command_line import error_of, interrupt_a_training
 import fastlstm
 from fastlstm import datasets
 from fastlstm.cli import main
-from fastlstm.cli.addition import learning_rate
+from fastlstm.cli.training_run import learning_rate
 from fastlstm.datasets.addition import VOCABULARY
 from fastlstm.datasets.pairs import decode
 from fastlstm.models import Seq2seq

@@ -16,7 +16,6 @@ from fastlstm.datasets.addition import WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
 from fastlstm.distributed.workers import wait_for_all
 from fastlstm.models import Seq2seq
-from fastlstm.optim import Adam
 
 TASK = "addition"
 
@@ -104,16 +103,8 @@ def _train(folder: Path, options: Options, sums: SequencePairs, quiet: bool) -> 
         share_embedding=options.share_embedding,
         seed=options.seed,
     )
-    schedule = LearningRateScheduler(lambda epoch, _: learning_rate(epoch, options.epochs))
+    schedule = LearningRateScheduler(lambda epoch, _: training_run.learning_rate(epoch, options.epochs))
     return pairs.train(folder, TASK, options, model, sums, answers_are="sums", callbacks=[schedule], quiet=quiet)
-
-
-def learning_rate(epoch: int, epochs: int, start: float = Adam().lr) -> float:
-    """The rate to start with, Adam's usual one; in the last two fifths it falls linearly.
-
-    At a constant rate the accuracy falls back by several percent in one epoch out of four, maybe in the last.
-    """
-    return start * min(1.0, (epochs - epoch) / (0.4 * epochs))
 
 
 def _compare(folder: Path, options: Options, sums: SequencePairs, quiet: bool) -> int:

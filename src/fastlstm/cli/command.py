@@ -14,7 +14,20 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import fastlstm
-from fastlstm.cli import addition, bench, data, dates, generate, rnnlm, sentiment, sine, translate, word2vec, worker
+from fastlstm.cli import (
+    addition,
+    bench,
+    data,
+    dates,
+    generate,
+    rnnlm,
+    sentiment,
+    series,
+    sine,
+    translate,
+    word2vec,
+    worker,
+)
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the training diverged, or its pictures could not be drawn (then the model is saved); "
@@ -46,6 +59,7 @@ TASKS: tuple[tuple[_Task, str], ...] = (
     (translate, "sentences, from pairs of them"),
     (word2vec, "vectors of a text's words"),
     (sentiment, "the class of a text"),
+    (series, "forecasts of the numbers of a CSV file"),
     (sine, "a sine, continued by LSTM and RNN"),
 )
 

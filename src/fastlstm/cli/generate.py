@@ -1,4 +1,4 @@
-"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text.
+"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text or a series.
 
 Without a TEXT to answer, stdin is read: line k of the output belongs to line k. A blank line is answered by a blank
 line; so is one that cannot be answered, but stderr says why, and in the end the exit code is 2.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastlstm.cli import run_folder, sentiment, translate
+from fastlstm.cli import run_folder, sentiment, series, translate
 from fastlstm.cli.answering import answer_each
 from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, NOT_NEGATIVE, SEED
 from fastlstm.contract import IntArray
@@ -39,23 +39,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "beginning of a text",
     )
     texts = parser.add_argument_group("language models")
-    texts.add_argument("--length", type=COUNT, help="words or characters to write, default 100")
+    texts.add_argument(
+        "--length", type=COUNT, help="words or characters to write, default 100; of a series steps, default its horizon"
+    )
     texts.add_argument("--temperature", type=NOT_NEGATIVE, help="default 1; 0 takes the likeliest every time")
     texts.add_argument("--top-k", type=COUNT, metavar="K", help="draw from the K likeliest only")
     texts.add_argument(
         "--skip", action="append", metavar="WORD", help="never write it, such as '<unk>'; may be repeated"
     )
     texts.add_argument("--seed", type=SEED, help="the same seed writes the same text")
+    parser.add_argument(
+        "--data", metavar="FILE.csv", help="for a series: go on with the end of another file with the same columns"
+    )
     parser.add_argument("--beam", type=BEAM_WIDTH, help="for translations: candidates kept; default as in the training")
 
 
 def generate(args: argparse.Namespace) -> int:
     """``fastlstm generate``: print what the model of a run folder says to the texts given."""
     folder = Path(args.run)
-    config = run_folder.read_config(folder, "addition", "dates", "rnnlm", sentiment.TASK, translate.TASK)
+    config = run_folder.read_config(folder, "addition", "dates", "rnnlm", sentiment.TASK, series.TASK, translate.TASK)
     given = {name: value for name in TEXT_OPTIONS if (value := getattr(args, name)) is not None}
     if args.beam is not None and config["task"] != translate.TASK:
         raise ValueError(f"--beam is for translations, {folder} is none")
+    if args.data is not None and config["task"] != series.TASK:
+        raise ValueError(f"--data is for series, {folder} is none")
+    if config["task"] == series.TASK:
+        if args.questions or given.keys() - {"length"}:
+            raise ValueError(f"{folder} goes on with a series; it takes --length and --data, and no text")
+        _model_file(folder)
+        print(series.forecast(folder, config, args.data, args.length))
+        return 0
     if config["task"] == "rnnlm":
         print(continued(folder, config, " ".join(args.questions), **given))
         return 0

@@ -123,6 +123,56 @@ def plot_series(
     write_picture(path, figure, dpi=120)
 
 
+def plot_forecast(
+    path: Path,
+    title: str,
+    columns: Sequence[str],
+    series: FloatArray,
+    end: int,
+    ahead: FloatArray,
+    forecast: FloatArray,
+    limits: tuple[FloatArray, FloatArray],
+) -> None:
+    """Draw the end of a series, how it was forecast a step ahead where it was held out, and how it goes on.
+
+    Parameters
+    ----------
+    path : Path
+    title : str
+    columns : sequence of D names
+    series : (L, D)
+    end : int
+        Steps that were learned from.
+    ahead : (L - end, D)
+        What was forecast for the steps from ``end`` on, a step ahead each.
+    forecast : (horizon, D)
+        How it goes on.
+    limits : (horizon, D) each
+        Between which it goes on.
+    """
+    from matplotlib.figure import Figure
+
+    L, D = series.shape
+    first = max(0, end - (L - end), L - 12 * len(forecast))
+    figure = Figure(figsize=(10, 1 + 3.5 * D), layout="constrained")
+    text, properties = _title(path, title)
+    figure.suptitle(text, **properties)
+    font, unknown = _font_for(path, columns)
+    for d, name in enumerate(columns):
+        axes = figure.add_subplot(D, 1, d + 1, xlabel="step")
+        axes.set_ylabel(_visible(name, unknown), parse_math=False, **font)
+        axes.plot(range(first, L), series[first:, d], color="black", linewidth=1, label="series")
+        shown = max(first, end)
+        axes.plot(range(shown, L), ahead[shown - end :, d], color="C0", linewidth=1, label="a step ahead, held out")
+        future = range(L, L + len(forecast))
+        axes.plot(future, forecast[:, d], color="C1", marker=".", label="forecast")
+        axes.fill_between(future, limits[0][:, d], limits[1][:, d], color="C1", alpha=0.25, label="interval")
+        axes.axvline(L - 0.5, color="black", linestyle=":", linewidth=1)
+        axes.grid(alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    write_picture(path, figure, dpi=120)
+
+
 class AttentionMap(NamedTuple):
     """weights (T, S): how much each of the S symbols read weighed when each of the T symbols was written."""
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from fastlstm.callbacks import CSVLogger, LearningRateScheduler
 from fastlstm.cli import plots, run_folder, training_run, worker
-from fastlstm.cli.addition import learning_rate
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, STEP_COUNT
 from fastlstm.cli.plots import plot_series
 from fastlstm.cli.training_run import Learned
@@ -139,7 +138,7 @@ def _learn(folder: Path, cell: str, options: Options, pieces: SeriesPieces, quie
         metrics=("loss", "mae"),
         callbacks=[
             # At a constant rate the weights never settle, and in 300 steps small differences add up to half a turn.
-            LearningRateScheduler(lambda epoch, _: learning_rate(epoch, options.epochs, options.lr)),
+            LearningRateScheduler(lambda epoch, _: training_run.learning_rate(epoch, options.epochs, options.lr)),
             CSVLogger(folder / run_folder.HISTORY),
         ],
         shards=options.shards,

@@ -15,17 +15,20 @@ from fastlstm.datasets.tables import read_columns, read_series
 from fastlstm.datasets.text import Text, plain_text, plain_texts, ptb
 from fastlstm.datasets.tokenized import TokenizedText, tokenize_texts, tokenized_text
 from fastlstm.datasets.vocabulary import Vocabulary
+from fastlstm.datasets.windows import Scaling, Windows, windows
 from fastlstm.datasets.word_judgements import questions_words, wordsim353
 from fastlstm.datasets.words import Words, count_words, read_words
 
 __all__ = [
     "LabelledText",
     "ParallelText",
+    "Scaling",
     "SequencePairs",
     "SeriesPieces",
     "Text",
     "TokenizedText",
     "Vocabulary",
+    "Windows",
     "Words",
     "addition",
     "count_words",
@@ -50,5 +53,6 @@ __all__ = [
     "sine",
     "tokenize_texts",
     "tokenized_text",
+    "windows",
     "wordsim353",
 ]

@@ -66,6 +66,7 @@ class Model(abc.ABC):
     vocabulary = Names("vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
+    optional_names: ClassVar[tuple[str, ...]] = ()  # those of them that a file need not have
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
         if seed is not None:
@@ -316,7 +317,11 @@ class Model(abc.ABC):
             "format": FORMAT_VERSION,
             "class": type(self).__name__,
             "options": self.options,
-            **{name: getattr(self, name) for name in self.vocabulary_names},
+            **{
+                name: value
+                for name in self.vocabulary_names
+                if (value := getattr(self, name)) is not None or name not in self.optional_names
+            },
         }
 
     @property
@@ -414,7 +419,8 @@ class Model(abc.ABC):
             with room_for(sum(array.size for array in tensors.values())):
                 model = cls(**description["options"])
             for name in cls.vocabulary_names:
-                setattr(model, name, description[name])
+                if name in description or name not in cls.optional_names:
+                    setattr(model, name, description[name])
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{path} is damaged: its options do not make a {cls.__name__} ({error})") from None
         model.set_weights(tensors, str(path))

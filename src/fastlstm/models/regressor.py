@@ -9,6 +9,7 @@ import numpy as np
 
 from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray, Reduction
+from fastlstm.datasets.windows import Scaling
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
@@ -31,6 +32,11 @@ class SequenceRegressor(RowModel):
         Fixes the initial weights and the order of the training rows.
     dtype : "float32" or "float64"
 
+    Attributes
+    ----------
+    scaling : fastlstm.datasets.Scaling or None
+        Of the series that the model was trained on; saved with it. What the model reads and says is scaled.
+
     Notes
     -----
     Series xs (N, T, D), targets ts (N, K): the output is made of the state after the last step. The loss is the mean of
@@ -38,6 +44,8 @@ class SequenceRegressor(RowModel):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "mae")
+    vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "scaling_numbers")
+    optional_names: ClassVar[tuple[str, ...]] = ("scaling_numbers",)
 
     def __init__(
         self,
@@ -59,6 +67,8 @@ class SequenceRegressor(RowModel):
             raise ValueError(f"cell is {cell!r}, expected 'lstm' or 'rnn'")
         super().__init__({**sizes, "cell": cell, "seed": seed, "dtype": dtype}, seed)
 
+        self.scaling: Scaling | None = None
+
         weights = InitialWeights(self.rng, dtype)
         self._recurrent: TimeLSTM | TimeRNN
         if cell == "lstm":
@@ -72,6 +82,17 @@ class SequenceRegressor(RowModel):
         self._own_layers({cell: self._recurrent, "output": self._affine})
         self._outputs: FloatArray | None = None
         self._targets: FloatArray | None = None
+
+    @property
+    def scaling_numbers(self) -> dict[str, list[float]] | None:
+        """The scaling as a saved file holds it."""
+        if self.scaling is None:
+            return None
+        return {name: [float(number) for number in numbers] for name, numbers in self.scaling._asdict().items()}
+
+    @scaling_numbers.setter
+    def scaling_numbers(self, numbers: dict[str, list[float]] | None) -> None:
+        self.scaling = None if numbers is None else Scaling(*(np.array(numbers[name]) for name in Scaling._fields))
 
     def check_series(self, xs: Any) -> FloatArray:
         """Series as an array (N, T, D) of the model's dtype; raises if they are none."""

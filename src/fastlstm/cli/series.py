@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastlstm.callbacks import CSVLogger, EarlyStopping, LearningRateScheduler
-from fastlstm.cli import plots, run_folder, training_run
+from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, FACTOR, POSITIVE, SHARE, STEP_COUNT
 from fastlstm.cli.plots import plot_forecast
 from fastlstm.contract import FloatArray, Precision
@@ -55,6 +55,7 @@ class Options:
     seed: int = 0
     device: Device = "cpu"
     precision: Precision | None = None
+    shards: int = 1
 
 
 class Data(NamedTuple):
@@ -163,6 +164,7 @@ def _train(folder: Path, options: Options, data: Data, quiet: bool) -> int:
             CSVLogger(folder / run_folder.HISTORY),
             EarlyStopping("val_loss", patience=options.epochs, restore_best_weights=True),
         ],
+        shards=options.shards,
         device=options.device,
         precision=options.precision,
         folder=folder,
@@ -170,6 +172,8 @@ def _train(folder: Path, options: Options, data: Data, quiet: bool) -> int:
     )
     if learned is None:
         return 1
+    if not worker.is_first():
+        return learned.code
     model = SequenceRegressor.load(folder / run_folder.MODEL)
     ahead, came = _held_out_forecasts(model, options, data)
     intervals = _intervals(came - ahead, options.interval)

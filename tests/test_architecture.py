@@ -24,7 +24,7 @@ SOURCE = Path(fastlstm.__file__).parent
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 
 # Each room of the flow may import itself, those after it, and these.
-FLOW = ("models", "training", "distributed", "datasets", "tensor_file", "optim", "layers", "ops", "backends")
+FLOW = ("interop", "models", "training", "distributed", "datasets", "tensor_file", "optim", "layers", "ops", "backends")
 ANYWHERE = {"arrays", "contract"}
 # Rooms beside the flow, and what they may import besides.
 BESIDE = {"torch": {"ops"}}
@@ -96,6 +96,17 @@ def test_rooms_import_each_other_in_no_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
+def test_interop_knows_layers_and_not_training() -> None:
+    wrong = [
+        f"{path.relative_to(SOURCE)} imports {name}"
+        for path in FILES
+        if room_of(path) == "interop"
+        for name in imported_names(path, inside_functions=True)
+        if name.split(".")[:2] in (["fastlstm", room] for room in ("training", "datasets", "optim"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_only_operators_compute_with_backends() -> None:
     wrong = [
         f"{path.relative_to(SOURCE)} imports {name}"
@@ -115,7 +126,7 @@ def test_the_ground_floor_imports_nothing_of_the_package(name: str) -> None:
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     heavy = {"numba", "llvmlite", "matplotlib", "cupy", "onnx", "torch", "tensorflow", "sacrebleu", "mpi4py"}
-    heavy |= {"janome", "pandas", "pooch"}
+    heavy |= {"h5py", "janome", "keras", "pandas", "pooch", "sklearn"}
     wrong = []
     for path in FILES:
         if any(path.is_relative_to(SOURCE / room) for room in ("backends/numba", "backends/cuda", "torch")):
@@ -400,7 +411,7 @@ def test_public_names_of_the_package() -> None:
 
 
 def test_submodules_are_there_without_being_imported() -> None:
-    for name in ("ops", "layers", "models", "optim", "callbacks", "datasets", "testing"):
+    for name in ("ops", "layers", "models", "optim", "callbacks", "datasets", "interop", "testing"):
         assert inspect.ismodule(getattr(fastlstm, name))
 
 

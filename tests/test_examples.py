@@ -73,6 +73,16 @@ def test_several_workers_end_with_the_bits_of_one(example: Any, capsys: pytest.C
     assert on_workers(3, lambda workers: example.train(workers, steps=100)) == [alone] * 3
 
 
+def test_onnxruntime_alone_writes_what_the_model_writes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    importlib.import_module("onnx_seq2seq").main(epochs=1, examples=500)
+    assert capsys.readouterr().out.endswith("equal ids: 100%\n")
+
+
 @pytest.mark.parametrize("example", ["rnn_layers"], indirect=True)
 def test_layers_of_the_course_check_themselves(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
     example.main()

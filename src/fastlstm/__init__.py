@@ -36,6 +36,7 @@ _SUBMODULES = (
     "contract",
     "datasets",
     "distributed",
+    "interop",
     "layers",
     "models",
     "ops",

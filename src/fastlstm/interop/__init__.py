@@ -1,0 +1,24 @@
+"""Weights and models from and to other frameworks; each is imported when it is used.
+
+The weights of a recurrent layer come as `LSTMWeights`, `GRUWeights` or `RNNWeights`: Wx, Wh and b as `fastlstm.ops`
+takes them, and what says how they are used.
+"""
+
+from __future__ import annotations
+
+from fastlstm.interop.onnx_export import export_onnx
+from fastlstm.interop.onnx_import import gru_from_onnx, lstm_from_onnx, rnn_from_onnx
+from fastlstm.interop.weights import GRUWeights, LSTMWeights, RNNWeights, in_convention, in_gate_order, weights_of
+
+__all__ = [
+    "GRUWeights",
+    "LSTMWeights",
+    "RNNWeights",
+    "export_onnx",
+    "gru_from_onnx",
+    "in_convention",
+    "in_gate_order",
+    "lstm_from_onnx",
+    "rnn_from_onnx",
+    "weights_of",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastlstm.interop.onnx_export import export_onnx
 from fastlstm.interop.onnx_import import gru_from_onnx, lstm_from_onnx, rnn_from_onnx
+from fastlstm.interop.pytorch import fastlstm_to_torch, torch_to_fastlstm
 from fastlstm.interop.weights import GRUWeights, LSTMWeights, RNNWeights, in_convention, in_gate_order, weights_of
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "LSTMWeights",
     "RNNWeights",
     "export_onnx",
+    "fastlstm_to_torch",
     "gru_from_onnx",
     "in_convention",
     "in_gate_order",
     "lstm_from_onnx",
     "rnn_from_onnx",
+    "torch_to_fastlstm",
     "weights_of",
 ]

@@ -598,9 +598,9 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(
             op, {"precision": "float64"}, ValueError, "precision is 'float64', but the arrays have dtype float32"
         )
-        doubles = {name: value.astype(np.float64) for name, value in arrays.items()}
+        in_float64 = {name: value.astype(np.float64) for name, value in arrays.items()}
         has = "precision is 'bf16', but the arrays have dtype float64; 'tf32' and 'bf16' are precisions of products of"
-        yield Wrong(op, {**doubles, "precision": "bf16"}, ValueError, has)
+        yield Wrong(op, {**in_float64, "precision": "bf16"}, ValueError, has)
     recurrent = [f"{family}_{kind}" for family in ("lstm", "gru", "rnn") for kind in ("forward", "cell_forward")]
     for op in (*recurrent, "matrix_product", "batched_product", "linear_cross_entropy"):
         has = "precision is 'tf32', but the arrays are on the host, where products are 'float32' or 'bf16';"

@@ -259,6 +259,32 @@ def test_an_rnn_by_hand(backend: str) -> None:
         np.testing.assert_allclose(getattr(grads, name), value, rtol=0, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 7, 17), (1, 5, 7, 17), (5, 4, 21, 330), (9, 3, 5, 33)], ids=str)
+@pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
+def test_without_a_tape_states_have_the_same_bits(
+    compiled_backend: str, family: str, shape: tuple[int, int, int, int]
+) -> None:
+    """Inputs are packed a step ahead then, and all at once with a tape; threads own units or rows."""
+    N, T, D, H = shape
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[family]
+    rng = np.random.default_rng(4)
+    xs, Wx, Wh, b = (
+        rng.standard_normal(size).astype(np.float32) / 4
+        for size in ((N, T, D), (D, gates * H), (H, gates * H), (gates * H,))
+    )
+    with use_backend(compiled_backend):
+        for reverse, threads in ((False, 1), (True, 3)):
+            fastlstm.set_num_threads(threads)
+            options: dict[str, Any] = {"reverse": reverse, "precision": "bf16"}
+            kept, plain = (
+                getattr(ops, f"{family}_forward")(xs, Wx, Wh, b, training=training, **options)
+                for training in (True, False)
+            )
+            assert plain.tape is None
+            for name in set(kept._fields) - {"tape"}:
+                np.testing.assert_array_equal(getattr(kept, name), getattr(plain, name))
+
+
 @pytest.mark.parametrize("family", ["lstm", "gru", "rnn"])
 def test_a_row_with_nan_gives_the_nan_that_float32_has(backend: str, family: str) -> None:
     """Odd D and H: the halves of a pair that are none are zeros, and do not meet what is not finite."""

@@ -189,7 +189,7 @@ struct SequenceBackward {
     if (args.mask) store(state(carried, n, u), valid ? Vec<S>{} : dh);
     const Index row = step * plan.N + n;
     if (!valid) {
-      for (int plane = 0; plane < P::kLayout.planes; ++plane) {
+      for (int plane = 0; plane < gradient_planes(); ++plane) {
         for (Index gate = 0; gate < P::kGates; ++gate) store(gates(plane, row, u) + gate * kUnits, Vec<S>{});
         put_words(plane, row, u);
       }
@@ -210,14 +210,16 @@ struct SequenceBackward {
       places.dc = state(dc, n, u);
     }
     Cell::template backward<S>(plan.sizes, places, dh);
-    for (int plane = 0; plane < P::kLayout.planes; ++plane) {
+    for (int plane = 0; plane < gradient_planes(); ++plane) {
       if constexpr (Cell::kHasResetGate) {
-        // Those of r come with reset_backward, and q is no gradient.
-        if (packs_reset(plan) && (plane == Cell::kR || plane == Cell::kQ)) continue;
+        if (packs_reset(plan) && plane == Cell::kR) continue;  // it comes with reset_backward
       }
       put_words(plane, row, u);
     }
   }
+
+  // All planes but the GRU's r h_prev, which stays as it is and is 0 in masked steps.
+  Index gradient_planes() const { return P::kLayout.planes - (packs_reset(plan) ? 1 : 0); }
 
   S* gates(int plane, Index row, Index u) const { return args.gates + plan.gate_place(plane, row, u); }
 

@@ -9,6 +9,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 
 import fastlstm
 from fastlstm import ops, use_backend
@@ -110,7 +111,7 @@ def _in_hardware() -> bool:
     return _cpu.bf16_in_hardware()
 
 
-@pytest.mark.parametrize("case", [*cases.BF16, *cases.RECURRENT_BF16], ids=str)
+@pytest.mark.parametrize("case", [*cases.BF16, *recurrent_cases.RECURRENT_BF16], ids=str)
 def test_products_are_near_the_exact_ones(backend: str, case: Case) -> None:
     check_backend(backend, _exact(case), "float32", precision="bf16")
 
@@ -209,7 +210,7 @@ def _mean_square(array: FloatArray) -> float:
     return float(np.square(array, dtype=np.float64).mean()) if array.size else 0.0
 
 
-@pytest.mark.parametrize("case", cases.RECURRENT_BF16, ids=str)
+@pytest.mark.parametrize("case", recurrent_cases.RECURRENT_BF16, ids=str)
 def test_what_is_rounded_is_what_the_definition_says(compiled_backend: str, case: Case) -> None:
     """A factor that is not rounded, or a number that is and is no factor, takes much of the distance to exact results.
 

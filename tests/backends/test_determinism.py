@@ -16,6 +16,7 @@ import cases
 import digest
 import numpy as np
 import pytest
+import recurrent_cases
 
 import fastlstm
 from fastlstm import ops, use_backend
@@ -41,7 +42,7 @@ def run_digest(way: str, backend: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("case", [*cases.ALL, *cases.BF16, *cases.RECURRENT_BF16], ids=str)
+@pytest.mark.parametrize("case", [*cases.ALL, *cases.BF16, *recurrent_cases.RECURRENT_BF16], ids=str)
 def test_any_number_of_threads_gives_the_same_bits(compiled_backend: str, case: Case) -> None:
     with use_backend(compiled_backend):
         found = []

@@ -12,6 +12,7 @@ from typing import Any
 import cases
 import numpy as np
 import pytest
+import recurrent_cases
 from guarded_memory import guarded_memory
 
 import fastlstm
@@ -25,7 +26,7 @@ RUNS = [
     for name, layouts in LAYOUTS.items()
     if name in fastlstm.available_backends()
     for dtype, offset in layouts
-    for case in (*cases.ALL, *((*cases.BF16, *cases.RECURRENT_BF16) if dtype == "float32" else ()))
+    for case in (*cases.ALL, *((*cases.BF16, *recurrent_cases.RECURRENT_BF16) if dtype == "float32" else ()))
 ]
 
 _MARGIN = 64  # elements on either side; as long as the widest tile

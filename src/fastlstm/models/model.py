@@ -256,11 +256,14 @@ class Model(abc.ABC):
         reduction : "mean" or "sum"
             Of the loss over the targets of the batch.
         """
-        # Models of one's own that know no reduction train without shards.
-        loss = self.forward(*batch) if reduction == "mean" else self.forward(*batch, reduction=reduction)
+        loss = self._batch_loss(batch, reduction)
         self.backward()
         add_batch(means, self, loss, [name for name in means if name != "loss"], reduction)
         return self.grads
+
+    def _batch_loss(self, batch: tuple[Array, ...], reduction: Reduction) -> float:
+        """That of a training step. A model of one's own whose ``forward`` knows no reduction trains without shards."""
+        return self.forward(*batch) if reduction == "mean" else self.forward(*batch, reduction=reduction)
 
     @abc.abstractmethod
     def evaluate(self, *data: Any, **options: Any) -> dict[str, float]:

@@ -250,10 +250,9 @@ class Word2Vec(Model):
 
     def gradients(self, batch: tuple[Array, ...], means: Means, *, reduction: Reduction = "mean") -> list[Grad]:
         """As of all models, the embedding's and the output's by rows."""
-        xs, ts = batch
-        add_batch(means, self, self.forward(xs, ts, reduction=reduction), (), reduction)
+        add_batch(means, self, self._batch_loss(batch, reduction), (), reduction)
         # On a GPU padded, so that nothing synchronises.
-        rows = ops.embedding_backward_rows(xs, self._output.input_gradient(), padded=self.device == "cuda")
+        rows = ops.embedding_backward_rows(batch[0], self._output.input_gradient(), padded=self.device == "cuda")
         return [rows, *self._output.update_grads]
 
     @property

@@ -184,6 +184,7 @@ class Trainer:
                 callback.on_epoch_begin(self.epoch)
             self.means = {name: self.model.make_mean(name) for name in ("loss", *self.metrics)}
         self._begin_source()
+        self._agree(interrupt)
         while self.batch < self.batches:
             self._stop_if_interrupted()
             self._run_batch()

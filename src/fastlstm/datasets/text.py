@@ -163,21 +163,35 @@ def ptb(split: str = "train", *, limit: int | None = None) -> Text:
     if limit is not None and split != "train":
         raise ValueError(f"limit is for the training part, split is {split!r}")
     train = plain_text(_ptb_file("train"), "word", limit=limit)
-    return train if split == "train" else plain_text(_ptb_file(split), "word", vocabulary=train.vocabulary)
+    if split == "train":
+        return train
+    path = _ptb_file(split)
+    # Rare words are "<unk>" already: another one that the training part lacks is a mistake.
+    symbols = split_lines(text_lines(path, None), "blanks")
+    return encode_symbols(symbols, train.vocabulary, str(path), known_only=True)
 
 
 def _ptb_file(split: str) -> Path:
     return find_file(f"ptb/ptb.{split}.txt", WHERE_TO_GET_PTB)
 
 
-def encode_symbols(symbols: Iterator[str] | Sequence[str], vocabulary: Sequence[str] | None, source: str) -> Text:
-    """Ids of symbols; without a vocabulary, in the order in which they appear; "<unk>" for those that it lacks."""
+def encode_symbols(
+    symbols: Iterator[str] | Sequence[str],
+    vocabulary: Sequence[str] | None,
+    source: str,
+    *,
+    known_only: bool = False,
+) -> Text:
+    """Ids of symbols; without a vocabulary, in the order in which they appear.
+
+    Those that a vocabulary lacks are "<unk>" if it has that, and an error if it has not, or with ``known_only``.
+    """
     if vocabulary is None:
         id_of: dict[str, int] = {}
         ids = np.fromiter((id_of.setdefault(symbol, len(id_of)) for symbol in symbols), np.int64)
         return Text(ids, list(id_of))
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
-    if UNKNOWN in id_of:
+    if UNKNOWN in id_of and not known_only:
         unknown_id = id_of[UNKNOWN]
         id_of = defaultdict(lambda: unknown_id, id_of)
     try:

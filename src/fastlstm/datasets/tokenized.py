@@ -206,16 +206,12 @@ class _Numbers:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._free: list[int] = []
-        self._next = itertools.count().__next__
-        self._number: defaultdict[str, int] = defaultdict(self._take)
+        self._used = 0  # numbers that are or were a word's
+        self._number: defaultdict[str, int] = defaultdict(itertools.count().__next__)
         self._counts = np.zeros(0, np.int64)
         self._given_up: list[tuple[int, Any]] = []
         self.length = 0
         self.most_lost = 0  # how often at most each word came that was given up
-
-    def _take(self) -> int:
-        return self._free.pop() if self._free else self._next()
 
     def add(self, symbols: Sequence[str]) -> IntArray:
         """The numbers of the next words of the text, int32."""
@@ -245,7 +241,12 @@ class _Numbers:
         rare[used[counts <= floor]] = True
         for word in [word for word, number in self._number.items() if rare[number]]:
             del self._number[word]
-        self._free = sorted({*self._free, *np.flatnonzero(rare).tolist()}, reverse=True)
+        # Numbers are used again before there are new ones.
+        self._used = max(self._used, len(used))
+        free = np.ones(self._used, np.bool_)
+        free[used[counts > floor]] = False
+        again = np.flatnonzero(free).tolist()
+        self._number.default_factory = itertools.chain(again, itertools.count(self._used)).__next__
         self._counts[rare] = 0
         self._given_up.append((self.length, np.packbits(rare)))
         self.most_lost += int(floor)

@@ -270,10 +270,11 @@ class Seq2seq(RowModel):
         xs = padded("xs", xs) if is_ragged(xs) else xs
         ids = integers("xs", as_ids("xs", host_array("xs", xs), 2, V, pad_id), 2, AXES)
         ids = class_ids("xs", ids, "vocab_size", V, minus_one="for padding")
+        padding = ids == PADDING
         if pad_id is not None:
-            return np.where(ids == PADDING, ids.dtype.type(pad_id), ids)
+            return np.where(padding, ids.dtype.type(pad_id), ids) if padding.any() else ids
         warn_of_zeros("xs", ids, self.vocabulary, "Seq2seq(pad_id=0), or numpy.where(mask, xs, -1)")
-        if self.device == "cuda" and (ids == PADDING).any():
+        if self.device == "cuda" and padding.any():
             raise ValueError("xs holds -1 for padding; on a GPU the model needs a pad_id for that: Seq2seq(pad_id=0)")
         return ids
 

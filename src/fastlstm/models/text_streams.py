@@ -21,6 +21,7 @@ from fastlstm.training import Callback
 from fastlstm.training.trainable import Trainable
 
 IDS_AT_ONCE = 1 << 20  # whose checksum is made at once
+MOST_ON_DEVICE = 1 << 31  # bytes of a text that a GPU holds as a whole, so that no step copies to it
 
 
 class Streams(NamedTuple):
@@ -66,6 +67,7 @@ class TextStreams:
     time_size : int
         Steps of a piece; a stream that is shorter is one piece.
     device : "cpu" or "cuda"
+        A GPU holds the text, unless that is too large: then every batch is copied to it.
     """
 
     unit = "batch"
@@ -76,6 +78,10 @@ class TextStreams:
         self.batch_size = streams
         self.time_size = min(scalars.integer("time_size", time_size, 1), self._streams.steps)
         self._device = device
+        self._on_device: tuple[Array, Array] | None = None
+        if device == "cuda" and 2 * len(corpus) * np.dtype(np.int64).itemsize <= MOST_ON_DEVICE:
+            xs, ts = self._streams.pieces(0, len(self), self.time_size)
+            self._on_device = to_device(xs, device), to_device(ts, device)
 
     def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
         """Every epoch reads the same."""
@@ -88,6 +94,9 @@ class TextStreams:
 
     def batch(self, i: int) -> tuple[Array, Array]:
         """Piece i where the model lives; the last one has time_size steps too, of which some do not count."""
+        if self._on_device is not None:
+            xs, ts = self._on_device
+            return xs[i], ts[i]
         xs, ts = (to_device(ids[0], self._device) for ids in self._streams.pieces(i, i + 1, self.time_size))
         return xs, ts
 

@@ -513,3 +513,16 @@ def test_training_on_the_command_line(cupy: Any, tmp_path: Path, capsys: pytest.
         assert cli.main([*run, "--device", "cuda", "--out", str(tmp_path / "run")]) == 0
     assert '"device": "cuda"' in (tmp_path / "run" / "config.json").read_text()
     assert RNNLM.load(tmp_path / "run" / "model.safetensors").device == "cpu"
+
+
+def test_a_text_larger_than_a_gpu_holds_is_copied_batch_by_batch(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, data, arguments = MAKERS["rnnlm"]
+    learned = []
+    for most in (1 << 31, 0):
+        monkeypatch.setattr("fastlstm.models.text_streams.MOST_ON_DEVICE", most)
+        model = make().to("cuda")
+        with numbers_may_be_read():
+            model.fit(*data(10), verbose=0, **arguments)
+        learned.append(parameters(model))
+    for got, want in zip(*learned, strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import fastlstm
+from fastlstm import array_pickle
 from fastlstm.compat import dlfs2
 from fastlstm.compat.dlfs2 import (
     __main__ as runner,
@@ -714,9 +715,9 @@ def test_an_array_of_a_pickle_has_floats_and_as_many_bytes_as_it_says(tmp_path: 
     ):
         path.write_bytes(pickle.dumps([forged], 2))
         with pytest.raises(ValueError, match=message):
-            base_model.read_params(path)
+            array_pickle.read_params(path)
     path.write_bytes(pickle.dumps([array()], 2))
-    (read,) = base_model.read_params(path)
+    (read,) = array_pickle.read_params(path)
     np.testing.assert_array_equal(read, np.frombuffer(b"\x41" * 4, np.float16))
 
 
@@ -731,7 +732,7 @@ def test_what_a_pickle_announces_is_not_allocated(tmp_path: Path) -> None:
         path.write_bytes(content)
         tracemalloc.start()
         with contextlib.suppress(ValueError):  # an announced frame is no error
-            assert base_model.read_params(path) == []
+            assert array_pickle.read_params(path) == []
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2**20
@@ -759,7 +760,7 @@ def test_few_bytes_of_a_pickle_do_not_become_many(tmp_path: Path) -> None:
         path.write_bytes(pickle.dumps(forged if isinstance(forged, list) else [forged], protocol))
         tracemalloc.start()
         with pytest.raises(ValueError, match=message):
-            base_model.read_params(path)
+            array_pickle.read_params(path)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 2**24
@@ -767,9 +768,9 @@ def test_few_bytes_of_a_pickle_do_not_become_many(tmp_path: Path) -> None:
     mapping = b"\x80\x02})q\x00" + b"".join(b"0h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60)) + b"K\x01s."
     path.write_bytes(mapping)
     with pytest.raises(ValueError, match="it holds a mapping or a set"):
-        base_model.read_params(path)
+        array_pickle.read_params(path)
     path.write_bytes(pickle.dumps([once, once], 4))
-    first, second = base_model.read_params(path)
+    first, second = array_pickle.read_params(path)
     assert first is second
 
 
@@ -780,7 +781,7 @@ def test_arrays_of_every_order_and_byte_order_are_read(tmp_path: Path) -> None:
     arrays += [np.asfortranarray(values), values.T, values[:, ::2], np.zeros((0, 3)), np.array(2.5)]
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps(arrays, protocol))
-        read = base_model.read_params(path)
+        read = array_pickle.read_params(path)
         for got, want in zip(read, arrays, strict=True):
             np.testing.assert_array_equal(got, want)
             assert got.dtype == want.dtype.newbyteorder("=")

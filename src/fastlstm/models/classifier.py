@@ -19,10 +19,11 @@ from fastlstm.distributed.workers import Workers
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import BucketedRows, order_by_length, row_lengths
+from fastlstm.models.estimator import Estimator
 from fastlstm.models.ids import IGNORED, class_ids, host_array, integers, signed
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
-from fastlstm.models.row_model import RowModel, require_same_rows
+from fastlstm.models.row_model import require_same_rows
 from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import checks, recurrent, scalars
 from fastlstm.ops.device import to_device, to_host
@@ -32,7 +33,7 @@ from fastlstm.training.batches import Batches, Lengths, ShuffledRows
 POOLINGS = ("mean", "last")
 
 
-class SequenceClassifier(RowModel):
+class SequenceClassifier(Estimator):
     """Which class a sequence of ids belongs to: sentiment of a text, for instance.
 
     Parameters
@@ -52,20 +53,22 @@ class SequenceClassifier(RowModel):
     ----------
     classes : list of str or None
         What the classes are called, all of them; saved with the model. Another sequence of str becomes a list when it
-        is set.
+        is set. ``fit`` sets it where it is None and targets are names: sorted.
 
     Notes
     -----
     Sequences xs are ids (N, T) in which -1 is padding: there the state is carried over unchanged. Or a list of id
     sequences of different lengths. Or ids padded with whatever, together with ``lengths``. A batch is cut to its
-    longest sequence. The output layer sees zeros for a row without any valid step. Targets are classes (N,), (N, 1) and
-    one-hot (N, C) are accepted; targets of -1 and one-hot rows of zeros do not count. Metrics: "accuracy", the share of
-    right answers; "error", 1 - accuracy.
+    longest sequence. The output layer sees zeros for a row without any valid step. Targets are classes (N,), or their
+    names, (N,) str; (N, 1) and one-hot (N, C) are accepted; targets of -1 and one-hot rows of zeros do not count.
+    Metrics: "accuracy", the share of right answers; "error", 1 - accuracy. `get_params`, `set_params`, `score` and
+    `classes_` are what scikit-learn's tools ask for.
     """
 
     classes = Names("num_classes", all_named=True)
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "error")
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "classes")
+    _estimator_type: ClassVar[str] = "classifier"
 
     def __init__(
         self,
@@ -137,17 +140,35 @@ class SequenceClassifier(RowModel):
         ids = signed(ids)
         return np.where(valid, ids, ids.dtype.type(PADDING))
 
+    @property
+    def classes_(self) -> Array:
+        """The classes as scikit-learn has them: their names where there are any, else 0 to C - 1."""
+        return np.arange(self.options["num_classes"]) if self.classes is None else np.array(self.classes)
+
     def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
         """Sequences xs (N, T), padded with -1, and their classes ts (N,), which may also be (N, 1) or one-hot (N, C).
 
-        A one-hot row of zeros does not count.
+        A one-hot row of zeros does not count. ts may be names of classes, (N,) str.
         """
         C = self.options["num_classes"]
+        if (names := class_names(ts)) is not None:
+            ts = self._numbers_of(names)
         xs, ts = self.check_sequences(xs, lengths), as_ids("ts", host_array("ts", ts), 1, C, IGNORED)
         axes = f"classes, (examples,), a column of them, (examples, 1), or one-hot, (examples, {C})"
         ts = integers("ts", ts, 1, axes, "classes")
         require_same_rows(xs, ts)
         return xs, class_ids("ts", ts, "num_classes", C, minus_one="to ignore it").astype(np.int64, copy=False)
+
+    def _numbers_of(self, names: Sequence[str]) -> IntArray:
+        if self.classes is None:
+            raise ValueError(
+                f"ts holds names such as {names[0]!r}, but the model's classes have none; fit with names sets them, or "
+                "set model.classes"
+            )
+        number = {name: i for i, name in enumerate(self.classes)}
+        if unknown := sorted(set(names) - number.keys()):
+            raise ValueError(f"ts holds {unknown[0]!r}, expected one of the model's classes: {', '.join(self.classes)}")
+        return np.array([number[name] for name in names], np.int64)
 
     # ----------------------------------------------------------------------------------------
     # Forward and backward
@@ -219,8 +240,8 @@ class SequenceClassifier(RowModel):
         xs: Any,
         ts: Any,
         *,
-        epochs: int,
-        batch_size: int,
+        epochs: int = 1,
+        batch_size: int = 32,
         lengths: Any = None,
         bucket_by_length: bool = False,
         optimizer: OptimizerLike = "adam",
@@ -239,7 +260,7 @@ class SequenceClassifier(RowModel):
         Parameters
         ----------
         xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
-        ts : (N,) or (N, 1) classes, or one-hot (N, C)
+        ts : (N,) or (N, 1) classes, or one-hot (N, C); or names of classes, (N,) str
         lengths : (N,) integers, optional
             How many ids of each row of an array xs count.
         bucket_by_length : bool
@@ -261,8 +282,15 @@ class SequenceClassifier(RowModel):
         """
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
-        xs, ts = self.check_batch(xs, ts, lengths)
-        xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
+        before, names = self.classes, class_names(ts)
+        if names is not None and before is None:
+            self.classes = sorted(set(names))
+        try:
+            xs, ts = self.check_batch(xs, ts, lengths)
+            xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
+        except Exception:
+            self.classes = before
+            raise
         kind = BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches
         return Trainer(
             self,
@@ -304,6 +332,10 @@ class SequenceClassifier(RowModel):
         batches.shuffle_to(order_by_length(xs))
         return self._evaluate(batches, metrics, workers, shards)
 
+    def score(self, xs: Any, ts: Any, *, lengths: Any = None) -> float:
+        """The accuracy: the share of right answers among the targets that count."""
+        return self.evaluate(xs, ts, lengths=lengths, metrics=("accuracy",))["accuracy"]
+
     def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
         """Probabilities of every class.
 
@@ -334,6 +366,17 @@ class SequenceClassifier(RowModel):
         """The likeliest class of every sequence, (N,) int64."""
         classes: IntArray = self.predict(xs, lengths=lengths, batch_size=batch_size).argmax(axis=-1)
         return classes
+
+
+def class_names(ts: Any) -> list[str] | None:
+    """Targets that are names, one axis of str, as a list; of all others None."""
+    if isinstance(ts, np.ndarray):
+        if ts.ndim != 1 or ts.dtype.kind not in "UO":
+            return None
+        ts = ts.tolist()
+    if not isinstance(ts, (list, tuple)) or not ts or not all(isinstance(name, str) for name in ts):
+        return None
+    return [str(name) for name in ts]
 
 
 def longest(mask: BoolArray) -> int:

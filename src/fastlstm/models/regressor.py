@@ -11,17 +11,18 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, FloatArray, Reduction
 from fastlstm.datasets.windows import Scaling
 from fastlstm.layers import Affine, MeanSquaredError, TimeLSTM, TimeRNN
+from fastlstm.models.estimator import Estimator
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.model import kept
-from fastlstm.models.row_model import RowModel, require_same_rows
+from fastlstm.models.row_model import require_same_rows
 from fastlstm.ops import scalars
 from fastlstm.ops.device import number, to_device, to_host
 
 CELLS = ("lstm", "rnn")
 
 
-class SequenceRegressor(RowModel):
+class SequenceRegressor(Estimator):
     """Numbers from a series of numbers, read by an LSTM or a tanh RNN.
 
     Parameters
@@ -46,6 +47,7 @@ class SequenceRegressor(RowModel):
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "mae")
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "scaling_numbers")
     optional_names: ClassVar[tuple[str, ...]] = ("scaling_numbers",)
+    _estimator_type: ClassVar[str] = "regressor"
 
     def __init__(
         self,
@@ -148,6 +150,20 @@ class SequenceRegressor(RowModel):
                 rows = slice(start, start + batch_size)
                 out[rows] = to_host(self._outputs_of(to_device(xs[rows], self.device), training=False))
         return out
+
+    def score(self, xs: Any, ts: Any) -> float:
+        """The coefficient of determination R², the mean over the K outputs, as scikit-learn's ``r2_score``.
+
+        1 - (sum of the squared errors) / (sum of the squared differences of the targets from their mean): 1 where all
+        is right, 0 for their mean. Of an output whose targets are all equal, 1 where all are right, else 0.
+        """
+        xs, ts = self.check_batch(xs, ts)
+        self.require_targets(ts, "score")
+        wide = ts.astype(np.float64)
+        errors = ((self.predict(xs) - wide) ** 2).sum(axis=0)
+        spread = ((wide - wide.mean(axis=0)) ** 2).sum(axis=0)
+        equal = spread == 0
+        return float(np.where(equal, errors == 0, 1 - errors / np.where(equal, 1, spread)).mean())
 
     def generate(self, start: Any, length: int) -> FloatArray:
         """Go on with a series: each output becomes the next input.

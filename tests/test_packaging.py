@@ -65,7 +65,8 @@ def test_extras_name_what_they_bring() -> None:
     always = {re.split(r"[ <>=;\[]", line)[0] for line in requirements if "extra ==" not in line}
     assert always == {"numpy", "safetensors", "threadpoolctl", "tqdm"}
     extras = importlib.metadata.metadata("fastlstm").get_all("Provides-Extra")
-    assert set(extras or []) == {"numba", "cuda12", "cuda13", "train", "bleu", "japanese", "data", "test", "bench"}
+    brought = {"numba", "cuda12", "cuda13", "torch", "train", "bleu", "mpi", "japanese", "data", "onnx", "keras"}
+    assert set(extras or []) == {*brought, "test", "bench"}
 
 
 @pytest.mark.skipif(not README.exists(), reason="the README is not beside the tests")

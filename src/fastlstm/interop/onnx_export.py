@@ -118,9 +118,10 @@ def _classifier(model: SequenceClassifier) -> OnnxGraph:
     hs, (h, _) = graph.recurrent(embedded, weights_of(model.layers["lstm"]), lengths=rows.lengths)
     if model.options["pooling"] == "last":
         pooled = h
-    else:  # behind a row's end its hs are 0
-        axis = graph.constant(np.array([1]))
-        total = graph.node("ReduceSum", hs, axis, keepdims=0)
+    else:
+        counts = _cast(graph, graph.node("Less", steps, rows.valid), np.float32)
+        axis, last = graph.constant(np.array([1])), graph.constant(np.array([2]))
+        total = graph.node("ReduceSum", graph.node("Mul", hs, graph.node("Unsqueeze", counts, last)), axis, keepdims=0)
         pooled = graph.node("Div", total, graph.node("Unsqueeze", _cast(graph, rows.lengths, np.float32), axis))
     pooled = graph.node("Mul", pooled, rows.some)
     probabilities = graph.node("Softmax", graph.affine(pooled, graph.constant(W), b), axis=-1)
@@ -169,6 +170,7 @@ def _encoder(model: Seq2seq) -> OnnxGraph:
         if rows is None:
             mask = graph.node("GreaterOrEqual", xs, graph.constant(np.array(0)))
         else:
+            # Its states weigh the same, all of them 0.
             out = graph.node("Mul", out, graph.node("Unsqueeze", rows.some, graph.constant(np.array([1]))))
         graph.output("hs", out, np.float32, ("N", "S", H))
         graph.output("mask", mask, np.bool_, ("N", "S"))

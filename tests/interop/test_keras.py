@@ -169,5 +169,10 @@ def test_wrong_files(tmp_path: Path) -> None:
                 archive.writestr(name, given.read(name).replace(old, new))
         with pytest.raises(ValueError, match=message):
             interop.keras_to_fastlstm(path)
+    with zipfile.ZipFile(FILE) as given, zipfile.ZipFile(path, "w") as archive:
+        for name in given.namelist():
+            archive.writestr(name, given.read(name).replace(b'"name": "gru_1"', b'"name": "other"'))
+    with pytest.raises(ValueError, match="does not say which of its layers layers/gru_1/cell is"):
+        interop.keras_to_fastlstm(path)
     with pytest.raises(FileNotFoundError):
         interop.keras_to_fastlstm(tmp_path / "nowhere.keras")

@@ -109,6 +109,16 @@ def test_from_a_file_from_a_node_and_by_name(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(got, want)
 
 
+def test_weights_may_be_constants() -> None:
+    model = model_of("LSTM")
+    want = interop.lstm_from_onnx(model)
+    for tensor in model.graph.initializer:
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+    for got, array in zip(interop.lstm_from_onnx(model)[:3], want[:3], strict=True):
+        np.testing.assert_array_equal(got, array)
+
+
 def test_what_is_no_such_node_or_cannot_be_computed(tmp_path: Path) -> None:
     for change, words in (
         ({"clip": 3.0}, "LSTM 'it' clips its gates at 3.0"),

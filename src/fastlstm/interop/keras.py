@@ -226,9 +226,14 @@ def _parts(title: str, variables: dict[str, tuple[str, list[Any]]], layers: dict
         before = found.get(layer, ("", []))[1]
         # Forwards comes first, whatever the alphabet says.
         found[layer] = name, [*before, *new] if owner.endswith("backward_layer/cell") else [*new, *before]
-    if not layers and len({_class_of(owner) for owner in found if owner.endswith("/cell")}) > 1:
+    unplaced = [owner for owner, (name, _) in found.items() if owner.endswith("/cell") and name not in layers]
+    if unplaced and layers:
         raise ValueError(
-            f"{title} holds recurrent layers of several classes, {', '.join(found)}, but not their order; read the "
+            f"{title} does not say which of its layers {', '.join(unplaced)} is; a later Keras 3 writes it"
+        )
+    if len({_class_of(owner) for owner in unplaced}) > 1:
+        raise ValueError(
+            f"{title} holds recurrent layers of several classes, {', '.join(unplaced)}, but not their order; read the "
             ".keras file"
         )
 

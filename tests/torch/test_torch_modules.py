@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 import fastlstm.torch  # noqa: E402
 from fastlstm.contract import TOLERANCE  # noqa: E402
-from fastlstm.torch import modules, recurrence  # noqa: E402
+from fastlstm.torch import modules  # noqa: E402
 
 pytestmark = pytest.mark.needs_torch
 
@@ -550,7 +550,7 @@ def test_autocast_returns_the_dtypes_of_torch(kind: str, what: str, of_input: An
             dtype = flat(theirs(input, hx))[0].dtype
         except RuntimeError:  # oneDNN has bf16 on some processors only
             dtype = torch.bfloat16
-            if not modules._has_bf16(recurrence.LSTM):
+            if not modules._has_bf16(kind):
                 pytest.skip("neither PyTorch nor we have bf16 here")
         got = flat(ours(input, hx))
     loss_of(got).backward()

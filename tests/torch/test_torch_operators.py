@@ -101,6 +101,19 @@ def test_compiled_without_a_graph_break(kind: str, options: dict[str, Any]) -> N
         assert torch.allclose(compiled(ids), want["loss"])
 
 
+def test_autocast_compiles_too() -> None:
+    ours = fastlstm.torch.GRU(D, H)
+    x = torch.linspace(-1, 1, T * N * D).reshape(T, N, D)
+    torch._dynamo.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        want, got = ours(x)[0], compiled(x)[0]
+    assert got.dtype is want.dtype
+    assert float((got - want).detach().abs().max()) <= TOLERANCE["bf16"]
+    got.sum().backward()
+    assert ours.weight_ih_l0.grad.dtype is torch.float32
+
+
 @pytest.mark.parametrize("enforce_sorted", [True, False])
 def test_packed_sequences_compile_too(enforce_sorted: bool) -> None:
     class Packed(nn.Module):  # type: ignore[misc,name-defined]

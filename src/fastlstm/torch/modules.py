@@ -154,7 +154,7 @@ def _forward(module: Any, kind: Kind, input: Any, hx: Any, own_way: Callable[[An
         return own_way(input, hx)
     if not _autocast_is_on(data):
         return _run(module, kind, input, data, states, weights, None, traced)
-    if not _has_bf16(kind) or torch.get_autocast_dtype("cpu") is not torch.bfloat16:
+    if not _has_bf16(kind.name) or torch.get_autocast_dtype("cpu") is not torch.bfloat16:
         return own_way(input, hx)
     dtype = _autocast_dtype(kind, data, states, packed=packed)
     data, states = data.float(), tuple(state.float() for state in states)
@@ -326,9 +326,15 @@ def _autocast_dtype(kind: Kind, data: Tensor, states: Sequence[Tensor], *, packe
     return states[0].dtype if states else data.dtype
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_bf16(name: str) -> bool:
+    """Whether the operator of LSTM, GRU or RNN has precision="bf16" on the host."""
+    return _accepts_bf16(name)
+
+
 @functools.cache
-def _has_bf16(kind: Kind) -> bool:
-    """Whether the operator has precision="bf16" on the host."""
+def _accepts_bf16(name: str) -> bool:
+    kind = {"LSTM": recurrence.LSTM, "GRU": recurrence.GRU, "RNN": recurrence.RNN}[name]
     pre_activations = np.zeros((1, 1, kind.gates), np.float32)
     try:
         kind.forward(pre_activations, None, pre_activations[0], None, training=False, precision="bf16", **kind.options)

@@ -254,6 +254,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "states without a batch": lambda m: m(torch.ones(T, N, D), states(m, torch.ones(1, H))),
     "states with a batch": lambda m: m(torch.ones(T, D), states(m, torch.ones(1, N, H))),
     "states of another dtype": lambda m: m(torch.ones(T, N, D), states(m, torch.ones(1, N, H, dtype=torch.float64))),
+    "one state in a tuple": lambda m: m(torch.ones(T, N, D), (torch.ones(1, N, H),)),
     "a list": lambda m: m([1.0, 2.0]),
 }
 

@@ -145,7 +145,7 @@ def _forward(module: Any, kind: Kind, input: Any, hx: Any, own_way: Callable[[An
     """The kernels' way; PyTorch's own for what they do not have, and for what is wrong: the error is PyTorch's then."""
     packed = isinstance(input, PackedSequence)
     data = input[0] if packed else input
-    states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+    states = () if hx is None else tuple(hx) if kind is recurrence.LSTM and isinstance(hx, (tuple, list)) else (hx,)
     weights = _weights(module)
     traced = is_traced(data)
     if not _is_right(module, kind, input, data, states, weights, traced):

@@ -268,7 +268,7 @@ def _define(kind: Kind) -> Any:
     def backward(upstream: list[Tensor | None], needs: list[bool], tape: Tensor, *args: Any) -> list[Tensor]:
         given = _Arguments(*args)
         grads = _gradients(given.call(kind), tape, *given[:4], upstream, needs)
-        return [grad for grad in grads if grad is not None]
+        return [grad.contiguous() for grad in grads if grad is not None]
 
     def fake_backward(_: Any, needs: list[bool], __: Any, *args: Any) -> list[Tensor]:
         given = _Arguments(*args)

@@ -102,7 +102,7 @@ def test_compiled_without_a_graph_break(kind: str, options: dict[str, Any]) -> N
 
 
 def test_autocast_compiles_too() -> None:
-    ours = fastlstm.torch.GRU(D, H)
+    ours: Any = fastlstm.torch.GRU(D, H)
     x = torch.linspace(-1, 1, T * N * D).reshape(T, N, D)
     torch._dynamo.reset()
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")

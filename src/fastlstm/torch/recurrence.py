@@ -204,6 +204,10 @@ class _Recurrence(torch.autograd.Function):
         return None, None, grads[0], None, *grads[1:]
 
 
+# Function.apply looks for wrappers of torch.func in all arguments first; modules have ruled those out.
+_apply: Callable[..., tuple[Tensor, ...]] = super(torch.autograd.Function, _Recurrence).apply
+
+
 def _gradients(
     call: Call,
     tape: Tensor,
@@ -332,7 +336,7 @@ def run(
         kind, *options = call
         *results, _ = _OPERATORS[kind.name](data, batch_sizes, list(weights), list(states), *options, training)
     elif training:
-        results = _Recurrence.apply(call, len(weights), data, batch_sizes, *weights, *states)  # type: ignore[no-untyped-call]
+        results = _apply(call, len(weights), data, batch_sizes, *weights, *states)
     else:
         results, _ = _forward(call, data, batch_sizes, weights, states, training=False)
     return results

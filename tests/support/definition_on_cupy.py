@@ -181,6 +181,8 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
         if "into" in options:
             options["into"] = options["into"]._asdict()
         given = [array for value in (*arguments, *options.values()) for array in _arrays_in(value)]
+        elsewhere = [array.device.id for array in given if array.device.id != numpy_as_cupy.Device().id]
+        assert not elsewhere, f"arrays of GPU {elsewhere} where GPU {numpy_as_cupy.Device().id} is the current one"
         values: Any = [list(map(_unwrapped, arguments)), {name: _unwrapped(value) for name, value in options.items()}]
         capture = numpy_as_cupy.Capture.current
         if capture is None:

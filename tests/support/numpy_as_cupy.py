@@ -83,7 +83,8 @@ class MemoryPool:
 
     keeps = True
 
-    def __init__(self) -> None:
+    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None) -> None:
+        self._allocator = allocator or (lambda size: MemoryPointer(Memory(size), 0))
         self._free_buffers: dict[int, list[np.ndarray[Any, Any]]] = {}
         self._all: list[np.ndarray[Any, Any]] = []
 
@@ -91,7 +92,11 @@ class MemoryPool:
         if self._free_buffers.get(size):
             buffer = self._free_buffers[size].pop()
         else:
-            buffer = _new_buffer(size)
+            try:
+                buffer = self._allocator(size).mem.buffer
+            except CUDARuntimeError:
+                self.free_all_blocks()
+                buffer = self._allocator(size).mem.buffer
             self._all.append(buffer)
         chunk = _Chunk(self, buffer, size)
         # What an array of a graph holds when it is made is anything, in every run.
@@ -126,6 +131,23 @@ class MemoryPool:
                 _addresses.remove(address)
 
 
+class CUDARuntimeError(RuntimeError):
+    """What CuPy raises where the driver has no memory left, among other things."""
+
+
+class Memory:
+    """A piece of the driver's."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = _new_buffer(size)
+
+
+class MemoryPointer:
+    def __init__(self, mem: Memory, offset: int) -> None:
+        assert offset == 0
+        self.mem = mem
+
+
 class _DefaultPool(MemoryPool):
     """Without reuse, so that a pointer to what is gone shows."""
 
@@ -156,6 +178,10 @@ def using_allocator(allocator: Any = None) -> Iterator[None]:
         yield
     finally:
         _pools.pop()
+
+
+def get_allocator() -> Any:
+    return _pools[-1].malloc
 
 
 def _chunk_of(address: int) -> int | None:
@@ -263,6 +289,8 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         assert Stream._entered.pop() is self
 
+    ptds: ClassVar[Any] = types.SimpleNamespace(ptr=2)  # of each thread, by one address for all of them
+
     def synchronize(self) -> None:
         refuse("a wait for the stream")
 
@@ -356,14 +384,18 @@ class _Pointer:
 class Device:
     """Also the context that makes it the current one."""
 
-    def __init__(self, number: int = 0) -> None:
-        self.id = number
+    compute_capability = "90"
+    _entered: ClassVar[list[int]] = [0]
+
+    def __init__(self, number: int | None = None) -> None:
+        self.id = Device._entered[-1] if number is None else number
 
     def __enter__(self) -> Self:
+        Device._entered.append(self.id)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        assert Device._entered.pop() == self.id
 
     def synchronize(self) -> None:
         refuse("a wait for the device")
@@ -372,7 +404,7 @@ class Device:
 class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
     """Wraps a numpy array."""
 
-    def __init__(self, host: np.ndarray[Any, Any], device: int = 0) -> None:
+    def __init__(self, host: np.ndarray[Any, Any], device: int | None = None) -> None:
         self.host = host
         self.device = Device(device)
 
@@ -401,7 +433,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
         assert not counted, "how many elements a mask chooses is waited for"
         if any(isinstance(part, np.ndarray) for part in parts):
             return _made(lambda host, chosen: host[tuple(chosen)], self.host, list(parts))
-        return ndarray(self.host[(*parts, ...) if ... not in parts else parts])
+        return ndarray(self.host[(*parts, ...) if ... not in parts else parts], self.device.id)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         assert isinstance(value, ndarray) or np.ndim(value) == 0, "a host array in a GPU's"
@@ -424,10 +456,10 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801
 
     def _view_or_copy(self, change: Callable[[Any], Any]) -> ndarray:
         changed = change(self.host)
-        return ndarray(changed) if np.may_share_memory(changed, self.host) else _made(change, self.host)
+        return ndarray(changed, self.device.id) if np.may_share_memory(changed, self.host) else _made(change, self.host)
 
     def swapaxes(self, first: int, second: int) -> ndarray:
-        return ndarray(self.host.swapaxes(first, second))
+        return ndarray(self.host.swapaxes(first, second), self.device.id)
 
     def astype(self, dtype: Any, copy: bool = True) -> ndarray:
         if not copy and self.dtype == dtype:
@@ -615,7 +647,7 @@ def _on_gpu(value: Any) -> Any:
 
 
 def broadcast_to(array: ndarray, shape: tuple[int, ...]) -> ndarray:
-    return ndarray(np.broadcast_to(array.host, shape))
+    return ndarray(np.broadcast_to(array.host, shape), array.device.id)
 
 
 FUNCTIONS = (
@@ -697,8 +729,9 @@ def modules() -> dict[str, types.ModuleType]:
     core = module("cupy._core", _routines_linalg=linalg)
     cublas = module("cupy.cublas", gemm=gemm)
     device = module("cupy.cuda.device", get_cublas_handle=lambda: 1)
-    runtime = module("cupy.cuda.runtime", runtimeGetVersion=lambda: 13000)
-    names = "Device Event Graph MemoryPool Stream alloc_pinned_memory get_current_stream using_allocator"
+    runtime = module("cupy.cuda.runtime", runtimeGetVersion=lambda: 13000, CUDARuntimeError=CUDARuntimeError)
+    names = "Device Event Graph Memory MemoryPointer MemoryPool Stream alloc_pinned_memory get_allocator"
+    names += " get_current_stream using_allocator"
     members = {name: globals()[name] for name in names.split()}
     cuda = module("cupy.cuda", device=device, runtime=runtime, **members)
     names = "ndarray empty empty_like asarray copy asnumpy ascontiguousarray broadcast_to matmul"

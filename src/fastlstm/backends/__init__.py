@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, Literal, overload
 
+from fastlstm.arrays import is_device_array
 from fastlstm.backends.blas import ModuleOnOurThreads
 from fastlstm.contract import (
     BackendNotAvailable,
@@ -181,7 +182,7 @@ def family_for(array: Any, family: Literal["sampling"]) -> SamplingFamily: ...
 def family_for(array: Any, family: Literal["skipgram"]) -> SkipgramFamily: ...
 def family_for(array: Any, family: str) -> ModuleType:
     """The module that computes ``family`` on arrays of the kind of ``array``; for "optim", see `host_optim`."""
-    if hasattr(array, "__cuda_array_interface__"):
+    if is_device_array(array):
         return _cuda_family(family)
     return load_family(_chosen_here.get() or _chosen or _default_backend(), family)
 

@@ -15,6 +15,7 @@ from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
 from fastlstm.contract import Array, Candidates, FloatArray, IntArray
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.seeds import check_seed, draw_seed, require_generator
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
@@ -26,6 +27,7 @@ _Table = TypeVar("_Table", FloatArray, IntArray)
 _MAX_EXPECTED_TRIES = 1e8
 
 
+@on_arrays_device
 def log_uniform_candidates(
     num_sampled: int,
     range_max: int,
@@ -89,6 +91,7 @@ def log_uniform_candidates(
     return _shaped(candidates, true_classes)
 
 
+@on_arrays_device
 def log_uniform_expected_count(
     classes: IntArray, num_tries: int, range_max: int, *, unique: bool = True, num_sampled: int
 ) -> FloatArray:
@@ -237,6 +240,7 @@ class UnigramTable:
         return np.concatenate([[0.0], np.cumsum(np.sort(self.probabilities))])
 
 
+@on_arrays_device
 def unigram_candidates(
     counts: Any,
     num_sampled: int,

@@ -11,9 +11,11 @@ from fastlstm.arrays import is_device_array
 from fastlstm.backends import device_family, host_optim
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.parameters import Grads, is_transpose, listed, name_of
 
 
+@on_arrays_device
 def global_norm(grads: Grads) -> float:
     """L2 norm of all gradients together, added in float64 and in one order.
 
@@ -34,6 +36,7 @@ def global_norm(grads: Grads) -> float:
     return _norm(_with_row_counts(grads, _values_of(grads, in_place=False)))
 
 
+@on_arrays_device
 def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     """Scale all gradients in place by ``clip_scale(norm, max_norm)``, so that their global norm is at most max_norm.
 
@@ -69,6 +72,7 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
     return norm
 
 
+@on_arrays_device
 def clip_grad_value(grads: Grads, limit: float) -> None:
     """Bring every number of the gradients between -limit and limit, in place; NaN stays NaN.
 
@@ -92,6 +96,7 @@ def clip_grad_value(grads: Grads, limit: float) -> None:
         host_optim().clip(array, limit)
 
 
+@on_arrays_device
 def clip_scale(norm: float, max_norm: float) -> float:
     """The factor that clipping multiplies gradients by: max_norm / (norm + 1e-6) if norm > max_norm, else 1.
 

@@ -9,8 +9,10 @@ import numpy as np
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, Precision
 from fastlstm.ops import checks
+from fastlstm.ops.current_device import on_arrays_device
 
 
+@on_arrays_device
 def matrix_product(
     a: FloatArray,
     b: FloatArray,
@@ -60,6 +62,7 @@ def matrix_product(
     return family_for(a, "dense").matrix_product(a, b, bias=bias, out=out, precision=precision)
 
 
+@on_arrays_device
 def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision | None = None) -> FloatArray:
     """a[n] @ b[n] for every n.
 

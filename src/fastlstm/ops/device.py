@@ -17,6 +17,7 @@ from fastlstm.arrays import array_module, is_device_array
 from fastlstm.backends import check_can_run, get_backend
 from fastlstm.contract import Array, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks
+from fastlstm.ops.current_device import on_arrays_device
 
 Device: TypeAlias = Literal["cpu", "cuda"]
 
@@ -114,6 +115,7 @@ def row_grad(grad: RowGrad | PaddedRowGrad) -> RowGrad:
     return RowGrad(grad.indices[:U], grad.values[:U])
 
 
+@on_arrays_device
 def count_true(mask: Any) -> Any:
     """How many elements are True: an int on the host, an array without axes on a GPU."""
     count = array_module(mask).count_nonzero(mask)

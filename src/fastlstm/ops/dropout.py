@@ -7,9 +7,11 @@ from typing import Any
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.seeds import check_seed
 
 
+@on_arrays_device
 def dropout_mask(xs: FloatArray, ratio: float, *, seed: Any) -> FloatArray:
     """What dropout multiplies by: 0 with the probability ``ratio``, else 1 / (1 - ratio).
 

@@ -9,8 +9,10 @@ from fastlstm.arrays import array_module
 from fastlstm.backends import device_family, family_for
 from fastlstm.contract import Array, FloatArray, IntArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 
 
+@on_arrays_device
 def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
     """Rows of W: out[...] = W[ids[...]].
 
@@ -42,6 +44,7 @@ def embedding_forward(W: FloatArray, ids: IntArray) -> FloatArray:
     return out if ids.ndim == 1 else out.reshape(*ids.shape, E)
 
 
+@on_arrays_device
 def embedding_backward(
     ids: IntArray,
     dout: FloatArray,
@@ -123,6 +126,7 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: Literal[
 def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: Literal[True]) -> PaddedRowGrad: ...
 @overload
 def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: bool) -> RowGrad | PaddedRowGrad: ...
+@on_arrays_device
 def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: bool = False) -> RowGrad | PaddedRowGrad:
     """The gradient of `embedding_forward` as the rows it touches; no array of V rows is made.
 
@@ -156,6 +160,7 @@ def embedding_backward_rows(ids: IntArray, dout: FloatArray, *, padded: bool = F
     return family_for(dout, "embedding").embedding_backward_rows(flat, dout)
 
 
+@on_arrays_device
 def scatter_add(target: FloatArray, ids: IntArray, rows: FloatArray) -> None:
     """target[ids[m]] += rows[m], in place; rows with the same id add up (numpy.add.at).
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, GATES, GRU_CONVENTIONS, Array, FloatArray
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 
 _GRU_GATES = GRU_CONVENTIONS["book"].gate_order
 _MEANINGS = {
@@ -21,6 +22,7 @@ _MEANINGS = {
 }
 
 
+@on_arrays_device
 def pack_gates(gates: Mapping[str, FloatArray], *, gate_order: str = DEFAULT_GATE_ORDER, axis: int = -1) -> FloatArray:
     """One array of all gates, such as Wx (D, 4H) of Wxi, Wxf, Wxg and Wxo (D, H) each.
 
@@ -76,6 +78,7 @@ def pack_gates(gates: Mapping[str, FloatArray], *, gate_order: str = DEFAULT_GAT
     return packed
 
 
+@on_arrays_device
 def unpack_gates(W: FloatArray, *, gate_order: str = DEFAULT_GATE_ORDER, axis: int = -1) -> dict[str, FloatArray]:
     """The gates of weights, biases or their gradients, each an array of its own.
 

@@ -22,8 +22,10 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks, recurrent
+from fastlstm.ops.current_device import on_arrays_device
 
 
+@on_arrays_device
 def gru_cell_forward(
     x: FloatArray,
     h_prev: FloatArray,
@@ -80,6 +82,7 @@ def gru_cell_forward(
     return GRUCellOutput(h, tape)
 
 
+@on_arrays_device
 def gru_cell_backward(
     dh: FloatArray,
     tape: Tape[GRUFamily] | None,
@@ -120,6 +123,7 @@ def gru_cell_backward(
     return tape.family.gru_cell_backward(tape.saved, **given, into=into)
 
 
+@on_arrays_device
 def prepare_gru(
     Wx: FloatArray | None,
     Wh: FloatArray,
@@ -165,6 +169,7 @@ def prepare_gru(
     return PreparedWeights("gru", family, columns, Wh.shape[0], Wh.dtype, arguments, device, chosen, precision)
 
 
+@on_arrays_device
 def gru_forward(
     xs: FloatArray,
     Wx: FloatArray | PreparedWeights[GRUFamily] | None,
@@ -274,6 +279,7 @@ def gru_forward(
     return GRUOutput(hs, h_n, tape)
 
 
+@on_arrays_device
 def gru_backward(
     dhs: FloatArray | None,
     tape: Tape[GRUFamily] | None,

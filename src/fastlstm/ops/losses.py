@@ -12,9 +12,11 @@ from fastlstm.arrays import is_device_array
 from fastlstm.backends import family_for
 from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, Reduction, SquaredErrorGrad
 from fastlstm.ops import checks, scalars
+from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.results import destination
 
 
+@on_arrays_device
 def softmax(logits: FloatArray, *, temperature: float = 1.0, out: FloatArray | None = None) -> FloatArray:
     """exp(logits / temperature), each row divided by its sum.
 
@@ -53,6 +55,7 @@ def softmax(logits: FloatArray, *, temperature: float = 1.0, out: FloatArray | N
     return p if logits.ndim == 2 else p.reshape(logits.shape)
 
 
+@on_arrays_device
 def softmax_cross_entropy(
     logits: FloatArray,
     targets: IntArray,
@@ -98,6 +101,7 @@ def softmax_cross_entropy(
     return result if logits.ndim == 2 else LossGrad(result.loss, result.dlogits.reshape(logits.shape))
 
 
+@on_arrays_device
 def linear_cross_entropy(
     h: FloatArray,
     W: FloatArray,
@@ -214,6 +218,7 @@ def linear_cross_entropy(
     return grads._replace(loss=None) if "loss" in into.without else grads  # type: ignore[arg-type]
 
 
+@on_arrays_device
 def sigmoid_cross_entropy(
     logits: FloatArray,
     labels: FloatArray,
@@ -254,6 +259,7 @@ def sigmoid_cross_entropy(
     return family_for(logits, "losses").sigmoid_cross_entropy(logits, labels, normalizer=divisor)
 
 
+@on_arrays_device
 def mean_squared_error(
     y: FloatArray,
     t: FloatArray,

@@ -22,8 +22,10 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks, recurrent
+from fastlstm.ops.current_device import on_arrays_device
 
 
+@on_arrays_device
 def lstm_cell_forward(
     x: FloatArray,
     h_prev: FloatArray,
@@ -92,6 +94,7 @@ def lstm_cell_forward(
     return LSTMCellOutput(h, c, tape)
 
 
+@on_arrays_device
 def lstm_cell_backward(
     dh: FloatArray,
     dc: FloatArray,
@@ -133,6 +136,7 @@ def lstm_cell_backward(
     return tape.family.lstm_cell_backward(tape.saved, **given, into=into)
 
 
+@on_arrays_device
 def prepare_lstm(
     Wx: FloatArray | None,
     Wh: FloatArray,
@@ -178,6 +182,7 @@ def prepare_lstm(
     return PreparedWeights("lstm", family, columns, Wh.shape[0], Wh.dtype, arguments, device, gate_order, precision)
 
 
+@on_arrays_device
 def lstm_forward(
     xs: FloatArray,
     Wx: FloatArray | PreparedWeights[LSTMFamily] | None,
@@ -292,6 +297,7 @@ def lstm_forward(
     return LSTMOutput(recurrent.batch_first(hs, time_major), h_n, c_n, tape)
 
 
+@on_arrays_device
 def lstm_backward(
     dhs: FloatArray | None,
     tape: Tape[LSTMFamily] | None,

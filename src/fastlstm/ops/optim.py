@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from fastlstm.backends import device_family, host_optim
 from fastlstm.ops import scalars
+from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.parameters import DeviceUpdate, Grads, Params, checked_updates, number, stands_on_device
 
 
+@on_arrays_device
 def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1.0) -> None:
     """Stochastic gradient descent: p -= lr g.
 
@@ -46,6 +48,7 @@ def sgd_update(params: Params, grads: Grads, lr: float, *, grad_scale: float = 1
         family.sgd_update(param, grad, rows, lr=lr, grad_scale=grad_scale)
 
 
+@on_arrays_device
 def momentum_update(
     params: Params,
     grads: Grads,
@@ -77,6 +80,7 @@ def momentum_update(
     _momentum(params, grads, velocities, lr, momentum, lazy, grad_scale, nesterov=False)
 
 
+@on_arrays_device
 def nesterov_update(
     params: Params,
     grads: Grads,
@@ -132,6 +136,7 @@ def _momentum(
         )
 
 
+@on_arrays_device
 def adagrad_update(
     params: Params,
     grads: Grads,
@@ -183,6 +188,7 @@ def adagrad_update(
         )
 
 
+@on_arrays_device
 def rmsprop_update(
     params: Params,
     grads: Grads,
@@ -226,6 +232,7 @@ def rmsprop_update(
         family.rmsprop_update(param, grad, rows, accumulator, lr=lr, decay=decay, eps=eps, grad_scale=grad_scale)
 
 
+@on_arrays_device
 def adam_update(
     params: Params,
     grads: Grads,
@@ -270,6 +277,7 @@ def adam_update(
     _adam(params, grads, m, v, lr, step, beta1, beta2, eps, 0.0, lazy, grad_scale)
 
 
+@on_arrays_device
 def adamw_update(
     params: Params,
     grads: Grads,

@@ -19,8 +19,10 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks, recurrent
+from fastlstm.ops.current_device import on_arrays_device
 
 
+@on_arrays_device
 def rnn_cell_forward(
     x: FloatArray,
     h_prev: FloatArray,
@@ -73,6 +75,7 @@ def rnn_cell_forward(
     return RNNCellOutput(h, tape)
 
 
+@on_arrays_device
 def rnn_cell_backward(
     dh: FloatArray,
     tape: Tape[RNNFamily] | None,
@@ -113,6 +116,7 @@ def rnn_cell_backward(
     return tape.family.rnn_cell_backward(tape.saved, **given, into=into)
 
 
+@on_arrays_device
 def prepare_rnn(
     Wx: FloatArray | None,
     Wh: FloatArray,
@@ -154,6 +158,7 @@ def prepare_rnn(
     return PreparedWeights("rnn", family, columns, Wh.shape[0], Wh.dtype, arguments, device, None, precision)
 
 
+@on_arrays_device
 def rnn_forward(
     xs: FloatArray,
     Wx: FloatArray | PreparedWeights[RNNFamily] | None,
@@ -250,6 +255,7 @@ def rnn_forward(
     return RNNOutput(hs, h_n, tape)
 
 
+@on_arrays_device
 def rnn_backward(
     dhs: FloatArray | None,
     tape: Tape[RNNFamily] | None,

@@ -25,10 +25,12 @@ from fastlstm.contract import (
     Tape,
 )
 from fastlstm.ops import checks
+from fastlstm.ops.current_device import on_arrays_device
 
 _INT64, _FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 
 
+@on_arrays_device
 def sampled_logits_forward(
     weights: FloatArray,
     biases: FloatArray,
@@ -94,6 +96,7 @@ def sampled_logits_forward(
     return SampledLogits(logits, is_true, tape)
 
 
+@on_arrays_device
 def sampled_logits_backward(dlogits: FloatArray, tape: Tape[SamplingFamily] | None) -> SampledLogitsGrads:
     """Gradients of `sampled_logits_forward`.
 
@@ -156,6 +159,7 @@ def nce_loss(
     remove_accidental_hits: bool = ...,
     padded: bool,
 ) -> SampledLoss | PaddedSampledLoss: ...
+@on_arrays_device
 def nce_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -226,6 +230,7 @@ def sampled_softmax_loss(
     remove_accidental_hits: bool = ...,
     padded: bool,
 ) -> SampledLoss | PaddedSampledLoss: ...
+@on_arrays_device
 def sampled_softmax_loss(
     weights: FloatArray,
     biases: FloatArray,
@@ -290,6 +295,7 @@ def negative_sampling_loss(
     *,
     padded: bool,
 ) -> SampledLoss | PaddedSampledLoss: ...
+@on_arrays_device
 def negative_sampling_loss(
     weights: FloatArray,
     labels: IntArray,

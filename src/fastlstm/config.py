@@ -85,7 +85,9 @@ def _bf16_line() -> str:
 
 def _gpu_line() -> str:
     families = importlib.import_module("fastlstm.backends.cuda").FAMILIES
-    reason = importlib.import_module("fastlstm.backends.cuda.cublas").why_not()
+    cublas = importlib.import_module("fastlstm.backends.cuda.cublas")
+    cublas.look_again()
+    reason = cublas.why_not()
     products = "" if reason is None else f"; no CUDA graphs, because products go through CuPy's handles: {reason}"
     return f"answers; CuPy arrays run on it, in the operators of {', '.join(families)}{products}"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,6 +179,22 @@ def test_a_workspace_for_every_stream_and_a_handle_for_every_thread(cupy: Any, c
     assert len({product["handle"] for product in seen}) == 2
 
 
+def test_a_handle_of_a_thread_that_has_ended_is_used_again(cupy: Any, cublas: Any, products: Any) -> None:
+    """Two threads at a time have two; eight one after the other have one, and no workspace is kept for them."""
+    a, b = cupy.asarray(drawn(3, 4)), cupy.asarray(drawn(4, 5))
+    workspaces: list[Any] = []
+    real = cublas.new_workspace
+    cublas.new_workspace = lambda: workspaces.append(weakref.ref(made := real())) or made
+    for _ in range(8):
+        thread = threading.Thread(target=products.product, args=(a, b))
+        thread.start()
+        thread.join()
+        gc.collect()
+    assert len(cublas.library().handles) == 1
+    assert len(workspaces) == 8
+    assert not any(workspace() for workspace in workspaces)
+
+
 def test_a_product_that_fails_says_why(cupy: Any, cublas: Any, products: Any) -> None:
     a, b = cupy.asarray(drawn(3, 4)), cupy.asarray(drawn(4, 5))
     for status, text in (
@@ -232,6 +250,66 @@ def test_the_library_is_the_one_that_cupy_has_loaded(cupy: Any, monkeypatch: pyt
     with pytest.raises(OSError, match=r"libcublas\.so\.12"):
         cublas.open_library()
     assert asked[0][1] != 0
+
+
+class _Finding(types.ModuleType):
+    """The package of CuPy 14: a library that pip installed is found when the package is asked for the module."""
+
+    def __init__(self, loaded: set[str], fails: list[Exception]) -> None:
+        super().__init__("cupy_backends.cuda.libs")
+        self.__dict__["_loaded"], self.__dict__["_fails"] = loaded, fails
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "cublas":
+            raise AttributeError(name)
+        if self._fails:
+            raise self._fails[0]
+        self._loaded.add("libcublas.so.13")
+        return sys.modules["cupy_backends.cuda.libs.cublas"]
+
+
+@pytest.fixture
+def own_search(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, set[str], list[Exception]]:
+    """The module as it is, the names of loaded libraries, and an error of CuPy's package, if there is one."""
+    loaded: set[str] = set()
+    fails: list[Exception] = []
+    name = "fastlstm.backends.cuda.cublas"
+    monkeypatch.delitem(sys.modules, name)
+    cublas: Any = importlib.import_module(name)
+
+    def opened(name: str, mode: int = 0) -> Any:
+        if name not in loaded:
+            raise OSError(f"{name}: cannot open shared object file")
+        return Cublas(cublas.PROTOTYPES)
+
+    monkeypatch.setattr(ctypes, "CDLL", opened)
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", _Finding(loaded, fails))
+    return cublas, loaded, fails
+
+
+def test_a_library_of_pip_is_found_as_cupy_14_finds_it(own_search: Any) -> None:
+    cublas, loaded, _ = own_search
+    assert cublas.why_not() is None
+    assert loaded == {"libcublas.so.13"}
+
+
+def test_a_library_that_cupys_package_does_not_find_may_be_there_all_the_same(
+    cupy: Any, own_search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In another way, or later: what is missing is not missing for good."""
+    cublas, loaded, fails = own_search
+    fails.append(ImportError("Failure finding libcublas.so"))
+
+    def handle() -> int:
+        raise RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED")
+
+    monkeypatch.setattr(cupy.cuda.device, "get_cublas_handle", handle)
+    assert cublas.why_not().startswith("the cuBLAS library that CuPy uses cannot be opened (libcublas.so.13: cannot")
+    loaded.add("libcublas.so.13")
+    assert cublas.why_not() is not None
+    importlib.import_module("fastlstm.backends.cuda.graph").Capture()
+    assert importlib.import_module("fastlstm.backends.cuda.cublas") is cublas
+    assert cublas.why_not() is None
 
 
 def test_the_stand_in_refuses_what_cublas_refuses(cublas: Any) -> None:

@@ -188,6 +188,67 @@ def test_another_precision_is_captured_again(cupy: Any, switch: Any, monkeypatch
     assert len(captures) - before == before + 1 == 2
 
 
+def test_arrays_are_judged_by_where_they_lie(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other objects for the same memory are the same arrays; an array elsewhere is captured again."""
+
+    def renew(trainer: Any) -> None:
+        for arrays in (trainer.model.grads, *(layer.grads for layer in trainer.model.layers.values())):
+            arrays[:] = [array.reshape(array.shape) for array in arrays]
+
+    captures: list[Any] = []
+    graph = importlib.import_module("fastlstm.backends.cuda.graph")
+    capture = graph.Capture.capture
+    monkeypatch.setattr(graph.Capture, "capture", lambda *args: captures.append(args) or capture(*args))
+    changes: dict[str, Any] = {f"after_{batch}": renew for batch in (5, 6, 8)}
+    switch(True)
+    fitted(rnnlm(), callbacks=[Changes(**changes)], epochs=3)
+    assert len(captures) == 1
+    captured = cuda_graph.GraphedStep()
+    x = cupy.zeros((2, 3))
+    captured.key = (x, 0.5, None)
+    assert captured.was_captured_with((x.reshape(2, 3), 0.5, None))
+    for key in ((x.copy(), 0.5, None), (x.reshape(3, 2), 0.5, None), (x, 0.6, None), (0.5, x, None), (x, 0.5)):
+        assert not captured.was_captured_with(key)
+
+
+def test_memory_that_came_free_during_a_capture_is_not_taken_for_a_graph(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool gives back what is free, then there is enough; the graph may use what was given back."""
+    capture = importlib.import_module("fastlstm.backends.cuda.graph").Capture()
+    with capture.eagerly():
+        cupy.zeros(10)
+    tries: list[int] = []
+    real = cupy.cuda.Memory
+
+    def scarce(size: int) -> Any:
+        tries.append(size)
+        if len(tries) == 1:
+            raise cupy.cuda.runtime.CUDARuntimeError("out of memory")
+        return real(size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cupy.cuda, "Memory", scarce)
+        with pytest.raises(MemoryError, match="GPU memory ran out while work was captured"):
+            capture.capture(lambda: cupy.zeros(1000))
+    assert len(tries) == 2
+    capture.capture(lambda: cupy.zeros(2000))
+    assert capture.is_captured
+
+
+def test_an_allocator_that_graphs_do_not_use_is_named(cupy: Any, switch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rmm_cupy_allocator(size: int) -> Any:
+        raise AssertionError("a stand-in's name alone")
+
+    monkeypatch.setattr(cupy.cuda, "get_allocator", lambda: rmm_cupy_allocator)
+    switch(True)
+    with pytest.warns(RuntimeWarning, match=r"not by .*rmm_cupy_allocator, the allocator that was set"):
+        _, history = fitted(rnnlm(), epochs=3)
+    assert history.device_steps["graph"] > 0
+    switch(False)
+    fitted(rnnlm(), epochs=1)
+
+
 def test_counts_of_words_that_change_are_captured_again(cupy: Any, switch: Any) -> None:
     def change(trainer: Any) -> None:
         trainer.model.counts = np.arange(1, len(trainer.model.counts) + 1)[::-1]

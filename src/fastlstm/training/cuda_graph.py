@@ -55,7 +55,9 @@ class GraphedSteps:
         self._sums: dict[str, _Sum] = {}
         self._last_logs: weakref.ref[BatchLogs] | None = None
         self._allowed = os.environ.get("FASTLSTM_CUDA_GRAPHS", "1") != "0"
-        if not self._allowed:
+        if self._allowed:
+            _say_what_is_bypassed()
+        else:
             trainer.history.why_no_graph = "FASTLSTM_CUDA_GRAPHS=0 switches graphs off"
         optimizer = trainer.optimizer
         optimizer.prepare(trainer.model.params)
@@ -244,19 +246,21 @@ class GraphedStep:
         self.num_seeds = 0
 
     def was_captured_with(self, key: tuple[Any, ...]) -> bool:
-        """Whether it was captured with that key: with the very same arrays, and equal settings.
+        """Whether it was captured with that key: with arrays that lie as these do, and equal settings.
 
         The key that is kept keeps the arrays too, so that no others come to lie in their memory.
         """
         captured = self.key
         if captured is None or len(captured) != len(key):
             return False
-        if all(map(operator.is_, captured, key)):
-            return True
-        return all(
-            a is b or (not checks.is_array(a) and not checks.is_array(b) and a == b)
-            for a, b in zip(captured, key, strict=True)
-        )
+        return all(map(operator.is_, captured, key)) or [*map(_judged, captured)] == [*map(_judged, key)]
+
+
+def _judged(part: Any) -> Any:
+    """What a part of a key is compared by: a setting's value, an array's place in memory."""
+    if not checks.is_array(part):
+        return part
+    return (*checks.span(part), part.shape, part.strides, part.dtype.char)
 
 
 class BatchLogs(Mapping[str, float]):
@@ -294,6 +298,19 @@ class _Sum:
     def add(self, total: Any, count: Any) -> None:
         self.total += total
         self.count += count
+
+
+def _say_what_is_bypassed() -> None:
+    from fastlstm.ops.graph import bypassed_allocator
+
+    name = bypassed_allocator()
+    if name is not None:
+        warnings.warn(
+            f"CUDA graphs of this training's steps take their memory from the driver and not by {name}, the allocator "
+            "that was set: what a graph uses stays its own. FASTLSTM_CUDA_GRAPHS=0 switches graphs off",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _bits(number: float) -> int:

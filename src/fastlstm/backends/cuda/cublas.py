@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ import numpy as np
 
 from fastlstm.contract import FloatArray, Precision
 
-# NVIDIA recommends 32 MiB for Hopper and 4 MiB for what came before: cuBLAS documentation, cublasSetWorkspace.
-WORKSPACE_BYTES = 32 << 20
+# As NVIDIA recommends, for Hopper and later and for what came before: cuBLAS documentation, cublasSetWorkspace.
+WORKSPACE_BYTES, EARLIER_WORKSPACE_BYTES = 32 << 20, 4 << 20
+_HOPPER = 90
 
 # cublasOperation_t, cudaDataType_t and cublasComputeType_t.
 _AS_IT_IS, _TRANSPOSED = 0, 1
@@ -78,7 +79,9 @@ def library() -> Any:
 
 def open_library() -> Any:
     """The shared library that CuPy has loaded, wherever it found it: the same name is the same library."""
-    importlib.import_module("cupy_backends.cuda.libs.cublas")
+    with contextlib.suppress(ImportError):
+        # As the package's attribute: CuPy 14 then finds a library that pip has installed, and loads it.
+        from cupy_backends.cuda.libs import cublas  # noqa: F401
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     # CuPy's own version first: another package may have loaded one of another.
     names = [f"libcublas.so.{number}" for number in dict.fromkeys((major, 13, 12, 11))]
@@ -87,13 +90,14 @@ def open_library() -> Any:
             with contextlib.suppress(OSError):
                 return ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
         if attempt == 0:
-            cupy.cuda.device.get_cublas_handle()  # where CuPy loads libraries only when it needs them
+            with contextlib.suppress(ImportError, RuntimeError):  # CuPy's own errors are RuntimeErrors
+                cupy.cuda.device.get_cublas_handle()  # where CuPy loads libraries only when it needs them
     return ctypes.CDLL(names[0])
 
 
 @functools.cache
 def why_not() -> str | None:
-    """Why products have to go through CuPy's handles; None if they need not."""
+    """Why products have to go through CuPy's handles; None if they need not. A reason is kept until `look_again`."""
     if os.environ.get("FASTLSTM_CUBLAS") == "cupy":
         return "FASTLSTM_CUBLAS=cupy asks for CuPy's"
     try:
@@ -103,6 +107,12 @@ def why_not() -> str | None:
     return None
 
 
+def look_again() -> None:
+    """Forget a reason: what was missing may have been installed, or loaded by somebody else, since."""
+    if why_not() is not None:
+        why_not.cache_clear()
+
+
 class _Handles(threading.local):
     """Handles of a thread by the number of their device."""
 
@@ -110,18 +120,28 @@ class _Handles(threading.local):
         self.of_device: dict[int, _Handle] = {}
 
 
+# Handles of threads that have ended, by device. Other threads take them over: to destroy one waits for the device.
+_unused: dict[int, list[ctypes.c_void_p]] = {}
+
+
 class _Handle:
-    """A handle of a device, which has to be the current one.
+    """A thread's handle of a device, which has to be the current one.
 
     Attributes
     ----------
     workspaces : dict of a stream's address to an array
+        Kept as long as the thread lives: a graph that somebody captured on the stream may use it.
     """
 
-    def __init__(self) -> None:
-        made = _Address()
-        _check("cublasCreate", library().cublasCreate_v2(ctypes.byref(made)))
+    def __init__(self, device: int) -> None:
+        unused = _unused.setdefault(device, [])
+        try:
+            made = unused.pop()
+        except IndexError:
+            made = _Address()
+            _check("cublasCreate", library().cublasCreate_v2(ctypes.byref(made)))
         self._made = made
+        weakref.finalize(self, unused.append, made).atexit = False
         self._stream: int | None = None
         self.workspaces: dict[int, Any] = {}
 
@@ -154,12 +174,14 @@ _handles = _Handles()
 
 def _handle(device: int) -> _Handle:
     if device not in _handles.of_device:
-        _handles.of_device[device] = _Handle()
+        _handles.of_device[device] = _Handle(device)
     return _handles.of_device[device]
 
 
 def new_workspace() -> Any:
-    return cupy.empty(WORKSPACE_BYTES, np.uint8)
+    """A workspace for the device that is current."""
+    hopper = int(cupy.cuda.Device().compute_capability) >= _HOPPER
+    return cupy.empty(WORKSPACE_BYTES if hopper else EARLIER_WORKSPACE_BYTES, np.uint8)
 
 
 @contextlib.contextmanager

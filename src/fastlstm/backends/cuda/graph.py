@@ -30,7 +30,9 @@ class Capture:
     def __init__(self) -> None:
         self._device = cupy.cuda.Device()
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._pool = cupy.cuda.MemoryPool()
+        self._memory = _Memory()
+        self._pool = cupy.cuda.MemoryPool(self._memory.allocate)
+        cublas.look_again()
         self._workspace = None if cublas.why_not() else cublas.new_workspace()
         self._graph: Any = None
         weakref.finalize(self, _give_back, self._device, self._pool).atexit = False
@@ -48,7 +50,7 @@ class Capture:
 
     def capture(self, work: Callable[[], None]) -> None:
         """Makes a graph of what work() does, which does not run. All that work() raises comes through."""
-        before = self._pool.total_bytes()
+        self._memory.ran_out = False
         with self._where_it_runs():
             self._stream.begin_capture()
             try:
@@ -59,8 +61,8 @@ class Capture:
                     self._stream.end_capture()
                 raise
             graph = self._stream.end_capture()
-        if self._pool.total_bytes() < before:
-            # Where memory runs out, CuPy gives back what is free at the moment; the graph may use it.
+        if self._memory.ran_out:
+            # CuPy then gives back what is free at the moment, and tries again; the graph may use what it gave back.
             raise MemoryError("GPU memory ran out while work was captured")
         self._graph = graph
 
@@ -78,6 +80,32 @@ class Capture:
             if self._workspace is not None:
                 stack.enter_context(cublas.workspace_of(self._device.id, self._workspace))
             yield
+
+
+class _Memory:
+    """Where the pool of a capture has its memory from: the driver, as CuPy's own pools."""
+
+    def __init__(self) -> None:
+        self.ran_out = False
+
+    def allocate(self, size: int) -> Any:
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except cupy.cuda.runtime.CUDARuntimeError:
+            self.ran_out = True
+            raise
+
+
+def bypassed_allocator() -> str | None:
+    """The name of an allocator that somebody has set, from which graphs do not take their memory; None if it is CuPy's.
+
+    What a graph uses has to stay its own as long as it lives, which pools such as RMM's know nothing of.
+    """
+    allocator = cupy.cuda.get_allocator()
+    owner = getattr(allocator, "__self__", None)
+    if isinstance(owner, cupy.cuda.MemoryPool):
+        return None
+    return f"{getattr(allocator, '__module__', None)}.{getattr(allocator, '__qualname__', allocator)}"
 
 
 # Devices and pools of captures that are gone, in whose memory something still lives.

@@ -7,6 +7,7 @@ first check that finds something leaves it in a record in pinned memory, which t
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import cupy
@@ -49,8 +50,15 @@ _numbers: dict[IdSource, int] = {}
 _sources: list[IdSource] = []
 
 
+def _shared(device: int, stream: int) -> Any:
+    """What the blocks of a check share: for each stream its own, because two streams run at the same time."""
+    # The stream that each thread has for itself has one address for all of them.
+    of_thread = stream == cupy.cuda.Stream.ptds.ptr
+    return _shared_of(device, stream, threading.get_ident() if of_thread else 0)
+
+
 @functools.cache
-def _shared(device: int, stream: int) -> Any:  # noqa: ARG001, one for each: two streams run at the same time
+def _shared_of(device: int, stream: int, thread: int) -> Any:  # noqa: ARG001
     with cupy.cuda.using_allocator(None):  # of no pool: a graph's is gone one day
         made = cupy.empty(len(_SHARED), np.int64)
     for k, value in enumerate(_SHARED):

@@ -1,6 +1,7 @@
 // Gathers, clears and sums rows by ids, for Python.
 #include "../bindings.h"
 
+#include "../../without_gil.h"
 #include "../device/current_device.h"
 #include "../device/element_types.h"
 #include "embedding.h"
@@ -14,6 +15,7 @@ void bind_embedding(py::module_& module) {
       "gather_rows",
       [](Address W, Address ids, Address out, Index M, Index E, int float_bytes, int id_bytes, int device,
          Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           gather_rows(RowGather<S, Id>{pointer<const S>(W), pointer<const Id>(ids), pointer<S>(out), M, E},
@@ -25,6 +27,7 @@ void bind_embedding(py::module_& module) {
   module.def(
       "clear_rows",
       [](Address target, Address ids, Index M, Index E, int float_bytes, int id_bytes, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           clear_rows(RowClearing<S, Id>{pointer<S>(target), pointer<const Id>(ids), M, E}, stream_at(stream));
@@ -38,6 +41,7 @@ void bind_embedding(py::module_& module) {
       "sum_rows",
       [](Address target, Address ids, Address rows, Address workspace, Index M, Index E, Index V, Index skip,
          bool accumulate, int float_bytes, int id_bytes, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           sum_rows(RowSum<S, Id>{pointer<S>(target), pointer<const Id>(ids), pointer<const S>(rows), M, E, V, skip,
@@ -54,6 +58,7 @@ void bind_embedding(py::module_& module) {
       "unique_rows",
       [](Address indices, Address values, Address count, Address ids, Address rows, Address workspace, Index M, Index E,
          int float_bytes, int id_bytes, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           unique_rows(UniqueRows<S, Id>{pointer<const Id>(ids), pointer<const S>(rows), M, E, pointer<Id>(indices),

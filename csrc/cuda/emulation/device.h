@@ -2,9 +2,11 @@
 // wait for others, and who runs next is drawn at random: what depends on a missing barrier changes from seed to seed.
 // Shared memory starts as NaN and ends in a margin that nobody may write. Stores into other blocks of a cluster come
 // later, in any order. What this cannot show: the order in which a GPU makes writes visible (it is sequentially
-// consistent), and time.
+// consistent), and time. A launch may wait for room in the GPU's queue, and for callbacks of Python's that are in it:
+// so none may keep Python's lock.
 #pragma once
 
+#include <Python.h>
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -13,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <utility>
 #include <vector>
@@ -448,6 +451,9 @@ namespace emulation {
 template <class Arguments>
 void run_blocks(void (*kernel)(Arguments), dim3 grid, int threads, std::int64_t shared_bytes, unsigned at_once,
                 const Arguments& arguments) {
+  if (PyGILState_Check()) throw std::runtime_error("emulation: a launch that keeps other Python threads waiting");
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> one_launch_at_a_time(mutex);
   if (shared_bytes > settings.shared_bytes) throw std::runtime_error("emulation: too much shared memory");
   ++settings.launches;
   gridDim = grid;

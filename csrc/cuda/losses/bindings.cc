@@ -1,6 +1,7 @@
 // Softmax, cross entropy and what stands around their matrix products, for Python.
 #include "../bindings.h"
 
+#include "../../without_gil.h"
 #include "../device/current_device.h"
 #include "../device/element_types.h"
 #include "losses.h"
@@ -21,6 +22,7 @@ void bind_losses(py::module_& module) {
   module.def(
       "count_targets",
       [](Address targets, Address counts, Index M, Index ignore_index, int id_bytes, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_id(id_bytes, [&]<class Id>() {
           count_targets(TargetCount<Id>{pointer<const Id>(targets), M, ignore_index, pointer<int>(counts)},
@@ -34,6 +36,7 @@ void bind_losses(py::module_& module) {
       [](Address logits, Address bias, Address targets, Address counts, double normalizer, Address normalizer_at,
          Address dlogits, Address losses, Index rows, Index V, Index ignore_index, int float_bytes, int id_bytes,
          int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           softmax_loss(SoftmaxLoss<S, Id>{pointer<const S>(logits), pointer<const S>(bias), pointer<const Id>(targets),
@@ -50,6 +53,7 @@ void bind_losses(py::module_& module) {
       "mean_loss",
       [](Address losses, Address counts, double normalizer, Address normalizer_at, Address loss, Address workspace,
          Index M, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         mean_loss(MeanLoss{pointer<const double>(losses), M, divisor_of(counts, normalizer, normalizer_at),
                            pointer<double>(loss)},
@@ -61,6 +65,7 @@ void bind_losses(py::module_& module) {
       "copy_valid_rows",
       [](Address from, Address targets, Address to, Index M, Index E, Index ignore_index, int float_bytes, int id_bytes,
          int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_types(float_bytes, id_bytes, [&]<class S, class Id>() {
           copy_valid_rows(
@@ -73,6 +78,7 @@ void bind_losses(py::module_& module) {
   module.def(
       "sum_columns",
       [](Address matrix, Address sums, Index M, Index V, bool accumulate, int float_bytes, int device, Address stream) {
+        const WithoutGil released;
         const CurrentDevice current(device);
         with_float(float_bytes, [&]<class S>() {
           sum_columns(ColumnSum<S>{pointer<const S>(matrix), pointer<S>(sums), M, V, accumulate}, stream_at(stream));

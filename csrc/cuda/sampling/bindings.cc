@@ -58,6 +58,7 @@ void log_uniform_expected_count(Address classes, Index M, double log_range, Addr
                                 Index num_sampled, Address counts, int device, Address stream) {
   const ExpectedCounts list{{pointer<const Index>(classes), nullptr}, {M, 0},      {pointer<double>(counts), nullptr},
                             pointer<const Index>(num_tries),          known_tries, num_sampled};
+  const WithoutGil released;
   const CurrentDevice current(device);
   log_uniform_expected_counts(list, log_range, stream_at(stream));
 }

@@ -7,14 +7,16 @@
 #include <optional>
 #include <string>
 
+#include "device/check.h"
+#include "device/supported.h"
+
 namespace py = pybind11;
 
 namespace fastlstm::cuda {
 namespace {
 
-std::string version_name(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
+// FASTLSTM_MACHINE_CODE and FASTLSTM_PTX are what CMakeLists.txt names to nvcc.
+const CompiledFor kCompiledFor{{FASTLSTM_MACHINE_CODE}, FASTLSTM_PTX};
 
 // Why no kernel can run here and what to do about it; none if they can.
 std::optional<std::string> why_not() {
@@ -34,10 +36,24 @@ std::optional<std::string> why_not() {
     return std::string("no GPU answers (") + (error == cudaSuccess ? "none found" : cudaGetErrorString(error)) +
            "); see what nvidia-smi says, and CUDA_VISIBLE_DEVICES";
   }
-  return std::nullopt;
+  std::optional<std::string> reason;
+  for (int device = 0; device < devices; ++device) {
+    reason = why_no_code_on(device);
+    if (!reason) break;  // one that can is enough
+  }
+  return reason;
 }
 
 }  // namespace
+
+std::optional<std::string> why_no_code_on(int device) {
+  int major = 0, minor = 0, driver = 0, runtime = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cannot ask for the device");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cannot ask for the device");
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  return why_no_code(10 * major + minor, driver, runtime, kCompiledFor);
+}
 
 #if defined(FASTLSTM_CUDA_EMULATION)
 PYBIND11_MODULE(_cuda_emulation, module) {
@@ -52,6 +68,13 @@ PYBIND11_MODULE(_cuda_emulation, module) {
 PYBIND11_MODULE(_cuda, module) {
 #endif
   module.def("why_not", &why_not);
+  module.def(
+      "why_no_code",
+      [](int capability, int driver, int runtime, const std::vector<int>& machine_code, int ptx) {
+        return why_no_code(capability, driver, runtime, {machine_code, ptx});
+      },
+      py::kw_only(), py::arg("capability"), py::arg("driver"), py::arg("runtime"), py::arg("machine_code"),
+      py::arg("ptx"));
   bind_dropout(module);
   bind_embedding(module);
   bind_graph(module);

@@ -6,6 +6,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 namespace fastlstm::cuda {
 
@@ -18,6 +20,9 @@ T* pointer(Address address) {
 }
 
 inline cudaStream_t stream_at(Address address) { return reinterpret_cast<cudaStream_t>(address); }
+
+// Why the kernels have no code that a device can run; none if they have.
+std::optional<std::string> why_no_code_on(int device);
 
 void bind_dropout(pybind11::module_& module);
 void bind_embedding(pybind11::module_& module);

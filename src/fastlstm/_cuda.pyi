@@ -28,6 +28,7 @@ class Plan(TypedDict):
     step_cycles: float
 
 def why_not() -> str | None: ...
+def why_no_code(*, capability: int, driver: int, runtime: int, machine_code: list[int], ptx: int) -> str | None: ...
 def dropout_mask(
     *,
     mask: int,

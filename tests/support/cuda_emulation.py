@@ -25,7 +25,7 @@ PRECISIONS = ("kFloat32", "kFloat64", "kTf32", "kBf16")
 # for the draws of classes, whose bits are fixed.
 FLAGS = (
     "-std=c++20 -O1 -fPIC -U_FORTIFY_SOURCE -fvisibility=hidden -ffp-contract=off -Wno-unknown-pragmas "
-    "-DFASTLSTM_CUDA_EMULATION -x c++"
+    "-DFASTLSTM_CUDA_EMULATION -DFASTLSTM_MACHINE_CODE=90 -DFASTLSTM_PTX=90 -x c++"
 )
 NAME = "_cuda_emulation"
 

@@ -19,7 +19,7 @@ namespace py = pybind11;
 namespace fastlstm::cuda {
 namespace {
 
-constexpr int kLeastCapability = 80, kHopper = 90;
+constexpr int kHopper = 90;
 
 int attribute(cudaDeviceAttr what, int device) {
   int value = 0;
@@ -28,13 +28,11 @@ int attribute(cudaDeviceAttr what, int device) {
 }
 
 Device device_with_number(int device) {
+  if (const auto reason = why_no_code_on(device)) {
+    throw std::runtime_error("device " + std::to_string(device) + ": " + *reason);
+  }
   const int capability =
       10 * attribute(cudaDevAttrComputeCapabilityMajor, device) + attribute(cudaDevAttrComputeCapabilityMinor, device);
-  if (capability < kLeastCapability) {
-    throw std::runtime_error("device " + std::to_string(device) + " has compute capability " +
-                             std::to_string(capability / 10) + "." + std::to_string(capability % 10) +
-                             "; the kernels need 8.0 (Ampere) or later");
-  }
   const int shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   int largest_cluster = 0;
   if (capability >= kHopper) {

@@ -10,7 +10,7 @@ import numpy as np
 from fastlstm import _cuda, ops, optim
 from fastlstm.contract import GRUConventionName, RowGrad
 
-KERNELS = ("step", "persistent", "cluster")
+KERNELS = ("plain", "step", "persistent", "cluster")
 RUNS = [
     *((kernel, precision) for kernel in KERNELS for precision in ("float32", "float64", "tf32", "bf16")),
     ("rows", "float32"),
@@ -77,7 +77,7 @@ def main() -> None:
                 floats(N, T, D), floats(D, H), floats(H, H), floats(H), mask=mask, precision=precision
             )
             assert bool(cupy.isfinite(ops.rnn_backward(floats(N, T, H), rnn.tape).dWh).all()), (kernel, precision)
-        if kernel in ("step", "persistent"):
+        if kernel != "cluster":
             conventions: tuple[GRUConventionName, ...] = ("book", "keras")
             for convention in conventions:
                 b = floats(3 * H) if convention == "book" else floats(2, 3 * H)

@@ -4,7 +4,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from fastlstm.contract import Precision
 
-Kernel: TypeAlias = Literal["step", "persistent", "rows", "cluster"]
+Kernel: TypeAlias = Literal["plain", "step", "persistent", "rows", "cluster"]
 Cell: TypeAlias = Literal["lstm", "rnn", "gru_reset_after", "gru_reset_before"]
 
 class Plan(TypedDict):

@@ -190,13 +190,13 @@ def test_work_goes_to_the_current_stream(gpu: Any) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float64", "tf32", "bf16"])
 def test_clusters_of_every_size(gpu: Any, monkeypatch: pytest.MonkeyPatch, precision: Precision, blocks: int) -> None:
     skip_where_it_cannot_run("cluster")
-    for rows in (8,) if precision == "float64" else (8, 16, 32):
+    for rows in {"float64": (8,), "float32": (8, 16, 32)}.get(precision, (8, 16)):
         monkeypatch.setenv("FASTLSTM_CUDA_KERNEL", f"cluster:{blocks}x{rows}")
         for N in (5, 1000):  # more than run at a time
             in_precision(recurrent_case(N, 20, 5, 10 * blocks + 21, reverse=True), precision)
 
 
-@pytest.mark.parametrize("kernel", ["step", "persistent", "rows", "cluster"])
+@pytest.mark.parametrize("kernel", ["plain", "step", "persistent", "rows", "cluster"])
 def test_the_time_loop_can_be_captured(gpu: Any, kernel: str) -> None:
     skip_where_it_cannot_run(kernel)
     _cuda = importlib.import_module("fastlstm._cuda")

@@ -20,6 +20,10 @@ H200 = {"multiprocessors": 132, "shared_bytes": 232448, "largest_cluster": 16}
 SMALL = {"multiprocessors": 12, "shared_bytes": 60_000, "largest_cluster": 8}
 
 RUNS: list[tuple[str, Precision]] = [
+    ("plain", "float32"),
+    ("plain", "float64"),
+    ("plain", "tf32"),
+    ("plain", "bf16"),
     ("step", "float32"),
     ("step", "float64"),
     ("step", "tf32"),

@@ -28,9 +28,8 @@ int attribute(cudaDeviceAttr what, int device) {
 }
 
 Device device_with_number(int device) {
-  if (const auto reason = why_no_code_on(device)) {
+  if (const auto reason = why_no_code_on(device))
     throw std::runtime_error("device " + std::to_string(device) + ": " + *reason);
-  }
   const int capability =
       10 * attribute(cudaDevAttrComputeCapabilityMajor, device) + attribute(cudaDevAttrComputeCapabilityMinor, device);
   const int shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
@@ -51,7 +50,8 @@ Value choose(const char* what, const std::string& name, const std::map<std::stri
   throw std::invalid_argument(std::string(what) + " is '" + name + "', expected one of " + names);
 }
 
-const std::map<std::string, Kernel> kKernels{{"step", Kernel::kStep},
+const std::map<std::string, Kernel> kKernels{{"plain", Kernel::kPlain},
+                                             {"step", Kernel::kStep},
                                              {"persistent", Kernel::kPersistent},
                                              {"rows", Kernel::kRows},
                                              {"cluster", Kernel::kCluster}};
@@ -84,19 +84,22 @@ Problem problem_of(const std::string& cell, const std::string& direction, const 
 
 Plan plan_of(const Problem& problem, const Device& device, const std::optional<std::string>& kernel) {
   if (!kernel) return make_plan(problem, device);
-  // Clusters of 8 blocks and 16 rows are "cluster:8x16".
-  ClusterShape shape;
+  // Clusters of 8 blocks and 16 rows are "cluster:8x16", tiles of 64 columns and 8 rows "step:64x8".
+  const auto colon = std::min(kernel->find(':'), kernel->size());
+  const std::string name = kernel->substr(0, colon), asked = kernel->substr(colon);
+  Shape shape;
   int end = 0;
-  const int found = std::sscanf(kernel->c_str(), "cluster:%dx%d%n", &shape.blocks, &shape.rows, &end);
-  if (found == 2 && static_cast<std::size_t>(end) == kernel->size()) {
-    return make_plan(problem, device, Kernel::kCluster, shape);
+  const bool has_shapes = name == "step" || name == "persistent" || name == "cluster";
+  if (has_shapes && std::sscanf(asked.c_str(), ":%dx%d%n", &shape.width, &shape.rows, &end) == 2 &&
+      static_cast<std::size_t>(end) == asked.size()) {
+    return make_plan(problem, device, kKernels.at(name), shape);
   }
   return make_plan(problem, device, choose<Kernel>("kernel", *kernel, kKernels));
 }
 
 py::dict as_dict(const Problem& problem, const Plan& plan, const Device& device) {
   using namespace py::literals;
-  const bool tiles = plan.kernel != Kernel::kRows;
+  const bool tiles = plan.kernel != Kernel::kRows && plan.kernel != Kernel::kPlain;
   Index chunks = 0, resident = 0;  // of all parts
   for (const PlannedPart& part : plan.parts) {
     chunks += part.chunks;
@@ -168,6 +171,7 @@ class SequencePass {
     const CurrentDevice current(number_);
     with_precision(problem_.precision, [&]<Precision p>() {
       const SequenceOf<p> s = sequence<SequenceOf<p>>(arrays);
+      if (plan_.kernel == Kernel::kPlain) return run_plain<p>(plan_, s, memory, on);
       if (plan_.kernel == Kernel::kCluster) return run_clusters<p>(plan_, s, on);
       (is_gru(problem_.cell) ? run_gru<p> : run_lstm_or_rnn<p>)(plan_, s, memory, on);
     });

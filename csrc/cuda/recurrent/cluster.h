@@ -55,7 +55,7 @@ struct ClusterBlock {
   static constexpr int kRows = 8 * J;
   static constexpr int kChunkElements = kChunkBytes / sizeof(Operand);
   static constexpr int kTileElements = kTileChunkBytes / sizeof(Operand);
-  static constexpr int kAtOnce = cluster_tiles_at_once(P::kTensorCores, J);
+  static constexpr int kAtOnce = cluster_tiles_at_once(P::kTensorCores);
 
   const ClusterArguments<P>& a;
   const Units<P> units;
@@ -312,20 +312,25 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_forward(ClusterAr
             if (q < gates) product[q] += sum[q];
           }
         }
-        step_forward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], product, carried[k]);
+        step_forward(s, inputs[k], product, carried[k]);
         h = P::operand(carried[k].h);
       }
-      if (phase + 1 == s.T) continue;
       // Lanes with the same 16 bytes share the blocks to which these go; each block begins with itself.
       const Packed16 pack = gather_pack(h);
       const int first_of_pack = unit & ~(kInPack - 1);
-      if (row < block.rows && first_of_pack < block.own) {
+      if (phase + 1 < s.T && row < block.rows && first_of_pack < block.own) {
         auto* const place = reinterpret_cast<Packed16*>(block.operand_slot(phase + 1) +
                                                         Block::place_in_operand(row, block.first_unit + first_of_pack));
         for (int i = lane % kInPack; i < a.blocks; i += kInPack) {
           block.send(place, (block.rank + i) & (a.blocks - 1), phase + 1, pack);
         }
       }
+    }
+    // Others wait for what was sent; nobody for this.
+#pragma unroll
+    for (int k = 0; k < kMostOwned; ++k) {
+      const auto [row, unit, there] = owned[k];
+      if (there) store_forward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], carried[k]);
     }
   }
   cluster_barrier();  // nobody leaves before all have received everything
@@ -385,40 +390,45 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_cluster_backward(ClusterA
         const S* from = inbox + phase % 2 * slot + row * a.units + unit;
         for (int i = 0; i < a.blocks; ++i) dh += from[i * share];
       }
-      S out[4];
-      step_backward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], dh, carried[k], out);
+      step_backward(s, phase, inputs[k], dh, carried[k]);
       if (phase == s.T) continue;
       Operand* const here = dz + Block::place_in_operand(row, gates * unit);
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
-        if (q < gates) here[q] = P::operand(out[q]);
+        if (q < gates) here[q] = P::operand(inputs[k].gates[q]);
       }
     }
-    if (phase == s.T) break;
-    __syncthreads();
-
-    S* const next = inbox + (phase + 1) % 2 * slot + block.rank * share;
-    block.multiply(
-        reinterpret_cast<const Packed16*>(dz), 0, a.chunks, divide_up(a.tiles - warp, kWarps),
-        [&](int i) {
-          const int tile = first_tile + warp + i * kWarps;
-          return tile < a.tiles ? tile : tile - a.tiles;
-        },
-        [&](int tile, typename P::Accumulator(&total)[J]) {
+    if (phase < s.T) {
+      __syncthreads();
+      S* const next = inbox + (phase + 1) % 2 * slot + block.rank * share;
+      block.multiply(
+          reinterpret_cast<const Packed16*>(dz), 0, a.chunks, divide_up(a.tiles - warp, kWarps),
+          [&](int i) {
+            const int tile = first_tile + warp + i * kWarps;
+            return tile < a.tiles ? tile : tile - a.tiles;
+          },
+          [&](int tile, typename P::Accumulator(&total)[J]) {
 #pragma unroll
-          for (int j = 0; j < J; ++j) P::store(total[j], mine + 8 * j * kStride, kStride, lane);
-          __syncwarp();
-          constexpr int kOfRow = 16 / kInPack;
-          const int unit = 16 * tile + lane % kOfRow * kInPack;
-          if (unit < block.units.H) {
-            const int to = block.units.owner_of(unit), owned_unit = unit - block.units.first_of(to);
-            for (int row = lane / kOfRow; row < block.rows; row += 32 / kOfRow) {
-              block.send(reinterpret_cast<Packed16*>(next + row * a.units + owned_unit), to, phase + 1,
-                         *reinterpret_cast<const Packed16*>(mine + row * kStride + lane % kOfRow * kInPack));
+            for (int j = 0; j < J; ++j) P::store(total[j], mine + 8 * j * kStride, kStride, lane);
+            __syncwarp();
+            constexpr int kOfRow = 16 / kInPack;
+            const int unit = 16 * tile + lane % kOfRow * kInPack;
+            if (unit < block.units.H) {
+              const int to = block.units.owner_of(unit), owned_unit = unit - block.units.first_of(to);
+              for (int row = lane / kOfRow; row < block.rows; row += 32 / kOfRow) {
+                block.send(reinterpret_cast<Packed16*>(next + row * a.units + owned_unit), to, phase + 1,
+                           *reinterpret_cast<const Packed16*>(mine + row * kStride + lane % kOfRow * kInPack));
+              }
             }
-          }
-          __syncwarp();
-        });
+            __syncwarp();
+          });
+    }
+    // Others wait for what was sent; nobody for this.
+#pragma unroll
+    for (int k = 0; k < kMostOwned; ++k) {
+      const auto [row, unit, there] = owned[k];
+      if (there) store_backward(s, phase, block.first_row + row, block.first_unit + unit, inputs[k], carried[k]);
+    }
   }
   cluster_barrier();
 #else

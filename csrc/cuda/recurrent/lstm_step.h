@@ -22,12 +22,13 @@ __device__ Carried<S> initial_state(const Sequence<S>& a, Index n, Index unit) {
   return {h ? h[at] : S(0), c ? c[at] : S(0)};
 }
 
-// What a phase reads beside the product and the carried state; it is there before the product is.
+// What a phase reads beside the product and the carried state; it is there before the product is. A step puts what is
+// to be stored in its place, so that this can wait until the next phase has what it needs.
 template <class S>
 struct Inputs {
-  S gates[4];
+  S gates[4];                // after a step the activated gates or, backward, their gradients
   S c_prev, c;               // backward, LSTM
-  S h;                       // backward, RNN
+  S h;                       // backward, RNN; after a step forward h before it
   S dh;                      // backward: of hs
   unsigned char valid;       // this step
   unsigned char next_valid;  // backward: the step that follows in time; its product is the gradient of h
@@ -94,29 +95,35 @@ __device__ void cell_backward(RecurrentActivation activation, Gates<S>& gates, S
 
 // Forward. product holds the four gates' sums, or one. Returns the new h in carried.h.
 template <class S>
-__device__ void step_forward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
-                             const S (&product)[4], Carried<S>& carried) {
-  const Index t = a.time_of_step(phase), row = n * a.T + t, at = row * a.H + unit;
+__device__ void step_forward(const Sequence<S>& a, Inputs<S>& in, const S (&product)[4], Carried<S>& carried) {
   const Carried<S> before = carried;
   if (a.cell == Cell::kLstm) {
     Gates<S> gates{in.gates[0] + product[0], in.gates[1] + product[1], in.gates[2] + product[2],
                    in.gates[3] + product[3]};
     cell_forward(a.activation, gates, before.c, carried.c, carried.h);
-    if (a.keep) {
-      S* const kept = a.gates + row * 4 * a.H + unit;
-      kept[a.gate_position[0] * a.H] = gates.i;
-      kept[a.gate_position[1] * a.H] = gates.f;
-      kept[a.gate_position[2] * a.H] = gates.g;
-      kept[a.gate_position[3] * a.H] = gates.o;
-    }
+    in.gates[0] = gates.i;
+    in.gates[1] = gates.f;
+    in.gates[2] = gates.g;
+    in.gates[3] = gates.o;
   } else {
     carried.h = Math<S>::tanh(in.gates[0] + product[0]);
   }
   if (!in.valid) carried = before;
+  in.h = before.h;
+}
+
+template <class S>
+__device__ void store_forward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                              const Carried<S>& carried) {
+  const Index row = n * a.T + a.time_of_step(phase), at = row * a.H + unit;
   a.hs[at] = carried.h;
   if (a.keep) {
-    a.h_prev[at] = before.h;
-    if (a.cell == Cell::kLstm) a.cs[at] = carried.c;
+    a.h_prev[at] = in.h;
+    if (a.cell == Cell::kLstm) {
+      a.cs[at] = carried.c;
+#pragma unroll
+      for (int q = 0; q < 4; ++q) a.gates[row * 4 * a.H + a.gate_position[q] * a.H + unit] = in.gates[q];
+    }
   }
   if (phase == a.T - 1) {
     a.h_n[n * a.H + unit] = carried.h;
@@ -125,41 +132,44 @@ __device__ void step_forward(const Sequence<S>& a, Index phase, Index n, Index u
 }
 
 // Backward. product is the sum that belongs to the unit, of the dz of the phase before. Returns this phase's dz, of
-// four gates or one.
+// four gates or one, in in.gates.
 template <class S>
-__device__ void step_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in, S product,
-                              Carried<S>& carried, S (&dz)[4]) {
+__device__ void step_backward(const Sequence<S>& a, Index phase, Inputs<S>& in, S product, Carried<S>& carried) {
   // A step that is not valid passes the gradient of h on; its dz is zero, but a product with it may be NaN.
-  const S dh_after = in.next_valid ? product : carried.h;
-  if (phase == a.T) {
-    a.dh0[n * a.H + unit] = dh_after;
-    if (a.cell == Cell::kLstm) a.dc0[n * a.H + unit] = carried.c;
-    return;
-  }
-  const S dh = dh_after + in.dh;
-  carried.h = dh;
-  const Index row = n * a.T + a.time_of_step(a.T - 1 - phase);
+  carried.h = in.next_valid ? product : carried.h;
+  if (phase == a.T) return;
+  carried.h += in.dh;
   if (a.cell == Cell::kLstm) {
     Gates<S> gates{in.gates[0], in.gates[1], in.gates[2], in.gates[3]};
     S dc = carried.c;
-    cell_backward(a.activation, gates, in.c_prev, in.c, dh, dc);
+    cell_backward(a.activation, gates, in.c_prev, in.c, carried.h, dc);
     if (in.valid) carried.c = dc;
-    dz[0] = gates.i;
-    dz[1] = gates.f;
-    dz[2] = gates.g;
-    dz[3] = gates.o;
-#pragma unroll
-    for (int q = 0; q < 4; ++q) {
-      if (!in.valid) dz[q] = S(0);
-      a.dz[row * 4 * a.H + a.gate_position[q] * a.H + unit] = dz[q];
-    }
+    in.gates[0] = in.valid ? gates.i : S(0);
+    in.gates[1] = in.valid ? gates.f : S(0);
+    in.gates[2] = in.valid ? gates.g : S(0);
+    in.gates[3] = in.valid ? gates.o : S(0);
   } else {
-    dz[0] = in.valid ? dh * (1 - in.h * in.h) : S(0);
-    a.dz[row * a.H + unit] = dz[0];
+    in.gates[0] = in.valid ? carried.h * (1 - in.h * in.h) : S(0);
   }
 }
 
-// For the tile kernels. `finish` returns how many values of `out` are the unit's share of the next product's operand.
+template <class S>
+__device__ void store_backward(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                               const Carried<S>& carried) {
+  if (phase == a.T) {
+    a.dh0[n * a.H + unit] = carried.h;
+    if (a.cell == Cell::kLstm) a.dc0[n * a.H + unit] = carried.c;
+    return;
+  }
+  const Index row = n * a.T + a.time_of_step(a.T - 1 - phase);
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    if (q < gates_of(a.cell)) a.dz[row * gates_of(a.cell) * a.H + a.gate_position[q] * a.H + unit] = in.gates[q];
+  }
+}
+
+// For the kernels that take any cell. `finish` returns how many values of `out` are the unit's share of the next
+// product's operand, and leaves in `in` what `store` stores.
 struct LstmOrRnn {
   static constexpr bool kTwoParts = false;
   static constexpr int kColumns = 4;
@@ -176,15 +186,23 @@ struct LstmOrRnn {
   }
 
   template <class S>
-  __device__ static int finish(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
-                               const S (&product)[kColumns], Carried<S>& carried, S (&out)[4]) {
+  __device__ static int finish(const Sequence<S>& a, Index phase, Inputs<S>& in, const S (&product)[kColumns],
+                               Carried<S>& carried, S (&out)[4]) {
     if (a.direction == Direction::kForward) {
-      step_forward(a, phase, n, unit, in, product, carried);
+      step_forward(a, in, product, carried);
       out[0] = carried.h;
       return 1;
     }
-    step_backward(a, phase, n, unit, in, product[0], carried, out);
+    step_backward(a, phase, in, product[0], carried);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) out[q] = in.gates[q];
     return phase == a.T ? 0 : gates_of(a.cell);
+  }
+  template <class S>
+  __device__ static void store(const Sequence<S>& a, Index phase, Index n, Index unit, const Inputs<S>& in,
+                               const Carried<S>& carried) {
+    if (a.direction == Direction::kForward) return store_forward(a, phase, n, unit, in, carried);
+    store_backward(a, phase, n, unit, in, carried);
   }
 };
 

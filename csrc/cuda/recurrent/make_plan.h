@@ -65,8 +65,12 @@ inline void place_workspace(const Problem& p, Plan& plan) {
   for (PlannedPart& part : plan.parts) {
     part.packed_at = place(tiles ? plan.unit_blocks * part.chunks * part.M * kTileChunkBytes : 0);
   }
-  plan.exchange_at = place(tiles ? 2 * rows * plan.exchange_chunks * kChunkBytes : 0);
-  plan.state_at = place(tiles ? 2 * p.N * p.H * state_bytes(p.precision) : 0);
+  const bool plain = plan.kernel == Kernel::kPlain;
+  const Index state = p.N * p.H * state_bytes(p.precision);
+  plan.exchange_at = place(tiles   ? 2 * rows * plan.exchange_chunks * kChunkBytes
+                           : plain ? 2 * gates_of(p.cell) * state
+                                   : 0);
+  plan.state_at = place(tiles || plain ? 2 * state : 0);
   plan.counters_at = place(tiles ? plan.row_blocks * kCounterBytes : 0);
   plan.workspace_bytes = at;
 }
@@ -106,9 +110,16 @@ inline std::optional<Plan> plan_tile(const Problem& p, const Device& device, Ker
   return plan;
 }
 
-inline std::optional<Plan> best_tile(const Problem& p, const Device& device, Kernel kernel) {
+// What may be asked of a kernel, for tests and measurements: the columns of a tile or the blocks of a cluster, and the
+// rows of either; 0 is any.
+struct Shape {
+  int width = 0, rows = 0;
+};
+
+inline std::optional<Plan> best_tile(const Problem& p, const Device& device, Kernel kernel, Shape asked) {
   std::optional<Plan> best;
   for (const Tile tile : tiles_of(p.precision)) {
+    if ((asked.width != 0 && asked.width != 16 * tile.M) || (asked.rows != 0 && asked.rows != 8 * tile.J)) continue;
     const std::optional<Plan> plan = plan_tile(p, device, kernel, tile);
     if (plan && (!best || step_cycles(p, *plan, device) < step_cycles(p, *best, device))) best = plan;
   }
@@ -128,7 +139,7 @@ inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
       plan.units = p.H;
       plan.unit_blocks = 1;
       plan.row_blocks = plan.pass_blocks = divide_up(p.N, rows);
-      const int in_registers = width <= kMostRowRegisters ? width : kRowRegistersBeyond;
+      const int in_registers = row_registers(width, rows);
       // Weights that are not in registers; x: h, or dz of four gates; the sums of four gates; the bias.
       plan.shared_bytes = 4 * (4 * width * (width - in_registers) + rows * 4 * width + rows * 4 * width + 4 * width);
       if (plan.shared_bytes > device.shared_bytes) return std::nullopt;
@@ -137,6 +148,17 @@ inline std::optional<Plan> plan_rows(const Problem& p, const Device& device) {
     }
   }
   return std::nullopt;
+}
+
+inline Plan plan_plain(const Problem& p) {
+  Plan plan{};
+  plan.kernel = Kernel::kPlain;
+  plan.tile = {static_cast<int>(p.H), 1};
+  plan.units = p.H;
+  plan.unit_blocks = 1;
+  plan.row_blocks = plan.pass_blocks = p.N;
+  place_workspace(p, plan);
+  return plan;
 }
 
 // Clusters that run at a time, one block a multiprocessor. A GPC of a Hopper, within which a cluster stays, has 16 or
@@ -193,17 +215,12 @@ inline std::optional<Plan> plan_cluster(const Problem& p, const Device& device, 
   return best;
 }
 
-// What may be asked of a cluster kernel; 0 is any.
-struct ClusterShape {
-  int blocks = 0, rows = 0;
-};
-
-inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, ClusterShape asked) {
+inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, Shape asked) {
   if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return std::nullopt;
   std::optional<Plan> best;
   for (const int blocks : kClusterSizes) {
     if (blocks > std::min(device.largest_cluster, device.multiprocessors)) break;
-    if (asked.blocks != 0 && asked.blocks != blocks) continue;
+    if (asked.width != 0 && asked.width != blocks) continue;
     for (const int J : cluster_Js_of(p.precision)) {
       if (asked.rows != 0 && asked.rows != 8 * J) continue;
       const std::optional<Plan> plan = plan_cluster(p, device, blocks, J);
@@ -213,13 +230,13 @@ inline std::optional<Plan> best_cluster(const Problem& p, const Device& device, 
   return best;
 }
 
-inline std::string why_no_cluster(const Problem& p, const Device& device, ClusterShape asked) {
+inline std::string why_no_cluster(const Problem& p, const Device& device, Shape asked) {
   if (p.cell != Cell::kLstm && p.cell != Cell::kRnn) return "the cluster kernel takes LSTMs and RNNs, not GRUs";
   if (device.largest_cluster == 0) {
-    return "the cluster kernel needs a GPU of compute capability 9.x, with machine code for it in the module";
+    return "the cluster kernel needs a GPU of compute capability 9.0 or later";
   }
-  if (asked.blocks != 0 || asked.rows != 0) {
-    return "no cluster of " + std::to_string(asked.blocks) + " blocks and " + std::to_string(asked.rows) +
+  if (asked.width != 0 || asked.rows != 0) {
+    return "no cluster of " + std::to_string(asked.width) + " blocks and " + std::to_string(asked.rows) +
            " rows holds the units of H = " + std::to_string(p.H) + " here (0: any)";
   }
   return "the cluster kernel keeps all recurrent weights in the shared memory of up to " +
@@ -227,15 +244,21 @@ inline std::string why_no_cluster(const Problem& p, const Device& device, Cluste
          " bytes; those of H = " + std::to_string(p.H) + " do not fit";
 }
 
+inline std::string why_no_tile(Shape asked) {
+  return "no tile of " + std::to_string(asked.width) + " columns and " + std::to_string(asked.rows) +
+         " rows was compiled and fits on the device (0: any)";
+}
+
 // The choice:
 //   float32 LSTM, H <= 128                                    rows
 //   T > 1, and a step is estimated to be shortest there:
 //     the weights fit into the shared memory of a cluster     cluster
 //     the units fit on the multiprocessors                    persistent
-//   else                                                      step
+//   else                                                      step, and where it does not fit, plain
 // `asked` overrides it, for tests and measurements; it is an error where that kernel cannot run the problem.
 inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kernel> asked = std::nullopt,
-                      ClusterShape shape = {}) {
+                      Shape shape = {}) {
+  if (asked == Kernel::kPlain) return plan_plain(p);
   const bool sequence = !asked && p.T > 1;
   std::optional<Plan> plan;
   if (!asked || asked == Kernel::kRows) plan = plan_rows(p, device);
@@ -246,19 +269,17 @@ inline Plan make_plan(const Problem& p, const Device& device, std::optional<Kern
   if (!plan && (asked == Kernel::kCluster || sequence)) plan = best_cluster(p, device, shape);
   if (!plan && asked == Kernel::kCluster) throw std::invalid_argument(why_no_cluster(p, device, shape));
   if (asked == Kernel::kPersistent || (sequence && (!plan || plan->kernel == Kernel::kCluster))) {
-    const std::optional<Plan> persistent = best_tile(p, device, Kernel::kPersistent);
+    const std::optional<Plan> persistent = best_tile(p, device, Kernel::kPersistent, shape);
     if (!plan || (persistent && step_cycles(p, *persistent, device) < step_cycles(p, *plan, device))) plan = persistent;
   }
   if (!plan && asked == Kernel::kPersistent) {
+    if (shape.width != 0 || shape.rows != 0) throw std::invalid_argument(why_no_tile(shape));
     throw std::invalid_argument("the units of H = " + std::to_string(p.H) + " do not fit on " +
                                 std::to_string(device.multiprocessors) + " multiprocessors at a time");
   }
-  if (!plan) plan = best_tile(p, device, Kernel::kStep);
-  if (!plan) {
-    throw std::invalid_argument("a block may use " + std::to_string(device.shared_bytes) +
-                                " bytes of shared memory, too few for any kernel");
-  }
-  return *plan;
+  if (!plan) plan = best_tile(p, device, Kernel::kStep, shape);
+  if (!plan && asked) throw std::invalid_argument(why_no_tile(shape));
+  return plan ? *plan : plan_plain(p);
 }
 
 }  // namespace fastlstm::cuda

@@ -20,6 +20,7 @@ enum class Cell { kLstm, kRnn, kGruResetAfter, kGruResetBefore };
 enum class Direction { kForward, kBackward };
 enum class Precision { kFloat32, kFloat64, kTf32, kBf16 };
 enum class Kernel {
+  kPlain,       // one launch a step, a thread for each unit of each row; the ground that the others stand on
   kStep,        // one launch a step; the weights come from L2
   kPersistent,  // one cooperative launch a sequence; weights stay in shared memory, blocks of the same rows wait for
                 // each other once a step
@@ -72,8 +73,7 @@ inline constexpr Index kCounterBytes = 128, kCounterStride = kCounterBytes / sta
 
 // Compiled tiles. Accumulators of exact products take four times the registers of those of the tensor cores, and
 // float64 twice as many again.
-inline constexpr Tile kTensorTiles[] = {{1, 1}, {1, 2}, {1, 4}, {1, 8}, {2, 1}, {2, 2},
-                                        {2, 4}, {2, 8}, {3, 4}, {4, 1}, {4, 2}};
+inline constexpr Tile kTensorTiles[] = {{1, 1}, {1, 2}, {1, 4}, {2, 1}, {2, 2}, {2, 4}, {3, 4}, {4, 1}, {4, 2}, {4, 4}};
 inline constexpr Tile kFloat32Tiles[] = {{1, 1}, {1, 2}, {1, 4}, {2, 1}, {2, 2}, {4, 1}};
 inline constexpr Tile kFloat64Tiles[] = {{1, 1}, {1, 2}, {2, 1}};
 
@@ -85,17 +85,19 @@ inline constexpr int kRowCounts[] = {1, 2, 4};
 // columns.
 inline constexpr int kMostOwned = 4;
 
-// Of the row kernel's weights, all H of a column, so many stay in a thread's registers; the rest in shared memory.
-inline constexpr int kMostRowRegisters = 96, kRowRegistersBeyond = 64;
+// Of the row kernel's weights, all H of a column, so many stay in a thread's registers. Of the widest, which has 128
+// registers a thread, the rest is in shared memory: no more than fits into 99 KB with the sums of the rows.
+FASTLSTM_HOST_DEVICE constexpr int row_registers(int width, int rows) {
+  return width <= 96 ? width : rows == 2 ? 84 : 88;
+}
 
-// The cluster kernel: blocks of a cluster, and J of a row group. Float64 accumulators leave room for one.
+// The cluster kernel: blocks of a cluster, and J of a row group. Of tensor cores, larger groups were never the fastest;
+// float64 accumulators leave room for one.
 inline constexpr int kClusterSizes[] = {1, 2, 4, 8, 16};
-inline constexpr int kClusterJs[] = {1, 2, 4}, kFloat64ClusterJs[] = {1};
+inline constexpr int kTensorClusterJs[] = {1, 2}, kFloat32ClusterJs[] = {1, 2, 4}, kFloat64ClusterJs[] = {1};
 
 // A warp's tiles that share a load of the rows, powers of 2. Exact products have registers for one.
-FASTLSTM_HOST_DEVICE constexpr int cluster_tiles_at_once(bool tensor_cores, int J) {
-  return !tensor_cores ? 1 : J == 4 ? 2 : 4;
-}
+FASTLSTM_HOST_DEVICE constexpr int cluster_tiles_at_once(bool tensor_cores) { return tensor_cores ? 4 : 1; }
 
 // Where things lie in the shared memory of a block of a cluster, in bytes.
 struct ClusterMemory {
@@ -153,10 +155,12 @@ constexpr const auto& compiled_tiles() {
 }
 template <Precision p>
 constexpr const auto& compiled_cluster_Js() {
-  if constexpr (p == Precision::kFloat64) {
-    return kFloat64ClusterJs;
+  if constexpr (on_tensor_cores(p)) {
+    return kTensorClusterJs;
+  } else if constexpr (p == Precision::kFloat32) {
+    return kFloat32ClusterJs;
   } else {
-    return kClusterJs;
+    return kFloat64ClusterJs;
   }
 }
 

@@ -11,7 +11,7 @@ namespace fastlstm::cuda {
 
 template <int width, int R>
 __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
-  constexpr int kInRegisters = width <= kMostRowRegisters ? width : kRowRegistersBeyond;
+  constexpr int kInRegisters = row_registers(width, R);
   constexpr int kInShared = width - kInRegisters;
   constexpr int kThreads = 4 * width;
   static_assert(kInRegisters % 4 == 0 && kInShared % 4 == 0);
@@ -98,15 +98,15 @@ __global__ void __launch_bounds__(4 * width, 1) run_rows(Sequence<float> s) {
       if (forward) {
 #pragma unroll
         for (int q = 0; q < 4; ++q) inputs.gates[q] += bias[q * width + unit];
-        step_forward(s, phase, n, unit, inputs, product, carried);
+        step_forward(s, inputs, product, carried);
         out[0] = carried.h;
       } else {
-        float dz[4] = {};
         const float dh = (product[0] + product[1]) + (product[2] + product[3]);
-        step_backward(s, phase, n, unit, inputs, dh, carried, dz);
+        step_backward(s, phase, inputs, dh, carried);
 #pragma unroll
-        for (int q = 0; q < 4; ++q) out[q * width] = dz[q];
+        for (int q = 0; q < 4; ++q) out[q * width] = inputs.gates[q];
       }
+      LstmOrRnn::store(s, phase, n, unit, inputs, carried);
     }
     __syncthreads();
   }

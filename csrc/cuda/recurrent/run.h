@@ -20,6 +20,8 @@ void run_lstm_or_rnn(const Plan& plan, const SequenceOf<p>& sequence, char* work
 template <Precision p>
 void run_gru(const Plan& plan, const SequenceOf<p>& sequence, char* workspace, cudaStream_t stream);
 template <Precision p>
+void run_plain(const Plan& plan, const SequenceOf<p>& sequence, char* workspace, cudaStream_t stream);
+template <Precision p>
 void run_clusters(const Plan& plan, const SequenceOf<p>& sequence, cudaStream_t stream);
 
 // Blocks of the largest cluster that runs on the device, which is the current one, with so much shared memory a block;

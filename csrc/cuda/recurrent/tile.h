@@ -162,17 +162,25 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
   }
   __syncthreads();
 
-  // The units of rows this thread owns: number threadIdx.x, threadIdx.x + 256 ... of the tile, units first.
-  const auto owned = [&](int k, Index& row, Index& unit) {
-    const Index number = static_cast<Index>(threadIdx.x) + k * kTileThreads;
-    row = number / a.units;
-    unit = number % a.units;
-    return row < kRows && first_row + row < s.N && first_unit + unit < s.H;
+  // The units of rows this thread owns: number threadIdx.x, threadIdx.x + 256 ... of the tile, units first. Divided
+  // once, and two numbers in a register.
+  int places[kOwned];
+#pragma unroll
+  for (int k = 0; k < kOwned; ++k) {
+    const int number = static_cast<int>(threadIdx.x) + k * kTileThreads, units = static_cast<int>(a.units);
+    const int row = number / units, unit = number % units;
+    const bool there = row < kRows && first_row + row < s.N && first_unit + unit < s.H;
+    places[k] = there ? row << 16 | unit : -1;
+  }
+  const auto owned = [&](int k, int& row, int& unit) {
+    row = places[k] >> 16;
+    unit = places[k] & 0xffff;
+    return places[k] >= 0;
   };
   Carried<S> carried[kOwned];
 #pragma unroll
   for (int k = 0; k < kOwned; ++k) {
-    Index row, unit;
+    int row, unit;
     if (owned(k, row, unit)) {
       const Index at = (first_row + row) * s.H + first_unit + unit;
       carried[k] = {a.state[at], a.state[s.N * s.H + at]};
@@ -183,13 +191,13 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
     typename C::template Inputs<S> inputs[kOwned];
 #pragma unroll
     for (int k = 0; k < kOwned; ++k) {
-      Index row, unit;
+      int row, unit;
       if (owned(k, row, unit)) inputs[k] = C::load(s, phase, first_row + row, first_unit + unit);
     }
     if (forward) {
 #pragma unroll
       for (int k = 0; k < kOwned; ++k) {
-        Index row, unit;
+        int row, unit;
         if (owned(k, row, unit)) C::add_bias(s, first_unit + unit, inputs[k]);
       }
     }
@@ -233,7 +241,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
 
 #pragma unroll
     for (int k = 0; k < kOwned; ++k) {
-      Index row, unit;
+      int row, unit;
       if (!owned(k, row, unit)) continue;
       S product[C::kColumns] = {};
       if (has_product) {
@@ -247,7 +255,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
       }
       const Index n = first_row + row, j = first_unit + unit;
       S out[4];
-      const int count = C::finish(s, phase, n, j, inputs[k], product, carried[k], out);
+      const int count = C::finish(s, phase, inputs[k], product, carried[k], out);
       Operand* const next_row = next + n * row_stride + count * j;
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
@@ -256,11 +264,17 @@ __global__ void __launch_bounds__(kTileThreads, 1) run_tile(TileArguments<P> a) 
     }
     __syncthreads();
     if (threadIdx.x == 0 && a.unit_blocks > 1 && phase + 1 < a.last_phase) add_release(counter);
+    // Behind the release, which would wait for these stores too.
+#pragma unroll
+    for (int k = 0; k < kOwned; ++k) {
+      int row, unit;
+      if (owned(k, row, unit)) C::store(s, phase, first_row + row, first_unit + unit, inputs[k], carried[k]);
+    }
   }
 
 #pragma unroll
   for (int k = 0; k < kOwned; ++k) {
-    Index row, unit;
+    int row, unit;
     if (owned(k, row, unit)) {
       const Index at = (first_row + row) * s.H + first_unit + unit;
       a.state[at] = carried[k].h;

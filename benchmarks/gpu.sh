@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that wants a GPU, in one run of less than ten minutes: build, tests, sanitizers, latencies, and every family
-# of operators against torch and cupyx. Needs Python with the packages of pyproject.toml's build and test, CuPy and
+# Everything that wants a GPU, in one run of about ten minutes: build, selftest, tests, sanitizers, latencies, and every
+# family of operators against torch and cupyx. Needs Python with the packages of pyproject.toml's build and test, CuPy and
 # PyTorch, nvcc and compute-sanitizer, and no package index. A short table comes last; everything measured goes to JSON
 # files, beside the one that is named.
 #
@@ -35,23 +35,24 @@ if [ ${#failed[@]} -gt 0 ]; then
   echo "the build failed" >&2
   exit 1
 fi
-part "what runs here" 15 python3 -c 'import fastlstm; fastlstm.show_config()'
+# What runs here, and whether it is right: what follows is worth nothing where this fails.
+part "selftest" 75 python3 -m fastlstm selftest --device cuda
 
 check() {
-  local tests=100 sanitizer=35
+  local tests=100 sanitizer=30
   if [ "$only" = tests ]; then
-    tests=250 sanitizer=110
+    tests=250 sanitizer=75
   fi
   part "tests" $tests python3 -m pytest -q tests/cuda/test_gpu.py
   # Without CuPy's memory pool, so that every array ends where its memory ends.
   local tool
-  for tool in memcheck racecheck; do
+  for tool in memcheck racecheck synccheck initcheck; do
     part "$tool" $sanitizer compute-sanitizer --error-exitcode 9 --tool "$tool" python3 -m benchmarks.gpu_short
   done
 }
 
 latencies() {
-  nvcc -std=c++17 -O2 -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=sm_80 \
+  nvcc -std=c++17 -O2 "-gencode=arch=compute_90,code=[sm_90,compute_90]" -gencode=arch=compute_80,code=sm_80 \
     -o "$scratch/latencies" benchmarks/gpu_latencies.cu && timeout 20 "$scratch/latencies" | tee "$scratch/latencies.json"
 }
 

@@ -21,6 +21,7 @@ from fastlstm.cli import (
     dates,
     generate,
     rnnlm,
+    selftest,
     sentiment,
     series,
     sine,
@@ -30,7 +31,8 @@ from fastlstm.cli import (
 )
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 the training diverged, or its pictures could not be drawn (then the model is saved); "
+    "Exit codes: 0 done; 1 the training diverged, its pictures could not be drawn (then the model is saved), or the "
+    "selftest found something wrong; "
     "2 a mistake, told in one line; 130 Ctrl-C."
 )
 
@@ -86,6 +88,12 @@ def _make_parser() -> argparse.ArgumentParser:
     of_bench = commands.add_parser("bench", help="measure speed beside PyTorch and numpy", description=bench.__doc__)
     bench.add_options(of_bench)
     of_bench.set_defaults(command=bench.bench)
+
+    of_selftest = commands.add_parser(
+        "selftest", help="check every operator on this machine", description=selftest.__doc__
+    )
+    selftest.add_options(of_selftest)
+    of_selftest.set_defaults(command=selftest.run)
 
     info = commands.add_parser("info", help="show backends, instruction set, threads and GPU")
     info.set_defaults(command=lambda _: fastlstm.show_config())

@@ -184,7 +184,13 @@ def test_a_handle_of_a_thread_that_has_ended_is_used_again(cupy: Any, cublas: An
     a, b = cupy.asarray(drawn(3, 4)), cupy.asarray(drawn(4, 5))
     workspaces: list[Any] = []
     real = cublas.new_workspace
-    cublas.new_workspace = lambda: workspaces.append(weakref.ref(made := real())) or made
+
+    def new_workspace() -> Any:
+        made = real()
+        workspaces.append(weakref.ref(made))
+        return made
+
+    cublas.new_workspace = new_workspace
     for _ in range(8):
         thread = threading.Thread(target=products.product, args=(a, b))
         thread.start()

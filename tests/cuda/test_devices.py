@@ -75,9 +75,12 @@ def test_the_kind_of_an_array_is_told_by_its_type(cupy: Any, monkeypatch: pytest
     """CuPy makes a dictionary each time it is asked for an array's interface."""
     asked = []
     interface = cupy.ndarray.__cuda_array_interface__
-    monkeypatch.setattr(
-        cupy.ndarray, "__cuda_array_interface__", property(lambda self: asked.append(self) or interface.fget(self))
-    )
+
+    def noting(array: Any) -> Any:
+        asked.append(array)
+        return interface.fget(array)
+
+    monkeypatch.setattr(cupy.ndarray, "__cuda_array_interface__", property(noting))
     array = cupy.zeros((2, 3))
     ops.softmax(array)
     ops.embedding_forward(array, cupy.asarray(np.array([1, 0])))

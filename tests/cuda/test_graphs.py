@@ -198,7 +198,12 @@ def test_arrays_are_judged_by_where_they_lie(cupy: Any, switch: Any, monkeypatch
     captures: list[Any] = []
     graph = importlib.import_module("fastlstm.backends.cuda.graph")
     capture = graph.Capture.capture
-    monkeypatch.setattr(graph.Capture, "capture", lambda *args: captures.append(args) or capture(*args))
+
+    def noting(*args: Any) -> Any:
+        captures.append(args)
+        return capture(*args)
+
+    monkeypatch.setattr(graph.Capture, "capture", noting)
     changes: dict[str, Any] = {f"after_{batch}": renew for batch in (5, 6, 8)}
     switch(True)
     fitted(rnnlm(), callbacks=[Changes(**changes)], epochs=3)

@@ -219,11 +219,16 @@ def test_without_a_tape_long_sequences_run_in_parts(small: Any, monkeypatch: pyt
 def test_a_sequence_is_one_launch_of_a_time_loop(emulation: Any) -> None:
     cupy = sys.modules["cupy"]
     # Rows; clusters; packing, preparing and the persistent kernel.
-    for H, largest_cluster, launches in ((20, 16, 1), (140, 16, 1), (140, 0, 3)):
+    runs: tuple[tuple[int, int, Precision, int], ...] = (
+        (20, 16, "float32", 1),
+        (140, 16, "bf16", 1),
+        (140, 0, "float32", 3),
+    )
+    for H, largest_cluster, precision, launches in runs:
         emulation.emulate(**{**H200, "largest_cluster": largest_cluster}, seed=0)
         case = recurrent_case(2, 3, 3, H).cast("float32").map_arrays(cupy.asarray)
         before = emulation.launches()
-        tape = ops.lstm_forward(**case.inputs).tape
+        tape = ops.lstm_forward(**case.inputs, precision=precision).tape
         assert emulation.launches() - before == launches
         ops.lstm_backward(None, tape)
         assert emulation.launches() - before == 2 * launches

@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "dates": ["--data", "dates.txt", *SMALL, "--wordvec-size", "4"],
     "rnnlm": ["--data", "text.txt", *SMALL],
     "sentiment": ["--data", "labelled.tsv", *SMALL, "--wordvec-size", "4"],
+    "series": ["--data", "series.csv", "--column", "x", *SMALL, "--steps", "6", "--horizon", "3"],
     "sine": SMALL,
     "translate": ["--data", "pairs.tsv", *SMALL, "--wordvec-size", "4", "--attention"],
     "word2vec": ["--data", "text.txt", "--epochs", "2", "--vector-size", "4", "--num-sampled", "2", "--no-eval"],
@@ -52,6 +53,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("dates.txt").write_text(lines_of(datasets.dates(60, seed=0)))
     Path("text.txt").write_text("the cat saw a dog .\na dog saw the cat .\n" * 20)
     Path("labelled.tsv").write_text("good\ta fine film\nbad\tdreadful and dull\n" * 20)
+    Path("series.csv").write_text("x\n" + "".join(f"{i % 7}\n" for i in range(80)))
     Path("pairs.tsv").write_text("".join(f"{word} .\t{word[::-1]} !\n" for word in ("go", "sit", "run", "see", "eat")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,13 +103,12 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
 
 def describe_training(trainer: Trainer) -> dict[str, Any]:
     """What must be the same on all workers, before a checkpoint is read."""
-    validation_data = trainer.validation_data or ()
     return {
         **what_computes(),
         **trainer.fingerprint(),
         "epochs": trainer.epochs,
         "shards": trainer.shards,
-        "crc32 of the validation data": [_crc32(array) for array in validation_data],
+        "crc32 of the validation data": [_crc32(array) for array in _parts(trainer.validation_data or ())],
         "callbacks": [type(callback).__name__ for callback in trainer.callbacks],
     }
 
@@ -125,6 +124,15 @@ def describe_progress(trainer: Trainer) -> dict[str, Any]:
         **{f"crc32 of the weights {name}": _crc32(array) for name, array in trainer.model.named_parameters()},
         **{f"crc32 of the optimizer's {name}": _crc32(array) for name, array in arrays.items()},
     }
+
+
+def _parts(data: tuple[Any, ...]) -> Iterator[Any]:
+    """The arrays and numbers of data, also those within what a model reads as one."""
+    for part in data:
+        if isinstance(part, tuple):
+            yield from _parts(part)
+        else:
+            yield part
 
 
 def _crc32(array: Array) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fastlstm.contract import IntArray
 from fastlstm.ops import scalars
+from fastlstm.ops.array_likes import integers
 from fastlstm.ops.checks import INTS, check_choice
 
 PADDING = -1  # an id of this value is no step
@@ -57,11 +58,7 @@ def padded(name: str, rows: Iterable[Any], value: int = PADDING, padding: Side =
     """As `pad_sequences`, with a name for errors."""
     arrays = []
     for i, row in enumerate(rows):
-        array = np.asarray(row)
-        if array.ndim != 1:
-            raise ValueError(f"{name}[{i}] has shape {array.shape}, expected one axis of ids, (time steps,)")
-        if array.size and array.dtype.kind not in "iu":
-            raise TypeError(f"{name}[{i}] has dtype {array.dtype}, expected integer ids")
+        array = integers(f"{name}[{i}]", row, 1, "one axis of ids, (time steps,)")
         if array.size and array.min() < 0:
             raise IndexError(f"{name}[{i}] holds {array.min()}; ids start at 0, and a list needs no padding")
         if array.size and array.max() >= 2**63:

@@ -339,6 +339,7 @@ class RNNLM(Model):
             if not isinstance(xs, Streams):
                 corpus = self.check_corpus("xs", xs)
                 xs = Streams(corpus, most_streams(corpus, batch_size))
+            time_size = min(time_size, xs.steps)
             pieces = (xs.piece(i, time_size) for i in range(-(-xs.steps // time_size)))
         batches = (tuple(to_device(np.ascontiguousarray(ids), self.device) for ids in piece) for piece in pieces)
         with self._from_zero_state():

@@ -910,7 +910,8 @@ def test_every_raise_in_ops_is_met_by_a_wrong_call() -> None:
             met.add(_raised_from(error))
     missed = []
     for path in Path(ops.__file__).parent.glob("*.py"):
-        if path.name in ("sampling.py", "candidates.py"):  # test_sampling.py has their wrong calls
+        # test_sampling.py has the wrong calls of the first two, models/test_every_model.py those of the other.
+        if path.name in ("sampling.py", "candidates.py", "array_likes.py"):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise):

@@ -175,6 +175,9 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
         with safe_open(path, framework="numpy") as file:
             description = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+        for name, tensor in tensors.items():
+            if tensor.dtype.isbuiltin != 1:  # one that another package has given to numpy
+                raise ValueError(f"{name} has dtype {tensor.dtype}")
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # the last three: dtypes that numpy lacks
         raise ValueError(f"{path} is no safetensors file, or it is cut short ({error})") from None
     if description is None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastlstm.datasets.padding import PADDING
 from fastlstm.interop.onnx_graph import OnnxGraph, check_opset
 from fastlstm.interop.weights import weights_of
 from fastlstm.layers import Layer, TimeLSTM
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor
+from fastlstm.models.classifier import PADDING
 from fastlstm.ops.device import to_host
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, BoolArray, FloatArray, IntArray, Reduction
-from fastlstm.datasets.padding import PADDING, padded, warn_of_zeros
+from fastlstm.datasets.padding import PADDING as PADDING
+from fastlstm.datasets.padding import padded, warn_of_zeros
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeLSTM, TimeMeanPooling
 from fastlstm.layers.targets import as_ids

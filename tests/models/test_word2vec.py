@@ -291,11 +291,11 @@ ROYAL = WordVectors(
 
 
 def test_neighbours_and_analogies_known_by_hand() -> None:
-    assert [word for word, _ in ROYAL.most_similar("king", 2)] == ["man", "queen"]
-    assert ROYAL.most_similar("king", 1)[0][1] == pytest.approx(1 / math.sqrt(2))
+    assert [word for word, _ in ROYAL.most_similar("king", topn=2)] == ["man", "queen"]
+    assert ROYAL.most_similar("king", topn=1)[0][1] == pytest.approx(1 / math.sqrt(2))
     assert ROYAL.most_similar(2) == ROYAL.most_similar("king")
-    assert len(ROYAL.most_similar("king", 100)) == 5
-    assert ROYAL.most_similar("king", 0) == []
+    assert len(ROYAL.most_similar("king", topn=100)) == 5
+    assert ROYAL.most_similar("king", topn=0) == []
     assert ROYAL.analogy("man", "king", "woman", 1)[0][0] == "queen"
     assert not {"man", "king", "woman"} & {word for word, _ in ROYAL.analogy("man", "king", "woman")}
     assert ROYAL.similarity("man", "king") == pytest.approx(1 / math.sqrt(2))
@@ -326,7 +326,7 @@ def test_words_that_are_not_there() -> None:
     with pytest.raises(ValueError, match="the word's id is 6, expected less than 6"):
         ROYAL.analogy("man", "king", 6)
     with pytest.raises(ValueError, match="topn is -1"):
-        ROYAL.most_similar("king", -1)
+        ROYAL.most_similar("king", topn=-1)
     with pytest.raises(ValueError, match="the vocabulary holds 'a' twice"):
         WordVectors(["a", "b", "a"], np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"vectors is float64 of shape \(3, 2\), expected .* 2 rows"):

@@ -30,7 +30,7 @@ from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
 from fastlstm.models.names import Names
 from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
-from fastlstm.models.word_vectors import WordVectors
+from fastlstm.models.word_vectors import Direction, WordVectors, listed
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
 from fastlstm.ops.device import to_device, to_host
@@ -445,9 +445,24 @@ class Word2Vec(Model):
             self._words = WordVectors(vocabulary, self.vectors)
         return self._words
 
-    def most_similar(self, word: str | int, topn: int = 10) -> list[tuple[str, float]]:
-        """The words whose vectors point the same way, and the cosines; see `WordVectors.most_similar`."""
-        return self.words.most_similar(word, topn)
+    @property
+    def wv(self) -> WordVectors:
+        """gensim's name for ``words``."""
+        return self.words
+
+    def most_similar(
+        self,
+        word: Direction | Sequence[Direction] = (),
+        topn: int = 10,
+        *,
+        positive: Direction | Sequence[Direction] = (),
+        negative: Direction | Sequence[Direction] = (),
+    ) -> list[tuple[str, float]]:
+        """The words whose vectors point the same way, and the cosines; ``word`` is one more of the positive.
+
+        See `WordVectors.most_similar`, which has gensim's order of arguments; ``model.wv.most_similar`` is that one.
+        """
+        return self.words.most_similar([*listed(word), *listed(positive)], negative, topn)
 
     def analogy(self, a: str | int, b: str | int, c: str | int, topn: int = 10) -> list[tuple[str, float]]:
         """What is to c as b is to a, and the cosines; see `WordVectors.analogy`."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,16 @@ from fastlstm.ops.checks import refuse_masked
 from fastlstm.tensor_file import write_atomically
 
 _BLOCK = 1024  # rows of a product with all vectors at once
+_SHOWN = 5  # words in a repr
+
+# A word, its id, or a vector (E,); with a weight, of these and the number.
+Direction = Any
+
+
+class UnknownWord(KeyError, ValueError):
+    """A word is not in the vocabulary."""
+
+    __str__ = Exception.__str__  # a KeyError shows the repr of its message
 
 
 class Agreement(NamedTuple):
@@ -41,7 +52,7 @@ class Accuracy(NamedTuple):
 
 
 class WordVectors:
-    """A vocabulary and its vectors.
+    """A vocabulary and its vectors, with gensim's names for what is asked of them.
 
     Parameters
     ----------
@@ -51,7 +62,9 @@ class WordVectors:
 
     Attributes
     ----------
-    vocabulary : list of str
+    vocabulary, index_to_key : list of V str
+        The same list.
+    key_to_index : dict of str to int
     vectors : (V, E)
     """
 
@@ -64,17 +77,27 @@ class WordVectors:
             )
         self.vocabulary = list(vocabulary)
         self.vectors = vectors
-        self._id_of = {word: i for i, word in enumerate(self.vocabulary)}
-        if len(self._id_of) != len(self.vocabulary):
-            twice = next(word for i, word in enumerate(self.vocabulary) if self._id_of[word] != i)
+        self.key_to_index = {word: i for i, word in enumerate(self.vocabulary)}
+        if len(self.key_to_index) != len(self.vocabulary):
+            twice = next(word for i, word in enumerate(self.vocabulary) if self.key_to_index[word] != i)
             raise ValueError(f"the vocabulary holds {twice!r} twice")
+
+    @property
+    def index_to_key(self) -> list[str]:
+        return self.vocabulary
+
+    def __repr__(self) -> str:
+        V, E = self.vectors.shape
+        shown = ", ".join(map(repr, self.vocabulary[:_SHOWN]))
+        more = ", ..." if V > _SHOWN else ""
+        return f"WordVectors of {V:,} words, {E} numbers each, {self.vectors.dtype}: {shown}{more}"
 
     def __len__(self) -> int:
         """V, the number of words."""
         return len(self.vocabulary)
 
     def __contains__(self, word: object) -> bool:
-        return word in self._id_of
+        return word in self.key_to_index
 
     def __getitem__(self, word: str) -> FloatArray:
         """The vector of a word, (E,)."""
@@ -82,33 +105,68 @@ class WordVectors:
         return vector
 
     def id_of(self, word: str | int) -> int:
-        """The row of a word; an id is its own."""
+        """The row of a word; an id is its own. Raises UnknownWord, a KeyError, for a word that is not there."""
         if isinstance(word, str):
-            if word not in self._id_of:
-                raise ValueError(f"{word!r} is not in the vocabulary of {len(self):,} words")
-            return self._id_of[word]
+            if word not in self.key_to_index:
+                raise UnknownWord(f"{word!r} is not in the vocabulary of {len(self):,} words")
+            return self.key_to_index[word]
         number = scalars.integer("word", word, 0)
         if number >= len(self):
             raise ValueError(f"the word's id is {number}, expected less than {len(self)}, the size of the vocabulary")
         return number
 
-    def most_similar(self, word: str | int, topn: int = 10) -> list[tuple[str, float]]:
-        """The words whose vectors point the same way.
+    def most_similar(
+        self,
+        positive: Direction | Sequence[Direction] = (),
+        negative: Direction | Sequence[Direction] = (),
+        topn: int = 10,
+    ) -> list[tuple[str, float]]:
+        """The words whose vectors point where those of some words do, and away from those of others.
 
         Parameters
         ----------
-        word : str or int
-            A word or its id.
+        positive, negative : str, or list of words
+            A word may also be an id, a vector (E,), or one of these with a weight, such as ("king", 0.5). Vectors of
+            words are taken at length 1; negative ones count -1. Words that are asked are not among the answers.
         topn : int
 
         Returns
         -------
         list of (word, cosine)
             The likest first.
+
+        Raises
+        ------
+        UnknownWord
+            A word is not in the vocabulary. It is a KeyError and a ValueError.
+        TypeError, ValueError
+            An argument does not fit.
         """
-        i = self.id_of(word)
+        if isinstance(negative, (int, float, np.number)):
+            raise TypeError(
+                f"negative is the number {negative}, expected words to point away from; for {negative} answers write "
+                f"topn={negative}, for the word of that id negative=[{negative}]"
+            )
         unit = self._unit_vectors()
-        return self._nearest(unit, unit[i], (i,), topn)
+        towards, asked = np.zeros(unit.shape[1], unit.dtype), []
+        for sign, directions in ((1, listed(positive)), (-1, listed(negative))):
+            for direction in directions:
+                key, weight = direction if isinstance(direction, tuple) else (direction, 1.0)
+                weight = scalars.finite("the weight of a word", weight)
+                if isinstance(key, np.ndarray) and key.ndim:
+                    towards += (sign * weight * self._checked_vector(key)).astype(unit.dtype)
+                else:
+                    asked.append(self.id_of(key))
+                    towards += unit.dtype.type(sign * weight) * unit[asked[-1]]
+        if not len(listed(positive)) and not len(listed(negative)):
+            raise ValueError("there are neither positive nor negative words, expected one at least")
+        return self._nearest(unit, towards, asked, topn)
+
+    def _checked_vector(self, vector: FloatArray) -> FloatArray:
+        E = self.vectors.shape[1]
+        if vector.shape != (E,) or vector.dtype.kind not in "fiu":
+            raise ValueError(f"a vector is {vector.dtype} of shape {vector.shape}, expected floats of shape ({E},)")
+        return vector
 
     def analogy(self, a: str | int, b: str | int, c: str | int, topn: int = 10) -> list[tuple[str, float]]:
         """What is to c as b is to a: near b - a + c, all of length 1.
@@ -133,10 +191,42 @@ class WordVectors:
         i, j, k = asked
         return self._nearest(unit, unit[j] - unit[i] + unit[k], asked, topn)
 
-    def similarity(self, a: str | int, b: str | int) -> float:
+    def similarity(self, w1: str | int, w2: str | int) -> float:
         """The cosine between two words."""
-        u, v = _of_length_one(self.vectors[[self.id_of(a), self.id_of(b)]])
+        u, v = _of_length_one(self.vectors[[self.id_of(w1), self.id_of(w2)]])
         return float(u @ v)
+
+    def n_similarity(self, ws1: Sequence[str | int], ws2: Sequence[str | int]) -> float:
+        """The cosine between the means of two lists of words or ids, whose vectors count as long as they are.
+
+        Words that the vocabulary lacks are left out, and a warning names them; ValueError if nothing is left.
+        """
+        means = [self.vectors[self._known("ws1", ws1)].mean(axis=0), self.vectors[self._known("ws2", ws2)].mean(axis=0)]
+        u, v = _of_length_one(np.stack(means))
+        return float(u @ v)
+
+    def doesnt_match(self, words: Sequence[str | int]) -> str:
+        """Of some words or ids the word that is farthest from their mean, all of length 1.
+
+        Words that the vocabulary lacks are left out, and a warning names them; ValueError if nothing is left.
+        """
+        ids = self._known("words", words)
+        unit = _of_length_one(self.vectors[ids])
+        return self.vocabulary[ids[int(np.argmin(unit @ unit.mean(axis=0)))]]
+
+    def _known(self, name: str, words: Sequence[str | int]) -> list[int]:
+        """The rows of the words that there are, one at least."""
+        if isinstance(words, str):
+            raise TypeError(f"{name} is the string {words[:60]!r}, expected a list of words: {words[:60]!r}.split()")
+        unknown = [word for word in words if isinstance(word, str) and word not in self]
+        ids = [self.id_of(word) for word in words if word not in unknown]
+        if not ids:
+            raise ValueError(
+                f"none of {name} is in the vocabulary: {unknown[:_SHOWN]}" if unknown else f"{name} is empty"
+            )
+        if unknown:
+            warnings.warn(f"not in the vocabulary and left out: {', '.join(map(repr, unknown))}", stacklevel=3)
+        return ids
 
     def agreement(self, judged: Iterable[tuple[str, str, float]]) -> Agreement:
         """How the cosines of pairs of words agree with people's judgements, such as ``datasets.wordsim353()``.
@@ -151,7 +241,7 @@ class WordVectors:
         if not known:
             return Agreement(math.nan, 0, len(judged))
         unit = self._unit_vectors()
-        first, second = [self._id_of[a] for a, _, _ in known], [self._id_of[b] for _, b, _ in known]
+        first, second = [self.key_to_index[a] for a, _, _ in known], [self.key_to_index[b] for _, b, _ in known]
         cosines = (unit[first] * unit[second]).sum(axis=1)
         scores = np.array([score for _, _, score in known])
         return Agreement(rank_correlation(cosines, scores), len(known), len(judged) - len(known))
@@ -165,7 +255,7 @@ class WordVectors:
             a is to b as c is to d. Questions with a word that the vocabulary lacks are left out.
         """
         questions = list(questions)
-        known = np.array([[self._id_of[w] for w in q] for q in questions if all(w in self for w in q)], np.int64)
+        known = np.array([[self.key_to_index[w] for w in q] for q in questions if all(w in self for w in q)], np.int64)
         if not len(known):
             return Accuracy(math.nan, 0, len(questions))
         unit, right = self._unit_vectors(), 0
@@ -302,6 +392,13 @@ def _text_rows(path: Path, text: bytes, V: int, E: int) -> Iterator[tuple[bytes,
         if len(row) != E:
             raise ValueError(f"{path}, line {number}: {len(line.split()) - 1} numbers, expected {E}")
         yield word, row
+
+
+def listed(directions: Direction | Sequence[Direction]) -> Sequence[Direction]:
+    """What stands for one word or for several as several."""
+    if isinstance(directions, np.ndarray):
+        return list(directions) if directions.ndim == 2 or directions.dtype.kind in "OU" else [directions]
+    return directions if isinstance(directions, (list, tuple, set, frozenset)) else [directions]
 
 
 def rank_correlation(x: FloatArray, y: FloatArray) -> float:

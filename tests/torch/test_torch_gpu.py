@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
 import fastlstm.torch  # noqa: E402
-from fastlstm import use_backend  # noqa: E402
+from fastlstm import ops, use_backend  # noqa: E402
 from fastlstm.contract import TOLERANCE  # noqa: E402
 from fastlstm.torch import losses, modules, recurrence, tensors  # noqa: E402
 
@@ -83,6 +83,35 @@ def test_layers(kind: str, packed: bool) -> None:
     assert not _Stream.inside
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE["float64"] * max(1, float(other.abs().max())))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("name", ["linear_cross_entropy", "nce_loss", "sampled_softmax_loss"])
+def test_losses(name: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    weight, bias, h = (torch.randn(*shape, dtype=torch.float64) for shape in ((V, H), (V,), (N, H)))
+    targets = torch.tensor([1, 0, 5])
+    candidates = ops.log_uniform_candidates(4, V, targets.numpy(), seed=1)
+
+    def value_and_gradients() -> list[Any]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (weight, bias, h)]
+        of_weight, of_bias, of_h = leaves
+        if name == "linear_cross_entropy":
+            loss = fastlstm.torch.linear_cross_entropy(of_h, of_weight, of_bias, targets)
+        else:
+            loss = getattr(fastlstm.torch, name)(of_weight, of_bias, targets, of_h, candidates).mean()
+        (loss * scale).backward()
+        return [loss.detach(), *(leaf.grad for leaf in leaves)]
+
+    results = []
+    for on_host in (False, True):
+        for module in (tensors, losses):
+            monkeypatch.setattr(module, "on_host", lambda tensor, on_host=on_host: on_host)
+        results.append(value_and_gradients())
+        assert not _Stream.inside
+    for one, other in zip(*results, strict=True):
+        assert one.is_sparse == other.is_sparse
+        np.testing.assert_allclose(one.to_dense(), other.to_dense(), rtol=0, atol=TOLERANCE["float64"])
 
 
 def test_outputs_that_a_tape_refers_to_may_not_be_changed() -> None:

@@ -153,7 +153,7 @@ def _sampled(
             f"candidates is {type(candidates).__name__}; expected the Candidates that "
             "fastlstm.ops.log_uniform_candidates or unigram_candidates returned for labels.numpy()"
         )
-    sample = map(torch.as_tensor, candidates[:3])
+    sample = (torch.as_tensor(part, device=weights.device) for part in candidates[:3])
     return _run(_SampledLoss, (kind, bool(remove_accidental_hits)), weights, biases, labels, inputs, *sample)
 
 

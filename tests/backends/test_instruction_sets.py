@@ -76,9 +76,9 @@ def test_kernels_agree_with_the_definition_at_this_level(level: str) -> None:
     files = [
         str(HERE / name) for name in ("test_backends.py", "test_bf16.py", "test_guard_bands.py", "test_determinism.py")
     ]
-    done = in_a_process(
-        "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "cpp and not process", *files, level=level
-    )
+    # Where the best level has gone through all cases, one dtype shows the ends of this level's vectors.
+    cases = "cpp and not process and not (float64 and (outside_the_arrays or any_number_of_threads))"
+    done = in_a_process("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", cases, *files, level=level)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     # It did run what it is meant to run.
     assert " passed" in done.stdout

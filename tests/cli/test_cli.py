@@ -397,8 +397,9 @@ def test_the_book_s_file() -> None:
 @needs_the_book_s_file
 def test_addition_is_learned(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert train("--data", "dlfs2/addition.txt.xz", "--quiet", "--out", folder) == 0
-    assert json.loads((folder / "config.json").read_text())["result"]["accuracy"] >= 0.95
+    # 9 of 25 epochs: 0.89 by then, 0.05 after four.
+    assert train("--data", "dlfs2/addition.txt.xz", "--epochs", "9", "--quiet", "--out", folder) == 0
+    assert json.loads((folder / "config.json").read_text())["result"]["accuracy"] >= 0.75
 
 
 @pytest.mark.skipif("cuda" in fastlstm.available_backends(), reason="a GPU answers")

@@ -196,3 +196,48 @@ def test_no_epoch_of_pairs_has_more_batches_than_were_announced(
         assert 0 < len(source) <= most
         pairs = [source.batch(i) for i in range(len(source))]
         assert sum(len(centers) for centers, _ in pairs) == 2 * (length - 1)  # a window of 1 is never shorter
+
+
+class Watched(np.ndarray):
+    """Notes the places of its first axis that are read."""
+
+    read: set[int]
+
+    @classmethod
+    def of(cls, array: Array) -> Watched:
+        watched = array.view(cls)
+        watched.read = set()
+        return watched
+
+    def __getitem__(self, key: Any) -> Any:
+        self.read.update(np.arange(len(self))[key[0] if isinstance(key, tuple) else key].ravel().tolist())
+        return np.asarray(self)[key]
+
+
+@pytest.mark.parametrize("kind", [Batches, ShuffledRows])
+def test_some_rows_of_a_batch_are_read_without_the_others(kind: type[Batches], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastlstm.training.batches.to_device", lambda array, _: array)
+    xs, ts = (Watched.of(array) for array in (np.arange(22.0).reshape(11, 2), np.arange(11)))
+    source = kind(xs, ts, 4, "cpu")
+    source.begin_epoch(0, np.random.default_rng(0))
+    whole = list(source)
+    for i, (batch_xs, batch_ts) in enumerate(whole):
+        N = source.rows_of(i)
+        assert len(batch_xs) == len(batch_ts) == N
+        for rows in (slice(0, 1), slice(1, N), slice(N, N)):
+            xs.read.clear()
+            ts.read.clear()
+            some_xs, some_ts = source.part(i, rows)
+            np.testing.assert_array_equal(some_xs, batch_xs[rows])
+            np.testing.assert_array_equal(some_ts, batch_ts[rows])
+            assert xs.read == ts.read == set(batch_ts[rows].tolist())
+
+
+def test_some_streams_are_read_without_the_others() -> None:
+    corpus = Watched.of(np.arange(1, 40))
+    source = TextStreams(corpus, 4, 3, "cpu")
+    for i, (xs, ts) in enumerate(source):
+        corpus.read.clear()
+        for part, batch in zip(source.part(i, slice(1, 3)), (xs, ts), strict=True):
+            np.testing.assert_array_equal(part, batch[1:3])
+        assert corpus.read == {word - 1 for word in np.concatenate((xs[1:3], ts[1:3])).ravel().tolist() if word > 0}

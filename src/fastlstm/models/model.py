@@ -25,7 +25,7 @@ from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_d
 from fastlstm.optim import Grad, Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History
-from fastlstm.training.batches import Batches, Lengths
+from fastlstm.training.batches import Batches, Lengths, rows_of_batch
 from fastlstm.training.means import Means, RunningMean, add_batch
 from fastlstm.training.sharded import Shards
 
@@ -289,7 +289,7 @@ class Model(abc.ABC):
             else:
                 cut = Shards(self, tuple(means), workers, shards)
                 for batch in batches:
-                    for rows, sums in cut.each(batch, self.seeds.draw()):
+                    for rows, sums in cut.each(len(batch[0]), rows_of_batch(batch), self.seeds.draw()):
                         loss = self.forward(*rows, training=False, reduction="sum")
                         add_batch(sums, self, loss, names, "sum")
                     cut.add_to(means)

@@ -44,10 +44,10 @@ class Streams(NamedTuple):
         xs, ts = (np.ascontiguousarray(ids[0, :, :T]) for ids in self.pieces(i, i + 1, time_size))
         return xs, ts
 
-    def pieces(self, first: int, last: int, time_size: int) -> tuple[IntArray, IntArray]:
-        """The pieces first to last - 1, both arrays (last - first, streams, time_size)."""
+    def pieces(self, first: int, last: int, time_size: int, rows: slice = slice(None)) -> tuple[IntArray, IntArray]:
+        """The pieces first to last - 1 of all streams or of some, both arrays (last - first, streams, time_size)."""
         step = np.arange(first * time_size, last * time_size).reshape(-1, 1, time_size)
-        places = np.arange(self.streams)[:, None] * self.steps + step
+        places = np.arange(self.streams)[rows, None] * self.steps + step
         filled = (step < self.steps) & (places < len(self.corpus) - 1)
         places = places[filled]
         dtype = self.corpus.dtype if self.corpus.dtype in INTS else np.dtype(np.int64)
@@ -94,10 +94,16 @@ class TextStreams:
 
     def batch(self, i: int) -> tuple[Array, Array]:
         """Piece i where the model lives; the last one has time_size steps too, of which some do not count."""
+        return self.part(i, slice(0, self.batch_size))
+
+    def rows_of(self, i: int) -> int:  # noqa: ARG002
+        return self.batch_size
+
+    def part(self, i: int, rows: slice) -> tuple[Array, Array]:
         if self._on_device is not None:
             xs, ts = self._on_device
-            return xs[i], ts[i]
-        xs, ts = (to_device(ids[0], self._device) for ids in self._streams.pieces(i, i + 1, self.time_size))
+            return xs[i, rows], ts[i, rows]
+        xs, ts = (to_device(ids[0], self._device) for ids in self._streams.pieces(i, i + 1, self.time_size, rows))
         return xs, ts
 
     def fingerprint(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,32 @@ class BatchSource(Protocol):
         ...
 
 
+@runtime_checkable
+class PartSource(Protocol):
+    """A source that can read some rows of a batch without the others."""
+
+    def rows_of(self, i: int) -> int:
+        """How many rows batch i of the epoch at hand has."""
+        ...
+
+    def part(self, i: int, rows: slice) -> tuple[Array, ...]:
+        """Those rows of what ``batch(i)`` returns; both ends of the slice are given."""
+        ...
+
+
+def parts_of(source: BatchSource, i: int) -> tuple[int, Callable[[slice], tuple[Array, ...]]]:
+    """How many rows batch i has, and what reads some of them: no others, where the source can do that."""
+    if isinstance(source, PartSource):
+        return source.rows_of(i), lambda rows: source.part(i, rows)
+    batch = source.batch(i)
+    return len(batch[0]), rows_of_batch(batch)
+
+
+def rows_of_batch(batch: tuple[Array, ...]) -> Callable[[slice], tuple[Array, ...]]:
+    """What reads some rows of a batch that is there."""
+    return lambda rows: tuple(array[rows] for array in batch)
+
+
 class Batches:
     """Rows of examples xs and targets ts, as they stand: a batch is gathered where the model lives, unchecked.
 
@@ -88,14 +114,21 @@ class Batches:
         return (self.batch(i) for i in range(len(self)))
 
     def batch(self, i: int) -> tuple[Array, Array]:
-        part = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        return self.part(i, slice(0, self.rows_of(i)))
+
+    def rows_of(self, i: int) -> int:
+        return min(self.batch_size, len(self.xs) - i * self.batch_size)
+
+    def part(self, i: int, rows: slice) -> tuple[Array, Array]:
+        first = i * self.batch_size
+        part = slice(first + rows.start, first + rows.stop)
         host_rows = part if self._order is None else self._order[part]
-        rows = part if self._order_there is None else self._order_there[part]
+        rows_there = part if self._order_there is None else self._order_there[part]
         xs, ts = (
             array if lengths is None else array[:, : _longest(lengths[host_rows])]
             for array, lengths in zip((self._xs, self._ts), self._lengths, strict=True)
         )
-        return xs[rows], ts[rows]
+        return xs[rows_there], ts[rows_there]
 
     def fingerprint(self) -> dict[str, Any]:
         return {

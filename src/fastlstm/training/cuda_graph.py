@@ -77,8 +77,9 @@ class GraphedSteps:
         self._last_logs = weakref.ref(logs)
         return logs
 
-    def run(self, inputs: tuple[Array, ...]) -> None:
-        """One step on a batch."""
+    def run(self, i: int) -> None:
+        """One step on batch i."""
+        inputs = self._trainer.source.batch(i)
         if self._last_logs is not None:
             logs = self._last_logs()
             if logs is not None:  # somebody has kept them

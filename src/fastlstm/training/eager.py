@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fastlstm.contract import Array
-
 if TYPE_CHECKING:
     from fastlstm.training.loop import Trainer
 
@@ -22,9 +20,9 @@ class EagerSteps:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
 
-    def run(self, inputs: tuple[Array, ...]) -> None:
-        """One step on a batch."""
-        self._trainer.step(inputs, self._trainer.means)
+    def run(self, i: int) -> None:
+        """One step on batch i."""
+        self._trainer.step(self._trainer.source.batch(i), self._trainer.means)
 
     def logs(self) -> Mapping[str, float]:
         """Loss and metrics of the epoch so far."""

@@ -28,8 +28,8 @@ OptimizerLike = str | Optimizer
 class StepRunner(Protocol):
     """Runs the steps of one training."""
 
-    def run(self, inputs: tuple[Array, ...]) -> None:
-        """One step on a batch; loss and metrics are added to the trainer's ``means``."""
+    def run(self, i: int) -> None:
+        """One step on batch i of the source's epoch; loss and metrics are added to the trainer's ``means``."""
 
     def logs(self) -> Mapping[str, float]:
         """Loss and metrics of the epoch so far."""
@@ -218,7 +218,7 @@ class Trainer:
         batch = self.batch
         for callback in self._before_batch:
             callback.on_train_batch_begin(batch)
-        self._steps.run(self.source.batch(batch))
+        self._steps.run(batch)
         self.batch = batch + 1
         if self._after_batch:
             logs = self._steps.logs()

@@ -8,7 +8,7 @@ and divided once.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastlstm.contract import Array, BackendNotAvailable, FloatArray, RowGrad
 from fastlstm.distributed.gradients import GradientSum
 from fastlstm.distributed.shards import shard_slices, shards_of, sum_tree
 from fastlstm.distributed.workers import Workers
+from fastlstm.training.batches import parts_of
 from fastlstm.training.eager import EagerSteps
 from fastlstm.training.means import Means, RunningMean
 from fastlstm.training.trainable import Trainable
@@ -52,14 +53,17 @@ class Shards:
         self._sums = np.zeros((shards, len(self._names), 2))
         self._slices: list[slice] = []
 
-    def each(self, batch: tuple[Array, ...], seed: int) -> Iterator[tuple[tuple[Array, ...], dict[str, RunningMean]]]:
+    def each(
+        self, N: int, part: Callable[[slice], tuple[Array, ...]], seed: int
+    ) -> Iterator[tuple[tuple[Array, ...], dict[str, RunningMean]]]:
         """Each of this worker's shards of a batch, and empty means for its loss and metrics.
+
+        N is how many rows the batch has, ``part`` reads some of them: it is asked for those of this worker alone.
 
         While it is at hand, the model has its state and draws its seeds. Afterwards the model's state is that of the
         batch, without the rows of other workers' shards.
         """
         model = self._model
-        N = len(batch[0])
         self._slices = shard_slices(N, len(self._sums))
         before = model.state()
         after: list[Array] = []
@@ -68,7 +72,7 @@ class Shards:
             model.set_state([array[rows] for array in before])
             means = {name: RunningMean() for name in self._names}
             with model.seeds.drawn_by(np.random.default_rng((seed, k))):
-                yield tuple(array[rows] for array in batch), means
+                yield part(rows), means
             self._sums[k] = [(mean.total, mean.count) for mean in means.values()]
             left = model.state()
             after = after or [np.empty((N, *array.shape[1:]), array.dtype) for array in left]
@@ -122,15 +126,16 @@ class ShardedSteps(EagerSteps):
         self._shards = Shards(trainer.model, ("loss", *trainer.metrics), trainer.workers, trainer.shards)
         self._sum = GradientSum(trainer.workers, trainer.shards)
 
-    def run(self, inputs: tuple[Array, ...]) -> None:
-        """One step on a batch."""
+    def run(self, i: int) -> None:
+        """One step on batch i."""
         trainer, shards = self._trainer, self._shards
-        grads = self._sum(self._gradients(inputs))
+        grads = self._sum(self._gradients(i))
         count = shards.add_to(trainer.means)
         shards.share_state()
         trainer.optimizer.update(trainer.model.params, grads, trainer.max_grad, grad_scale=1 / max(count, 1))
 
-    def _gradients(self, inputs: tuple[Array, ...]) -> Iterator[Sequence[FloatArray | RowGrad]]:
+    def _gradients(self, i: int) -> Iterator[Sequence[FloatArray | RowGrad]]:
         model = self._trainer.model
-        for rows, means in self._shards.each(inputs, model.seeds.draw()):
+        N, part = parts_of(self._trainer.source, i)
+        for rows, means in self._shards.each(N, part, model.seeds.draw()):
             yield cast("Sequence[FloatArray | RowGrad]", model.gradients(rows, means, reduction="sum"))

@@ -10,14 +10,18 @@ import json
 import os
 import re
 import stat
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fastlstm.contract import Array
 from fastlstm.ops.device import to_host
 
 _KEY = "fastlstm"
+_CHECKSUM = "crc32"  # files of earlier versions have none
 _BESIDE = ".tmp"  # how the names of files end that are not yet in their place
 
 
@@ -33,9 +37,19 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
     """
     from safetensors.numpy import save
 
-    write_atomically(
-        path, save({name: to_host(array) for name, array in tensors.items()}, metadata={_KEY: json.dumps(description)})
-    )
+    arrays = {name: to_host(array) for name, array in tensors.items()}
+    text = json.dumps(description)
+    write_atomically(path, save(arrays, metadata={_KEY: text, _CHECKSUM: _checksum(arrays, text)}))
+
+
+def _checksum(tensors: Mapping[str, Array], description: str) -> str:
+    """Of all that a file says, in hexadecimal: a bit that a disk or a copy has turned round is not learned from."""
+    value = zlib.crc32(description.encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        value = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(errors="surrogatepass"), value)
+        value = zlib.crc32(array.reshape(-1).view(np.uint8).data, value)
+    return f"{value:08x}"
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -160,7 +174,7 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
     FileNotFoundError, IsADirectoryError
         There is no such file.
     ValueError
-        It is something else, or cut short.
+        It is something else, cut short or damaged: the content has not the checksum it was written with.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -173,15 +187,18 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
         raise ValueError(f"{path} is no regular file, expected one that fastlstm saved")
     try:
         with safe_open(path, framework="numpy") as file:
-            description = (file.metadata() or {}).get(_KEY)
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         for name, tensor in tensors.items():
             if tensor.dtype.isbuiltin != 1:  # one that another package has given to numpy
                 raise ValueError(f"{name} has dtype {tensor.dtype}")
     except (SafetensorError, ValueError, TypeError, AttributeError) as error:  # the last three: dtypes that numpy lacks
         raise ValueError(f"{path} is no safetensors file, or it is cut short ({error})") from None
+    description = metadata.get(_KEY)
     if description is None:
         raise ValueError(f"{path} is a safetensors file, but fastlstm did not write it: the entry {_KEY!r} is missing")
+    if metadata.get(_CHECKSUM) not in (None, _checksum(tensors, description)):
+        raise ValueError(f"{path} is damaged: its content is not what was written (the {_CHECKSUM} is another)")
     try:
         return tensors, json.loads(description)
     except (ValueError, RecursionError) as error:

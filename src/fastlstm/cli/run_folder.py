@@ -10,7 +10,8 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import fastlstm
 from fastlstm.cli import worker
@@ -97,7 +98,7 @@ def read_config(folder: Path, *tasks: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} is no run folder: it has no {CONFIG}")
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
     if not isinstance(config, dict) or config.get("task") not in tasks:
         raise ValueError(f"{folder} is no run of the task {' or '.join(map(repr, tasks))}")
@@ -122,9 +123,23 @@ def read_options(folder: Path, task: str, kind: type[Options]) -> Options:
     """The dataclass of options that `write_config` wrote as "options"."""
     config = read_config(folder, task)
     try:
-        return kind(**config["options"])
+        options = kind(**config["options"])
+        for name, expected in get_type_hints(kind).items():
+            if not _is_a(value := getattr(options, name), expected):
+                raise TypeError(f"{name} is {value!r:.60}")
+        return options
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: its options do not fit ({error})") from None
+        raise ValueError(f"{folder / CONFIG} is damaged: its options do not fit ({error!s:.200})") from None
+
+
+def _is_a(value: Any, expected: Any) -> bool:
+    """Whether JSON holds what an option's type says; of types that JSON lacks, any value is."""
+    if get_origin(expected) in (Union, UnionType):
+        return any(_is_a(value, kind) for kind in get_args(expected))
+    if get_origin(expected) is Literal:
+        return value in get_args(expected)
+    kinds: Any = {int: int, float: (int, float), str: str, bool: bool, NoneType: NoneType}.get(expected, object)
+    return isinstance(value, kinds) and (expected in (bool, object) or not isinstance(value, bool))
 
 
 def best_epoch(values: Sequence[float]) -> int | None:
@@ -144,6 +159,12 @@ def _finite_or_null(value: Any) -> Any:
 
 def read_history(folder: Path) -> dict[str, list[float]]:
     """history.csv by column, without the epochs' numbers."""
-    with open(folder / HISTORY, newline="") as file:
-        names, *rows = csv.reader(file)
-    return {name: [float(row[column]) for row in rows] for column, name in enumerate(names) if name != "epoch"}
+    path = folder / HISTORY
+    try:
+        with open(path, newline="") as file:
+            names, *rows = csv.reader(file)
+        return {name: [float(row[column]) for row in rows] for column, name in enumerate(names) if name != "epoch"}
+    except (ValueError, IndexError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged: it is no table of numbers with names above them ({error!s:.200})"
+        ) from None

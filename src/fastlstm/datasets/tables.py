@@ -56,7 +56,7 @@ def read_columns(
     for column in columns:
         if names.count(column) != 1:
             has = "has no column" if column not in names else "has several columns"
-            raise ValueError(f"{path} {has} {column!r:.60}; its columns are {', '.join(map(repr, names))}")
+            raise ValueError(f"{path} {has} {column!r:.60}; its columns are {', '.join(map(repr, names)):.500}")
     places = [names.index(column) for column in columns]
     found: list[list[str]] = [[] for _ in columns]
     for line, row in islice(rows, limit):

@@ -119,7 +119,10 @@ def tokenized_text(folder: str | os.PathLike[str]) -> TokenizedText:
     folder = find_file(folder, "fastlstm data tokenize TEXT --out DIR makes such a folder")
     if not is_tokenized(folder):
         raise FileNotFoundError(f"{folder} is no folder of ids: it has no {IDS} and {VOCABULARY}")
-    ids: IntArray = np.load(folder / IDS, mmap_mode="r")
+    try:
+        ids: IntArray = np.load(folder / IDS, mmap_mode="r")
+    except Exception as error:  # numpy reads the header as Python's literals, which fail in many ways
+        raise ValueError(f"{folder / IDS} is no array of numpy, or damaged ({error or type(error).__name__})") from None
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     if ids.dtype != _INT32 or ids.ndim != 1 or vocabulary.counts is None or vocabulary.counts.sum() != len(ids):
         raise ValueError(f"{folder} is damaged: {IDS} is no text of the words that {VOCABULARY} counts")
@@ -143,8 +146,18 @@ def narrowed(text: TokenizedText, *, min_count: int, max_size: int | None) -> To
     known = vocabulary.counts[order]
     counts = np.concatenate(([len(text.ids) - known.sum()], known))
     words = [UNKNOWN, *(vocabulary[i] for i in order)]
-    ids = _in_a_file(new_ids[text.ids[start : start + _IDS_AT_ONCE]] for start in range(0, len(text.ids), _IDS_AT_ONCE))
+    ids = _in_a_file(new_ids[piece] for piece in _pieces(text.ids, len(vocabulary)))
     return TokenizedText(ids, Vocabulary(words, tokenizer=vocabulary.tokenizer, counts=counts))
+
+
+def _pieces(ids: IntArray, words: int) -> Iterator[IntArray]:
+    """The ids of a text piece by piece; raises ValueError where one has no word."""
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        piece = ids[start : start + _IDS_AT_ONCE]
+        wrong = piece[(piece < 0) | (piece >= words)]
+        if len(wrong):
+            raise ValueError(f"the text is damaged: it holds the id {wrong[0]}, of a vocabulary of {words:,} words")
+        yield piece
 
 
 def _in_a_file(pieces: Iterable[IntArray]) -> IntArray:
@@ -186,8 +199,8 @@ def sentences_of(text: TokenizedText, *, max_words: int | None, min_count: int, 
 def _sentences(ids: IntArray, new_ids: IntArray) -> Iterator[IntArray]:
     """The new ids piece by piece, without those below -1; one end after the other, or before all, says no more."""
     in_sentence = False
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        piece = new_ids[ids[start : start + _IDS_AT_ONCE]]
+    for old in _pieces(ids, len(new_ids)):
+        piece = new_ids[old]
         piece = piece[piece >= SENTENCE_END]
         ended = piece == SENTENCE_END
         before = np.concatenate(([not in_sentence], ended))[:-1]

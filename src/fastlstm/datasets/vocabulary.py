@@ -183,8 +183,8 @@ class Vocabulary(Sequence[str]):
         try:
             content: Any = json.loads(Path(path).read_bytes().decode(errors="surrogatepass"))
             return cls(content["words"], tokenizer=content["tokenizer"], counts=content["counts"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is no vocabulary of fastlstm ({error})") from None
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path} is no vocabulary of fastlstm ({error!s:.200})") from None
 
     def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
         """The id of a word; raises ValueError if there is none."""

@@ -13,6 +13,7 @@ from fastlstm.interop.parts import Part, fill, parts_of
 from fastlstm.interop.weights import LSTMWeights, check_fits, float_array, in_gate_order
 from fastlstm.models import SequenceClassifier
 
+_UNPACKED_TIMES = 100
 _NAMES = ("Wemb", "lstm_W", "lstm_U", "lstm_b", "U", "b")
 
 
@@ -88,10 +89,13 @@ def _read(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path} is no .npz of numpy: {error}") from None
-        names = getattr(archive, "files", None)
-        if names is None or not set(_NAMES) <= set(names):
-            held = "one array" if names is None else ", ".join(names) or "nothing"
-            raise ValueError(f"{path} holds {held}, expected {', '.join(_NAMES)} of Theano's LSTM tutorial")
-        return {name: archive[name] for name in _NAMES}
+            names = getattr(archive, "files", None)
+            if names is not None and set(_NAMES) <= set(names):
+                packed, unpacked = os.fstat(file.fileno()).st_size, sum(part.file_size for part in archive.zip.filelist)
+                if unpacked > _UNPACKED_TIMES * packed:
+                    raise ValueError(f"its {packed:,} bytes unpack to {unpacked:,}, more than weights do")
+                return {name: archive[name] for name in _NAMES}
+        except Exception as error:  # numpy, zipfile and zlib raise many
+            raise ValueError(f"{path} is no .npz of numpy, or damaged: {error or type(error).__name__}") from None
+    held = "one array" if names is None else ", ".join(names) or "nothing"
+    raise ValueError(f"{path} holds {held:.200}, expected {', '.join(_NAMES)} of Theano's LSTM tutorial")

@@ -380,7 +380,11 @@ def _binary_rows(path: Path, content: bytes, at: int, V: int, E: int) -> Iterato
 
 
 def _text_rows(path: Path, text: bytes, V: int, E: int) -> Iterator[tuple[bytes, FloatArray]]:
-    lines = text.removesuffix(b"\n").split(b"\n")
+    *lines, rest = text.split(b"\n")
+    if rest:
+        raise ValueError(
+            f"{path} is cut short: its last line {rest[:60]!r} has no end. If it is whole, add a line feed to the file"
+        )
     if len(lines) != V:
         raise ValueError(f"{path} is damaged or cut short: {len(lines):,} lines of words, expected {V:,}")
     for number, line in enumerate(lines, 2):

@@ -17,27 +17,21 @@ from fastlstm.cli import main
 from fastlstm.selftest import Row
 
 # They move numbers, and no backend has a part in it; or they are made on the way to an operator.
-NOT_COMPUTED = {
-    "pack_gates",
-    "unpack_gates",
-    "clip_scale",
-    "UnigramTable",
-    "prepare_lstm",
-    "prepare_gru",
-    "prepare_rnn",
-}
+NOT_COMPUTED = {"pack_gates", "unpack_gates", "clip_scale", "UnigramTable"}
+PREPARED = {"prepare_lstm", "prepare_gru", "prepare_rnn"}
 
 
 def test_every_operator_is_among_the_cases() -> None:
     cases = [*selftest_cases.recurrent_cases(), *selftest_cases.other_cases(), *selftest_cases.sample_cases()]
     with_backward = {case.op.replace("_forward", "_backward") for case in cases if case.upstream}
-    assert {case.op for case in cases} | with_backward | NOT_COMPUTED == set(ops.__all__)
+    assert {case.op for case in cases} | with_backward | NOT_COMPUTED | PREPARED == set(ops.__all__)
     assert len({str(case) for case in cases}) == len(cases)
 
 
 def test_the_definition_passes() -> None:
     rows = list(selftest._of_backend("numpy", "numpy"))
-    assert [row.what for row in rows] == ["numpy, float32", "numpy, float64", "numpy, bf16 products"]
+    whats = ["float32", "float64", "bf16 products", "same bits of prepared weights"]
+    assert [row.what for row in rows] == [f"numpy, {what}" for what in whats]
     assert not [fault for row in rows for fault in row.faults]
     assert all(row.checks > 10 for row in rows)
 
@@ -81,6 +75,25 @@ def test_what_is_wrong_is_told_with_what_belongs_into_a_report(
     assert re.search(r"^[0-9] of [0-9]+ checks FAILED, in [0-9.]+ s\. Please report it, with all of", out, re.MULTILINE)
     assert "- broken, float32: matrix_product-M13-K101-X77 on numpy in float32:" in out
     assert "- broken, float32: matrix_product-M130-K64-X17: ZeroDivisionError: a kernel that fails" in lines
+
+
+def test_prepared_weights_of_every_cell_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[str] = set()
+
+    def doubled(name: str, right: Any) -> Any:
+        def prepare(Wx: Any, *weights: Any, **options: Any) -> Any:
+            made.add(name)
+            return right(2 * Wx, *weights, **options)
+
+        return prepare
+
+    for name in PREPARED:
+        monkeypatch.setattr(ops, name, doubled(name, getattr(ops, name)))
+    checks = list(selftest._same_with_prepared_weights("numpy"))
+    row = selftest._row("prepared", iter(checks))
+    assert made == PREPARED
+    assert len(row.faults) == len(checks) > 10
+    assert "hs has other bits" in row.faults[0]
 
 
 def test_numba_is_left_out_where_another_backend_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ def _of_backend(backend: str, name: str) -> Iterator[Row]:
         yield _row(f"{name}, {dtype}", _agrees(backend, [*cases, *samples], dtype))
     in_bf16 = [case for case in cases if case.op in selftest_cases.IN_BF16]
     yield _row(f"{name}, bf16 products", _agrees(backend, in_bf16, "bf16"))
+    yield _row(f"{name}, same bits of prepared weights", _same_with_prepared_weights(backend))
     if backend != "numpy":  # whose products are OpenBLAS's
         yield _row(f"{name}, same bits for 1, 2, 3, 5 threads", _same_for_any_threads(backend, cases))
 
@@ -163,6 +164,28 @@ def _same_for_any_threads(backend: str, cases: Iterable[testing.Case]) -> _Check
 
     for case in cases:
         yield str(case), functools.partial(check, case.cast("float32"))
+
+
+def _same_with_prepared_weights(backend: str) -> _Checks:
+    """Without a tape, as prepared weights have none; on the host, where they are packed."""
+
+    def check(case: testing.Case, precision: contract.Precision | None) -> None:
+        inputs: dict[str, Any] = {**case.inputs, "training": False}
+        xs, *weights = (inputs.pop(name) for name in ("xs", "Wx", "Wh", "b"))
+        gates = {name: inputs.pop(name) for name in ("gate_order", "convention") if name in inputs}
+        forward = getattr(ops, case.op)
+        with fastlstm.use_backend(backend):
+            plain = forward(xs, *weights, **gates, precision=precision, **inputs)
+            prepared = getattr(ops, f"prepare_{case.op.partition('_')[0]}")(*weights, **gates, precision=precision)
+            got = forward(xs, prepared, **inputs)
+        for name, one, other in zip(plain._fields[:-1], plain, got, strict=False):
+            assert one.tobytes() == other.tobytes(), f"{name} has other bits"
+
+    for case in selftest_cases.recurrent_cases():
+        if "xs" in case.inputs:
+            yield f"{case} in float64", functools.partial(check, case, None)
+            yield f"{case} in float32", functools.partial(check, case.cast("float32"), None)
+            yield f"{case} in bf16", functools.partial(check, case.cast("float32"), "bf16")
 
 
 def _of_instruction_set(level: str) -> Iterator[Row]:

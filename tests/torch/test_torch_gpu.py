@@ -96,6 +96,7 @@ def test_losses(name: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> Non
     def value_and_gradients() -> list[Any]:
         leaves = [tensor.clone().requires_grad_() for tensor in (weight, bias, h)]
         of_weight, of_bias, of_h = leaves
+        loss: Any
         if name == "linear_cross_entropy":
             loss = fastlstm.torch.linear_cross_entropy(of_h, of_weight, of_bias, targets)
         else:

@@ -8,12 +8,12 @@ import os
 import pickle
 import pickletools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastlstm.contract import FloatArray
+from fastlstm.tensor_file import regular_file
 
 
 class _Dtype:
@@ -103,7 +103,7 @@ def _check_opcodes(content: bytes) -> None:
 
 def read_params(path: str | os.PathLike[str]) -> list[FloatArray]:
     """The arrays of a .pkl file of the book's; no code in it is run."""
-    content = Path(path).read_bytes()
+    content = regular_file(path, "a .pkl file of the book").read_bytes()
     try:
         _check_opcodes(content)
         params = _ArraysOnly(content).load()

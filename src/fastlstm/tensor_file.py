@@ -166,6 +166,26 @@ def _lock(descriptor: int, *, wait: bool) -> bool:
     return True
 
 
+def regular_file(path: str | os.PathLike[str], expected: str) -> Path:
+    """The path of a file that is to be read whole; ``expected`` says which, for the errors.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        There is no such file.
+    ValueError
+        It is a pipe or a device: a pipe would be waited for, maybe without end.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a file: {expected}")
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file, expected {expected}")
+    return path
+
+
 def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:
     """The arrays and the description that `write_tensor_file` wrote.
 
@@ -178,13 +198,7 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, expected a file that fastlstm saved")
-    if not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"{path} is no regular file, expected one that fastlstm saved")
+    path = regular_file(path, "one that fastlstm saved")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -6,10 +6,12 @@ import errno
 import itertools
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm import callbacks, datasets
+from fastlstm import callbacks, datasets, interop
 from fastlstm.models import SequenceRegressor
 from fastlstm.tensor_file import make_place, read_tensor_file, write_atomically
 from fastlstm.training import History
@@ -279,6 +281,34 @@ def test_only_files_are_overwritten(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"'.*/nowhere/file'$"):
         write_atomically(tmp_path / "nowhere" / "file", b"")
     assert names_in(tmp_path) == {"fifo"}
+
+
+@pytest.mark.parametrize("name", ["vocabulary", "book", "theano", "keras", "onnx"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    """By what is read whole: models too, see ``tests/models/test_models.py``. Texts may be pipes."""
+    if name in ("keras", "onnx"):
+        pytest.importorskip({"keras": "h5py", "onnx": "onnx"}[name])
+    read: Any = {
+        "vocabulary": datasets.Vocabulary.load,
+        "book": interop.book_to_fastlstm,
+        "theano": interop.theano_to_fastlstm,
+        "keras": interop.keras_to_fastlstm,
+        "onnx": interop.lstm_from_onnx,
+    }[name]
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(b"text",))  # so that a test that fails ends
+    writer.start()
+    try:
+        with pytest.raises(ValueError, match="pipe is no regular file, expected "):
+            read(fifo)
+    finally:
+        descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        writer.join()
+        os.close(descriptor)
+    for place, error in ((tmp_path, IsADirectoryError), (tmp_path / "nowhere", FileNotFoundError)):
+        with pytest.raises(error, match=re.escape(str(place))):
+            read(place)
 
 
 def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:

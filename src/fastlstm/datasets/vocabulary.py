@@ -24,7 +24,7 @@ from fastlstm.datasets.tokenizers import (
 )
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
-from fastlstm.tensor_file import write_atomically
+from fastlstm.tensor_file import regular_file, write_atomically
 
 _SHOWN = 5  # words in a repr
 
@@ -180,8 +180,9 @@ class Vocabulary(Sequence[str]):
         ValueError
             It is no vocabulary.
         """
+        path = regular_file(path, "a vocabulary that fastlstm saved")
         try:
-            content: Any = json.loads(Path(path).read_bytes().decode(errors="surrogatepass"))
+            content: Any = json.loads(path.read_bytes().decode(errors="surrogatepass"))
             return cls(content["words"], tokenizer=content["tokenizer"], counts=content["counts"])
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is no vocabulary of fastlstm ({error!s:.200})") from None

@@ -30,6 +30,7 @@ from fastlstm.interop.weights import (
 from fastlstm.layers import Layer
 from fastlstm.models import Model
 from fastlstm.ops.checks import describe
+from fastlstm.tensor_file import regular_file
 
 _AFTER = GRU_CONVENTIONS["keras"]
 _BEFORE = _AFTER._replace(reset_after=False)
@@ -167,7 +168,7 @@ class _KerasLayer(NamedTuple):
 
 
 def _read(path: Path) -> list[Part]:
-    content = path.read_bytes()
+    content = regular_file(path, "one of Keras 3, .keras or .weights.h5").read_bytes()
     try:
         import h5py
     except ImportError:

@@ -12,6 +12,7 @@ from fastlstm.contract import ONNX_GATE_ORDER, FloatArray
 from fastlstm.interop.onnx_graph import onnx_convention, require_onnx
 from fastlstm.interop.weights import GRUWeights, LSTMWeights, RNNWeights, float_array
 from fastlstm.ops.checks import describe
+from fastlstm.tensor_file import regular_file
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
@@ -138,7 +139,7 @@ def _find(operator: str, source: Any, name: str | None, graph: Any) -> tuple[Any
         return source, graph
     if isinstance(source, (str, os.PathLike)):
         title = os.fspath(source)
-        with open(source, "rb"):
+        with open(regular_file(source, "one of ONNX"), "rb"):
             pass  # what cannot be read is an OSError, not a broken file
         try:
             source = onnx.load(title)

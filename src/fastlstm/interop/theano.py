@@ -12,6 +12,7 @@ from fastlstm.contract import THEANO_GATE_ORDER
 from fastlstm.interop.parts import Part, fill, parts_of
 from fastlstm.interop.weights import LSTMWeights, check_fits, float_array, in_gate_order
 from fastlstm.models import SequenceClassifier
+from fastlstm.tensor_file import regular_file
 
 _UNPACKED_TIMES = 100
 _NAMES = ("Wemb", "lstm_W", "lstm_U", "lstm_b", "U", "b")
@@ -86,7 +87,7 @@ def fastlstm_to_theano(model: SequenceClassifier, path: str | os.PathLike[str], 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
+    with open(regular_file(path, "an .npz of numpy"), "rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
             names = getattr(archive, "files", None)

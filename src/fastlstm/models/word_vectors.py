@@ -402,7 +402,7 @@ def listed(directions: Direction | Sequence[Direction]) -> Sequence[Direction]:
     """What stands for one word or for several as several."""
     if isinstance(directions, np.ndarray):
         return list(directions) if directions.ndim == 2 or directions.dtype.kind in "OU" else [directions]
-    return directions if isinstance(directions, (list, tuple, set, frozenset)) else [directions]
+    return list(directions) if isinstance(directions, (list, tuple, set, frozenset)) else [directions]
 
 
 def rank_correlation(x: FloatArray, y: FloatArray) -> float:

@@ -30,8 +30,8 @@ FLOW = (
     "training",
     "distributed",
     "datasets",
-    "tensor_file",
     "array_pickle",
+    "tensor_file",
     "optim",
     "layers",
     "ops",
@@ -304,6 +304,7 @@ OPERATORS = {
     "skipgram_counts": "ids window * start stop seed first",
     "skipgram_pairs": "ids window * start stop seed first",
     "negative_sampling_update": "vectors weights centers contexts table * num_sampled lr seed",
+    "cbow_update": "vectors weights centers contexts counts table * num_sampled lr divide_step seed",
 }
 
 

@@ -908,6 +908,30 @@ class SkipgramFamily(Protocol):
         """
         ...
 
+    def cbow_update(
+        self,
+        vectors: FloatArray,
+        weights: FloatArray,
+        centers: IntArray,
+        contexts: IntArray,
+        counts: IntArray,
+        threshold: FloatArray,
+        alias: IntArray,
+        *,
+        num_sampled: int,
+        lr: float,
+        divide_step: bool,
+        seed: int,
+    ) -> float:
+        """One step a center, in their order; returns the sum of their losses.
+
+        centers, counts (M,); contexts (P,): of the centers one after the other, counts at least 1 of each, P in all.
+        The mean of the contexts' vectors takes the place of the vector in `negative_sampling_update`, the center that
+        of the context there. The step of the mean is added to the vectors of all its contexts, a word that is there
+        twice takes it twice; with divide_step it is divided by their number first, which is gradient descent.
+        """
+        ...
+
 
 class OptimFamily(Protocol):
     """``optim.py``. One parameter a call, updated in place.

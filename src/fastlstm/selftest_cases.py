@@ -16,7 +16,7 @@ from fastlstm.contract import Candidates, FloatArray, RowGrad
 from fastlstm.testing import Case
 
 # Of skip-grams, which no GPU computes.
-HOST_ONLY = ("subsample", "skipgram_counts", "skipgram_pairs", "negative_sampling_update")
+HOST_ONLY = ("subsample", "skipgram_counts", "skipgram_pairs", "negative_sampling_update", "cbow_update")
 
 # Products of float32 with factors rounded to bfloat16 on the host too.
 IN_BF16 = ("matrix_product", "batched_product", "linear_cross_entropy")
@@ -218,11 +218,13 @@ def _skipgram_cases() -> list[Case]:
     table = ops.UnigramTable(draw.ids(50, 40) + 1)
     update = {"vectors": draw.floats(40, 64, scale=0.5), "weights": draw.floats(40, 64, scale=0.5), "table": table}
     update |= {"centers": draw.ids(40, 50), "contexts": draw.ids(40, 50), "num_sampled": 4, "lr": 0.05, "seed": 5}
+    words = {**update, "counts": np.tile([1, 2, 3, 4], 5), "centers": draw.ids(40, 20)}
     return [
         Case("text", "subsample", {"ids": ids, "keep": np.linspace(0, 1.2, 9), "seed": 5}),
         Case("text", "skipgram_counts", pairs),
         Case("text", "skipgram_pairs", pairs),
         Case("pairs", "negative_sampling_update", update),
+        Case("words", "cbow_update", {**words, "divide_step": True}),
     ]
 
 

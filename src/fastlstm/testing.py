@@ -31,6 +31,7 @@ CHANGED_IN_PLACE: dict[str, tuple[str, ...]] = {
     "embedding_backward": ("out",),
     "scatter_add": ("target",),
     "negative_sampling_update": ("vectors", "weights"),
+    "cbow_update": ("vectors", "weights"),
     "matrix_product": ("out",),
     "softmax": ("out",),
     "linear_cross_entropy": ("out",),

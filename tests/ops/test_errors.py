@@ -103,6 +103,16 @@ def _right() -> dict[str, dict[str, Any]]:
             "lr": 0.1,
             "seed": 1,
         },
+        "cbow_update": {
+            "vectors": floats(V, E),
+            "weights": floats(V, E),
+            "centers": np.array([0, 6]),
+            "contexts": np.array([3, 3, 1]),
+            "counts": np.array([1, 2]),
+            "table": ops.UnigramTable(np.arange(V)),
+            "lr": 0.1,
+            "seed": 1,
+        },
         "sgd_update": update,
         "momentum_update": {**update, **velocities},
         "nesterov_update": {**update, **velocities},
@@ -365,6 +375,16 @@ def _wrong() -> Iterator[Wrong]:
     yield Wrong(op, {"contexts": np.array([0])}, ValueError, r"contexts has shape \(1,\), expected \(2,\)")
     yield Wrong(op, {"num_sampled": 0}, ValueError, "num_sampled is 0, expected at least 1")
     yield Wrong(op, {"lr": np.nan}, ValueError, "lr is nan, expected a finite number")
+    op = "cbow_update"
+    yield Wrong(op, {"centers": np.array([0, 7])}, IndexError, "centers holds 7, expected ids from 0 to 6")
+    yield Wrong(op, {"contexts": np.array([0, 7, 1])}, IndexError, "contexts holds 7, expected ids from 0 to 6")
+    yield Wrong(
+        op, {"counts": np.array([0, 3])}, ValueError, "counts holds 0, expected at least 1; leave words without"
+    )
+    yield Wrong(op, {"counts": np.array([3])}, ValueError, r"counts has shape \(1,\), expected \(2,\)")
+    yield Wrong(op, {"counts": np.array([2, 2])}, ValueError, "counts says 4 contexts in all, but contexts has 3")
+    yield Wrong(op, {"counts": np.array([2**62, 2**62])}, ValueError, f"counts says {2**63} contexts")
+    yield Wrong(op, {"table": np.ones(V)}, TypeError, "table is an array .*expected a UnigramTable")
     yield Wrong("subsample", {"ids": np.array([7])}, IndexError, "ids holds 7, expected at most 6")
     yield Wrong("subsample", {"ids": np.array([[1]])}, ValueError, r"ids has shape \(1, 1\), expected \(L,\)")
     for op in ("skipgram_counts", "skipgram_pairs"):

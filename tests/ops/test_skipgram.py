@@ -90,6 +90,47 @@ def test_a_step_goes_against_the_gradient_of_its_pair(backend: str) -> None:
     check_gradient(loss, before, {name: (before[name] - after[name]) / lr for name in before}, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("divide_step", [True, False])
+def test_a_step_of_cbow_goes_against_the_gradient(backend: str, divide_step: bool) -> None:
+    """Not divided, each of three neighbours takes three times the gradient of the word's loss."""
+    V, E, K, lr = 6, 7, 8, 1e-2  # more negatives than words: repeats, and the word itself among them
+    rng = np.random.default_rng(4)
+    vectors, weights = rng.standard_normal((2, V, E))
+    table = ops.UnigramTable(np.arange(1, V + 1))
+    center, contexts = np.array([5]), np.array([2, 0, 2])  # one of them twice
+    drawn = ops.unigram_candidates(table, K, center, rng=np.random.default_rng(11)).sampled
+    seed = int(np.random.default_rng(11).integers(0, 2**64, dtype=np.uint64))
+    assert 5 in drawn
+
+    def loss(vectors: FloatArray, weights: FloatArray) -> float:
+        h = (2 * vectors[2] + vectors[0]) / 3
+        return float(np.logaddexp(0, -weights[5] @ h) + np.logaddexp(0, weights[drawn[drawn != 5]] @ h).sum())
+
+    after = {"vectors": vectors.copy(), "weights": weights.copy()}
+    options: dict[str, Any] = {"num_sampled": K, "lr": lr, "divide_step": divide_step, "seed": seed}
+    with use_backend(backend):
+        got = ops.cbow_update(**after, centers=center, contexts=contexts, counts=np.array([3]), table=table, **options)
+    assert got == pytest.approx(loss(vectors, weights), rel=1e-12)
+    grads = {"vectors": (vectors - after["vectors"]) / lr, "weights": (weights - after["weights"]) / lr}
+    if not divide_step:
+        grads["vectors"] /= 3
+    check_gradient(loss, {"vectors": vectors, "weights": weights}, grads, tolerance=1e-5)
+
+
+def test_cbow_of_one_neighbour_is_a_pair(backend: str) -> None:
+    rng = np.random.default_rng(6)
+    start = rng.standard_normal((2, 9, 20)).astype(np.float32)
+    centers, contexts = rng.integers(0, 9, (2, 600))
+    table = ops.UnigramTable(np.arange(1, 10))
+    options: dict[str, Any] = {"table": table, "num_sampled": 3, "lr": 0.1, "seed": 7}
+    pairs, words = start.copy(), start.copy()
+    with use_backend(backend):
+        loss = ops.negative_sampling_update(*pairs, contexts, centers, **options)
+        of_words = ops.cbow_update(*words, centers, contexts, np.ones(600, np.int64), **options)
+    assert of_words == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(words, pairs, rtol=1e-3, atol=1e-5)
+
+
 def test_each_pair_sees_what_the_one_before_has_learned(backend: str) -> None:
     """The pairs of one call are calls of one pair each, but for the draws; with one word to draw, they are the same."""
     rng = np.random.default_rng(5)

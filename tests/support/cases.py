@@ -522,6 +522,14 @@ def _skipgram(name: str, V: int, E: int, M: int, K: int) -> Case:
     return Case(name, "negative_sampling_update", inputs)
 
 
+def _cbow(name: str, V: int, E: int, M: int, K: int, window: int = 5, **options: bool) -> Case:
+    """A few steps of CBOW; few words, so that a context holds a word twice, and its center."""
+    draw = Draw("cbow" + name)
+    counts = draw.ids(2 * window, M) + 1
+    inputs = {**_skipgram(name, V, E, M, K).inputs, "contexts": draw.ids(V, int(counts.sum())), "counts": counts}
+    return Case(name, "cbow_update", {**inputs, **options})
+
+
 def _text(name: str, L: int, window: int, *, ends: float = 0.0, **options: int) -> list[Case]:
     """A text, subsampled, and its pairs; ``ends`` is the share of ids that end a sentence."""
     draw = Draw("text" + name)
@@ -554,6 +562,13 @@ SKIPGRAM = [
     _skipgram("more-negatives-than-a-product-holds", 50, 5, 3, 2000),
     _skipgram("no-pairs", 5, 16, 0, 5),
     _skipgram("blocks", 2000, 3, 300, 5),
+    _cbow("ones", 2, 1, 3, 1, window=1),
+    _cbow("E15", 5, 15, 9, 2, divide_step=True),
+    _cbow("E17", 7, 17, 20, 5),
+    _cbow("word2vec", 300, 128, 40, 5),
+    _cbow("many-negatives", 200, 33, 20, 20, divide_step=True),
+    _cbow("no-words", 5, 16, 0, 5),
+    _cbow("blocks", 2000, 3, 600, 5),
 ]
 
 DROPOUT = [

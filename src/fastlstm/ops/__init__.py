@@ -37,7 +37,7 @@ from fastlstm.ops.sampling import (
     sampled_logits_forward,
     sampled_softmax_loss,
 )
-from fastlstm.ops.skipgram import negative_sampling_update, skipgram_counts, skipgram_pairs, subsample
+from fastlstm.ops.skipgram import cbow_update, negative_sampling_update, skipgram_counts, skipgram_pairs, subsample
 
 __all__ = [
     "UnigramTable",
@@ -45,6 +45,7 @@ __all__ = [
     "adam_update",
     "adamw_update",
     "batched_product",
+    "cbow_update",
     "clip_grad_norm",
     "clip_grad_value",
     "clip_scale",

@@ -1,4 +1,4 @@
-"""Word vectors: pairs of words that stand near each other, and word2vec's learning rule.
+"""Word vectors: pairs of words that stand near each other, and word2vec's learning rules.
 
 Texts are ids (L,), int32 or int64; an id below 0 ends a sentence. Seeds are whole numbers from 0 to 2^64 - 1; equal
 seeds give equal samples on every backend, and every position of a text has draws of its own, so that a text may be
@@ -7,7 +7,7 @@ worked through in pieces; of a longer text that is not at hand as a whole, ``fir
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -157,7 +157,117 @@ def negative_sampling_update(
     ----------
     Mikolov et al. (2013), "Distributed representations of words and phrases", equation 4.
     """
-    checks.same_device("vectors weights centers contexts", vectors, weights, centers, contexts)
+    update = _checked_update(vectors, weights, table, centers=centers, contexts=contexts)
+    centers, contexts = update.ids
+    checks.expect_shape("contexts", contexts, centers.shape, "= (M,), as centers")
+    total = family_for(update.vectors, "skipgram").negative_sampling_update(
+        update.vectors,
+        update.weights,
+        centers,
+        contexts,
+        update.threshold,
+        update.alias,
+        num_sampled=scalars.size("num_sampled", num_sampled),
+        lr=scalars.finite("lr", lr),
+        seed=scalars.seed("seed", seed),
+    )
+    return total / len(centers) if len(centers) else 0.0
+
+
+def cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    table: UnigramTable,
+    *,
+    num_sampled: int = 5,
+    lr: float,
+    divide_step: bool = False,
+    seed: int,
+) -> float:
+    """word2vec's learning rule for continuous bags of words: the mean of a word's neighbours learns to tell the word.
+
+    The loss of a word is softplus(-h.w) for its own weights w and the sum of softplus(h.w) for its negatives', h being
+    the mean; a negative that is the word itself counts for nothing.
+
+    Parameters
+    ----------
+    vectors, weights : (V, E) float32 or float64
+        What the neighbours are, and what the words are told by. Changed in place; C-contiguous, sharing no memory.
+    centers : (M,) int32 or int64
+        The words, in the order in which they are learned.
+    contexts : (P,) int32 or int64
+        Their neighbours, of one word after those of the other. `skipgram_pairs` gives them, and `skipgram_counts` their
+        numbers; words without any are to be left out.
+    counts : (M,) int32 or int64
+        How many neighbours each word has, at least 1, P in all.
+    table : UnigramTable
+        Of V classes, of which the negatives are drawn.
+    num_sampled : int
+        Negatives a word.
+    lr : float
+        Learning rate.
+    divide_step : bool
+        Whether a neighbour takes its share of the step of the mean, as gradient descent has it, or all of it, as
+        word2vec and gensim do.
+    seed : int
+
+    Returns
+    -------
+    float
+        The mean of the words' losses, each before its step; 0.0 without words.
+
+    Raises
+    ------
+    IndexError
+        A center or a context lies outside 0 to V - 1.
+    TypeError, ValueError
+        An argument does not fit. Nothing is changed then.
+
+    References
+    ----------
+    Mikolov et al. (2013), "Efficient estimation of word representations in vector space", section 3.1; Irsoy, Benton,
+    Stratos (2021), "Corrected CBOW performs as well as skip-gram", for the divided step.
+    """
+    update = _checked_update(vectors, weights, table, centers=centers, contexts=contexts, counts=counts)
+    centers, contexts, counts = update.ids
+    checks.expect_shape("counts", counts, centers.shape, "= (M,), as centers")
+    if len(counts) and checks.smallest(counts) < 1:
+        raise ValueError(f"counts holds {checks.smallest(counts)}, expected at least 1; leave words without any out")
+    if sum(counts.tolist()) != len(contexts):
+        raise ValueError(f"counts says {sum(counts.tolist())} contexts in all, but contexts has {len(contexts)}")
+    total = family_for(update.vectors, "skipgram").cbow_update(
+        update.vectors,
+        update.weights,
+        centers,
+        contexts,
+        counts,
+        update.threshold,
+        update.alias,
+        num_sampled=scalars.size("num_sampled", num_sampled),
+        lr=scalars.finite("lr", lr),
+        divide_step=bool(divide_step),
+        seed=scalars.seed("seed", seed),
+    )
+    return total / len(centers) if len(centers) else 0.0
+
+
+class _Update(NamedTuple):
+    """The checked arrays of a learning rule; ids int64."""
+
+    vectors: FloatArray
+    weights: FloatArray
+    threshold: FloatArray
+    alias: IntArray
+    ids: list[IntArray]
+
+
+def _checked_update(vectors: Any, weights: Any, table: Any, **ids: Any) -> _Update:
+    """``ids``: centers, contexts and maybe counts, which are no ids."""
+    names = " ".join(ids)
+    checks.same_device(f"vectors weights {names}", vectors, weights, *ids.values())
     vectors = checks.changed_array("vectors", vectors)
     weights = checks.changed_array("weights", weights, vectors.dtype, "vectors")
     if vectors.ndim != 2:
@@ -170,24 +280,14 @@ def negative_sampling_update(
         raise ValueError(f"table has {len(table)} classes, expected {V} = V for vectors (V, E)")
     if checks.overlapping((vectors, weights), ()):
         raise ValueError("vectors and weights share memory; both are changed, so they have to be two arrays")
-    centers = checks.int_ids("centers", centers, V, "vectors has V = {} rows")
-    contexts = checks.int_ids("contexts", contexts, V, "weights has V = {} rows")
-    checks.expect_shape("contexts", contexts, centers.shape, "= (M,), as centers")
+    checked = [
+        checks.int_ids(name, array, *((None, "") if name == "counts" else (V, f"{owner} has V = {{}} rows")))
+        for (name, array), owner in zip(ids.items(), ("vectors", "weights", ""), strict=False)
+    ]
     for name, array in (("vectors", vectors), ("weights", weights)):
-        checks.expect_apart(name, array, "centers contexts", centers, contexts)
+        checks.expect_apart(name, array, names, *checked)
     _, threshold, alias = table.beside(vectors)
-    total = family_for(vectors, "skipgram").negative_sampling_update(
-        vectors,
-        weights,
-        centers.astype(_INT64, copy=False),
-        contexts.astype(_INT64, copy=False),
-        threshold,
-        alias,
-        num_sampled=scalars.size("num_sampled", num_sampled),
-        lr=scalars.finite("lr", lr),
-        seed=scalars.seed("seed", seed),
-    )
-    return total / len(centers) if len(centers) else 0.0
+    return _Update(vectors, weights, threshold, alias, [array.astype(_INT64, copy=False) for array in checked])
 
 
 def _text(ids: Any) -> IntArray:

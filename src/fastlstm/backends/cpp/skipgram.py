@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import fastlstm._cpu as _cpu
+
+# No kernel of CBOW is in the extension yet: the definition, a word after the other.
+from fastlstm.backends.numpy.skipgram import cbow_update
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+
+__all__ = ["cbow_update", "negative_sampling_update", "skipgram_counts", "skipgram_pairs", "subsample"]
 
 
 def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:

@@ -1,6 +1,6 @@
-"""Skip-gram pairs and word2vec's learning rule, compiled by Numba. The definition is in ``backends/numpy/skipgram.py``.
+"""Skip-gram pairs and word2vec's rules, compiled by Numba. The definition is in ``backends/numpy/skipgram.py``.
 
-All in one thread: each pair sees what the one before has learned.
+All in one thread: each pair, or word of CBOW, sees what the one before has learned.
 """
 
 from __future__ import annotations
@@ -83,6 +83,35 @@ def skipgram_pairs(ids: IntArray, *, window: int, start: int, stop: int, seed: i
     return SkipgramPairs(*pairs)
 
 
+@inner
+def _learn(
+    weights: FloatArray, h: FloatArray, moved: FloatArray, classes: IntArray, steps: FloatArray, lr: float
+) -> float:
+    """A step of the weights to tell classes[0] from the others by h (E,); what h is to move by is added to moved."""
+    real = weights.dtype.type
+    E = h.size
+    loss = 0.0
+    for t in range(classes.size):
+        steps[t] = 0
+        if t > 0 and classes[t] == classes[0]:
+            continue
+        row = part(weights, classes[t] * E, E)
+        steps[t] = dot(h, row)
+        x = steps[t]
+        tail = exp(-abs(x))
+        sigmoid = (tail if x < 0 else real(1)) / (real(1) + tail)
+        sign = -x if t == 0 else x
+        loss += np.float64(log1p_to_one(tail) + max(sign, real(0)))
+        steps[t] = real(lr) * ((real(1) if t == 0 else real(0)) - sigmoid)
+        for j in range(E):
+            moved[j] += steps[t] * row[j]
+    for t in range(classes.size):
+        row = part(weights, classes[t] * E, E)
+        for j in range(E):
+            row[j] += steps[t] * h[j]
+    return loss
+
+
 @kernel
 def _update(
     vectors: FloatArray,
@@ -97,7 +126,6 @@ def _update(
     seed: np.uint64,
 ) -> float:
     """vectors and weights are flat."""
-    real = vectors.dtype.type
     classes = np.empty(num_sampled + 1, np.int64)
     steps = np.empty(num_sampled + 1, vectors.dtype)
     moved = np.empty(E, vectors.dtype)
@@ -108,25 +136,52 @@ def _update(
         for k in range(num_sampled):
             classes[k + 1] = alias_draw(threshold, alias, _draw(seed, m * num_sampled + k))
         moved[:] = h
-        for t in range(classes.size):
-            steps[t] = 0
-            if t > 0 and classes[t] == contexts[m]:
-                continue
-            row = part(weights, classes[t] * E, E)
-            steps[t] = dot(h, row)
-            x = steps[t]
-            tail = exp(-abs(x))
-            sigmoid = (tail if x < 0 else real(1)) / (real(1) + tail)
-            sign = -x if t == 0 else x
-            total += np.float64(log1p_to_one(tail) + max(sign, real(0)))
-            steps[t] = real(lr) * ((real(1) if t == 0 else real(0)) - sigmoid)
-            for j in range(E):
-                moved[j] += steps[t] * row[j]
-        for t in range(classes.size):
-            row = part(weights, classes[t] * E, E)
-            for j in range(E):
-                row[j] += steps[t] * h[j]
+        total += _learn(weights, h, moved, classes, steps, lr)
         h[:] = moved
+    return total
+
+
+@kernel
+def _cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    E: int,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    lr: float,
+    divide_step: bool,
+    seed: np.uint64,
+) -> float:
+    """vectors and weights are flat."""
+    real = vectors.dtype.type
+    classes = np.empty(num_sampled + 1, np.int64)
+    steps = np.empty(num_sampled + 1, vectors.dtype)
+    mean = np.empty(E, vectors.dtype)
+    moved = np.empty(E, vectors.dtype)
+    total = 0.0
+    start = 0
+    for m in range(centers.size):
+        classes[0] = centers[m]
+        for k in range(num_sampled):
+            classes[k + 1] = alias_draw(threshold, alias, _draw(seed, m * num_sampled + k))
+        share = real(1) / real(counts[m])
+        mean[:] = 0
+        for i in range(start, start + counts[m]):
+            row = part(vectors, contexts[i] * E, E)
+            for j in range(E):
+                mean[j] += share * row[j]
+        moved[:] = 0
+        total += _learn(weights, mean, moved, classes, steps, lr)
+        by = share if divide_step else real(1)
+        for i in range(start, start + counts[m]):
+            row = part(vectors, contexts[i] * E, E)
+            for j in range(E):
+                row[j] += by * moved[j]
+        start += counts[m]
     return total
 
 
@@ -152,5 +207,35 @@ def negative_sampling_update(
         flat(alias),
         num_sampled,
         lr,
+        np.uint64(seed),
+    )
+
+
+def cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    *,
+    num_sampled: int,
+    lr: float,
+    divide_step: bool,
+    seed: int,
+) -> float:
+    return _cbow_update(
+        vectors.reshape(-1),
+        weights.reshape(-1),
+        vectors.shape[1],
+        flat(centers),
+        flat(contexts),
+        flat(counts),
+        flat(threshold),
+        flat(alias),
+        num_sampled,
+        lr,
+        divide_step,
         np.uint64(seed),
     )

@@ -1,6 +1,8 @@
-"""Skip-gram pairs and word2vec's learning rule: the definition. The draws are those of `fastlstm.contract`.
+"""Skip-gram pairs and word2vec's learning rules: the definition. The draws are those of `fastlstm.contract`.
 
-Mikolov et al. (2013), "Distributed representations of words and phrases and their compositionality".
+Mikolov et al. (2013), "Distributed representations of words and phrases and their compositionality". CBOW:
+Mikolov et al. (2013), "Efficient estimation of word representations in vector space"; with divided steps Irsoy, Benton,
+Stratos (2021), "Corrected CBOW performs as well as skip-gram".
 """
 
 from __future__ import annotations
@@ -56,13 +58,45 @@ def negative_sampling_update(
     total = 0.0
     for m, (center, context) in enumerate(zip(centers.tolist(), contexts.tolist(), strict=True)):
         negatives = alias_draws(threshold, alias, uniforms(seed, m * num_sampled, num_sampled))
-        classes = np.array([context, *negatives[negatives != context]])
-        h, rows = vectors[center].copy(), weights[classes]
-        scores = rows @ h
-        is_true = np.arange(len(classes)) == 0
-        of_wrong = np.where(is_true, -scores, scores)
-        total += float((np.maximum(of_wrong, 0) + np.log1p(np.exp(-np.abs(of_wrong)))).sum())
-        gradient = sigmoid(scores) - is_true
-        vectors[center] -= lr * (gradient @ rows)
-        np.subtract.at(weights, classes, lr * np.outer(gradient, h))  # a class drawn twice takes both steps
+        loss, step = _learn(weights, vectors[center].copy(), context, negatives, lr)
+        total += loss
+        vectors[center] += step
     return total
+
+
+def cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    *,
+    num_sampled: int,
+    lr: float,
+    divide_step: bool,
+    seed: int,
+) -> float:
+    total = 0.0
+    ends = np.cumsum(counts)
+    for m, (center, count, end) in enumerate(zip(centers.tolist(), counts.tolist(), ends.tolist(), strict=True)):
+        negatives = alias_draws(threshold, alias, uniforms(seed, m * num_sampled, num_sampled))
+        words = contexts[end - count : end]
+        loss, step = _learn(weights, vectors[words].mean(axis=0), center, negatives, lr)
+        total += loss
+        np.add.at(vectors, words, step / count if divide_step else step)  # a word that is there twice takes two steps
+    return total
+
+
+def _learn(weights: FloatArray, h: FloatArray, target: int, negatives: IntArray, lr: float) -> tuple[float, FloatArray]:
+    """The weights take a step to tell the target from the negatives by h (E,); the loss, and the step for h (E,)."""
+    classes = np.array([target, *negatives[negatives != target]])
+    rows = weights[classes]
+    scores = rows @ h
+    is_true = np.arange(len(classes)) == 0
+    of_wrong = np.where(is_true, -scores, scores)
+    loss = float((np.maximum(of_wrong, 0) + np.log1p(np.exp(-np.abs(of_wrong)))).sum())
+    gradient = sigmoid(scores) - is_true
+    np.subtract.at(weights, classes, lr * np.outer(gradient, h))  # a class drawn twice takes both steps
+    return loss, -lr * (gradient @ rows)

@@ -57,6 +57,12 @@ DIFFERENTIABLE: dict[str, tuple[Callable[[], Any], tuple[FloatArray, ...]]] = {
     "TimeLSTM, reverse": (lambda: layers.TimeLSTM(*lstm_weights(), reverse=True), (floats(N, T, D),)),
     "TimeBiLSTM": (lambda: layers.TimeBiLSTM(*lstm_weights(), *lstm_weights()), (floats(N, T, D),)),
     "TimeAttention": (layers.TimeAttention, (floats(N, S, H), floats(N, T, H))),
+    "TimeRNN, reverse": (lambda: layers.TimeRNN(*rnn_weights(), reverse=True), (floats(N, T, D),)),
+    "TimeBiRNN": (lambda: layers.TimeBiRNN(*rnn_weights(), *rnn_weights()), (floats(N, T, D),)),
+    "TimeBiGRU": (
+        lambda: layers.TimeBiGRU(*gru_weights(2), *gru_weights(2), convention="keras"),
+        (floats(N, T, D),),
+    ),
 }
 
 
@@ -413,6 +419,22 @@ def test_the_bidirectional_lstm_is_two_lstms_and_a_flip() -> None:
     np.testing.assert_allclose(hs[..., H:], flipped, rtol=1e-12)
     assert layer.h is not None
     np.testing.assert_array_equal(layer.h, np.concatenate((hs[:, -1, :H], hs[:, 0, H:]), axis=1))
+
+
+@pytest.mark.parametrize("kind", ["TimeLSTM", "TimeGRU", "TimeRNN", "TimeBiLSTM", "TimeBiGRU", "TimeBiRNN"])
+def test_a_masked_step_carries_the_state_over(kind: str) -> None:
+    one: Callable[[], Any] = {"L": lstm_weights, "G": gru_weights, "R": rnn_weights}[
+        kind.removeprefix("Time").removeprefix("Bi")[0]
+    ]
+    layer = getattr(layers, kind)(*one(), *(one() if "Bi" in kind else ()))
+    xs, lengths = floats(N, T, D), np.arange(N) % T + 1
+    mask = np.arange(T) < lengths[:, None]
+    layer.forward(xs, mask=mask)
+    h, dxs = layer.h, layer.backward(None, dh_n=np.ones_like(layer.h))
+    np.testing.assert_array_equal(dxs[~mask], 0)
+    for n, length in enumerate(lengths):
+        layer.forward(np.ascontiguousarray(xs[n : n + 1, :length]))
+        np.testing.assert_allclose(h[n : n + 1], layer.h, rtol=1e-12)
 
 
 def test_the_bidirectional_lstm_takes_gradients_by_its_last_states() -> None:

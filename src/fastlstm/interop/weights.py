@@ -9,7 +9,7 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import DEFAULT_GATE_ORDER, GRU_CONVENTIONS, FloatArray, GRUConvention
-from fastlstm.layers import Layer, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.layers import Layer, TimeBidirectional, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.ops.device import to_host
 
 
@@ -75,7 +75,8 @@ class RNNWeights(NamedTuple):
     backwards: RNNWeights | None = None
 
 
-RECURRENT_LAYERS = (TimeLSTM, TimeBiLSTM, TimeGRU, TimeRNN)
+ONE_WAY_LAYERS = (TimeLSTM, TimeGRU, TimeRNN)
+RECURRENT_LAYERS = (*ONE_WAY_LAYERS, TimeBidirectional)
 RecurrentWeights: TypeAlias = LSTMWeights | GRUWeights | RNNWeights
 
 
@@ -118,18 +119,21 @@ def in_convention(weights: GRUWeights, convention: GRUConvention, whose: str = "
 
 def weights_of(layer: Layer) -> RecurrentWeights:
     """Of a recurrent layer of `fastlstm.layers` over whole sequences; arrays of the host."""
-    if not isinstance(layer, RECURRENT_LAYERS):
-        raise TypeError(f"{layer!r} is no recurrent layer: expected a TimeLSTM, TimeBiLSTM, TimeGRU or TimeRNN")
-    Wx, Wh, b, *rest = (to_host(param) for param in layer.params)
+    if isinstance(layer, TimeBidirectional):
+        forwards, backwards = weights_of(layer.forward_layer), weights_of(layer.backward_layer)
+        return forwards._replace(backwards=backwards)  # type: ignore[arg-type]
+    if not isinstance(layer, ONE_WAY_LAYERS):
+        raise TypeError(
+            f"{layer!r} is no recurrent layer: expected a TimeLSTM, TimeGRU, TimeRNN, TimeBiLSTM, TimeBiGRU or "
+            "TimeBiRNN"
+        )
+    Wx, Wh, b = (to_host(param) for param in layer.params)
     if isinstance(layer, TimeLSTM):
         return LSTMWeights(Wx, Wh, b, layer.gate_order, layer.reverse)
-    if isinstance(layer, TimeBiLSTM):
-        Wx2, Wh2, b2 = rest
-        return LSTMWeights(Wx, Wh, b, layer.gate_order, False, LSTMWeights(Wx2, Wh2, b2, layer.gate_order, True))
     if isinstance(layer, TimeGRU):
         named = layer.convention
         return GRUWeights(Wx, Wh, b, GRU_CONVENTIONS[named] if isinstance(named, str) else named, layer.reverse)
-    return RNNWeights(Wx, Wh, b)
+    return RNNWeights(Wx, Wh, b, layer.reverse)
 
 
 def put_into(layer: Layer, weights: RecurrentWeights, source: str) -> list[FloatArray]:

@@ -5,6 +5,7 @@ Names, constructor arguments and meanings are those of the book "Deep Learning f
 """
 
 from fastlstm.layers.attention import TimeAttention
+from fastlstm.layers.bidirectional import TimeBidirectional, TimeBiGRU, TimeBiLSTM, TimeBiRNN
 from fastlstm.layers.dense import Affine, MatMul, TimeAffine
 from fastlstm.layers.dropout import TimeDropout
 from fastlstm.layers.embedding import Embedding, TimeEmbedding
@@ -18,7 +19,7 @@ from fastlstm.layers.losses import (
     TimeSoftmaxWithLoss,
 )
 from fastlstm.layers.pooling import TimeMeanPooling
-from fastlstm.layers.recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.layers.recurrent import GRU, LSTM, RNN, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.sampled import (
     EmbeddingDot,
     NCELoss,
@@ -49,7 +50,10 @@ __all__ = [
     "TimeAffine",
     "TimeAffineWithLoss",
     "TimeAttention",
+    "TimeBiGRU",
     "TimeBiLSTM",
+    "TimeBiRNN",
+    "TimeBidirectional",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",

@@ -1,11 +1,10 @@
-"""RNN, LSTM and GRU: one step (RNN, LSTM, GRU) and whole sequences (TimeRNN, TimeLSTM, TimeBiLSTM, TimeGRU)."""
+"""RNN, LSTM and GRU: one step (RNN, LSTM, GRU) and whole sequences (TimeRNN, TimeLSTM, TimeGRU)."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
 from fastlstm import ops
-from fastlstm.arrays import array_module
 from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConvention, GRUConventionName, PreparedWeights
 from fastlstm.layers.layer import Layer
 
@@ -123,6 +122,8 @@ class TimeRNN(Layer):
     b : (H,)
     stateful : bool
         Start each forward call from the last state of the call before.
+    reverse : bool
+        Run from the last step to the first; hs[:, t] still belongs to step t.
 
     Attributes
     ----------
@@ -134,11 +135,14 @@ class TimeRNN(Layer):
 
     param_names: ClassVar[tuple[str, ...]] = ("Wx", "Wh", "b")
     state_names: ClassVar[tuple[str, ...]] = ("h",)
-    setting_names: ClassVar[tuple[str, ...]] = ("stateful",)
+    setting_names: ClassVar[tuple[str, ...]] = ("reverse", "stateful")
 
-    def __init__(self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, stateful: bool = False) -> None:
+    def __init__(
+        self, Wx: FloatArray, Wh: FloatArray, b: FloatArray, stateful: bool = False, *, reverse: bool = False
+    ) -> None:
         super().__init__(Wx, Wh, b)
         self.stateful = stateful
+        self.reverse = reverse
         self.h: FloatArray | None = None
         self.dh: FloatArray | None = None
         self._tape: Any = None
@@ -151,11 +155,20 @@ class TimeRNN(Layer):
     def _prepare(self) -> PreparedWeights[Any]:
         return ops.prepare_rnn(*self.params, precision=self.precision)
 
-    def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). Keeps both and the states before and after; nothing with training=False."""
+    def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
+        """xs (N, T, D) -> hs (N, T, H). Keeps both and the states before and after; nothing with training=False.
+
+        Where mask (N, T) is False a step carries the state over unchanged.
+        """
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.rnn_forward(
-            xs, *self._for_operator(training=training), h0=h0, training=training, precision=self.precision
+            xs,
+            *self._for_operator(training=training),
+            h0=h0,
+            mask=mask,
+            reverse=self.reverse,
+            training=training,
+            precision=self.precision,
         )
         return hs
 
@@ -262,87 +275,6 @@ class TimeLSTM(Layer):
         self.h, self.c = None, None
 
 
-class TimeBiLSTM(Layer):
-    """Two LSTMs, one forwards and one backwards over the sequence, their states side by side.
-
-    Parameters
-    ----------
-    Wx1, Wh1, b1 : (D, 4H), (H, 4H), (4H,)
-        The LSTM that runs forwards.
-    Wx2, Wh2, b2 : (D, 4H), (H, 4H), (4H,)
-        The LSTM that runs backwards.
-    stateful, gate_order
-        As for `TimeLSTM`.
-
-    Attributes
-    ----------
-    h, c : (N, 2H) or None
-        States after each one's last step, forwards first.
-    """
-
-    param_names: ClassVar[tuple[str, ...]] = ("Wx1", "Wh1", "b1", "Wx2", "Wh2", "b2")
-    setting_names: ClassVar[tuple[str, ...]] = ("gate_order",)
-
-    def __init__(
-        self,
-        Wx1: FloatArray,
-        Wh1: FloatArray,
-        b1: FloatArray,
-        Wx2: FloatArray,
-        Wh2: FloatArray,
-        b2: FloatArray,
-        stateful: bool = False,
-        *,
-        gate_order: str = BOOK_GATE_ORDER,
-    ) -> None:
-        self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful, gate_order=gate_order)
-        self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful, gate_order=gate_order, reverse=True)
-        # The two layers' own lists of gradients are the ones that backward fills.
-        self.params = self.forward_lstm.params + self.backward_lstm.params
-        self.grads = self.forward_lstm.grads + self.backward_lstm.grads
-
-    @property
-    def gate_order(self) -> str:
-        return self.forward_lstm.gate_order
-
-    @property
-    def count_formula(self) -> str:
-        return f"2 x {self.forward_lstm.count_formula}"
-
-    @property
-    def h(self) -> FloatArray | None:
-        return _side_by_side(self.forward_lstm.h, self.backward_lstm.h)
-
-    @property
-    def c(self) -> FloatArray | None:
-        return _side_by_side(self.forward_lstm.c, self.backward_lstm.c)
-
-    def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, 2H). Keeps xs and the states it starts from; nothing with training=False.
-
-        Where mask (N, T) is False a step carries both states over unchanged.
-        """
-        lstms = self.forward_lstm, self.backward_lstm
-        both = [lstm.forward(xs, mask=mask, training=training) for lstm in lstms]
-        hs: FloatArray = array_module(xs).concatenate(both, axis=2)
-        return hs
-
-    def backward(
-        self, dhs: FloatArray | None, *, dh_n: FloatArray | None = None, dc_n: FloatArray | None = None
-    ) -> FloatArray:
-        """dhs (N, T, 2H), None for zeros; dh_n and dc_n (N, 2H) by the last states -> dxs (N, T, D)."""
-        H = self.forward_lstm.params[1].shape[0]
-        halves = [(None, None) if d is None else (d[..., :H], d[..., H:]) for d in (dhs, dh_n, dc_n)]
-        (dhs1, dhs2), (dh1, dh2), (dc1, dc2) = halves
-        dxs = self.forward_lstm.backward(dhs1, dh_n=dh1, dc_n=dc1)
-        dxs += self.backward_lstm.backward(dhs2, dh_n=dh2, dc_n=dc2)
-        return dxs
-
-    def reset_state(self) -> None:
-        self.forward_lstm.reset_state()
-        self.backward_lstm.reset_state()
-
-
 class TimeGRU(Layer):
     """A GRU over whole sequences.
 
@@ -397,13 +329,17 @@ class TimeGRU(Layer):
     def _prepare(self) -> PreparedWeights[Any]:
         return ops.prepare_gru(*self.params, convention=self.convention, precision=self.precision)
 
-    def forward(self, xs: FloatArray, *, training: bool = True) -> FloatArray:
-        """xs (N, T, D) -> hs (N, T, H). Keeps both and the state it starts from; nothing with training=False."""
+    def forward(self, xs: FloatArray, *, mask: BoolArray | None = None, training: bool = True) -> FloatArray:
+        """xs (N, T, D) -> hs (N, T, H). Keeps both and the state it starts from; nothing with training=False.
+
+        Where mask (N, T) is False a step carries the state over unchanged.
+        """
         h0 = self.h if self.stateful else None
         hs, self.h, self._tape = ops.gru_forward(
             xs,
             *self._for_operator(training=training),
             h0=h0,
+            mask=mask,
             reverse=self.reverse,
             convention=self.convention,
             training=training,
@@ -422,10 +358,3 @@ class TimeGRU(Layer):
 
     def reset_state(self) -> None:
         self.h = None
-
-
-def _side_by_side(forwards: FloatArray | None, backwards: FloatArray | None) -> FloatArray | None:
-    if forwards is None or backwards is None:
-        return None
-    joined: FloatArray = array_module(forwards).concatenate((forwards, backwards), axis=1)
-    return joined

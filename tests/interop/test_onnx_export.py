@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastlstm import interop, models
-from fastlstm.models import RNNLM, Seq2seq, SequenceClassifier, SequenceRegressor
+from fastlstm.models import RNNLM, Seq2seq, SequenceClassifier, SequenceRegressor, SequenceTagger
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 
@@ -104,6 +104,42 @@ def test_regressor(cell: str, tmp_path: Path) -> None:
     for N, T in ((3, 7), (2, 1)):
         xs = np.random.default_rng(N).standard_normal((N, T, 2)).astype(np.float32)
         np.testing.assert_allclose(run(xs=xs)["outputs"], model.predict(xs), **CLOSE)
+
+
+STACKED: dict[str, Any] = {"num_layers": 2, "bidirectional": True, "seed": 0}
+OF_SEQUENCES: dict[str, Any] = {
+    "classifier, mean": lambda **o: SequenceClassifier(V, 5, 4, 3, **o),
+    "classifier, last": lambda **o: SequenceClassifier(V, 5, 4, 3, pooling="last", **o),
+    "tagger": lambda **o: SequenceTagger(V, 5, 4, 3, **o),
+    "regressor of ids": lambda **o: SequenceRegressor(5, 4, 3, vocab_size=V, **o),
+    "regressor of ids, steps": lambda **o: SequenceRegressor(5, 4, 3, vocab_size=V, return_sequences=True, **o),
+}
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("kind", OF_SEQUENCES)
+def test_two_layers_in_both_directions(kind: str, cell: str, tmp_path: Path) -> None:
+    model = loud(OF_SEQUENCES[kind](cell=cell, **STACKED))
+    (file,) = interop.export_onnx(model, tmp_path / "model.onnx")
+    run = OnnxRuntime(file, whole_onnx=True)
+    for xs in (ids(3, 5), scattered(ids(6, 7), -1), np.full((2, 3), -1), ids(1, 1)):
+        (got,) = run(xs=xs).values()
+        np.testing.assert_allclose(got, model.predict(xs), **CLOSE)
+    xs, lengths = ids(4, 7), np.array([7, 0, 3, 1])
+    (got,) = run(xs=xs, lengths=lengths).values()
+    np.testing.assert_allclose(got, model.predict(xs, lengths=lengths), **CLOSE)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_series_of_different_lengths(return_sequences: bool, cell: str, tmp_path: Path) -> None:
+    model = loud(SequenceRegressor(2, 4, 3, cell=cell, mask_value=0.1, return_sequences=return_sequences, **STACKED))
+    run = OnnxRuntime(*interop.export_onnx(model, tmp_path / "model.onnx"), whole_onnx=True)
+    xs = np.random.default_rng(0).standard_normal((6, 7, 2)).astype(np.float32)
+    lengths = np.array([7, 0, 3, 1, 5, 7])
+    np.testing.assert_allclose(run(xs=xs, lengths=lengths)["outputs"], model.predict(xs, lengths=lengths), **CLOSE)
+    xs[scattered(ids(6, 7), -1) < 0] = 0.1
+    np.testing.assert_allclose(run(xs=xs)["outputs"], model.predict(xs), **CLOSE)
 
 
 SEQ2SEQ: dict[str, dict[str, Any]] = {

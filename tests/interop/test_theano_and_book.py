@@ -85,6 +85,10 @@ def test_no_theano(tmp_path: Path) -> None:
         interop.theano_to_fastlstm(path)
     with pytest.raises(ValueError, match="wordvec_size 5, hidden_size 4 and pooling 'mean'; the tutorial's has equal"):
         interop.fastlstm_to_theano(SequenceClassifier(V, 5, 4, C), path)
+    others: list[dict[str, Any]] = [{"cell": "gru"}, {"num_layers": 2}, {"bidirectional": True}]
+    for other in others:
+        with pytest.raises(ValueError, match="the tutorial's has one LSTM in one direction"):
+            interop.fastlstm_to_theano(SequenceClassifier(V, 4, 4, C, **other), path)
     with pytest.raises(FileNotFoundError):
         interop.theano_to_fastlstm(tmp_path / "nowhere.npz")
 

@@ -203,7 +203,7 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     [
         ({"input_size": 0}, "input_size is 0, expected at least 1"),
         ({"hidden_size": 0}, "hidden_size is 0, expected at least 1"),
-        ({"cell": "gru"}, "cell is 'gru', expected 'lstm' or 'rnn'"),
+        ({"cell": "elman"}, "cell is 'elman', expected 'lstm', 'gru' or 'rnn'"),
         ({"dtype": "float16"}, "dtype is float16, expected float32 or float64"),
     ],
 )

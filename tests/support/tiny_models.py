@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from fastlstm import callbacks
-from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
+from fastlstm.models import (
+    RNNLM,
+    Model,
+    Seq2seq,
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceTagger,
+    Word2Vec,
+)
 from fastlstm.ops.device import to_host
 
 V = 11
@@ -73,6 +81,27 @@ def regressor(**switches: Any) -> Maker:
     return lambda: SequenceRegressor(2, 5, 2, **switches, **options), data, {**by_rows, "metrics": ("loss", "mae")}
 
 
+def tagger(**switches: Any) -> Maker:
+    def data(N: int) -> tuple[Any, ...]:
+        xs = padded(N, 6, -1)
+        return xs, np.where(xs < 0, -1, xs % 3)
+
+    metrics = {**by_rows, "metrics": ("loss", "accuracy")}
+    return lambda: SequenceTagger(V, 5, 4, 3, **switches, **options), data, metrics
+
+
+def series_regressor(**switches: Any) -> Maker:
+    """A target at every step, and series of different lengths."""
+
+    def data(N: int) -> tuple[Any, ...]:
+        xs = np.sin(np.arange(N * 5 * 2.0)).reshape(N, 5, 2)
+        xs[padded(N, 5, -1) < 0] = 9
+        return xs, np.cumsum(xs, axis=1)[..., :1]
+
+    make = lambda: SequenceRegressor(2, 4, 1, return_sequences=True, mask_value=9, **switches, **options)  # noqa: E731
+    return make, data, {**by_rows, "metrics": ("loss", "mae")}
+
+
 MAKERS: dict[str, Maker] = {
     "rnnlm": rnnlm(),
     "rnnlm two layers, tied, dropout": rnnlm(num_layers=2, tie_weights=True, dropout=0.3),
@@ -85,8 +114,13 @@ MAKERS: dict[str, Maker] = {
     "seq2seq peeky, attention, no cell state": seq2seq(attention=True, peeky=True, pass_cell_state=False, pad_id=0),
     "classifier": classifier(dropout=0.3),
     "classifier last": classifier(pooling="last"),
+    "classifier last gru, two layers, bidirectional, frozen embedding": classifier(
+        pooling="last", cell="gru", num_layers=2, bidirectional=True, freeze_embeddings=True
+    ),
+    "tagger, two layers, bidirectional, dropout": tagger(num_layers=2, bidirectional=True, dropout=0.3),
     "regressor": regressor(),
     "regressor rnn": regressor(cell="rnn"),
+    "regressor rnn, steps, bidirectional": series_regressor(cell="rnn", bidirectional=True),
     "word2vec nce": word2vec(),
     "word2vec sampled softmax": word2vec(loss="sampled_softmax"),
     "word2vec negative sampling": word2vec(loss="negative_sampling"),

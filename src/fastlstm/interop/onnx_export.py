@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastlstm.interop.onnx_graph import OnnxGraph, check_opset
-from fastlstm.interop.weights import weights_of
+from fastlstm.interop.weights import RECURRENT_LAYERS, weights_of
 from fastlstm.layers import Layer, TimeLSTM
-from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor
+from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, SequenceTagger
 from fastlstm.models.classifier import PADDING
 from fastlstm.ops.device import to_host
 
@@ -22,7 +22,7 @@ def export_onnx(model: Model, path: str | os.PathLike[str], *, opset: int = 17) 
 
     Parameters
     ----------
-    model : RNNLM, Seq2seq, SequenceClassifier or SequenceRegressor
+    model : RNNLM, Seq2seq, SequenceClassifier, SequenceTagger or SequenceRegressor
         Its weights are written as float32.
     path : path
         The file; of a `Seq2seq` the folder in which encoder.onnx and decoder.onnx are put, made if it is not there.
@@ -50,7 +50,9 @@ def export_onnx(model: Model, path: str | os.PathLike[str], *, opset: int = 17) 
     ===================  =====================================================  ======================================
     RNNLM                xs (N, T), [h1, c1, h2, c2 ... (N, H); zeros]          probabilities (N, T, V), next_h1 ...
     SequenceClassifier   xs (N, T), padded with -1, [lengths (N,)]              probabilities (N, C)
-    SequenceRegressor    xs (N, T, D)                                           outputs (N, K)
+    SequenceTagger       xs (N, T), padded with -1, [lengths (N,)]              probabilities (N, T, C), 0 at padding
+    SequenceRegressor    xs (N, T, D), or ids (N, T); with a mask_value or ids  outputs (N, K), or (N, T, K) with NaN
+                         also [lengths (N,)]                                    at padding
     Seq2seq, encoder     xs (N, S), padded with pad_id                          h1, c1, h2, c2 ... (N, H), and what
                                                                                 the decoder needs beside
     Seq2seq, decoder     ts (N, T), and the encoder's outputs by their names    probabilities (N, T, V), next_h1 ...
@@ -68,11 +70,14 @@ def export_onnx(model: Model, path: str | os.PathLike[str], *, opset: int = 17) 
         graphs = {Path(path): _rnnlm(model)}
     elif isinstance(model, SequenceClassifier):
         graphs = {Path(path): _classifier(model)}
+    elif isinstance(model, SequenceTagger):
+        graphs = {Path(path): _tagger(model)}
     elif isinstance(model, SequenceRegressor):
         graphs = {Path(path): _regressor(model)}
     else:
         raise TypeError(
-            f"model is a {type(model).__name__}, expected an RNNLM, Seq2seq, SequenceClassifier or SequenceRegressor"
+            f"model is a {type(model).__name__}, expected an RNNLM, Seq2seq, SequenceClassifier, SequenceTagger or "
+            "SequenceRegressor"
         )
     for file, graph in graphs.items():
         graph.write(file, opset)
@@ -106,16 +111,9 @@ def _rnnlm(model: RNNLM) -> OnnxGraph:
 
 def _classifier(model: SequenceClassifier) -> OnnxGraph:
     graph = OnnxGraph("SequenceClassifier")
-    xs = graph.input("xs", np.int64, ("N", "T"))
-    endless = np.array([np.iinfo(np.int64).max])
-    lengths = graph.input("lengths", np.int64, ("N_lengths",), default=endless)
-    steps = _steps(graph, xs)
-    before_end = graph.node("Less", steps, graph.node("Unsqueeze", lengths, graph.constant(np.array([1]))))
-    mask = graph.node("And", _differs(graph, xs, PADDING), before_end)
-    rows = _steps_that_count_first(graph, xs, mask, steps)
+    steps, rows = _read_ids(graph)
     W, b = (to_host(param) for param in model.layers["output"].params)
-    embedded = graph.node("Gather", graph.constant(to_host(model.layers["embedding"].params[0])), rows.ids)
-    hs, (h, _) = graph.recurrent(embedded, weights_of(model.layers["lstm"]), lengths=rows.lengths)
+    hs, h = _encoded(graph, model, rows)
     if model.options["pooling"] == "last":
         pooled = h
     else:
@@ -129,14 +127,85 @@ def _classifier(model: SequenceClassifier) -> OnnxGraph:
     return graph
 
 
-def _regressor(model: SequenceRegressor) -> OnnxGraph:
-    graph = OnnxGraph("SequenceRegressor")
-    xs = graph.input("xs", np.float32, ("N", "T", model.options["input_size"]))
-    _, (h, *_) = graph.recurrent(xs, weights_of(model.layers[model.options["cell"]]))
+def _tagger(model: SequenceTagger) -> OnnxGraph:
+    graph = OnnxGraph("SequenceTagger")
+    _, rows = _read_ids(graph)
     W, b = (to_host(param) for param in model.layers["output"].params)
-    outputs = graph.affine(h, graph.constant(W), b)
-    graph.output("outputs", outputs, np.float32, ("N", model.options["output_size"]))
+    hs, _ = _encoded(graph, model, rows)
+    probabilities = graph.node("Softmax", graph.affine(hs, graph.constant(W), b), axis=-1)
+    zero = graph.constant(np.float32(0))
+    there = _in_place(graph, probabilities, rows, zero)
+    graph.output("probabilities", there, np.float32, ("N", "T", model.options["num_classes"]))
     return graph
+
+
+def _regressor(model: SequenceRegressor) -> OnnxGraph:
+    graph, options = OnnxGraph("SequenceRegressor"), model.options
+    D, K, value = options["input_size"], options["output_size"], options["mask_value"]
+    rows: _Rows | None = None
+    xs = ""
+    if options["vocab_size"] is not None:
+        _, rows = _read_ids(graph)
+    else:
+        xs = graph.input("xs", np.float32, ("N", "T", D))
+        if value is not None:
+            same = graph.node("Equal", xs, graph.constant(np.float32(value)))
+            others = _cast(graph, graph.node("Not", same), np.int64)
+            number = graph.node("ReduceSum", others, graph.constant(np.array([2])), keepdims=0)
+            mask = graph.node("Greater", number, graph.constant(np.array(0)))
+            steps = _steps(graph, mask)
+            rows = _steps_that_count_first(
+                graph, xs, graph.node("And", mask, _before_end(graph, steps)), steps, ids=False
+            )
+    hs, h = _encoded(graph, model, rows, xs)
+    W, b = (to_host(param) for param in model.layers["output"].params)
+    if not options["return_sequences"]:
+        if rows is not None:
+            h = graph.node("Mul", h, rows.some)
+        graph.output("outputs", graph.affine(h, graph.constant(W), b), np.float32, ("N", K))
+        return graph
+    outputs = graph.affine(hs, graph.constant(W), b)
+    if rows is not None:
+        outputs = _in_place(graph, outputs, rows, graph.constant(np.float32(np.nan)))
+    graph.output("outputs", outputs, np.float32, ("N", "T", K))
+    return graph
+
+
+def _read_ids(graph: OnnxGraph) -> tuple[str, _Rows]:
+    """Inputs xs (N, T), padded with -1, and lengths: the numbers of the steps, and the rows to read."""
+    xs = graph.input("xs", np.int64, ("N", "T"))
+    steps = _steps(graph, xs)
+    mask = graph.node("And", _differs(graph, xs, PADDING), _before_end(graph, steps))
+    return steps, _steps_that_count_first(graph, xs, mask, steps)
+
+
+def _before_end(graph: OnnxGraph, steps: str) -> str:
+    """Which steps stand before the row's end, by an input lengths (N,) that need not be given."""
+    endless = np.array([np.iinfo(np.int64).max])
+    lengths = graph.input("lengths", np.int64, ("N_lengths",), default=endless)
+    return graph.node("Less", steps, graph.node("Unsqueeze", lengths, graph.constant(np.array([1]))))
+
+
+def _encoded(graph: OnnxGraph, model: Model, rows: _Rows | None, xs: str = "") -> tuple[str, str]:
+    """States (N, T, H) of the top layer of a `SequenceEncoder`, and its last (N, H)."""
+    out = xs if rows is None else rows.values
+    if "embedding" in model.layers:
+        out = graph.node("Gather", graph.constant(to_host(model.layers["embedding"].params[0])), out)
+    h = ""
+    for layer in model.layers.values():
+        if isinstance(layer, RECURRENT_LAYERS):
+            out, (h, *_) = graph.recurrent(out, weights_of(layer), lengths="" if rows is None else rows.lengths)
+    return out, h
+
+
+def _in_place(graph: OnnxGraph, values: str, rows: _Rows, padding: str) -> str:
+    """Bring values (N, T, K) of rows whose steps that count stand first back to their places, padding elsewhere."""
+    number = graph.node("CumSum", _cast(graph, rows.mask, np.int64), graph.constant(np.array(1)))
+    place = graph.node("Sub", number, graph.constant(np.array(1)))
+    place = graph.node("Max", place, graph.constant(np.array(0)))
+    last = graph.constant(np.array([2]))
+    there = graph.node("GatherND", values, graph.node("Unsqueeze", place, last), batch_dims=1)
+    return graph.node("Where", graph.node("Unsqueeze", rows.mask, last), there, padding)
 
 
 def _encoder(model: Seq2seq) -> OnnxGraph:
@@ -151,7 +220,7 @@ def _encoder(model: Seq2seq) -> OnnxGraph:
         steps = _steps(graph, xs)
         mask = _differs(graph, xs, options["pad_id"])
         rows = _steps_that_count_first(graph, xs, mask, steps)
-        xs, mask = rows.ids, graph.node("Less", steps, rows.valid)
+        xs, mask = rows.values, graph.node("Less", steps, rows.valid)
     out = graph.node("Gather", graph.constant(to_host(model.layers["encoder.embedding"].params[0])), xs)
     states: dict[str, str] = {}
     lengths = "" if rows is None else rows.lengths
@@ -256,26 +325,36 @@ def _steps(graph: OnnxGraph, ids: str) -> str:
 
 
 class _Rows(NamedTuple):
-    """ids (N, T); valid (N, 1) steps that count, lengths (N,) at least 1; some (N, 1), 0 of a row where none does."""
+    """Rows whose steps that count stand first.
 
-    ids: str
+    values (N, T), or (N, T, D); mask (N, T) where they stood before; valid (N, 1) steps that count, lengths (N,) at
+    least 1; some (N, 1), 0 of a row where none does.
+    """
+
+    values: str
+    mask: str
     valid: str
     lengths: str
     some: str
 
 
-def _steps_that_count_first(graph: OnnxGraph, ids: str, mask: str, steps: str) -> _Rows:
+def _steps_that_count_first(graph: OnnxGraph, values: str, mask: str, steps: str, *, ids: bool = True) -> _Rows:
     """Bring the steps that count to the beginning of each row, in their order: ONNX's operators know lengths alone.
 
     Where a mask is False a recurrent layer carries its state over, so that its last state does not change, nor the set
     of the states at the steps that count. A row of which none counts is given one, lest a runtime trip over length 0.
     """
-    T = graph.node("Gather", graph.node("Shape", ids), graph.constant(np.array([1])))
+    T = graph.node("Gather", graph.node("Shape", mask), graph.constant(np.array([1])))
     at = graph.node("Where", mask, steps, graph.node("Add", steps, T))
     _, order = graph.nodes("TopK", [at, T], 2, axis=1, largest=0, sorted=1)
-    readable = graph.node("Where", mask, ids, graph.constant(np.array(0)))
     count = graph.node("ReduceSum", _cast(graph, mask, np.int64), graph.constant(np.array([1])), keepdims=1)
     at_least_one = graph.node("Max", count, graph.constant(np.array([[1]])))
     lengths = graph.node("Squeeze", _cast(graph, at_least_one, np.int32), graph.constant(np.array([1])))
     some = graph.node("Min", _cast(graph, count, np.float32), graph.constant(np.float32(1)))
-    return _Rows(graph.node("GatherElements", readable, order, axis=1), count, lengths, some)
+    if ids:  # of padding is made an id that an embedding has
+        readable = graph.node("Where", mask, values, graph.constant(np.array(0)))
+        sorted_values = graph.node("GatherElements", readable, order, axis=1)
+    else:
+        places = graph.node("Unsqueeze", order, graph.constant(np.array([2])))
+        sorted_values = graph.node("GatherND", values, places, batch_dims=1)
+    return _Rows(sorted_values, mask, count, lengths, some)

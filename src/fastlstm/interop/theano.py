@@ -68,8 +68,15 @@ def fastlstm_to_theano(model: SequenceClassifier, path: str | os.PathLike[str], 
     Raises
     ------
     ValueError
-        The tutorial has no such model: the embedding is not as wide as the LSTM, or the pooling is not the mean.
+        The tutorial has no such model: it is not one LSTM in one direction, the embedding is not as wide as the LSTM,
+        or the pooling is not the mean.
     """
+    cell, num_layers, bidirectional = (model.options[name] for name in ("cell", "num_layers", "bidirectional"))
+    if cell != "lstm" or num_layers > 1 or bidirectional:
+        raise ValueError(
+            f"the model has cell {cell!r}, num_layers {num_layers} and bidirectional {bidirectional}; the tutorial's "
+            "has one LSTM in one direction"
+        )
     D, H, pooling = (model.options[name] for name in ("wordvec_size", "hidden_size", "pooling"))
     if D != H or pooling != "mean":
         raise ValueError(

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 from fastlstm import ops
-from fastlstm.contract import Array, FloatArray, Reduction
+from fastlstm.arrays import array_module
+from fastlstm.contract import Array, BoolArray, FloatArray, Reduction
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
 from fastlstm.layers.targets import as_ids
@@ -141,9 +142,21 @@ class MeanSquaredError(Layer):
         super().__init__()
         self._dy: FloatArray | None = None
 
-    def forward(self, y: FloatArray, t: FloatArray, *, reduction: Reduction = "mean") -> float:
-        """Outputs y and targets t of one shape -> loss; with reduction="sum" the sum of the squared differences."""
-        loss, self._dy = ops.mean_squared_error(y, _of_dtype_of(y, t), reduction=reduction)
+    def forward(
+        self, y: FloatArray, t: FloatArray, *, mask: BoolArray | None = None, reduction: Reduction = "mean"
+    ) -> float:
+        """Outputs y and targets t of one shape -> loss; with reduction="sum" the sum of the squared differences.
+
+        Where mask, of the shape of y without its last axis, is False they do not count.
+        """
+        t = _of_dtype_of(y, t)
+        count = None
+        if mask is not None:
+            xp = array_module(y)
+            t = xp.where(mask[..., None], t, y)
+            if reduction == "mean":
+                count = xp.maximum(xp.count_nonzero(mask), 1) * y.shape[-1]
+        loss, self._dy = ops.mean_squared_error(y, t, reduction=reduction, normalizer=count)
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:

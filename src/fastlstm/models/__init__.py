@@ -5,6 +5,7 @@ from fastlstm.models.model import Model
 from fastlstm.models.regressor import SequenceRegressor
 from fastlstm.models.rnnlm import RNNLM
 from fastlstm.models.seq2seq import Seq2seq
+from fastlstm.models.tagger import SequenceTagger
 from fastlstm.models.word2vec import Word2Vec
 from fastlstm.models.word_vectors import WordVectors
 
@@ -14,6 +15,7 @@ __all__ = [
     "Seq2seq",
     "SequenceClassifier",
     "SequenceRegressor",
+    "SequenceTagger",
     "Word2Vec",
     "WordVectors",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.contract import IntArray
+from fastlstm.models.id_sequences import last_steps
 from fastlstm.training.batches import ShuffledRows
 
 POOL = 50  # batches that are sorted together: more leave less padding, fewer leave more to chance
@@ -41,11 +42,7 @@ class BucketedRows(ShuffledRows):
 
 def row_lengths(xs: IntArray) -> IntArray:
     """Of ids (N, T) with -1 for padding: the steps up to each row's last valid one, (N,)."""
-    mask = xs >= 0
-    if not mask.size:
-        return np.zeros(len(xs), np.int64)
-    ends: IntArray = xs.shape[1] - mask[:, ::-1].argmax(axis=1)
-    return np.where(mask.any(axis=1), ends, 0)
+    return last_steps(xs >= 0)
 
 
 def order_by_length(xs: IntArray) -> IntArray:

@@ -75,9 +75,10 @@ class InitialWeights:
         """Wx (D, 4H), Wh (H, 4H), b (4H,)."""
         return self._recurrent(D, H, 4 * H)
 
-    def gru(self, D: int, H: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Wx (D, 3H), Wh (H, 3H), b (3H,): the book's convention."""
-        return self._recurrent(D, H, 3 * H)
+    def gru(self, D: int, H: int, *, biases: int = 1) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Wx (D, 3H), Wh (H, 3H), b (3H,) as in the book's convention; with two biases b (2, 3H), as in PyTorch's."""
+        Wx, Wh, b = self._recurrent(D, H, 3 * H)
+        return Wx, Wh, b if biases == 1 else np.stack([b] * biases)
 
     def rnn(self, D: int, H: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Wx (D, H), Wh (H, H), b (H,)."""

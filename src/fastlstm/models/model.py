@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
@@ -42,7 +42,8 @@ class Model(abc.ABC):
     Parameters
     ----------
     options : mapping
-        The constructor's arguments, as JSON can hold them; ``load`` calls the constructor with them.
+        The constructor's arguments, as JSON can hold them, but for those in ``unsaved_options``; ``load`` calls the
+        constructor with them.
     seed : int or None
         Fixes the initial weights, the order of the training rows and the dropout masks.
 
@@ -50,8 +51,8 @@ class Model(abc.ABC):
     ----------
     layers : dict of name to layer, in the order of the data
     params, grads : list of arrays
-        Every parameter once, also where layers share it; the same array objects for the model's life, unless ``to``
-        moves the model: then both lists, and those of the layers, hold new arrays from then on.
+        Every parameter that learns once, also where layers share it; the same array objects for the model's life,
+        unless ``to`` moves the model: then both lists, and those of the layers, hold new arrays from then on.
     rng : numpy Generator
         The source of everything random in the model and its training.
     seeds : Seeds
@@ -67,6 +68,8 @@ class Model(abc.ABC):
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
     optional_names: ClassVar[tuple[str, ...]] = ()  # those of them that a file need not have
+    younger_options: ClassVar[Mapping[str, Any]] = {}  # that files leave out where they are as here
+    unsaved_options: ClassVar[tuple[str, ...]] = ()  # that only say what weights begin with
 
     def __init__(self, options: Mapping[str, Any], seed: int | None) -> None:
         if seed is not None:
@@ -83,6 +86,7 @@ class Model(abc.ABC):
         self.vocabulary = None
         self.stop_training = False
         self._names: list[str] = []
+        self._frozen: dict[str, FloatArray] = {}
         self._shared: list[tuple[FloatArray, FloatArray]] = []
 
     @property
@@ -93,16 +97,32 @@ class Model(abc.ABC):
     def rng(self, rng: np.random.Generator) -> None:
         self.seeds.rng = rng
 
-    def _own_layers(self, layers: Mapping[str, Layer], dropouts: Sequence[Layer] = ()) -> None:
+    @property
+    def saved_options(self) -> dict[str, Any]:
+        """The options that files hold."""
+        return {
+            name: value
+            for name, value in self.options.items()
+            if name not in self.unsaved_options
+            and not (name in self.younger_options and value == self.younger_options[name])
+        }
+
+    def _own_layers(
+        self, layers: Mapping[str, Layer], dropouts: Sequence[Layer] = (), frozen: Collection[str] = ()
+    ) -> None:
         """Collect the parameters. Where layers share one, the first layer's gradient is the sum of all.
 
-        Dropouts, which have none, do not count among the layers that a model shows.
+        Dropouts, which have none, do not count among the layers that a model shows. The parameters of layers whose
+        names are ``frozen`` are saved with the model, but not learned: they are not in ``params``.
         """
         self.layers = dict(layers)
         self._all_layers = (*layers.values(), *dropouts)
         first: dict[int, int] = {}
         for layer_name, layer in self.layers.items():
             for name, param, grad in zip(layer.param_names, layer.params, layer.grads, strict=True):
+                if layer_name in frozen:
+                    self._frozen[f"{layer_name}.{name}"] = param
+                    continue
                 if id(param) in first:
                     self._shared.append((self.grads[first[id(param)]], grad))
                     continue
@@ -186,8 +206,9 @@ class Model(abc.ABC):
             total += part
 
     def named_parameters(self) -> Iterator[tuple[str, FloatArray]]:
-        """Name and array of every parameter, for instance "encoder.lstm1.Wx"."""
-        return zip(self._names, self.params, strict=True)
+        """Name and array of every parameter, for instance "encoder.lstm1.Wx"; those that do not learn come last."""
+        yield from zip(self._names, self.params, strict=True)
+        yield from self._frozen.items()
 
     @property
     def num_parameters(self) -> int:
@@ -319,7 +340,7 @@ class Model(abc.ABC):
         return {
             "format": FORMAT_VERSION,
             "class": type(self).__name__,
-            "options": self.options,
+            "options": self.saved_options,
             **{
                 name: value
                 for name in self.vocabulary_names
@@ -371,6 +392,7 @@ class Model(abc.ABC):
             layer.move(copy)
         for arrays in (self.params, self.grads):
             arrays[:] = [copy(array) for array in arrays]
+        self._frozen = {name: copy(array) for name, array in self._frozen.items()}
         self._shared = [(copy(total), copy(part)) for total, part in self._shared]
         self._forget()
         return self

@@ -67,12 +67,19 @@ class SoftmaxHead:
         counts: BoolArray = kept(self._targets) != IGNORED
         return counts
 
-    def right_answers(self) -> BoolArray:
-        """`right_answers` of the last forward call, (...)."""
-        targets = kept(self._targets)
+    def scores(self) -> FloatArray:
+        """Of the last forward call, (..., V)."""
         if self._scores is None:
             self._scores = self._output.scores(kept(self._features))
-        return right_answers(self._scores, targets)
+        return self._scores
+
+    def targets(self) -> IntArray:
+        """Of the last forward call, (...)."""
+        return kept(self._targets)
+
+    def right_answers(self) -> BoolArray:
+        """`right_answers` of the last forward call, (...)."""
+        return right_answers(self.scores(), self.targets())
 
     def metric_sums(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         """`Model.batch_metrics` of "accuracy", "error" and "perplexity"; of the last, the sum of the losses."""

@@ -133,7 +133,8 @@ class Trainer:
         of_callbacks = {name: value for callback in self.callbacks for name, value in callback.fingerprint().items()}
         return {
             "model": type(self.model).__name__,
-            "options": self.model.options,
+            # Those of a model that is no `Model` are all saved.
+            "options": getattr(self.model, "saved_options", self.model.options),
             "optimizer": type(self.optimizer).__name__,
             "max_grad": self.max_grad,
             "metrics": list(self.metrics),

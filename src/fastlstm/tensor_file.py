@@ -39,7 +39,21 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Array]
 
     arrays = {name: to_host(array) for name, array in tensors.items()}
     text = json.dumps(description)
-    write_atomically(path, save(arrays, metadata={_KEY: text, _CHECKSUM: _checksum(arrays, text)}))
+    write_atomically(path, _sorted(save(arrays, metadata={_KEY: text, _CHECKSUM: _checksum(arrays, text)})))
+
+
+def _sorted(content: bytes) -> bytes:
+    """The same safetensors file with the entries of its metadata in one order: safetensors writes them in any.
+
+    A file is the length of its header (8 bytes, little endian), the header, which is JSON and may end with blanks, and
+    the arrays, which begin at a multiple of 8 bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, content[end:]))
 
 
 def _checksum(tensors: Mapping[str, Array], description: str) -> str:

@@ -22,7 +22,7 @@ import pytest
 
 from fastlstm import callbacks, datasets, interop
 from fastlstm.models import SequenceRegressor
-from fastlstm.tensor_file import make_place, read_tensor_file, write_atomically
+from fastlstm.tensor_file import make_place, read_tensor_file, write_atomically, write_tensor_file
 from fastlstm.training import History
 from fastlstm.training.event_file import EventWriter, crc32c, masked_crc32c, record, scalar_event
 
@@ -309,6 +309,22 @@ def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
     for place, error in ((tmp_path, IsADirectoryError), (tmp_path / "nowhere", FileNotFoundError)):
         with pytest.raises(error, match=re.escape(str(place))):
             read(place)
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    """Whatever the order in which safetensors writes its metadata, which is another every time."""
+    tensors = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 1)), "\N{GREEK SMALL LETTER ALPHA}": np.zeros(0)}
+    for _ in range(20):
+        write_tensor_file(tmp_path / "file", tensors, {"name": "\N{GREEK SMALL LETTER ALPHA}"})
+        first = (
+            (tmp_path / "first") if (tmp_path / "first").exists() else (tmp_path / "file").rename(tmp_path / "first")
+        )
+        write_tensor_file(tmp_path / "file", tensors, {"name": "\N{GREEK SMALL LETTER ALPHA}"})
+        assert (tmp_path / "file").read_bytes() == first.read_bytes()
+    read, description = read_tensor_file(tmp_path / "first")
+    assert description == {"name": "\N{GREEK SMALL LETTER ALPHA}"}
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(read[name], array)
 
 
 def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:

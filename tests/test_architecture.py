@@ -418,7 +418,9 @@ def test_public_names_of_the_package() -> None:
     wanted = (
         "__version__ set_backend get_backend use_backend available_backends set_num_threads get_num_threads show_config"
     )
-    assert {*wanted.split(), "BackendNotAvailable", "free_unused_memory", "synchronize"} == set(fastlstm.__all__)
+    assert {*wanted.split(), "BackendNotAvailable", "free_unused_memory", "load", "synchronize"} == set(
+        fastlstm.__all__
+    )
     with pytest.raises(AttributeError, match="module 'fastlstm' has no attribute 'nothing'"):
         _ = fastlstm.nothing
 

@@ -113,6 +113,32 @@ def test_layers_of_the_course_compute_its_formulas(example: Any) -> None:
     assert example.temporal_softmax_loss(scores, y, mask)[0] == pytest.approx(want, abs=1e-12)
 
 
+@pytest.mark.parametrize("example", ["own_model"], indirect=True)
+def test_a_model_of_ones_own_learns_and_is_loaded(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert example.main(epochs=20, examples=400) > 0.9
+    assert "of other waves are told right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("example", ["tag_words"], indirect=True)
+def test_names_are_tagged_by_both_sides(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert example.main([], epochs=12, sentences=400)["f1"] > 0.9
+    assert re.search(r"^  \w+ +B-(PER|LOC|ORG)$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", ["tag_words"], indirect=True)
+def test_files_of_conll_are_read(example: Any, tmp_path: Path) -> None:
+    path = tmp_path / "train.conll"
+    path.write_text("-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\nBlackburn NNP I-PER\n")
+    words, labels = example.read_conll(path)
+    assert words == [["EU", "rejects"], ["Peter", "Blackburn"]]
+    assert labels == [["B-ORG", "O"], ["B-PER", "I-PER"]]
+    path.write_text("EU NNP\nrejects VBZ\n\nPeter NNP\n\nBlackburn NNP\n")  # parts of speech
+    assert set(example.main([str(path), str(path)], epochs=1)) == {"loss", "accuracy", "error"}
+    path.write_text("EU B-ORG\nrejects\n")
+    with pytest.raises(ValueError, match="line 2: 'rejects' has one column, expected a word and a label"):
+        example.read_conll(path)
+
+
 @pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["torch_word_lm", "torch_char_rnn", "torch_classifier"])
 def test_scripts_of_torch_learn_the_same_with_one_line_more(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "free_unused_memory",
     "get_backend",
     "get_num_threads",
+    "load",
     "set_backend",
     "set_num_threads",
     "show_config",
@@ -48,7 +49,9 @@ _SUBMODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    """Submodules are imported when they are first used."""
+    """Submodules, and what stands in them, are imported when they are first used."""
+    if name == "load":  # models are imported when they are first used, too
+        return importlib.import_module("fastlstm.models").load
     if name in _SUBMODULES:
         return importlib.import_module(f"fastlstm.{name}")
     raise AttributeError(f"module 'fastlstm' has no attribute {name!r}")

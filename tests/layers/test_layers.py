@@ -423,9 +423,8 @@ def test_the_bidirectional_lstm_is_two_lstms_and_a_flip() -> None:
 
 @pytest.mark.parametrize("kind", ["TimeLSTM", "TimeGRU", "TimeRNN", "TimeBiLSTM", "TimeBiGRU", "TimeBiRNN"])
 def test_a_masked_step_carries_the_state_over(kind: str) -> None:
-    one: Callable[[], Any] = {"L": lstm_weights, "G": gru_weights, "R": rnn_weights}[
-        kind.removeprefix("Time").removeprefix("Bi")[0]
-    ]
+    weights_of: dict[str, Callable[[], Any]] = {"LSTM": lstm_weights, "GRU": gru_weights, "RNN": rnn_weights}
+    one = weights_of[kind.removeprefix("Time").removeprefix("Bi")]
     layer = getattr(layers, kind)(*one(), *(one() if "Bi" in kind else ()))
     xs, lengths = floats(N, T, D), np.arange(N) % T + 1
     mask = np.arange(T) < lengths[:, None]

@@ -6,14 +6,17 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import MAKERS, V, classifier, ids, regressor, rnnlm, seq2seq, word2vec
 
+import fastlstm
 from fastlstm import callbacks
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
+from fastlstm.tensor_file import write_tensor_file
 
 ONE_OF_EACH = {
     "rnnlm": rnnlm(),
@@ -371,3 +374,42 @@ def test_there_are_no_more_names_than_ids() -> None:
     with pytest.raises(ValueError, match=r"target_vocabulary has 3 names, expected at most 2"):
         model.target_vocabulary = list("abc")
     assert (model.vocabulary, model.target_vocabulary) == (["a", "b", "c"], ["a"])
+
+
+# --------------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_file_says_which_model_it_holds(kind: str, tmp_path: Path) -> None:
+    model = MAKERS[kind][0]()
+    model.save(tmp_path / "m")
+    loaded = fastlstm.load(tmp_path / "m")
+    assert type(loaded) is type(model)
+    assert loaded.saved_options == model.saved_options
+    assert weights(loaded) == weights(model)
+
+
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+    xs, ts = np.zeros((4, 2), int), np.array([0, 1, 0, 1])
+    backup = callbacks.BackupAndRestore(tmp_path / "checkpoint", delete_checkpoint=False)
+    model = SequenceClassifier(3, 2, 2, 2)
+    model.fit(xs, ts, callbacks=[backup], verbose=0)
+    write_tensor_file(tmp_path / "other", {}, {"format": 1, "class": "Transformer"})
+    write_tensor_file(tmp_path / "list", {}, [1])
+    (tmp_path / "text").write_text("a model")
+    for name, error, message in (
+        ("missing", FileNotFoundError, "missing does not exist"),
+        (".", IsADirectoryError, "is a folder, expected a file"),
+        ("text", ValueError, "is no safetensors file"),
+        ("checkpoint", ValueError, "a checkpoint of a training, which callbacks.BackupAndRestore goes on with"),
+        ("list", ValueError, "is a fastlstm file, but no model$"),
+        (
+            "other",
+            ValueError,
+            "holds a Transformer, expected one of .*RNNLM, .*; a class of your own has",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            fastlstm.load(tmp_path / name)

@@ -142,13 +142,12 @@ class Model(abc.ABC):
     def _backward(self) -> None:
         """Fill the layers' gradients for the last forward call."""
 
-    @abc.abstractmethod
-    def _forget(self) -> None:
+    def _forget(self) -> None:  # noqa: B027, a model need not keep any
         """Keep no array of the last forward call; layers forget theirs when they move."""
 
-    @abc.abstractmethod
-    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:  # noqa: ARG002
         """Of the last forward call, for each name but "loss": the sum of what is averaged, and over how many."""
+        return {}
 
     @property
     @abc.abstractmethod
@@ -431,10 +430,15 @@ class Model(abc.ABC):
             It is no model, cut short, of another class or format, or its weights do not fit its options.
         """
         tensors, description = read_tensor_file(path)
-        if not isinstance(description, dict) or "class" not in description:
-            raise ValueError(f"{path} is a fastlstm file, but no model")
-        if description["class"] != cls.__name__:
-            raise ValueError(f"{path} holds a {description['class']}, expected a {cls.__name__}")
+        if (named := class_named(description, path)) != cls.__name__:
+            raise ValueError(f"{path} holds a {named}, expected a {cls.__name__}")
+        return cls.from_file(tensors, description, path)
+
+    @classmethod
+    def from_file(
+        cls, tensors: Mapping[str, Array], description: Mapping[str, Any], path: str | os.PathLike[str]
+    ) -> Self:
+        """A model of what a file holds, with weights by name and what `description` returned; path is for errors."""
         if description.get("format") != FORMAT_VERSION:
             raise ValueError(
                 f"{path} has format {description.get('format')}, this version of fastlstm reads {FORMAT_VERSION}; "
@@ -471,6 +475,15 @@ class Model(abc.ABC):
                     f"{source}: {name} has shape {got.shape} and dtype {got.dtype}, "
                     f"expected {param.shape} and {param.dtype}"
                 )
+
+
+def class_named(description: Any, path: str | os.PathLike[str]) -> str:
+    """The name of the class of the model in a file with that description; raises if it holds something else."""
+    if not isinstance(description, dict) or "class" not in description:
+        checkpoint = isinstance(description, dict) and "checkpoint" in description
+        what = ": a checkpoint of a training, which callbacks.BackupAndRestore goes on with" if checkpoint else ""
+        raise ValueError(f"{path} is a fastlstm file, but no model{what}")
+    return str(description["class"])
 
 
 def kept(value: Kept | None) -> Kept:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import fastlstm
-from fastlstm import callbacks
+from fastlstm import callbacks, optim
 from fastlstm.layers import TimeAffineWithLoss, TimeBiGRU, TimeMeanPooling
 from fastlstm.models import RowModel
 
@@ -88,7 +88,8 @@ def main(epochs: int = 20, examples: int = 600) -> float:
     model = SeriesClassifier(1, 16, len(KINDS), seed=0)
     model.summary()
     stop = callbacks.EarlyStopping("val_accuracy", patience=5, restore_best_weights=True)
-    model.fit(xs, ts, epochs=epochs, validation_split=0.2, metrics=("accuracy",), callbacks=[stop])
+    how: dict[str, Any] = {"epochs": epochs, "validation_split": 0.2, "metrics": ("accuracy",), "callbacks": [stop]}
+    model.fit(xs, ts, optimizer=optim.Adam(0.01), **how)
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/waves.safetensors")
         loaded = fastlstm.load(f"{folder}/waves.safetensors")  # the file names the class

@@ -533,11 +533,20 @@ def test_a_text_larger_than_a_gpu_holds_is_copied_batch_by_batch(cupy: Any, monk
 # --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["classifier", "regressor", "seq2seq attention, bidirectional, padding"])
+weighted = (
+    "classifier",
+    "regressor",
+    "seq2seq attention, bidirectional, padding",
+    "tagger, two layers, bidirectional, dropout",
+    "regressor rnn, steps, bidirectional",
+)
+
+
+@pytest.mark.parametrize("name", weighted)
 def test_weights_and_batches_on_a_gpu_are_those_on_the_host(cupy: Any, name: str) -> None:
     make, data, arguments = MAKERS[name]
     xs, ts = data(10)
-    weights = rng.uniform(0, 2, ts.shape if name.startswith("seq2seq") else 10)
+    weights = rng.uniform(0, 2, {"s": ts.shape, "t": ts.shape}.get(name[0], ts.shape[: ts.ndim - 1 or 1]))
     given = [(xs[i : i + 4], ts[i : i + 4], weights[i : i + 4]) for i in range(0, 10, 4)]
     results = []
     for device in ("cpu", "cuda"):

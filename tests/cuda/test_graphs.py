@@ -104,7 +104,15 @@ def test_a_training_with_graphs_has_the_bits_of_one_without(cupy: Any, switch: A
     assert history.why_no_graph is None
 
 
-@pytest.mark.parametrize("name", ["classifier", "regressor", "seq2seq attention, bidirectional, padding"])
+weighted = (
+    "classifier",
+    "seq2seq attention, bidirectional, padding",
+    "tagger, two layers, bidirectional, dropout",
+    "regressor rnn, steps, bidirectional",
+)
+
+
+@pytest.mark.parametrize("name", weighted)
 def test_steps_of_weighted_rows_are_graphs_too(cupy: Any, switch: Any, name: str) -> None:
     weights = np.linspace(0.1, 2, 21)
     history = same_with_and_without(switch, MAKERS[name], epochs=4, sample_weight=weights)

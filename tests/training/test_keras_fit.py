@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from thread_workers import ThreadWorkers, on_workers
-from tiny_models import V, classifier, ids, padded, regressor, seq2seq, with_start
+from tiny_models import V, classifier, ids, padded, regressor, seq2seq, series_regressor, tagger, with_start
 
 from fastlstm import callbacks, optim
 from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor
@@ -33,7 +33,17 @@ WEIGHTED: dict[str, tuple[Callable[[], Model], tuple[Any, Any], Any]] = {
         PER_STEP,
     ),
 }
+WEIGHTED["tagger"] = tagger()[0], tagger()[1](N), PER_ROW
+WEIGHTED["tagger by step"] = tagger()[0], tagger()[1](N), rng.uniform(0.1, 3, (N, 6))
+WEIGHTED["series"] = series_regressor()[0], series_regressor()[1](N), PER_ROW
+WEIGHTED["series by step"] = series_regressor()[0], series_regressor()[1](N), rng.uniform(0.1, 3, (N, 5))
 weighted = pytest.mark.parametrize("name", WEIGHTED)
+
+
+def count(model: Any, *data: Any) -> int:
+    """How many targets count."""
+    model.forward(*data, training=False)
+    return int(model.loss_count)
 
 
 def bits(model: Model) -> bytes:
@@ -54,21 +64,24 @@ def test_the_loss_is_the_weighted_sum_over_how_many_targets_count(name: str) -> 
     make, (xs, ts), weights = WEIGHTED[name]
     model: Any = make()
 
-    def sum_of_losses(row: Any) -> float:
-        count = model.count_targets(row[1])
-        return model.evaluate(*row)["loss"] * count if count else 0.0
+    def sum_of_losses(xs: Any, ts: Any) -> float:
+        loss = model.forward(xs, ts, training=False)
+        return loss * model.loss_count if model.loss_count else 0.0
 
     total = 0.0
     for n in range(N):
         row = xs[n : n + 1], ts[n : n + 1]
         if weights.ndim == 1:
-            total += weights[n] * sum_of_losses(row)
-            continue
-        for t in range(1, ts.shape[1]):  # what a target adds to those before it
-            with_it, without = (np.where(np.arange(ts.shape[1]) < end, row[1], -1) for end in (t + 1, t))
-            total += weights[n, t] * (sum_of_losses((row[0], with_it)) - sum_of_losses((row[0], without)))
-    count = model.count_targets(ts)
-    assert model.evaluate(xs, ts, weights)["loss"] == pytest.approx(total / count, rel=1e-9)
+            total += weights[n] * sum_of_losses(*row)
+        elif name == "series by step":
+            outputs, counts = model.predict(row[0])[0], (row[0][0] != 9).any(axis=1)
+            total += (weights[n, counts, None] * (outputs[counts] - row[1][0, counts]) ** 2).sum()
+        else:
+            steps = np.arange(ts.shape[1])
+            for t in range(name.startswith("seq2seq"), len(steps)):  # what a target adds to those before it
+                with_it, without = (np.where(steps < end, row[1], -1) for end in (t + 1, t))
+                total += weights[n, t] * (sum_of_losses(row[0], with_it) - sum_of_losses(row[0], without))
+    assert model.evaluate(xs, ts, weights)["loss"] == pytest.approx(total / count(model, xs, ts), rel=1e-9)
     plain = model.evaluate(xs, ts)
     assert {**model.evaluate(xs, ts, weights), "loss": 0} == pytest.approx({**plain, "loss": 0})  # metrics without
     assert model.evaluate(xs, ts, np.full(N, 2.0))["loss"] == pytest.approx(2 * plain["loss"])
@@ -99,7 +112,7 @@ def test_weights_travel_with_their_rows(name: str) -> None:
     for data, weights in (((xs, ts), times), ((xs[repeated], ts[repeated]), None)):
         model: Any = make()
         # A step over all rows: the sum of the weights does not divide, so the learning rate does.
-        lr = 0.1 * (model.count_targets(ts) / model.count_targets(ts[repeated]) if weights is not None else 1)
+        lr = 0.1 * (count(model, xs, ts) / count(model, xs[repeated], ts[repeated]) if weights is not None else 1)
         model.fit(*data, sample_weight=weights, optimizer=optim.SGD(lr), batch_size=99, verbose=0)
         results.append(model.get_weights())
     for one, other in zip(*results, strict=True):
@@ -112,7 +125,8 @@ def test_shuffled_and_sharded_trainings_have_the_bits_of_one_worker(name: str) -
 
     def work(workers: ThreadWorkers | None) -> Any:
         model = make()
-        held_out = {"validation_data": (*data, weights) if name != "classifier" else (*data, None, weights)}
+        lengths = (None,) if name.startswith(("classifier", "tagger", "series")) else ()
+        held_out = {"validation_data": (*data, *lengths, weights)}
         fitted: Any = {"epochs": 2, "batch_size": 4, "verbose": 0, "sample_weight": weights, **held_out}
         return model.fit(*data, workers=workers, shards=3, **fitted).history, bits(model)
 

@@ -13,7 +13,6 @@ from fastlstm.models.row_weights import class_weights, row_weights
 from fastlstm.ops import scalars
 from fastlstm.ops.array_likes import host_array
 from fastlstm.ops.checks import describe, is_array
-from fastlstm.ops.device import to_device
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, BatchSource, ShuffledRows
 from fastlstm.training.callback import check_callbacks
@@ -275,8 +274,7 @@ class RowModel(Model):
             if weights is not None:
                 raise ValueError("a batch has weights and class_weight is given; multiply them and give them with it")
             weights = self._row_weights(batch[2], ts)
-        arrays = (xs, ts) if weights is None else (xs, ts, weights)
-        return tuple(to_device(array, self.device) for array in arrays)
+        return self.batches(xs, ts, max(len(xs), 1), weights=weights).batch(0)
 
     def weights_shape(self, ts: Array) -> tuple[int, ...]:
         """The shape of a weight for each of checked targets."""

@@ -1,6 +1,10 @@
 // The Python module _cpu.
 #include "bindings.h"
 
+#include <pthread.h>
+
+#include <atomic>
+#include <exception>
 #include <string>
 
 #include "kernels.h"
@@ -10,6 +14,34 @@
 namespace py = pybind11;
 
 namespace fastlstm {
+namespace {
+
+// Ctrl-C while a region runs, which is without the GIL. Python runs handlers of signals on its main thread alone; in a
+// forked child that is the one that forked.
+std::atomic<unsigned long> main_thread{0};
+
+bool handler_raised() {
+  if (PyThread_get_thread_ident() != main_thread.load(std::memory_order_relaxed)) return false;
+  const PyGILState_STATE state = PyGILState_Ensure();
+  const bool raised = PyErr_CheckSignals() != 0;  // the exception stays set until Stopped is translated
+  PyGILState_Release(state);
+  return raised;
+}
+
+void stop_at_signals() {
+  main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  pthread_atfork(nullptr, nullptr, [] { main_thread = PyThread_get_thread_ident(); });
+  set_should_stop(&handler_raised);
+  py::register_local_exception_translator([](std::exception_ptr exception) {
+    try {
+      if (exception) std::rethrow_exception(exception);
+    } catch (const Stopped&) {
+      // what the handler has raised
+    }
+  });
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_cpu, module) {
   module.doc() = "Compiled CPU kernels. Private: call fastlstm.ops, which checks what these functions trust.";
@@ -21,6 +53,7 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("set_teams_always", &set_teams_always, py::arg("always"));
   module.def("free_unused_buffers", &free_unused_buffers);
   module.def("buffer_bytes_in_use", &buffer_bytes_in_use);
+  stop_at_signals();
   bind_dense(module);
   bind_dropout(module);
   bind_embedding(module);

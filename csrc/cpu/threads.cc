@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -91,6 +91,35 @@ int own_cores() { return std::numeric_limits<int>::max(); }
 
 }  // namespace
 
+// Whether the region of a caller is to stop.
+class StopRequest {
+ public:
+  bool made() const { return made_.load(std::memory_order_relaxed); }
+
+  // On the caller's thread. Looks at the clock the more rarely the more often it is called.
+  void look() {
+    if (--calls_left_ > 0) return;
+    const Time now = Clock::now();
+    calls_ = now - looked_ < kShort ? std::min(2 * calls_, kMostCalls) : 1;
+    calls_left_ = calls_;
+    if (looked_ == Time{}) asked_ = now;
+    looked_ = now;
+    if (now - asked_ < kPatience) return;
+    asked_ = now;
+    const auto should_stop = should_stop_.load(std::memory_order_relaxed);
+    if (should_stop && should_stop()) made_.store(true, std::memory_order_relaxed);
+  }
+
+  static inline std::atomic<bool (*)()> should_stop_{nullptr};
+
+ private:
+  static constexpr int kMostCalls = 64;
+  static constexpr Duration kShort = std::chrono::milliseconds(1), kPatience = std::chrono::milliseconds(100);
+  std::atomic<bool> made_{false};
+  int calls_ = 1, calls_left_ = 1;
+  Time looked_{}, asked_{};
+};
+
 // Items of one member that nobody has taken: begin in the upper half, end in the lower.
 class Share {
  public:
@@ -118,15 +147,18 @@ class TeamState {
  public:
   TeamState(int size, Share* shares) : size_(size), shares_(shares) {}
 
-  void wait() {
+  // Whether to go on, the same for all members: as the last one to come has found it.
+  bool wait(const StopRequest& request) {
     const std::uint32_t round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
       arrived_.store(0, std::memory_order_relaxed);
+      go_on_ = !request.made();
       round_.store(round + 1, std::memory_order_release);
       round_.notify_all();
     } else {
       wait_while(round_, round);
     }
+    return go_on_;
   }
 
   void deal(int member, std::ptrdiff_t count) {
@@ -148,10 +180,17 @@ class TeamState {
   Share* const shares_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> round_{0};
+  bool go_on_ = true;  // written before round_ is
 };
 
-void Team::wait() {
-  if (state_) state_->wait();
+bool Team::stopped() const {
+  if (member_ == 0) request_->look();
+  return request_->made();
+}
+
+bool Team::wait() {
+  const bool stop = stopped();
+  return state_ ? state_->wait(*request_) : !stop;
 }
 
 void Team::deal(std::ptrdiff_t count) {
@@ -161,6 +200,7 @@ void Team::deal(std::ptrdiff_t count) {
 }
 
 std::ptrdiff_t Team::take() {
+  if (stopped()) return -1;
   if (state_) return state_->take(member_);
   return next_ < end_ ? next_++ : -1;
 }
@@ -190,9 +230,9 @@ class FlushDenormals {
 };
 
 // How long the member worked, what it waited apart.
-Duration run_member(Region region, void* context, int member, int size, TeamState* state) {
+Duration run_member(Region region, void* context, int member, int size, TeamState* state, StopRequest* request) {
   const FlushDenormals flush;
-  Team team(member, size, state);
+  Team team(member, size, state, request);
   waited = {};
   const Time begin = Clock::now();
   region(context, team);
@@ -237,14 +277,15 @@ bool teams_always() { return always_teams.load(std::memory_order_relaxed); }
 class Pool {
  public:
   // Runs the region on a team; false if another one is running, or a team would not pay now.
-  bool try_run(int threads, Region region, void* context) {
-    const std::unique_lock lock(busy_, std::try_to_lock);
-    if (!lock.owns_lock()) return false;
+  bool try_run(int threads, Region region, void* context, StopRequest* request) {
+    const Turn turn(busy_);
+    if (!turn.granted) return false;
     const Time begin = Clock::now();
     if (!credit_.suffices(begin) && !teams_always()) return false;
     const int size = grow_to(threads);
+    if (size == 1) return false;
     TeamState state(size, shares_.data());
-    job_ = {region, context, size, &state};
+    job_ = {region, context, size, &state, request};
     worked_.store(0, std::memory_order_relaxed);
     pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
     for (int member = 1; member < size; ++member) {
@@ -252,7 +293,7 @@ class Pool {
       calls.fetch_add(1, std::memory_order_release);
       calls.notify_one();
     }
-    const Duration own = run_member(region, context, 0, size, &state);
+    const Duration own = run_member(region, context, 0, size, &state, request);
     for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     const Time end = Clock::now();
     credit_.settle(own + Duration(worked_.load(std::memory_order_relaxed)), end - begin, end);
@@ -270,37 +311,54 @@ class Pool {
     void* context;
     int size;
     TeamState* state;
+    StopRequest* request;
+  };
+
+  // The turn to run a region, if nobody has it. Not a mutex, which its own thread must not try: what a signal's handler
+  // computes while a region looks whether to stop is run on the caller alone.
+  struct Turn {
+    explicit Turn(std::atomic_flag& busy) : busy(busy), granted(!busy.test_and_set(std::memory_order_acquire)) {}
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() {
+      if (granted) busy.clear(std::memory_order_release);
+    }
+    std::atomic_flag& busy;
+    const bool granted;
   };
 
   int grow_to(int threads) {
-    while (static_cast<int>(workers_.size()) + 1 < threads) {
-      const int member = static_cast<int>(workers_.size()) + 1;
-      auto worker = std::make_unique<Worker>();
-      try {
+    const auto wanted = static_cast<std::size_t>(threads) - 1;
+    try {
+      if (shares_.size() <= wanted) shares_ = std::vector<Share>(wanted + 1);
+      workers_.reserve(wanted);  // a worker whose thread runs must find its place
+      while (workers_.size() < wanted) {
+        const int member = static_cast<int>(workers_.size()) + 1;
+        auto worker = std::make_unique<Worker>();
         worker->thread = std::thread([this, member, calls = &worker->calls] { work(member, *calls); });
-      } catch (const std::system_error&) {
-        break;  // no more threads to be had: the team is smaller
+        workers_.push_back(std::move(worker));
       }
-      workers_.push_back(std::move(worker));
+    } catch (const std::system_error&) {
+      // no more threads to be had: the team is smaller
+    } catch (const std::bad_alloc&) {
+      // no more memory to be had, likewise
     }
-    if (shares_.size() <= workers_.size()) shares_ = std::vector<Share>(workers_.size() + 1);
-    const int available = static_cast<int>(workers_.size()) + 1;
-    return available < threads ? available : threads;
+    return static_cast<int>(std::min({wanted, workers_.size(), shares_.size() - 1}) + 1);
   }
 
   [[noreturn]] void work(int member, const std::atomic<std::uint32_t>& calls) {
     run_on_process_cores();
     for (std::uint32_t seen = 0;;) {
       seen = wait_while(calls, seen);
-      const Duration worked = run_member(job_.region, job_.context, member, job_.size, job_.state);
+      const Duration worked = run_member(job_.region, job_.context, member, job_.size, job_.state, job_.request);
       worked_.fetch_add(worked.count(), std::memory_order_relaxed);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
 
-  std::mutex busy_;
+  std::atomic_flag busy_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::vector<Share> shares_;  // of the caller and the workers
+  std::vector<Share> shares_ = std::vector<Share>(1);  // of the caller and the workers
   Job job_{};
   Credit credit_;
   std::atomic<Duration::rep> worked_{0};  // by the workers, in the region at hand
@@ -334,8 +392,14 @@ void set_teams_always(bool always) { always_teams.store(always, std::memory_orde
 void run_team(int threads, Region region, void* context) {
   int wanted = std::min(threads, num_threads());
   if (wanted > 1 && !teams_always()) wanted = std::min(wanted, own_cores());
-  if (wanted <= 1 || !pool().try_run(wanted, region, context)) run_member(region, context, 0, 1, nullptr);
+  StopRequest request;
+  if (wanted <= 1 || !pool().try_run(wanted, region, context, &request)) {
+    run_member(region, context, 0, 1, nullptr, &request);
+  }
+  if (request.made()) throw Stopped{};
 }
+
+void set_should_stop(bool (*should_stop)()) { StopRequest::should_stop_.store(should_stop, std::memory_order_relaxed); }
 
 int team_size(int threads) {
   int size = 0;

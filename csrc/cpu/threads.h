@@ -10,17 +10,24 @@
 namespace fastlstm {
 
 class TeamState;
+class StopRequest;
 
 class Team {
  public:
-  Team(int member, int size, TeamState* state) : member_(member), size_(size), state_(state) {}
+  Team(int member, int size, TeamState* state, StopRequest* request)
+      : member_(member), size_(size), state_(state), request_(request) {}
   int member() const { return member_; }
   int size() const { return size_; }
-  // Waits until every member has come here; what each wrote before is then seen by all.
-  void wait();
+  // Waits until every member has come here; what each wrote before is then seen by all. False, for all of them, if the
+  // region is to stop: they leave their loop, and nobody will look at the results.
+  bool wait();
+  // Whether the region is to stop. Members hear of it at different times: who leaves a loop for it must not leave out a
+  // wait() of the others.
+  bool stopped() const;
 
   // Items 0 .. count - 1 that any member may do, fewer than 2^32: every member deals them before a wait() and then
-  // takes one after the other until it gets -1, and deals again only behind another wait().
+  // takes one after the other until it gets -1, and deals again only behind another wait(). All get -1 once the region
+  // is to stop.
   void deal(std::ptrdiff_t count);
   // Work stealing: whoever has done an equal share helps those who are slower, because their core is, or because
   // another process has it.
@@ -30,6 +37,7 @@ class Team {
   int member_;
   int size_;
   TeamState* state_;                   // null in a team of one
+  StopRequest* request_;               // of the caller
   std::ptrdiff_t next_ = 0, end_ = 0;  // items of a team of one
 };
 
@@ -37,8 +45,14 @@ using Region = void (*)(void* context, Team& team);
 
 // Runs region on at most `threads` threads, no more than set_num_threads allows and the caller has cores, and on the
 // caller alone while other processes keep the cores busy. Does not throw if threads cannot be made: the team is then
-// smaller.
+// smaller. Throws Stopped where the region was to stop, when all its members have.
 void run_team(int threads, Region region, void* context);
+
+struct Stopped {};
+
+// What a region's caller is asked ten times a second while it waits for other members or takes items: whether to stop,
+// because somebody has pressed Ctrl-C. Regions that change arrays in place do neither, and are never cut short.
+void set_should_stop(bool (*should_stop)());
 
 void set_num_threads(int threads);
 int num_threads();

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -49,8 +50,15 @@ std::size_t rounded(std::size_t bytes) {
 
 }  // namespace
 
+OutOfMemory::OutOfMemory(std::size_t bytes, Kind kind) {
+  std::snprintf(message_, sizeof message_,
+                "%.3g GB could not be had for %s; smaller batches, shorter sequences or a smaller layer need less",
+                static_cast<double>(bytes) / 1e9,
+                kind == Kind::kResult ? "a result" : "what a call computes in or keeps for its backward pass");
+}
+
 Buffer take_buffer(std::size_t bytes, Kind kind) {
-  if (bytes > static_cast<std::size_t>(-1) / 4) throw std::bad_alloc();
+  if (bytes > static_cast<std::size_t>(-1) / 4) throw OutOfMemory(bytes, kind);
   std::size_t size = rounded(bytes + kAlignment);
   void* block = nullptr;
   {
@@ -69,7 +77,7 @@ Buffer take_buffer(std::size_t bytes, Kind kind) {
       free_unused_buffers();
       block = std::aligned_alloc(kAlignment, size);
     }
-    if (block == nullptr) throw std::bad_alloc();
+    if (block == nullptr) throw OutOfMemory(bytes, kind);
     static_cast<Header*>(block)->bytes = size;
   }
   unused().bytes_in_use += size;

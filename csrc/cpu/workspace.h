@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 
 namespace fastlstm {
 
@@ -18,8 +19,18 @@ using Buffer = std::unique_ptr<void, ReleaseBuffer>;
 // been released: up to twice as large a block will do for it, whose memory is there already.
 enum class Kind { kTapeOrWorkspace, kResult };
 
-// Throws std::bad_alloc.
+// Throws OutOfMemory.
 Buffer take_buffer(std::size_t bytes, Kind kind);
+
+// Says how much was asked for, and for what.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  OutOfMemory(std::size_t bytes, Kind kind);
+  const char* what() const noexcept override { return message_; }
+
+ private:
+  char message_[160];  // there is no room for a string
+};
 
 // Gives the memory of all unused buffers back to the system; returns how many bytes that were.
 std::size_t free_unused_buffers();

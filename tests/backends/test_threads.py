@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
+from programs import run
 
 import fastlstm
 from fastlstm.backends.cpu_quota import cpu_quota
@@ -17,47 +15,6 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 
 needs_cpp = pytest.mark.skipif("cpp" not in fastlstm.available_backends(), reason="the extension _cpu is not built")
 needs_two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores, and a system that binds threads to them")
-
-START = '''
-import os, sys, threading, time
-import numpy as np
-import fastlstm
-from fastlstm import ops
-
-CORES = sorted(os.sched_getaffinity(0))
-rng = np.random.default_rng(0)
-
-def numbers(*shape):
-    return rng.standard_normal(shape, np.float32)
-
-def team_comes():
-    """Whether a region gets two threads again: a while after somebody kept the cores busy."""
-    from fastlstm import _cpu
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if _cpu.team_size(2) == 2:
-            return True
-        time.sleep(0.01)
-    return False
-
-def threads():
-    return {int(name) for name in os.listdir("/proc/self/task")}
-
-'''
-
-
-def run(program: str, **environment: str) -> str:
-    """What a program prints in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", START + textwrap.dedent(program)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @needs_cpp

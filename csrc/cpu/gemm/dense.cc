@@ -87,7 +87,7 @@ struct ProductPass {
     }
     if (rows.begin == rows.end) return;
     Word* const panel = panels + team.member() * kPanelSize;
-    for (Index column = columns.begin; column < columns.end; column += kColumns) {
+    for (Index column = columns.begin; column < columns.end && !team.stopped(); column += kColumns) {
       const Index width = min_of(kColumns, columns.end - column);
       alignas(64) S bias[kColumns] = {};
       if (args.bias) {

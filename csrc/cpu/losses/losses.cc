@@ -83,8 +83,8 @@ void clear(S* x, Index count) {
 template <class S, class Id>
 void softmax_cross_entropy(const S* logits, const Id* targets, Index M, Index V, Id ignore_index, S scale,
                            double* losses, S* dlogits) {
-  parallel_pieces(M, 1, 4 * M * V, [=](Range rows) {
-    for (Index m = rows.begin; m < rows.end; ++m) {
+  parallel_pieces(M, 1, 4 * M * V, [=](Range rows, const Team& team) {
+    for (Index m = rows.begin; m < rows.end && !team.stopped(); ++m) {
       losses[m] = 0;
       if (targets[m] == ignore_index) {
         clear(dlogits + m * V, V);
@@ -182,15 +182,15 @@ struct LinearLossPass {
       for (Index i = own.begin; i < own.end; ++i) pack_h(i * kLaneBlock, h_blocks + i * h_block_size(args));
     }
     for (Index first = 0; first < args.V; first += block) {
-      multiply_logits(team, first);
+      if (!multiply_logits(team, first)) return;
       add_to_sums(rows, first);
     }
     if (!args.dh && !args.dW && !args.db) return;
     for (Index first = 0; first < args.V; first += block) {
-      if (block < args.V) multiply_logits(team, first);
-      differentiate(team, first);
+      if (block < args.V && !multiply_logits(team, first)) return;
+      if (!differentiate(team, first)) return;
       team.deal(args.dW ? dW_items(first) : 0);
-      team.wait();
+      if (!team.wait()) return;
       if (args.dh) multiply_dh(team, first);
       multiply_dW(team, first);
     }
@@ -211,8 +211,8 @@ struct LinearLossPass {
 
   Index panels(Index first) const { return ceil_div(block_end(first) - first, kPanel); }
 
-  // Waits for the block of before to be done with, and for all logits of this one.
-  void multiply_logits(Team& team, Index first) const {
+  // Waits for the block of before to be done with, and for all logits of this one. Whether to go on.
+  bool multiply_logits(Team& team, Index first) const {
     Word* const W = own_packed(team);
     const Word* const h = Format::kIsExact ? reinterpret_cast<const Word*>(args.h) : h_rows;
     const Index depth = words<Format>(args.H);
@@ -238,7 +238,7 @@ struct LinearLossPass {
         }
       }
     }
-    team.wait();
+    return team.wait();
   }
 
   // Panel after panel, because a panel's rows are neighbours in memory.
@@ -273,11 +273,12 @@ struct LinearLossPass {
     return x;
   }
 
-  // Gradients of the logits, panel after panel, which waits for the sums of all rows; and db, their sums.
-  void differentiate(Team& team, Index first) const {
+  // Gradients of the logits, panel after panel, which waits for the sums of all rows; and db, their sums. Whether to go
+  // on.
+  bool differentiate(Team& team, Index first) const {
     const Range own = piece(panels(first), team.member(), team.size());
-    team.wait();
-    for (Index panel = own.begin; panel < own.end; ++panel) {
+    if (!team.wait()) return false;
+    for (Index panel = own.begin; panel < own.end && !team.stopped(); ++panel) {
       const Index column = first + panel * kPanel, count = min_of(kPanel, block_end(first) - column);
       Vec<S> total[kPanel / kLanes<S>] = {};
       for (Index m = 0; m < args.M; ++m) {
@@ -291,6 +292,7 @@ struct LinearLossPass {
       }
       if constexpr (!Format::kIsExact) make_words(first, column);
     }
+    return true;
   }
 
   // A panel's gradients as words, in its place: the first of them are behind the last number that is still to be read.
@@ -433,7 +435,7 @@ struct LinearLossPass {
     const Index block = block_end(first) - first;
     if (units.begin == units.end) return;
     const Index most = packed_size * kDepth / (units.end - units.begin) / kPanel * kPanel;
-    for (Index column = 0; column < block; column += most) {
+    for (Index column = 0; column < block && !team.stopped(); column += most) {
       const Index count_columns = min_of(most, block - column), depth = words<Format>(count_columns);
       for_each_panel<S>(units.begin, units.end, [&](Index unit, Index width) {
         pack_panel<Format>(!args.transposed, args.W, args.H, args.V, unit, first + column, count_columns, width,

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "../arrays.h"
+#include "../process_lock.h"
 #include "../threads.h"
 #include "kernels.h"
 
@@ -209,7 +210,7 @@ class Tape {
                               .workspace = nullptr};
     {
       const WithoutGil released;
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(lock_);
       Array<S> gate_gradients;
       if constexpr (Layer::kKeepsGates) {
         // The gates' gradients take the gates' place; a second call computes the gates again.
@@ -246,8 +247,8 @@ class Tape {
   Index slots_;
   const RecurrentKernels<S>& kernels_;
   Array<S> gates_, h_, c_;
-  bool gates_consumed_ = false;
-  std::mutex mutex_;
+  bool gates_consumed_ = false;  // set before they are, so that it holds in a child forked meanwhile too
+  ProcessLock lock_;
 };
 
 template <class S, class Layer>

@@ -122,14 +122,14 @@ struct GruForward : ForwardPass<Format, GruCell> {
     this->load_h(rows, units);
     this->pack_input_words(team, {0, keeps() ? plan.T : 1});
     team.wait();
-    if (keeps()) start_gates({0, plan.T}, rows, units);
+    if (keeps()) start_gates(team, {0, plan.T}, rows, units);
     for (Index step = 0; step < plan.T; ++step) {
       if (!keeps()) {
         this->pack_input_words(team, {step + 1, step + 2});
-        start_gates({step, step + 1}, rows, units);
+        start_gates(team, {step, step + 1}, rows, units);
       }
       step_forward(team, step, rows, units);
-      plan.meet(team);
+      if (!plan.meet(team)) break;
     }
     this->store_state(args.h, args.h_n, rows, units);
   }
@@ -175,7 +175,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
   }
 
   // z, r, n = b + x Wx for some steps.
-  void start_gates(Range steps, Range rows, Range units) const {
+  void start_gates(const Team& team, Range steps, Range rows, Range units) const {
     if (plan.D == 0) return load_pre_activations(steps, rows, units);
     if (!plan.packs()) {
       for (Index step = steps.begin; step < steps.end; ++step) {
@@ -187,6 +187,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
     }
     for (int gate = 0; gate < kGates; ++gate) {
       for_each_panel_of_blocks(units, [&](Index first, Index width) {
+        if (team.stopped()) return;
         Word* Wx = packed_Wx + packed_place(gate, first, plan.D_words);
         if (packs_Wx_in_turn()) {
           Wx = packed_Wx + packed_place(0, units.begin, plan.D_words);

@@ -119,10 +119,8 @@ struct Plan {
     const Range grains = piece(ceil_div(H, grain()), team.member(), team.size());
     return {min_of(grains.begin * grain(), padded_units()), min_of(grains.end * grain(), padded_units())};
   }
-  // Waits where threads own units and the next product needs all of them.
-  void meet(Team& team) const {
-    if (!split_rows()) team.wait();
-  }
+  // Waits where threads own units and the next product needs all of them; whether to go on.
+  bool meet(Team& team) const { return split_rows() ? !team.stopped() : team.wait(); }
 };
 
 template <class Pass, class Args>

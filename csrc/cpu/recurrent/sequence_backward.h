@@ -93,7 +93,7 @@ struct SequenceBackward {
 
     init_backward(rows, units);
     for (Index step = plan.T - 1; step >= 0; --step) {
-      plan.meet(team);  // all gradients of this step's gates are there
+      if (!plan.meet(team)) break;  // all gradients of this step's gates are there
       if constexpr (Cell::kHasResetGate) {
         if (!plan.sizes.reset_after) {
           reset_backward(step, rows, units);

@@ -223,7 +223,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     this->pack_input_words(team, {0, hoisted ? plan.T : 1});
     if constexpr (Cell::kHasCellState) this->load_state(args.c0, args.c, rows, states);
     team.wait();
-    if (hoisted) multiply_all_inputs(rows, blocks);
+    if (hoisted) multiply_all_inputs(team, rows, blocks);
     for (Index step = 0; step < plan.T; ++step) {
       if (!hoisted) this->pack_input_words(team, {step + 1, step + 2});
       if (plan.packs()) {
@@ -231,7 +231,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
       } else {
         step_forward_single_row(step, blocks, units);
       }
-      plan.meet(team);
+      if (!plan.meet(team)) break;
     }
     this->store_state(args.h, args.h_n, rows, units);
     if constexpr (Cell::kHasCellState) this->store_state(args.c, args.c_n, rows, units);
@@ -254,9 +254,9 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   }
 
   // Each block of Wx is used once: packed where the last one was, it never leaves the cache.
-  void multiply_all_inputs(Range rows, Range blocks) const {
+  void multiply_all_inputs(const Team& team, Range rows, Range blocks) const {
     Word* const packed = packed_Wx + blocks.begin * kWidth * plan.D_words;
-    for (Index j = blocks.begin; j < blocks.end; ++j) {
+    for (Index j = blocks.begin; j < blocks.end && !team.stopped(); ++j) {
       pack_gate_block<Format>(plan, args.Wx, plan.D, j, packed);
       for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
         this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D_words, packed_b + j * kWidth + panel, width,

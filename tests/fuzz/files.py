@@ -154,8 +154,9 @@ def forge_tensor_file(content: bytes, rng: Random) -> bytes:
     size = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
     metadata = header.pop("__metadata__")
+    description = tensor_file._CHECKSUM.sub("}", metadata["fastlstm"])
     if rng.random() < 0.7:
-        metadata["fastlstm"] = json.dumps(other_value(json.loads(metadata["fastlstm"]), rng))
+        description = json.dumps(other_value(json.loads(description), rng))
     else:
         header = other_value(header, rng)
     try:
@@ -164,9 +165,11 @@ def forge_tensor_file(content: bytes, rng: Random) -> bytes:
             for name, entry in header.items()
         }
         shaped = {name: array.reshape(header[name]["shape"]) for name, array in tensors.items()}
-        metadata["crc32"] = tensor_file._checksum(shaped, metadata["fastlstm"])
+        checksum = tensor_file._checksum(shaped, description)
+        description = f'{description.removesuffix("}")}, "crc32": "{checksum}"}}'
     except Exception:
-        del metadata["crc32"]
+        pass  # what is left is a file without a checksum
+    metadata["fastlstm"] = description
     if isinstance(header, dict):
         header["__metadata__"] = metadata
     text = json.dumps(header).encode()

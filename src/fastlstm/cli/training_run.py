@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import sys
@@ -25,7 +26,7 @@ from fastlstm.models import Word2Vec
 from fastlstm.models.memory import check_room
 from fastlstm.ops.device import Device, to_host
 from fastlstm.optim import Adam, Optimizer, make_optimizer
-from fastlstm.tensor_file import read_tensor_file
+from fastlstm.tensor_file import locked_folder, read_tensor_file
 
 if TYPE_CHECKING:
     from fastlstm.models import Model
@@ -105,7 +106,8 @@ def run(
 
 def _train(task: str, folder: Path, train: Callable[[], int]) -> int:
     try:
-        return train()
+        with locked_folder(folder) if worker.is_first() else contextlib.nullcontext():
+            return train()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; go on with: fastlstm train {task} --resume {folder}") from None
 

@@ -122,7 +122,9 @@ def tokenized_text(folder: str | os.PathLike[str]) -> TokenizedText:
     try:
         ids: IntArray = np.load(folder / IDS, mmap_mode="r")
     except Exception as error:  # numpy reads the header as Python's literals, which fail in many ways
-        raise ValueError(f"{folder / IDS} is no array of numpy, or damaged ({error or type(error).__name__})") from None
+        raise ValueError(
+            f"{folder / IDS} is no array of numpy, or damaged ({str(error)[:200] or type(error).__name__})"
+        ) from None
     vocabulary = Vocabulary.load(folder / VOCABULARY)
     if ids.dtype != _INT32 or ids.ndim != 1 or vocabulary.counts is None or vocabulary.counts.sum() != len(ids):
         raise ValueError(f"{folder} is damaged: {IDS} is no text of the words that {VOCABULARY} counts")

@@ -104,6 +104,8 @@ def _read(path: Path) -> dict[str, Any]:
                     raise ValueError(f"its {packed:,} bytes unpack to {unpacked:,}, more than weights do")
                 return {name: archive[name] for name in _NAMES}
         except Exception as error:  # numpy, zipfile and zlib raise many
-            raise ValueError(f"{path} is no .npz of numpy, or damaged: {error or type(error).__name__}") from None
+            raise ValueError(
+                f"{path} is no .npz of numpy, or damaged: {str(error)[:200] or type(error).__name__}"
+            ) from None
     held = "one array" if names is None else ", ".join(names) or "nothing"
     raise ValueError(f"{path} holds {held:.200}, expected {', '.join(_NAMES)} of Theano's LSTM tutorial")

@@ -48,6 +48,14 @@ _SUBMODULES = (
 )
 
 
+_SHOWN = ("callbacks", "datasets", "layers", "models", "ops", "optim")
+
+
+def __dir__() -> list[str]:
+    """What a user looks for first: the rooms of a model, and the public functions."""
+    return sorted((*_SHOWN, *__all__))
+
+
 def __getattr__(name: str) -> Any:
     """Submodules, and what stands in them, are imported when they are first used."""
     if name == "load":  # models are imported when they are first used, too

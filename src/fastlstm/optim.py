@@ -12,6 +12,7 @@ from fastlstm import ops
 from fastlstm.arrays import array_module, free_unused_memory
 from fastlstm.contract import FloatArray, PaddedRowGrad, RowGrad
 from fastlstm.ops import scalars
+from fastlstm.ops.checks import describe
 from fastlstm.ops.device import device_of, to_device
 from fastlstm.ops.parameters import is_transpose
 
@@ -28,8 +29,9 @@ class Optimizer:
 
     Attributes
     ----------
-    lr : float
-        Learning rate; may be changed between updates. A ValueError unless finite and at least 0.
+    lr, learning_rate : float
+        Learning rate, by two names; may be changed between updates. A ValueError unless finite and at least 0. Each
+        constructor takes one of them, or neither for ``default_lr``.
     step : int
         Updates done.
     step_on_device : 0-d int64 array, or None
@@ -41,9 +43,13 @@ class Optimizer:
 
     slot_names: ClassVar[tuple[str, ...]] = ()
     hyperparameter_names: ClassVar[tuple[str, ...]] = ()  # of attributes that a checkpoint keeps, beside lr
+    default_lr: ClassVar[float] = 0.01
 
-    def __init__(self, lr: float) -> None:
-        self.lr = lr
+    def __init__(self, lr: float | None = None, *, learning_rate: float | None = None) -> None:
+        if lr is not None and learning_rate is not None:
+            raise TypeError("lr and learning_rate are the same; give one of them")
+        given = learning_rate if lr is None else lr
+        self.lr = self.default_lr if given is None else given
         self.step = 0
         self.step_on_device: Any = None
         self.lr_on_device: Any = None
@@ -57,6 +63,19 @@ class Optimizer:
     @lr.setter
     def lr(self, value: float) -> None:
         self._lr = scalars.finite("lr", value, 0)
+
+    @property
+    def learning_rate(self) -> float:
+        return self.lr
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.lr = value
+
+    def __repr__(self) -> str:
+        settings = (f"{name}={getattr(self, name)!r}" for name in ("lr", *self.hyperparameter_names))
+        done = f" after {self.step:,} update{'' if self.step == 1 else 's'}" if self.step else ""
+        return f"{type(self).__name__}({', '.join(settings)}){done}"
 
     def update(
         self,
@@ -174,9 +193,6 @@ def _laid_out(array: FloatArray, param: FloatArray) -> FloatArray:
 class SGD(Optimizer):
     """Stochastic gradient descent."""
 
-    def __init__(self, lr: float = 0.01) -> None:
-        super().__init__(lr)
-
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
         ops.sgd_update(params, grads, self._lr_now(), grad_scale=scale)
 
@@ -187,8 +203,8 @@ class Momentum(Optimizer):
     slot_names: ClassVar[tuple[str, ...]] = ("v",)
     hyperparameter_names: ClassVar[tuple[str, ...]] = ("momentum",)
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
-        super().__init__(lr)
+    def __init__(self, lr: float | None = None, momentum: float = 0.9, *, learning_rate: float | None = None) -> None:
+        super().__init__(lr, learning_rate=learning_rate)
         self.momentum = momentum
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
@@ -208,8 +224,10 @@ class AdaGrad(Optimizer):
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
     hyperparameter_names: ClassVar[tuple[str, ...]] = ("eps_inside_root",)
 
-    def __init__(self, lr: float = 0.01, *, eps_inside_root: bool = False) -> None:
-        super().__init__(lr)
+    def __init__(
+        self, lr: float | None = None, *, eps_inside_root: bool = False, learning_rate: float | None = None
+    ) -> None:
+        super().__init__(lr, learning_rate=learning_rate)
         self.eps_inside_root = eps_inside_root
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
@@ -229,8 +247,10 @@ class RMSprop(Optimizer):
     slot_names: ClassVar[tuple[str, ...]] = ("h",)
     hyperparameter_names: ClassVar[tuple[str, ...]] = ("decay_rate",)
 
-    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
-        super().__init__(lr)
+    def __init__(
+        self, lr: float | None = None, decay_rate: float = 0.99, *, learning_rate: float | None = None
+    ) -> None:
+        super().__init__(lr, learning_rate=learning_rate)
         self.decay_rate = decay_rate
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
@@ -243,8 +263,17 @@ class Adam(Optimizer):
     slot_names: ClassVar[tuple[str, ...]] = ("m", "v")
     hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2")
 
-    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
-        super().__init__(lr)
+    default_lr: ClassVar[float] = 0.001
+
+    def __init__(
+        self,
+        lr: float | None = None,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        *,
+        learning_rate: float | None = None,
+    ) -> None:
+        super().__init__(lr, learning_rate=learning_rate)
         self.beta1 = beta1
         self.beta2 = beta2
 
@@ -272,9 +301,15 @@ class AdamW(Adam):
     hyperparameter_names: ClassVar[tuple[str, ...]] = ("beta1", "beta2", "weight_decay")
 
     def __init__(
-        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, weight_decay: float = 0.004
+        self,
+        lr: float | None = None,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        weight_decay: float = 0.004,
+        *,
+        learning_rate: float | None = None,
     ) -> None:
-        super().__init__(lr, beta1, beta2)
+        super().__init__(lr, beta1, beta2, learning_rate=learning_rate)
         self.weight_decay = weight_decay
 
     def _update(self, params: Sequence[FloatArray], grads: Sequence[Grad], scale: float) -> None:
@@ -304,9 +339,13 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 
 
 def make_optimizer(optimizer: str | Optimizer) -> Optimizer:
-    """The optimiser of that name with its default values, or the one given."""
+    """The optimiser of that name with its default values, or the one given. "Adam" is "adam", as in Keras."""
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer not in OPTIMIZERS:
+    if not isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer is {describe(optimizer)}, expected a name such as 'adam' or an object such as optim.Adam()"
+        )
+    if optimizer.lower() not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; expected one of {', '.join(OPTIMIZERS)}, or an Optimizer")
-    return OPTIMIZERS[optimizer]()
+    return OPTIMIZERS[optimizer.lower()]()

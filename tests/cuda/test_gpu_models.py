@@ -526,3 +526,43 @@ def test_a_text_larger_than_a_gpu_holds_is_copied_batch_by_batch(cupy: Any, monk
         learned.append(parameters(model))
     for got, want in zip(*learned, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+# --------------------------------------------------------------------------------------------
+# Weights of rows
+# --------------------------------------------------------------------------------------------
+
+
+weighted = (
+    "classifier",
+    "regressor",
+    "seq2seq attention, bidirectional, padding",
+    "tagger, two layers, bidirectional, dropout",
+    "regressor rnn, steps, bidirectional",
+)
+
+
+@pytest.mark.parametrize("name", weighted)
+def test_weights_and_batches_on_a_gpu_are_those_on_the_host(cupy: Any, name: str) -> None:
+    make, data, arguments = MAKERS[name]
+    xs, ts = data(10)
+    weights = rng.uniform(0, 2, {"s": ts.shape, "t": ts.shape}.get(name[0], ts.shape[: ts.ndim - 1 or 1]))
+    given = [(xs[i : i + 4], ts[i : i + 4], weights[i : i + 4]) for i in range(0, 10, 4)]
+    results = []
+    for device in ("cpu", "cuda"):
+        by_rows, by_batches = (make().to(device) for _ in range(2))
+        with numbers_may_be_read():
+            histories = [
+                by_rows.fit(xs, ts, sample_weight=weights, max_grad=0.5, verbose=0, **arguments).history,
+                by_batches.fit(given, validation_data=(xs, ts), verbose=0, epochs=2).history,
+            ]
+            evaluated = by_rows.evaluate(xs, ts, weights)
+        results.append((histories, evaluated, parameters(by_rows), parameters(by_batches)))
+    for got, want in zip(*results[::-1], strict=True):
+        for one, other in zip(got, want, strict=True):
+            if isinstance(one, dict):
+                close([*one.values()], [*other.values()])
+            elif isinstance(got, dict):
+                close(got[one], want[other])
+            else:
+                close(one, other)

@@ -104,6 +104,22 @@ def test_a_training_with_graphs_has_the_bits_of_one_without(cupy: Any, switch: A
     assert history.why_no_graph is None
 
 
+weighted = (
+    "classifier",
+    "seq2seq attention, bidirectional, padding",
+    "tagger, two layers, bidirectional, dropout",
+    "regressor rnn, steps, bidirectional",
+)
+
+
+@pytest.mark.parametrize("name", weighted)
+def test_steps_of_weighted_rows_are_graphs_too(cupy: Any, switch: Any, name: str) -> None:
+    weights = np.linspace(0.1, 2, 21)
+    history = same_with_and_without(switch, MAKERS[name], epochs=4, sample_weight=weights)
+    assert history.device_steps["graph"] > 0
+    assert history.why_no_graph is None
+
+
 @pytest.mark.parametrize("name", sorted(optim.OPTIMIZERS))
 def test_every_optimizer_and_a_learning_rate_that_falls(cupy: Any, switch: Any, name: str) -> None:
     def halve(trainer: Any) -> None:

@@ -384,7 +384,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ({"xs": [[1, 2], [0.5]]}, TypeError, r"xs\[1\] has dtype float64, expected integer ids"),
         ({"xs": [[1, -1]]}, IndexError, r"xs\[0\] holds -1; ids start at 0"),
         ({"xs": XS[1:]}, ValueError, "xs has 5 rows and ts 6; they belong together row by row"),
-        ({"ts": TS.astype(float)}, TypeError, "ts has dtype float64, expected integer classes"),
+        ({"ts": TS + 0.5}, TypeError, "ts has dtype float64, expected integer classes"),
         ({"ts": TS[:, None, None]}, ValueError, r"ts has shape \(6, 1, 1\), expected classes, \(examples,\), a column"),
         ({"ts": np.zeros((6, 2), int)}, ValueError, r"ts has shape \(6, 2\), expected one-hot rows of V = 3, ids of 1"),
         (

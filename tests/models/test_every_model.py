@@ -227,6 +227,9 @@ USES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("use", USES)
 def test_ids_are_looked_at_before_they_are_converted(use: str, wrong: str) -> None:
     row, error, message = WRONG_IDS[wrong]
+    if (use, wrong) == ("classifier, targets", "booleans"):
+        USES[use](row)  # two classes, as Keras takes them
+        return
     if isinstance(row, list) and ("targets" in use or use == "seq2seq, generate"):
         message = message.partition("; it holds")[0]  # of lists that may be one-hot, numpy's numbers are told
     if use == "classifier, rows of their own" and error is IndexError:

@@ -705,6 +705,18 @@ def _wrong() -> Iterator[Wrong]:
         yield Wrong(op, {"reduction": "none"}, ValueError, "reduction is 'none', expected one of 'mean', 'sum'")
         message = 'normalizer is given with reduction="sum", which divides by nothing; give one of them'
         yield Wrong(op, {"reduction": "sum", "normalizer": 2.0}, ValueError, message)
+    for op, like, rows in (("softmax_cross_entropy", "logits", 3), ("mean_squared_error", "y", 2)):
+        message = (
+            rf"weights has shape \({rows + 1},\), expected \({rows},\) = the leading axes of {like}, a weight a row"
+        )
+        yield Wrong(op, {"weights": floats(rows + 1)}, ValueError, message)
+        yield Wrong(op, {"weights": floats(rows).astype(float)}, TypeError, f"float64, but {like} has float32")
+        yield Wrong(op, {"weights": [1.0] * rows}, TypeError, "weights is list .*expected a numpy or CuPy array")
+        yield Wrong(op, {"weights": OnGpu(floats(rows))}, TypeError, f"{like} is on the host but weights is on a GPU")
+    one = np.array(1.0, np.float32)
+    yield Wrong(
+        "mean_squared_error", {"y": one, "t": one, "weights": one}, ValueError, "y has no axes: a single number"
+    )
     yield Wrong("softmax", {"logits": floats(3, 0)}, ValueError, r"logits has shape \(3, 0\), expected \(\.\.\., V\)")
     yield Wrong("softmax", {"temperature": 0}, ValueError, r"temperature is 0\.0, expected a positive number")
     yield Wrong("softmax", {"out": floats(V, 3)}, ValueError, r"out has shape \(7, 3\), expected \(3, 7\)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class TimeDropout(Layer):
         False lets everything through unchanged.
     seeds : Seeds or None
     """
+
+    setting_names: ClassVar[tuple[str, ...]] = ("dropout_ratio",)
 
     def __init__(self, dropout_ratio: float = 0.5, *, rng: np.random.Generator | Seeds | None = None) -> None:
         super().__init__()

@@ -112,14 +112,26 @@ class TimeAffineWithLoss(Layer):
         scores = product(hs.reshape(hs.size // H, H), W, bias=b, precision=self.precision)
         return scores.reshape(*hs.shape[:-1], V)
 
-    def forward(self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean") -> float:
+    def forward(
+        self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean", weights: FloatArray | None = None
+    ) -> float:
         """hs (N, T, H), targets ts (N, T) ids, (N, T, 1) ids, or (N, T, V) one-hot -> loss, their mean or sum.
 
-        All gradients are computed here. Steps whose target is -1, or a one-hot row of zeros, do not count.
+        All gradients are computed here. Steps whose target is -1, or a one-hot row of zeros, do not count. Weights
+        (N, T) are those of `ops.softmax_cross_entropy`.
         """
         W, b = self.params
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
+        if weights is not None:
+            scores = self.scores(hs)
+            loss, dscores = ops.softmax_cross_entropy(scores, targets, reduction=reduction, weights=weights)
+            H, V = W.shape
+            dscores = dscores.reshape(-1, V)
+            product(hs.reshape(-1, H).T, dscores, out=dW, precision=self.precision)
+            array_module(dscores).sum(dscores, axis=0, out=db)
+            self._dhs = product(dscores, W.T, precision=self.precision).reshape(hs.shape)
+            return loss
         loss, self._dhs, _, _ = ops.linear_cross_entropy(
             hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db), reduction=reduction
         )
@@ -143,11 +155,18 @@ class MeanSquaredError(Layer):
         self._dy: FloatArray | None = None
 
     def forward(
-        self, y: FloatArray, t: FloatArray, *, mask: BoolArray | None = None, reduction: Reduction = "mean"
+        self,
+        y: FloatArray,
+        t: FloatArray,
+        *,
+        mask: BoolArray | None = None,
+        reduction: Reduction = "mean",
+        weights: FloatArray | None = None,
     ) -> float:
         """Outputs y and targets t of one shape -> loss; with reduction="sum" the sum of the squared differences.
 
-        Where mask, of the shape of y without its last axis, is False they do not count.
+        Where mask, of the shape of y without its last axis, is False they do not count. Weights, of that shape, are
+        those of `ops.mean_squared_error`.
         """
         t = _of_dtype_of(y, t)
         count = None
@@ -156,7 +175,7 @@ class MeanSquaredError(Layer):
             t = xp.where(mask[..., None], t, y)
             if reduction == "mean":
                 count = xp.maximum(xp.count_nonzero(mask), 1) * y.shape[-1]
-        loss, self._dy = ops.mean_squared_error(y, t, reduction=reduction, normalizer=count)
+        loss, self._dy = ops.mean_squared_error(y, t, reduction=reduction, normalizer=count, weights=weights)
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:

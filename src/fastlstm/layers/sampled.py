@@ -178,6 +178,7 @@ class NegativeSamplingLoss(Layer):
         Words drawn for each target, see `UnigramSampler`.
     """
 
+    setting_names: ClassVar[tuple[str, ...]] = ("sample_size",)
     param_names: ClassVar[tuple[str, ...]] = ("W",)
     sampler_type: ClassVar[type[UnigramSampler]] = UnigramSampler
 
@@ -295,6 +296,7 @@ class NCELoss(SampledClassesLoss):
     is at least twice as large as the sample.
     """
 
+    setting_names: ClassVar[tuple[str, ...]] = ("num_sampled",)
     param_names: ClassVar[tuple[str, ...]] = ("W", "b")
 
     def __init__(

@@ -46,9 +46,11 @@ class TiedOutput(Layer):
         """Hidden states (..., E) -> scores (..., V), without a loss."""
         return self._affine.scores(hs)
 
-    def forward(self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean") -> float:
+    def forward(
+        self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean", weights: FloatArray | None = None
+    ) -> float:
         """hs (N, T, E), targets ts (N, T) -> loss, their mean or sum. Steps whose target is -1 do not count."""
-        return self._affine.forward(hs, ts, reduction=reduction)
+        return self._affine.forward(hs, ts, reduction=reduction, weights=weights)
 
     def backward(self) -> FloatArray:
         """Gradient by hs, (N, T, E)."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastlstm.arrays import is_device_array
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
 from fastlstm.datasets.padding import PADDING as PADDING
 from fastlstm.layers import TimeMeanPooling
@@ -18,7 +19,7 @@ from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import row_lengths
 from fastlstm.models.id_sequences import longest as longest
 from fastlstm.models.id_sequences import steps_of
-from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.ids import IGNORED, class_ids, host_array, integers, whole_numbers
 from fastlstm.models.labelled_sequences import LabelledSequences
 from fastlstm.models.row_model import require_same_rows
 from fastlstm.ops import checks, recurrent
@@ -137,7 +138,7 @@ class SequenceClassifier(LabelledSequences):
             ts = self._numbers_of(names)
         xs, ts = self.check_sequences(xs, lengths), as_ids("ts", host_array("ts", ts), 1, C, IGNORED)
         axes = f"classes, (examples,), a column of them, (examples, 1), or one-hot, (examples, {C})"
-        ts = integers("ts", ts, 1, axes, "classes")
+        ts = integers("ts", whole_numbers(ts), 1, axes, "classes")
         require_same_rows(xs, ts)
         return xs, class_ids("ts", ts, "num_classes", C, minus_one="to ignore it").astype(np.int64, copy=False)
 
@@ -145,18 +146,19 @@ class SequenceClassifier(LabelledSequences):
         self,
         xs: IntArray,
         ts: Array,
+        sample_weight: FloatArray | None = None,
         *,
         lengths: IntArray | None = None,
         training: bool = True,
         reduction: Reduction = "mean",
     ) -> float:
-        """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N,) -> loss."""
+        """Ids xs (N, T) with -1 for padding, or with lengths (N,), classes ts (N,), weights (N,) -> loss."""
         if lengths is not None or not checks.is_array(xs):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
         checks.require_array("xs", xs)
         targets = as_ids("ts", ts, 1, self.options["num_classes"], IGNORED)
         features = self._features_of(xs, training=training)
-        return self._head.forward(features, targets, training=training, reduction=reduction)
+        return self._head.forward(features, targets, training=training, reduction=reduction, weights=sample_weight)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, H)."""
@@ -175,7 +177,7 @@ class SequenceClassifier(LabelledSequences):
         else:
             self._encoder.backward(self._pooling.backward(dpooled))
 
-    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
+    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128, verbose: int | str = 0) -> FloatArray:
         """Probabilities of every class.
 
         Parameters
@@ -183,6 +185,8 @@ class SequenceClassifier(LabelledSequences):
         xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
         lengths : (N,) integers, optional
         batch_size : int
+        verbose : 0, 1, 2 or "auto"
+            1 shows a progress bar.
 
         Returns
         -------
@@ -190,7 +194,7 @@ class SequenceClassifier(LabelledSequences):
         """
         xs = self.check_sequences(xs, lengths)
         out = np.empty((len(xs), self.options["num_classes"]), self.params[0].dtype)
-        for rows, probabilities in self._probabilities(xs, batch_size):
+        for rows, probabilities in self._probabilities(xs, batch_size, verbose):
             out[rows] = probabilities
         return out
 
@@ -201,11 +205,18 @@ class SequenceClassifier(LabelledSequences):
 
 
 def class_names(ts: Any) -> list[str] | None:
-    """Targets that are names, one axis of str, as a list; of all others None."""
-    if isinstance(ts, np.ndarray):
-        if ts.ndim != 1 or ts.dtype.kind not in "UO":
+    """Targets that are names, one axis of str or a column of them, as a list; of all others None."""
+    if isinstance(ts, (list, tuple)):
+        if not ts or not isinstance(ts[0], (str, list, tuple)):
+            return None  # the quick way for numbers
+        names = [row[0] if isinstance(row, (list, tuple)) and len(row) == 1 else row for row in ts]
+    elif hasattr(ts, "__array__") and not is_device_array(ts):
+        array = np.asarray(ts)
+        if array.dtype.kind not in "UO" or not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
             return None
-        ts = ts.tolist()
-    if not isinstance(ts, (list, tuple)) or not ts or not all(isinstance(name, str) for name in ts):
+        names = array.ravel().tolist()
+    else:
         return None
-    return [str(name) for name in ts]
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return [str(name) for name in names]

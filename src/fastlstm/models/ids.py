@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastlstm.contract import IntArray
+from fastlstm.contract import Array, IntArray
 from fastlstm.ops import checks
 from fastlstm.ops.array_likes import host_array as host_array
 from fastlstm.ops.array_likes import integers as integers
@@ -55,3 +55,11 @@ def class_ids(name: str, ids: IntArray, option: str, V: int, *, low: int = 0, mi
     beside = f", or -1 {minus_one}" if minus_one else ""
     check_range(name, ids, -1 if minus_one else low, V, f"{low} to {V - 1} ({option} = {V}){beside}")
     return signed(ids)
+
+
+def whole_numbers(targets: Array) -> Array:
+    """Targets that are bool, or floats without a fraction, as integers; others as they came, for the check of ids."""
+    kind = targets.dtype.kind
+    if kind == "b" or (kind == "f" and bool((np.abs(targets) < 2**53).all()) and bool((targets % 1 == 0).all())):
+        return targets.astype(np.int64)
+    return targets

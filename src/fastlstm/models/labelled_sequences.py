@@ -19,12 +19,14 @@ from fastlstm.models.ids import IGNORED
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.names import Names
 from fastlstm.models.pretrained import embedding_weights, words_of
+from fastlstm.models.row_model import is_given_in_batches
 from fastlstm.models.sequence_encoder import PLAIN, SequenceEncoder, encoder_options
 from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, ShuffledRows
+from fastlstm.training.progress import shown
 
 
 class LabelledSequences(ReadsIds, Estimator):
@@ -38,6 +40,7 @@ class LabelledSequences(ReadsIds, Estimator):
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "classes")
     younger_options: ClassVar[Mapping[str, Any]] = {**PLAIN, "freeze_embeddings": False}
     unsaved_options: ClassVar[tuple[str, ...]] = ("embeddings", "vocabulary")
+    class_names: ClassVar[tuple[str, str] | None] = ("num_classes", "classes")
     _estimator_type: ClassVar[str] = "classifier"
 
     def __init__(
@@ -94,6 +97,10 @@ class LabelledSequences(ReadsIds, Estimator):
         self._own_layers({**self._encoder.layers, **layers, "output": self._output}, self._encoder.dropouts, frozen)
 
     @property
+    def takes_lengths(self) -> bool:
+        return True
+
+    @property
     def classes_(self) -> Array:
         """The classes as scikit-learn has them: their names where there are any, else 0 to C - 1."""
         return np.arange(self.options["num_classes"]) if self.classes is None else np.array(self.classes)
@@ -115,12 +122,13 @@ class LabelledSequences(ReadsIds, Estimator):
         self,
         xs: IntArray,
         ts: Array,
+        sample_weight: FloatArray | None = None,
         *,
         lengths: IntArray | None = None,
         training: bool = True,
         reduction: Reduction = "mean",
     ) -> float:
-        """Ids xs (N, T) with -1 for padding, or with lengths (N,), and targets ts -> loss."""
+        """Ids xs (N, T) with -1 for padding, or with lengths (N,), targets ts and weights of them -> loss."""
 
     def _numbers_of(self, names: Sequence[str]) -> IntArray:
         """The ids of names of classes."""
@@ -154,7 +162,7 @@ class LabelledSequences(ReadsIds, Estimator):
     def fit(
         self,
         xs: Any,
-        ts: Any,
+        ts: Any = None,
         *,
         epochs: int = 1,
         batch_size: int = 32,
@@ -163,10 +171,14 @@ class LabelledSequences(ReadsIds, Estimator):
         optimizer: OptimizerLike = "adam",
         max_grad: float | None = None,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, ...] | None = None,
+        validation_data: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
         metrics: Sequence[str] = ("loss",),
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         shuffle: bool = True,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
@@ -183,8 +195,13 @@ class LabelledSequences(ReadsIds, Estimator):
         bucket_by_length : bool
             Make batches of sequences of similar lengths, so that less padding is computed; still in a new order every
             epoch. Needs shuffle.
-        validation_data : (xs, ts) or (xs, ts, lengths), optional
-        epochs, batch_size, optimizer, max_grad, validation_split, metrics, callbacks, shuffle, verbose, workers, shards
+        validation_data : (xs, ts), (xs, ts, lengths) or (xs, ts, lengths or None, sample_weight), optional
+            Or what gives batches, as in `Seq2seq.fit`.
+        class_weight : dict, optional
+            By the numbers of classes, or by their names.
+        epochs, batch_size, optimizer, max_grad, validation_split, sample_weight, metrics, callbacks, shuffle
+            As in `Seq2seq.fit`.
+        initial_epoch, steps_per_epoch, verbose, workers, shards
             As in `Seq2seq.fit`.
 
         Returns
@@ -199,21 +216,34 @@ class LabelledSequences(ReadsIds, Estimator):
         """
         if bucket_by_length and not shuffle:
             raise ValueError("bucket_by_length chooses an order of its own every epoch; it needs shuffle=True")
+        if ts is None and (lengths is not None or bucket_by_length):
+            name = "bucket_by_length" if lengths is None else "lengths"
+            raise ValueError(f"{name} is given, but xs gives batches; pad their rows with -1 and leave it out")
         before, names = self.classes, self._names_in(ts)
         if names is not None and before is None:
             self.classes = sorted(set(names))
         try:
-            xs, ts = self.check_batch(xs, ts, lengths)
-            xs, ts, validation_data = self._hold_out(xs, ts, validation_split, validation_data)
+            source, validation_data = self._source(
+                (xs, ts, lengths),
+                kind=BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches,
+                batch_size=batch_size,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                epochs=(initial_epoch, epochs),
+                steps_per_epoch=steps_per_epoch,
+                callbacks=callbacks,
+            )
         except Exception:
             self.classes = before
             raise
-        kind = BucketedRows if bucket_by_length else ShuffledRows if shuffle else Batches
         return Trainer(
             self,
-            self.batches(xs, ts, batch_size, kind),
+            source,
             optimizer,
             epochs=epochs,
+            initial_epoch=initial_epoch,
             max_grad=max_grad,
             validation_data=validation_data,
             metrics=metrics,
@@ -226,28 +256,36 @@ class LabelledSequences(ReadsIds, Estimator):
     def evaluate(
         self,
         xs: Any,
-        ts: Any,
+        ts: Any = None,
+        sample_weight: Any = None,
         *,
         lengths: Any = None,
         batch_size: int = 128,
         metrics: Sequence[str] | None = None,
         workers: Workers | None = None,
         shards: int = 1,
+        verbose: int | str = 0,
+        return_dict: bool = True,
     ) -> dict[str, float]:
         """Loss and metrics (all that the model has unless named) over all rows, without learning.
 
-        Workers share the work out, as in `fit`.
+        The arguments are those of `Seq2seq.evaluate`, and lengths that of `fit`.
 
         Raises
         ------
         ValueError
             No target counts: there are no rows, or all targets are -1.
         """
+        metrics = self._usual_metrics() if metrics is None else metrics
+        if is_given_in_batches(xs, ts):
+            given = self._each_given_batch(xs, sample_weight)
+            return self._evaluate(given, metrics, workers, shards, verbose=verbose, return_dict=return_dict)
         xs, ts = self.check_batch(xs, ts, lengths)
         self.require_targets(ts, "evaluate")
-        batches = self.batches(xs, ts, batch_size)
+        weights = None if sample_weight is None else self._row_weights(sample_weight, ts)
+        batches = self.batches(xs, ts, batch_size, weights=weights)
         batches.shuffle_to(order_by_length(xs))
-        return self._evaluate(batches, self._usual_metrics() if metrics is None else metrics, workers, shards)
+        return self._evaluate(batches, metrics, workers, shards, verbose=verbose, return_dict=return_dict)
 
     def _usual_metrics(self) -> Sequence[str]:
         """What `evaluate` counts unless it is told."""
@@ -257,12 +295,14 @@ class LabelledSequences(ReadsIds, Estimator):
         """The accuracy: the share of right answers among the targets that count."""
         return self.evaluate(xs, ts, lengths=lengths, metrics=("accuracy",))["accuracy"]
 
-    def _probabilities(self, xs: IntArray, batch_size: int) -> Iterator[tuple[IntArray, FloatArray]]:
+    def _probabilities(
+        self, xs: IntArray, batch_size: int, verbose: int | str
+    ) -> Iterator[tuple[IntArray, FloatArray]]:
         """Rows of checked ids, similar lengths together, and what is said of them: (rows, C) or (rows, steps, C)."""
         batch_size = scalars.integer("batch_size", batch_size, 1)
         order = order_by_length(xs)
         with self.weights_prepared():
-            for start in range(0, len(xs), batch_size):
+            for start in shown(range(0, len(xs), batch_size), verbose):
                 rows = order[start : start + batch_size]
                 batch = xs[rows]
                 batch = to_device(batch[:, : longest(batch >= 0)], self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,15 +22,19 @@ from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
 from fastlstm.models.summary import LayerSummary, draw, summarize, table
 from fastlstm.ops import scalars
-from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_device
+from fastlstm.ops.array_likes import host_array
+from fastlstm.ops.device import Device, check_device, copier_to, device_of, to_device, to_host
 from fastlstm.optim import Grad, Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History
 from fastlstm.training.batches import Batches, Lengths, rows_of_batch
 from fastlstm.training.means import Means, RunningMean, add_batch
+from fastlstm.training.progress import numbers_line, say, shown
 from fastlstm.training.sharded import Shards
 
 FORMAT_VERSION = 1
+# Of metrics, as Keras knows them.
+SPELLINGS = {"acc": "accuracy", "mean_absolute_error": "mae", "mean_squared_error": "mse"}
 
 Kept = TypeVar("Kept")
 
@@ -66,6 +71,7 @@ class Model(abc.ABC):
 
     vocabulary = Names("vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
+    further_metric_names: ClassVar[tuple[str, ...]] = ()  # that ``evaluate`` shows only where they are asked for
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
     optional_names: ClassVar[tuple[str, ...]] = ()  # those of them that a file need not have
     younger_options: ClassVar[Mapping[str, Any]] = {}  # that files leave out where they are as here
@@ -96,6 +102,13 @@ class Model(abc.ABC):
     @rng.setter
     def rng(self, rng: np.random.Generator) -> None:
         self.seeds.rng = rng
+
+    def __repr__(self) -> str:
+        """The constructor's arguments that are not its defaults, how many parameters are learned, and where."""
+        defaults = {name: given.default for name, given in inspect.signature(type(self)).parameters.items()}
+        given = (f"{name}={value!r}" for name, value in self.saved_options.items() if value != defaults.get(name))
+        made = f"{type(self).__name__}({', '.join(given)})"
+        return f"{made}: {self.num_parameters:,} parameters, {self.params[0].dtype} on {self.device}"
 
     @property
     def saved_options(self) -> dict[str, Any]:
@@ -296,8 +309,12 @@ class Model(abc.ABC):
         workers: Workers | None,
         shards: int,
         seed: int = 0,
+        *,
+        verbose: int | str = 0,
+        return_dict: bool = True,
     ) -> dict[str, float]:
         """Loss and metrics over batches where the model lives; what is drawn for them depends on ``seed`` only."""
+        batches = shown(batches, verbose)
         names = self.check_metrics(self.metric_names if metrics is None else metrics)
         means = {name: self.make_mean(name) for name in ("loss", *names)}
         workers = checked_workers(workers)
@@ -313,7 +330,11 @@ class Model(abc.ABC):
                         loss = self.forward(*rows, training=False, reduction="sum")
                         add_batch(sums, self, loss, names, "sum")
                     cut.add_to(means)
-        return {name: mean.value for name, mean in means.items()}
+        values = {name: mean.value for name, mean in means.items()}
+        if verbose and workers.rank == 0:
+            say(numbers_line(values))
+        # Keras's list is for those who ask for it; types know the dictionary alone.
+        return values if return_dict else list(values.values())  # type: ignore[return-value]
 
     def make_mean(self, name: str, total: float = 0.0, count: int = 0) -> RunningMean:  # noqa: ARG002
         """The mean of "loss" or of a metric, which begins with these sums."""
@@ -324,9 +345,20 @@ class Model(abc.ABC):
         if isinstance(metrics, str):
             raise TypeError(f"metrics is the string {metrics!r}, expected a sequence of names such as ({metrics!r},)")
         for name in metrics:
-            if name not in self.metric_names:
-                raise ValueError(f"unknown metric {name!r}; {type(self).__name__} has {', '.join(self.metric_names)}")
+            if self._metric(name) not in (*self.metric_names, *self.further_metric_names):
+                known = ", ".join((*self.metric_names, *self.further_metric_names))
+                raise ValueError(f"unknown metric {name!r}; {type(self).__name__} has {known}")
         return tuple(name for name in metrics if name != "loss")
+
+    def _metric(self, name: str) -> str:
+        """The metric that ``batch_metrics`` knows by a name of the history's, which may be Keras's spelling."""
+        return name if name in self.metric_names else SPELLINGS.get(name, name)
+
+    def metric_sums(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+        """`batch_metrics`, by the names as they are spelled."""
+        metrics = {name: self._metric(name) for name in names}
+        sums = self.batch_metrics(tuple(dict.fromkeys(metrics.values())))
+        return {name: sums[metric] for name, metric in metrics.items()}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, options and vocabulary into one safetensors file; an older file is replaced at once."""
@@ -409,10 +441,12 @@ class Model(abc.ABC):
                 f"arrays{where} have it. Leave it out for exact ones"
             )
 
-    def batches(self, xs: Array, ts: Array, batch_size: int, kind: type[Batches] = Batches) -> Batches:
+    def batches(
+        self, xs: Array, ts: Array, batch_size: int, kind: type[Batches] = Batches, weights: Array | None = None
+    ) -> Batches:
         """Checked data where the model lives, row by row in batches."""
         device = self.device
-        return kind(xs, ts, batch_size, device, (None, None) if device == "cpu" else self.lengths(xs, ts))
+        return kind(xs, ts, batch_size, device, (None, None) if device == "cpu" else self.lengths(xs, ts), weights)
 
     def lengths(self, xs: Array, ts: Array) -> Lengths:  # noqa: ARG002, all steps count
         """How many steps of each row count, of checked data: others are left out of batches on a GPU."""
@@ -455,11 +489,40 @@ class Model(abc.ABC):
         model.set_weights(tensors, str(path))
         return model
 
-    def set_weights(self, tensors: Mapping[str, Array], source: str) -> None:
-        """Copy every parameter from ``tensors``; nothing changes unless all names, shapes and dtypes fit."""
+    def get_weights(self) -> list[FloatArray]:
+        """Copies of all parameters, arrays of the host in the order of `named_parameters`, for `set_weights`."""
+        return [np.array(to_host(param)) for _, param in self.named_parameters()]
+
+    def set_weights(self, tensors: Mapping[str, Array] | Sequence[Any], source: str = "the list of weights") -> None:
+        """Copy every parameter; nothing changes unless all fit.
+
+        Parameters
+        ----------
+        tensors : list of arrays, or mapping of names to arrays
+            Those of `get_weights`, numbers of any dtype; or by the names of `named_parameters`, in their dtypes.
+        source : str
+            Where they come from, for errors.
+
+        Raises
+        ------
+        ValueError
+            There are others, or more or fewer than there are parameters, or shapes do not fit.
+        """
+        if not isinstance(tensors, Mapping):
+            tensors = self._by_name(tensors, source)
         self.check_weights(tensors, source)
         for name, param in self.named_parameters():
             param[...] = to_device(tensors[name], self.device)
+
+    def _by_name(self, weights: Sequence[Any], source: str) -> dict[str, Array]:
+        names = [name for name, _ in self.named_parameters()]
+        if len(weights) != len(names):
+            raise ValueError(f"{source} has {len(weights)} arrays, expected {len(names)}: {', '.join(names)}")
+        arrays = {name: host_array(name, array) for name, array in zip(names, weights, strict=True)}
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"{source}: {name} has dtype {array.dtype}, expected numbers")
+        return {name: array.astype(self.params[0].dtype) for name, array in arrays.items()}
 
     def check_weights(self, tensors: Mapping[str, Array], source: str) -> None:
         """Raise unless ``tensors`` are the model's parameters by name, shape and dtype."""

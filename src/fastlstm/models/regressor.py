@@ -19,11 +19,13 @@ from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.model import kept
 from fastlstm.models.pretrained import embedding_weights, words_of
 from fastlstm.models.row_model import require_same_rows
+from fastlstm.models.row_weights import by_step
 from fastlstm.models.sequence_encoder import PLAIN, SequenceEncoder, encoder_options
 from fastlstm.ops import checks, recurrent, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 from fastlstm.training import History
 from fastlstm.training.batches import Lengths
+from fastlstm.training.progress import shown
 
 
 class SequenceRegressor(ReadsIds, Estimator):
@@ -64,10 +66,12 @@ class SequenceRegressor(ReadsIds, Estimator):
     each one's own last state. With return_sequences targets are (N, T, K). With a mask_value xs may be a list of N
     series (T_n, D), and targets then a list of (T_n, K); or an array padded with whatever, together with ``lengths``.
     The loss is the mean of the squared differences, over the steps that count. Metrics: "mae", the mean of the absolute
-    differences. An LSTM's gates lie in the order "ifgo", a GRU is written in PyTorch's convention.
+    differences; "mse", the loss as it is without weights. An LSTM's gates lie in the order "ifgo", a GRU is written in
+    PyTorch's convention.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "mae")
+    further_metric_names: ClassVar[tuple[str, ...]] = ("mse",)
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "scaling_numbers")
     optional_names: ClassVar[tuple[str, ...]] = ("scaling_numbers",)
     younger_options: ClassVar[Mapping[str, Any]] = {
@@ -194,7 +198,8 @@ class SequenceRegressor(ReadsIds, Estimator):
         """Series as `check_series` takes them, and targets ts (N, K) or, with return_sequences, (N, T, K)."""
         xs, K = self.check_series(xs, lengths), self.options["output_size"]
         if not self.options["return_sequences"]:
-            ts = self._numbers("ts", ts, ("examples",), K)
+            ts = host_array("ts", ts)
+            ts = self._numbers("ts", ts[:, None] if ts.ndim == K == 1 else ts, ("examples",), K)
             require_same_rows(xs, ts)
             return xs, ts
         if not checks.is_array(ts) and self._masks:
@@ -204,6 +209,10 @@ class SequenceRegressor(ReadsIds, Estimator):
         if ts.shape[1] != xs.shape[1]:
             raise ValueError(f"ts has {ts.shape[1]} steps and xs {xs.shape[1]}; there is a target at every step")
         return xs, ts
+
+    @property
+    def takes_lengths(self) -> bool:
+        return self._masks
 
     @property
     def _masks(self) -> bool:
@@ -233,7 +242,7 @@ class SequenceRegressor(ReadsIds, Estimator):
         if array.ndim != len(axes) + 1 or array.shape[-1] != width:
             hint = f". One number each is {name}[..., None]" if width == 1 and array.ndim == len(axes) else ""
             raise ValueError(f"{name} has shape {array.shape}, expected ({', '.join((*axes, str(width)))}){hint}")
-        if array.dtype.kind not in "fiu":
+        if array.dtype.kind not in "fiub":
             raise TypeError(f"{name} has dtype {array.dtype}, expected numbers")
         return np.ascontiguousarray(array, self.params[0].dtype)
 
@@ -251,20 +260,28 @@ class SequenceRegressor(ReadsIds, Estimator):
         self,
         xs: Array,
         ts: FloatArray,
+        sample_weight: FloatArray | None = None,
         *,
         lengths: Any = None,
         training: bool = True,
         reduction: Reduction = "mean",
     ) -> float:
-        """Series xs (N, T, D) or ids (N, T), targets ts (N, K) or (N, T, K) -> loss."""
+        """Series xs (N, T, D) or ids (N, T), targets ts (N, K) or (N, T, K) -> loss.
+
+        Weights are (N,), with return_sequences also (N, T).
+        """
         if lengths is not None:
             xs = to_device(self.check_series(xs, lengths), self.device)
         self._outputs, mask = self._outputs_of(xs, training=training)
         if not self.options["return_sequences"]:
             self._targets, self._mask = ts, None
-            return self._loss.forward(self._outputs, ts, reduction=reduction)
+            return self._loss.forward(self._outputs, ts, reduction=reduction, weights=sample_weight)
         self._targets, self._mask = ts[:, : self._outputs.shape[1]], mask
-        return self._loss.forward(self._outputs, self._targets, mask=mask, reduction=reduction)
+        weights = None if sample_weight is None else by_step(sample_weight, self._targets.shape[:2])
+        return self._loss.forward(self._outputs, self._targets, mask=mask, reduction=reduction, weights=weights)
+
+    def weights_shape(self, ts: FloatArray) -> tuple[int, ...]:
+        return ts.shape[:-1]
 
     def _outputs_of(self, xs: Array, *, training: bool) -> tuple[FloatArray, BoolArray | None]:
         """Outputs (N, K), or (N, T, K) up to the last step that counts; and which count, None if all do."""
@@ -301,38 +318,45 @@ class SequenceRegressor(ReadsIds, Estimator):
     def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         outputs, targets = kept(self._outputs), kept(self._targets)
         xp = array_module(outputs)
-        difference = xp.abs(outputs - targets)
+        difference = outputs - targets
         if self._mask is not None:
             difference = xp.where(self._mask[..., None], difference, 0)
-        total = number(difference.sum(dtype=np.float64))
-        return dict.fromkeys(names, (total, self.loss_count))
+        sums: dict[str, float] = {}
+        if "mae" in names:
+            sums["mae"] = number(xp.abs(difference).sum(dtype=np.float64))
+        if "mse" in names:
+            sums["mse"] = number((difference * difference).sum(dtype=np.float64))
+        return {name: (sums[name], self.loss_count) for name in names}
 
     # ----------------------------------------------------------------------------------------
     # Training and use
     # ----------------------------------------------------------------------------------------
 
-    def fit(self, xs: Any, ts: Any, *, lengths: Any = None, **options: Any) -> History:
+    def fit(self, xs: Any, ts: Any = None, *, lengths: Any = None, **options: Any) -> History:
         """Train. The other arguments are those of `Seq2seq.fit`.
 
         Parameters
         ----------
         xs : (N, T, D) numbers, or with a mask_value a list of N series (T_n, D); with a vocab_size ids
-        ts : (N, K), or with return_sequences (N, T, K) or a list of N targets (T_n, K)
+        ts : (N, K), with K = 1 also (N,), or with return_sequences (N, T, K) or a list of N targets (T_n, K)
         lengths : (N,) integers, optional
             How many steps of each row of an array xs count.
-        validation_data : (xs, ts) or (xs, ts, lengths), optional
+        validation_data : (xs, ts), (xs, ts, sample_weight), optional
+            With a mask_value or a vocab_size (xs, ts, lengths) or (xs, ts, lengths or None, sample_weight).
         """
         if lengths is not None:
             xs, ts = self.check_batch(xs, ts, lengths)
         return super().fit(xs, ts, **options)
 
-    def evaluate(self, xs: Any, ts: Any, *, lengths: Any = None, **options: Any) -> dict[str, float]:
+    def evaluate(
+        self, xs: Any, ts: Any = None, sample_weight: Any = None, *, lengths: Any = None, **options: Any
+    ) -> dict[str, float]:
         """Loss and metrics over all rows, without learning; the other arguments are those of `Seq2seq.evaluate`."""
         if lengths is not None:
             xs, ts = self.check_batch(xs, ts, lengths)
-        return super().evaluate(xs, ts, **options)
+        return super().evaluate(xs, ts, sample_weight, **options)
 
-    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 512) -> FloatArray:
+    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 512, verbose: int | str = 0) -> FloatArray:
         """Outputs of every series.
 
         Parameters
@@ -340,6 +364,8 @@ class SequenceRegressor(ReadsIds, Estimator):
         xs, lengths
             As for `fit`.
         batch_size : int
+        verbose : 0, 1, 2 or "auto"
+            1 shows a progress bar.
 
         Returns
         -------
@@ -350,7 +376,7 @@ class SequenceRegressor(ReadsIds, Estimator):
         steps = xs.shape[1:2] if self.options["return_sequences"] else ()
         out = np.full((len(xs), *steps, self.options["output_size"]), np.nan, self.params[0].dtype)
         with self.weights_prepared():
-            for start in range(0, len(xs), batch_size):
+            for start in shown(range(0, len(xs), batch_size), verbose):
                 rows = slice(start, start + batch_size)
                 said = to_host(self._outputs_of(to_device(xs[rows], self.device), training=False)[0])
                 if steps:

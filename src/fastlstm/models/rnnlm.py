@@ -228,7 +228,7 @@ class RNNLM(Model):
         self,
         corpus: Array,
         *,
-        epochs: int,
+        epochs: int = 1,
         time_size: int = 35,
         batch_size: int = 20,
         optimizer: OptimizerLike = "adam",
@@ -236,7 +236,8 @@ class RNNLM(Model):
         validation_split: float = 0.0,
         validation_data: Array | None = None,
         metrics: Sequence[str] = ("loss", "perplexity"),
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
+        initial_epoch: int = 0,
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
@@ -258,7 +259,7 @@ class RNNLM(Model):
             Hold out the end of the text.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch in batch_size streams; takes precedence over validation_split.
-        optimizer, max_grad, metrics, callbacks, verbose, workers, shards
+        optimizer, max_grad, metrics, callbacks, initial_epoch, verbose, workers, shards
             As in `Seq2seq.fit`. A shard is some of the streams.
 
         Returns
@@ -288,6 +289,7 @@ class RNNLM(Model):
             source,
             optimizer,
             epochs=epochs,
+            initial_epoch=initial_epoch,
             max_grad=max_grad,
             validation_data=validation,
             metrics=metrics,
@@ -307,6 +309,8 @@ class RNNLM(Model):
         metrics: Sequence[str] | None = None,
         workers: Workers | None = None,
         shards: int = 1,
+        verbose: int | str = 0,
+        return_dict: bool = True,
     ) -> dict[str, float]:
         """Loss, perplexity and accuracy of a text, without learning and without a change of the carried state.
 
@@ -323,6 +327,8 @@ class RNNLM(Model):
             Some of "perplexity" and "accuracy", all unless named.
         workers, shards
             As in `fit`.
+        verbose, return_dict
+            As in `Seq2seq.evaluate`.
 
         Raises
         ------
@@ -343,7 +349,7 @@ class RNNLM(Model):
             pieces = (xs.piece(i, time_size) for i in range(-(-xs.steps // time_size)))
         batches = (tuple(to_device(np.ascontiguousarray(ids), self.device) for ids in piece) for piece in pieces)
         with self._from_zero_state():
-            return self._evaluate(batches, metrics, workers, shards)
+            return self._evaluate(batches, metrics, workers, shards, verbose=verbose, return_dict=return_dict)
 
     def predict(self, xs: IntArray) -> FloatArray:
         """Probabilities of every next id.

@@ -36,16 +36,25 @@ class SoftmaxHead:
         self._scores: FloatArray | None = None
 
     def forward(
-        self, features: FloatArray, targets: IntArray, *, training: bool, reduction: Reduction = "mean"
+        self,
+        features: FloatArray,
+        targets: IntArray,
+        *,
+        training: bool,
+        reduction: Reduction = "mean",
+        weights: FloatArray | None = None,
     ) -> float:
-        """Features (..., F), ids of classes (...), -1 where none counts -> loss, their mean or sum."""
+        """Features (..., F), ids of classes (...), -1 where none counts -> loss, their mean or sum.
+
+        Weights (...) are those of `ops.softmax_cross_entropy`; metrics do without them.
+        """
         self._targets, self._reduction = targets, reduction
         if training:
             self._features, self._scores = features, None
-            self._loss = self._output.forward(features, targets, reduction=reduction)
+            self._loss = self._output.forward(features, targets, reduction=reduction, weights=weights)
         else:
             self._features, self._scores = None, self._output.scores(features)
-            self._loss = ops.softmax_cross_entropy(self._scores, targets, reduction=reduction).loss
+            self._loss = ops.softmax_cross_entropy(self._scores, targets, reduction=reduction, weights=weights).loss
         return self._loss
 
     def backward(self) -> FloatArray:

@@ -17,9 +17,10 @@ from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import row_lengths
 from fastlstm.models.chunks import are_of_chunks, count_chunks
 from fastlstm.models.id_sequences import steps_of
-from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.ids import IGNORED, class_ids, host_array, integers, whole_numbers
 from fastlstm.models.labelled_sequences import LabelledSequences
 from fastlstm.models.row_model import require_same_rows
+from fastlstm.models.row_weights import by_step
 from fastlstm.ops import checks
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training.batches import Lengths
@@ -100,7 +101,7 @@ class SequenceTagger(LabelledSequences):
         elif self._names_in(ts) is not None:
             ts = self._numbers_of([name for row in ts for name in row]).reshape(np.shape(ts))
         ts = as_ids("ts", host_array("ts", ts), 2, C, IGNORED)
-        ts = integers("ts", ts, 2, f"classes, (examples, time steps), or one-hot, (..., {C})", "classes")
+        ts = integers("ts", whole_numbers(ts), 2, f"classes, (examples, time steps), or one-hot, (..., {C})", "classes")
         require_same_rows(xs, ts)
         if ts.shape != xs.shape:
             raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs: a class a step")
@@ -128,12 +129,16 @@ class SequenceTagger(LabelledSequences):
         self,
         xs: IntArray,
         ts: Array,
+        sample_weight: FloatArray | None = None,
         *,
         lengths: IntArray | None = None,
         training: bool = True,
         reduction: Reduction = "mean",
     ) -> float:
-        """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N, T) -> loss."""
+        """Ids xs (N, T) with -1 for padding, or with lengths (N,), and classes ts (N, T) -> loss.
+
+        Weights are (N,) or (N, T).
+        """
         if lengths is not None or not checks.is_array(xs):
             xs = to_device(self.check_sequences(xs, lengths), self.device)
         checks.require_array("xs", xs)
@@ -143,7 +148,8 @@ class SequenceTagger(LabelledSequences):
         features = self._features_of(xs, training=training)
         T = features.shape[1]
         counting = array_module(xs).where(xs[:, :T] == PADDING, IGNORED, targets[:, :T])
-        return self._head.forward(features, counting, training=training, reduction=reduction)
+        weights = None if sample_weight is None else by_step(sample_weight, counting.shape)
+        return self._head.forward(features, counting, training=training, reduction=reduction, weights=weights)
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, H), T up to the last step that counts."""
@@ -186,7 +192,7 @@ class SequenceTagger(LabelledSequences):
     # Use
     # ----------------------------------------------------------------------------------------
 
-    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128) -> FloatArray:
+    def predict(self, xs: Any, *, lengths: Any = None, batch_size: int = 128, verbose: int | str = 0) -> FloatArray:
         """Probabilities of every class at every step.
 
         Parameters
@@ -194,6 +200,8 @@ class SequenceTagger(LabelledSequences):
         xs : (N, T) ids with -1 for padding, or a list of N id sequences of different lengths
         lengths : (N,) integers, optional
         batch_size : int
+        verbose : 0, 1, 2 or "auto"
+            1 shows a progress bar.
 
         Returns
         -------
@@ -202,7 +210,7 @@ class SequenceTagger(LabelledSequences):
         """
         xs = self.check_sequences(xs, lengths)
         out = np.zeros((*xs.shape, self.options["num_classes"]), self.params[0].dtype)
-        for rows, probabilities in self._probabilities(xs, batch_size):
+        for rows, probabilities in self._probabilities(xs, batch_size, verbose):
             out[rows, : probabilities.shape[1]] = probabilities
         out[xs == PADDING] = 0
         return out

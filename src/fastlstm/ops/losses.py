@@ -8,9 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastlstm.arrays import is_device_array
+from fastlstm.arrays import array_module, is_device_array
 from fastlstm.backends import family_for
-from fastlstm.contract import FloatArray, IntArray, LinearLossGrads, LossGrad, Precision, Reduction, SquaredErrorGrad
+from fastlstm.contract import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    LinearLossGrads,
+    LossGrad,
+    Precision,
+    Reduction,
+    SquaredErrorGrad,
+)
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.results import destination
@@ -63,6 +72,7 @@ def softmax_cross_entropy(
     ignore_index: int = -1,
     reduction: Reduction = "mean",
     normalizer: float | FloatArray | None = None,
+    weights: FloatArray | None = None,
 ) -> LossGrad:
     """Mean or sum of -log softmax(logits)[target] over the targets that count, and its gradient.
 
@@ -78,6 +88,9 @@ def softmax_cross_entropy(
     normalizer : float above 0, optional
         What the sum is divided by instead, such as the number of rows; not with reduction="sum". For logits on a GPU
         also a 0-d array there, which is not looked at.
+    weights : (...) of the dtype of the logits, optional
+        What each row's loss is multiplied by. They change nothing of what the sum is divided by, as Keras's
+        ``sample_weight``; for the mean that their sum divides, give it as ``normalizer``.
 
     Returns
     -------
@@ -97,7 +110,17 @@ def softmax_cross_entropy(
     V = rows.shape[1]
     flat, ignore_index = _targets(targets, logits.shape, V, ignore_index)
     divisor = _divisor("logits", rows, reduction, normalizer)
-    result = family_for(rows, "losses").softmax_cross_entropy(rows, flat, ignore_index=ignore_index, normalizer=divisor)
+    family = family_for(rows, "losses")
+    if weights is None:
+        result = family.softmax_cross_entropy(rows, flat, ignore_index=ignore_index, normalizer=divisor)
+    else:
+        weights = _weights(weights, "logits", rows, logits.shape[:-1])
+        xp, counts = array_module(rows), flat != ignore_index
+        weights = xp.where(counts, weights, weights.dtype.type(0))
+        if divisor is None:
+            divisor = xp.maximum(counts.sum(), 1)
+        sums = family.softmax_cross_entropy(rows, flat, ignore_index=ignore_index, normalizer=1.0)
+        result = LossGrad(*_weighted(_softmax_losses(rows, flat, counts), sums.dlogits, weights, divisor))
     return result if logits.ndim == 2 else LossGrad(result.loss, result.dlogits.reshape(logits.shape))
 
 
@@ -266,6 +289,7 @@ def mean_squared_error(
     *,
     reduction: Reduction = "mean",
     normalizer: float | FloatArray | None = None,
+    weights: FloatArray | None = None,
 ) -> SquaredErrorGrad:
     """Mean or sum of (y - t)^2 over all elements, and its gradient.
 
@@ -280,6 +304,8 @@ def mean_squared_error(
     normalizer : float above 0, optional
         What the sum is divided by instead, such as twice the number of rows; not with reduction="sum". For y on a GPU
         also a 0-d array there, which is not looked at.
+    weights : of the dtype of y and the shape of its leading axes, (N,) for y (N, K), optional
+        What the squared errors of each row are multiplied by, as for `softmax_cross_entropy`.
 
     Returns
     -------
@@ -298,7 +324,45 @@ def mean_squared_error(
     t = checks.float_array("t", t, t.ndim, y.dtype, "y")
     checks.expect_shape("t", t, y.shape, "= the shape of the outputs")
     divisor = _divisor("y", y, reduction, normalizer, max(y.size, 1))
-    return family_for(y, "losses").mean_squared_error(y, t, normalizer=divisor)
+    family = family_for(y, "losses")
+    if weights is None:
+        return family.mean_squared_error(y, t, normalizer=divisor)
+    if not y.ndim:
+        raise ValueError("y has no axes: a single number has no rows to weigh; leave weights out")
+    weights = _weights(weights, "y", y, y.shape[:-1])
+    dy = family.mean_squared_error(y, t, normalizer=1.0).dy.reshape(len(weights), y.shape[-1])
+    errors = dy.astype(np.float64) / 2
+    loss, dy = _weighted((errors * errors).sum(axis=1), dy, weights, divisor)
+    return SquaredErrorGrad(loss, dy.reshape(y.shape))
+
+
+def _weights(weights: Any, of: str, like: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Checked weights of rows, flattened."""
+    checks.same_device(f"{of} weights", like, weights)
+    checks.require_array("weights", weights)
+    weights = checks.float_array("weights", weights, weights.ndim, like.dtype, of)
+    checks.expect_shape("weights", weights, shape, f"= the leading axes of {of}, a weight a row")
+    flat: FloatArray = weights.reshape(-1)
+    return flat
+
+
+def _softmax_losses(rows: FloatArray, targets: IntArray, counts: BoolArray) -> FloatArray:
+    """logsumexp(logits) - logits[target] of every row, float64; 0 where none counts."""
+    xp = array_module(rows)
+    with np.errstate(all="ignore"):  # minus infinity is legal, and NaN comes of it as in the sum
+        shifted = rows - rows.max(axis=1, keepdims=True)
+        log_sums = xp.log(xp.exp(shifted).sum(axis=1, dtype=np.float64))
+        of_targets = xp.take_along_axis(shifted, xp.where(counts, targets, 0)[:, None], axis=1)[:, 0]
+        losses: FloatArray = xp.where(counts, log_sums - of_targets, 0.0)
+    return losses
+
+
+def _weighted(losses: FloatArray, grads: FloatArray, weights: FloatArray, divisor: Any) -> tuple[Any, FloatArray]:
+    """The sum of weighted losses (M,), divided, and its gradient of those of each (M, ...), which it overwrites."""
+    share = weights.astype(np.float64) / divisor
+    grads *= share.astype(grads.dtype)[:, None]
+    loss = (losses * share).sum()
+    return loss if is_device_array(loss) else float(loss), grads
 
 
 def _divisor(of: str, array: FloatArray, reduction: Any, normalizer: Any, count: int | None = None) -> Any:

@@ -86,17 +86,30 @@ class Batches:
         They are copied to it, once.
     lengths : (N,) integers each, or None
         Where given, a batch is cut to the longest of its rows. A model on the host cuts its batches itself.
+    weights : (N,) or (N, T), optional
+        Of the rows, or of each of their targets: the third array of a batch.
     """
 
     unit = "batch"
     units_per_batch = 1
 
-    def __init__(self, xs: Array, ts: Array, batch_size: int, device: Device, lengths: Lengths = (None, None)) -> None:
-        self.xs, self.ts = xs, ts
+    def __init__(
+        self,
+        xs: Array,
+        ts: Array,
+        batch_size: int,
+        device: Device,
+        lengths: Lengths = (None, None),
+        weights: Array | None = None,
+    ) -> None:
+        self.xs, self.ts, self.weights = xs, ts, weights
         self.batch_size = scalars.integer("batch_size", batch_size, 1)
         self._device = device
-        self._xs, self._ts = to_device(xs, device), to_device(ts, device)
-        self._lengths = lengths
+        self._arrays = [to_device(array, device) for array in (xs, ts)]
+        self._lengths = [*lengths]
+        if weights is not None:
+            self._arrays.append(to_device(weights, device))
+            self._lengths.append(lengths[1] if weights.ndim > 1 else None)
         self._order: IntArray | None = None
         self._order_there: Array | None = None
 
@@ -110,31 +123,32 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.xs) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+    def __iter__(self) -> Iterator[tuple[Array, ...]]:
         return (self.batch(i) for i in range(len(self)))
 
-    def batch(self, i: int) -> tuple[Array, Array]:
+    def batch(self, i: int) -> tuple[Array, ...]:
         return self.part(i, slice(0, self.rows_of(i)))
 
     def rows_of(self, i: int) -> int:
         return min(self.batch_size, len(self.xs) - i * self.batch_size)
 
-    def part(self, i: int, rows: slice) -> tuple[Array, Array]:
+    def part(self, i: int, rows: slice) -> tuple[Array, ...]:
         first = i * self.batch_size
         part = slice(first + rows.start, first + rows.stop)
         host_rows = part if self._order is None else self._order[part]
         rows_there = part if self._order_there is None else self._order_there[part]
-        xs, ts = (
-            array if lengths is None else array[:, : _longest(lengths[host_rows])]
-            for array, lengths in zip((self._xs, self._ts), self._lengths, strict=True)
+        return tuple(
+            (array if lengths is None else array[:, : _longest(lengths[host_rows])])[rows_there]
+            for array, lengths in zip(self._arrays, self._lengths, strict=True)
         )
-        return xs[rows_there], ts[rows_there]
 
     def fingerprint(self) -> dict[str, Any]:
+        weights = {} if self.weights is None else {"crc32 of the weights": zlib.crc32(self.weights.data)}
         return {
             "batch_size": self.batch_size,
             "shuffle": False,
             "crc32 of the training data": zlib.crc32(self.ts.data, zlib.crc32(self.xs.data)),
+            **weights,
         }
 
 

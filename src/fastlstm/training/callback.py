@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from fastlstm.ops.checks import describe
@@ -17,8 +18,9 @@ Logs: TypeAlias = Mapping[str, float]
 class Callback:
     """Base of all callbacks: override what is needed.
 
-    Of a model on a GPU, ``logs`` of ``on_train_batch_end`` are read when they are asked for, so that ``logs["loss"]``
-    waits for the batch.
+    Methods whose names begin with "on_" are hooks: one of another name, or with other arguments, is an error before
+    training begins. Of a model on a GPU, ``logs`` of ``on_train_batch_end`` are read when they are asked for, so that
+    ``logs["loss"]`` waits for the batch.
 
     Attributes
     ----------
@@ -69,8 +71,17 @@ class Callback:
         """However training ended, exceptions included."""
 
 
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+# Keras calls these too.
+_OTHERS = {"on_batch_begin": "on_train_batch_begin", "on_batch_end": "on_train_batch_end"}
+
+
 def check_callbacks(callbacks: Any) -> Sequence[Callback]:
-    """The callbacks as a sequence; raises if something among them is none."""
+    """The callbacks as a sequence, of one or of None too; raises if something among them is none."""
+    if callbacks is None:
+        return ()
+    if isinstance(callbacks, Callback):
+        return (callbacks,)
     if not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks is {describe(callbacks)}, expected a sequence of callbacks, () for none")
     listed = tuple(callbacks)
@@ -81,3 +92,42 @@ def check_callbacks(callbacks: Any) -> Sequence[Callback]:
                 "derived from its Callback"
             )
     return listed
+
+
+def check_hooks(callbacks: Iterable[Callback]) -> None:
+    """Raise if a callback has a hook that is never called, or one that cannot be called as hooks are."""
+    for callback in callbacks:
+        for name in dir(callback):
+            if not name.startswith("on_") or not callable(getattr(callback, name)):
+                continue
+            if name not in HOOKS:
+                from difflib import get_close_matches
+
+                likely = [_OTHERS[name]] if name in _OTHERS else get_close_matches(name, HOOKS, 1)
+                hint = f"is {likely[0]} meant?" if likely else f"there are {', '.join(HOOKS)}"
+                raise ValueError(f"{type(callback).__name__}.{name} is never called: {hint}")
+            _check_signature(callback, name)
+
+
+def _check_signature(callback: Callback, name: str) -> None:
+    arguments = [*signature(getattr(Callback, name)).parameters][1:]
+    hook = getattr(callback, name)
+    if not takes(hook, *arguments):
+        names = signature(hook).parameters
+        hint = "; give logs a default: logs=None" if "logs" in names and "logs" not in arguments else ""
+        raise TypeError(
+            f"{type(callback).__name__}.{name}{signature(hook)} is called with ({', '.join(arguments)}){hint}"
+        )
+
+
+def takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether a function can be called with so many arguments; of what is not written in Python it is assumed."""
+    try:
+        expected = signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        expected.bind(*arguments)
+    except TypeError:
+        return False
+    return True

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +17,7 @@ from fastlstm.ops import scalars
 from fastlstm.ops.checks import describe
 from fastlstm.ops.device import to_device
 from fastlstm.tensor_file import make_folder, make_place, write_atomically
-from fastlstm.training.callback import Callback, Logs
+from fastlstm.training.callback import Callback, Logs, takes
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
 from fastlstm.training.event_file import EventWriter
 
@@ -171,15 +172,24 @@ class TensorBoard(Callback):
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate before each epoch: ``lr = schedule(epoch, lr)``, epochs counted from 0."""
+    """Sets the learning rate before each epoch: ``lr = schedule(epoch, lr)``, epochs counted from 0.
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+    As in Keras, a schedule of one argument is given the epoch alone.
+    """
+
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         super().__init__()
+        if not callable(schedule):
+            raise TypeError(f"schedule is {describe(schedule)}, expected a function: schedule(epoch, lr)")
+        self._knows_lr = takes(schedule, "epoch", "lr")
+        if not self._knows_lr and not takes(schedule, "epoch"):
+            raise TypeError(f"schedule{signature(schedule)} is called with (epoch, lr), or with (epoch)")
         self.schedule = schedule
         self.verbose = verbose
 
     def on_epoch_begin(self, epoch: int) -> None:
-        lr = float(self.schedule(epoch, self.trainer.optimizer.lr))
+        given = (epoch, self.trainer.optimizer.lr) if self._knows_lr else (epoch,)
+        lr = float(self.schedule(*given))
         self.trainer.optimizer.lr = lr
         if self.verbose and self.trainer.writes_files:
             print(f"epoch {epoch + 1}: learning rate {lr:g}")

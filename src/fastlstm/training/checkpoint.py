@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,11 +127,11 @@ def describe_progress(trainer: Trainer) -> dict[str, Any]:
 
 
 def _parts(data: tuple[Any, ...]) -> Iterator[Any]:
-    """The arrays and numbers of data, also those within what a model reads as one."""
+    """The arrays and numbers of data, also those within what a model reads as one; not what gives batches."""
     for part in data:
         if isinstance(part, tuple):
             yield from _parts(part)
-        else:
+        elif is_array(part) or not isinstance(part, Iterable):
             yield part
 
 
@@ -218,11 +218,12 @@ def _check_place(description: Mapping[str, Any], trainer: Trainer) -> None:
     if not isinstance(description["stop_training"], bool):
         raise ValueError(f"stop_training is {description['stop_training']!r}, expected true or false")
     epochs, history = description["history"]["epoch"], description["history"]["history"]
-    if len(epochs) != epoch or epochs != list(range(epoch)):
-        raise ValueError(f"the history has not the epochs 0 to {epoch - 1}")
+    expected = range(trainer.initial_epoch, epoch)
+    if epochs != list(expected):
+        raise ValueError(f"the history has not the epochs {expected.start} to {epoch - 1}")
     for name, values in history.items():
-        if len([scalars.real(name, value) for value in values]) != epoch and name in trainer.log_names:
-            raise ValueError(f"the history has {len(values)} values of {name}, expected {epoch}")
+        if len([scalars.real(name, value) for value in values]) != len(expected) and name in trainer.log_names:
+            raise ValueError(f"the history has {len(values)} values of {name}, expected {len(expected)}")
 
 
 def _check_values(whose: str, got: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+
+MOST_COLUMNS = 40  # of a curve as text
+LEVELS = "▁▂▃▄▅▆▇█"
 
 
 class History:
@@ -30,6 +34,17 @@ class History:
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
 
+    def __repr__(self) -> str:
+        """A line for every number: its curve between its least and its greatest value, the first and the last."""
+        count = len(self.epoch)
+        lines = [f"History of {count:,} epoch{'' if count == 1 else 's'}"]
+        width = max(map(len, self.history), default=0)
+        for name, values in self.history.items():
+            if values:
+                numbers = f"{values[0]:.4g}" if len(values) == 1 else f"{values[0]:.4g} to {values[-1]:.4g}"
+                lines.append(f"  {name:{width}}  {curve(values)}  {numbers}")
+        return "\n".join(lines)
+
     def append(self, epoch: int, logs: Mapping[str, float]) -> None:
         self.epoch.append(epoch)
         for name, value in logs.items():
@@ -44,3 +59,15 @@ class History:
             numbers = [values[row] if row < len(values) else "" for values in self.history.values()]
             writer.writerow([epoch + 1, *numbers])
         return text.getvalue()
+
+
+def curve(values: Sequence[float]) -> str:
+    """Numbers as a line of text: low to high bars, "x" where one is NaN or infinite; of many, every so many."""
+    if len(values) > MOST_COLUMNS:
+        step = (len(values) - 1) / (MOST_COLUMNS - 1)
+        values = [values[round(i * step)] for i in range(MOST_COLUMNS)]
+    halves = [value / 2 for value in values]  # whose differences are finite
+    finite = [half for half in halves if math.isfinite(half)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    step = (high - low) / (len(LEVELS) - 1) or math.inf
+    return "".join(LEVELS[round((half - low) / step)] if math.isfinite(half) else "x" for half in halves)

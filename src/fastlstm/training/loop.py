@@ -10,7 +10,7 @@ from fastlstm.distributed.workers import Workers, any_of, check_same, checked_wo
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
 from fastlstm.training.batches import BatchSource
-from fastlstm.training.callback import Callback, check_callbacks
+from fastlstm.training.callback import Callback, check_callbacks, check_hooks
 from fastlstm.training.callbacks import BackupAndRestore
 from fastlstm.training.checkpoint import describe_progress, describe_training
 from fastlstm.training.cuda_graph import GraphedSteps
@@ -48,7 +48,7 @@ class Trainer:
     source : BatchSource
         What the model learns from.
     optimizer : str or optimizer
-    epochs : int
+    epochs, initial_epoch : int
     max_grad : float, optional
         Clip the gradients' global norm to it.
     validation_data : tuple, optional
@@ -61,6 +61,8 @@ class Trainer:
     model, source, optimizer, callbacks, history, workers, shards
     epochs, batches : int
         How many epochs there are to be, and how many batches an epoch has.
+    initial_epoch : int
+        How many of the epochs are taken for done when the training begins.
     epoch, batch : int
         Epochs done, and batches done in the epoch at hand.
     means : dict of name to RunningMean
@@ -76,10 +78,11 @@ class Trainer:
         optimizer: OptimizerLike = "adam",
         *,
         epochs: int,
+        initial_epoch: int = 0,
         max_grad: float | None = None,
         validation_data: tuple[Any, ...] | None = None,
         metrics: Sequence[str] = ("loss",),
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
@@ -87,6 +90,7 @@ class Trainer:
         self.model = model
         self.source = source
         self.epochs = scalars.integer("epochs", epochs, 0)
+        self.initial_epoch = scalars.integer("initial_epoch", initial_epoch, 0)
         self.optimizer = make_optimizer(optimizer)
         self.max_grad = None if max_grad is None else scalars.positive("max_grad", max_grad)
         self.metrics = model.check_metrics(metrics)
@@ -96,7 +100,7 @@ class Trainer:
         self.workers.shards_of_mine(shards)
         self.shards = shards
 
-        self.epoch = 0
+        self.epoch = self.initial_epoch
         self.batch = 0
         self.means: dict[str, RunningMean] = {}
         self.rng_of_order: Any = None
@@ -139,6 +143,7 @@ class Trainer:
             "max_grad": self.max_grad,
             "metrics": list(self.metrics),
             **({"shards": self.shards} if self.shards > 1 else {}),
+            **({"initial_epoch": self.initial_epoch} if self.initial_epoch else {}),
             **self.source.fingerprint(),
             **of_callbacks,
         }
@@ -146,6 +151,7 @@ class Trainer:
     def run(self) -> History:
         """Train to the end."""
         self.model.stop_training = False
+        check_hooks(self.callbacks)
         self._check_log_names()
         check_same(self.workers, lambda: describe_training(self))
         try:

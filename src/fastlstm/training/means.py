@@ -92,7 +92,7 @@ class Measured(Protocol):
         """Over how many targets the loss is the mean."""
         ...
 
-    def batch_metrics(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
+    def metric_sums(self, names: Sequence[str]) -> dict[str, tuple[float, int]]:
         """For each name: the sum of what is averaged, and over how many."""
         ...
 
@@ -107,5 +107,5 @@ def add_batch(means: Means, model: Measured, loss: float, names: Sequence[str], 
     count = model.loss_count
     means["loss"].add(total_loss(loss, count, reduction), count)
     if names:
-        for name, (total, n) in model.batch_metrics(names).items():
+        for name, (total, n) in model.metric_sums(names).items():
             means[name].add(total, n)

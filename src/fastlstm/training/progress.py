@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from fastlstm.training.callback import Callback
+
+Item = TypeVar("Item")
 
 
 def make_progress(verbose: int | str) -> Callback:
     """The callback for ``verbose``: 0 silent, 1 a bar, 2 a line an epoch, "auto" a bar on a terminal and else lines."""
+    return (Callback, ProgressBar, EpochLines)[checked_verbose(verbose)]()
+
+
+def checked_verbose(verbose: int | str) -> int:
+    """0, 1 or 2, which is what "auto" is without a terminal."""
     if verbose == "auto":
-        verbose = 1 if sys.stderr.isatty() else 2
-    kinds = {0: Callback, 1: ProgressBar, 2: EpochLines}
-    if verbose not in kinds:
+        return 1 if sys.stderr.isatty() else 2
+    if verbose not in (0, 1, 2):
         raise ValueError(f"verbose is {verbose!r}, expected 0, 1, 2 or 'auto'")
-    return kinds[int(verbose)]()
+    return int(verbose)
+
+
+def shown(batches: Iterable[Item], verbose: int | str) -> Iterable[Item]:
+    """The batches; with ``verbose`` of 1 a bar shows how many have been taken."""
+    if checked_verbose(verbose) != 1:
+        return batches
+    from tqdm import tqdm
+
+    bar: Iterable[Item] = tqdm(batches, unit="batch", total=operator.length_hint(batches) or None, dynamic_ncols=True)
+    return bar
 
 
 def epoch_line(epoch: int, epochs: int, logs: Mapping[str, float]) -> str:
-    numbers = "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
-    return f"epoch {epoch + 1}/{epochs}  {numbers}"
+    return f"epoch {epoch + 1}/{epochs}  {numbers_line(logs)}"
+
+
+def numbers_line(logs: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in logs.items())
 
 
 def say(line: str = "") -> None:
@@ -51,6 +71,8 @@ class ProgressBar(Callback):
             if unit != "batch":
                 done, total = round(done * step), round(total * step)
             self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=unit != "batch", dynamic_ncols=True)
+        if batch == 0 and trainer.source.unit == "batch":
+            self._bar.total = trainer.epochs * trainer.batches  # the first epoch may have told how many there are
         if batch == 0 or not self._bar.desc:
             self._bar.set_description(f"epoch {trainer.epoch + 1}/{trainer.epochs}", refresh=False)
         # The loss of a model on a GPU has to be waited for, so it is read no more often than it is shown.

@@ -23,6 +23,7 @@ from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
 from fastlstm.models.row_model import RowModel, require_same_rows
+from fastlstm.models.row_weights import by_step
 from fastlstm.models.seq2seq.beam_search import beam_search, greedy_search
 from fastlstm.models.seq2seq.decoder import Decoder
 from fastlstm.models.seq2seq.encoder import Encoder
@@ -30,6 +31,7 @@ from fastlstm.models.softmax_head import SoftmaxHead
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.device import count_true, number, to_device, to_host
 from fastlstm.training.batches import Lengths
+from fastlstm.training.progress import shown
 
 AXES = "two axes, (examples, time steps), or one-hot rows"
 
@@ -81,6 +83,7 @@ class Seq2seq(RowModel):
 
     target_vocabulary = Names("target_vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "token_accuracy")
+    class_names: ClassVar[tuple[str, str] | None] = ("target_vocab_size", "target_vocabulary")
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary", "target_vocabulary")
 
     def __init__(
@@ -289,8 +292,19 @@ class Seq2seq(RowModel):
             raise IndexError(f"{name} is {value}, expected 0 to {V - 1} (target_vocab_size = {V})")
         return value
 
-    def forward(self, xs: Array, ts: Array, *, training: bool = True, reduction: Reduction = "mean") -> float:
-        """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted."""
+    def forward(
+        self,
+        xs: Array,
+        ts: Array,
+        sample_weight: FloatArray | None = None,
+        *,
+        training: bool = True,
+        reduction: Reduction = "mean",
+    ) -> float:
+        """Ids xs (N, S), targets ts (N, T) with the start symbol first -> loss. One-hot arrays are accepted.
+
+        Weights are (N,), or (N, T), of which that of the start symbol is not read.
+        """
         checks.require_array("xs", xs)
         checks.require_array("ts", ts)
         if xs.ndim == 3:
@@ -303,7 +317,8 @@ class Seq2seq(RowModel):
         targets = self._to_say(ts)
         previous = _readable(ts[:, :-1])
         features = self._features_of(xs, previous, training=training)
-        return self._head.forward(features, targets, training=training, reduction=reduction)
+        weights = None if sample_weight is None else by_step(sample_weight, ts.shape)[:, 1:]
+        return self._head.forward(features, targets, training=training, reduction=reduction, weights=weights)
 
     def _to_say(self, ts: IntArray) -> IntArray:
         """Targets with the start symbol first -> those behind it, -1 where they do not count."""
@@ -346,7 +361,7 @@ class Seq2seq(RowModel):
         }
         return {name: values[name] for name in names}
 
-    def predict(self, xs: Array, ts: Array, *, batch_size: int = 512) -> FloatArray:
+    def predict(self, xs: Array, ts: Array, *, batch_size: int = 512, verbose: int | str = 0) -> FloatArray:
         """Probabilities of every next id, given the source and the right ids before.
 
         Parameters
@@ -355,6 +370,8 @@ class Seq2seq(RowModel):
         ts : (N, T) ids, or one-hot
             What the decoder reads at each step, the start symbol first.
         batch_size : int
+        verbose : 0, 1, 2 or "auto"
+            1 shows a progress bar.
 
         Returns
         -------
@@ -366,7 +383,7 @@ class Seq2seq(RowModel):
         batch_size = scalars.integer("batch_size", batch_size, 1)
         parts = []
         with self.weights_prepared():
-            for start in range(0, len(xs), batch_size):
+            for start in shown(range(0, len(xs), batch_size), verbose):
                 batch = (to_device(ids[start : start + batch_size], self.device) for ids in (xs, ts))
                 scores = self._output.scores(self._features_of(*batch, training=False))
                 parts.append(to_host(ops.softmax(scores, out=scores)))

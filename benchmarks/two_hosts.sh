@@ -2,9 +2,12 @@
 # The sum of gradients between two hosts made of network namespaces: bytes and seconds a step. Needs root, ip, tc and the
 # mpich of `pip install "fastlstm[mpi]"`.
 #   benchmarks/two_hosts.sh 1gbit 0.2ms
+# Another module of benchmarks and its options may follow: benchmarks.overlap, a training on both.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rate=${1:-1gbit} delay=${2:-0.2ms}
+program=("${@:3}")
+[[ ${#program[@]} -gt 0 ]] || program=(benchmarks.exchange)
 
 first=fastlstm-$$-1 second=fastlstm-$$-2
 scratch=$(mktemp -d)
@@ -34,4 +37,4 @@ END
 chmod +x "$scratch/enter"
 echo "$rate each way, $delay"
 ip netns exec $first mpiexec -launcher ssh -launcher-exec "$scratch/enter" -iface veth0 -hosts 10.77.0.1,10.77.0.2 -n 2 \
-  -genv MPIR_CVAR_NOLOCAL 1 -genv FI_PROVIDER tcp -genv FI_TCP_IFACE veth0 -genv UCX_TLS tcp,self -genv UCX_NET_DEVICES veth0 "$(command -v python)" -m benchmarks.exchange
+  -genv MPIR_CVAR_NOLOCAL 1 -genv FI_PROVIDER tcp -genv FI_TCP_IFACE veth0 -genv UCX_TLS tcp,self -genv UCX_NET_DEVICES veth0 "$(command -v python)" -m "${program[@]}"

@@ -13,6 +13,8 @@ from thread_workers import ThreadWorkers, on_workers
 
 from fastlstm.contract import RowGrad
 from fastlstm.distributed import Alone, shard_slices, sum_gradients
+from fastlstm.distributed.bf16 import from_bf16, round_to_bf16, to_bf16
+from fastlstm.distributed.gradients import GradientSum
 from fastlstm.distributed.shards import shards_of, subtrees
 
 
@@ -182,3 +184,110 @@ def test_more_workers_than_shards_are_refused() -> None:
     on_workers(3, work)
     with pytest.raises(ValueError, match="shards is 0, expected at least 1"):
         Alone().shards_of_mine(0)
+
+
+def rounded(numbers: Any) -> Any:
+    """To bfloat16: the nearest of the numbers whose lower half is zero, the even one of two."""
+    wide = np.asarray(numbers, np.float32).astype(np.float64)
+    down = (np.asarray(numbers, np.float32).view(np.uint32) & 0xFFFF0000).astype(np.uint32)
+    up = down + np.uint32(1 << 16)
+    low, high = (bits.view(np.float32).astype(np.float64) for bits in (down, up))
+    nearer = np.where(np.abs(wide - low) < np.abs(high - wide), down, up)
+    even = np.where((down >> 16) % 2 == 0, down, up)
+    return np.where(np.abs(wide - low) == np.abs(high - wide), even, nearer).astype(np.uint32).view(np.float32)
+
+
+def test_numbers_are_rounded_to_the_nearest_and_ties_to_even() -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(0, 2**32, 50_000, np.uint32).view(np.float32)
+    numbers = numbers[np.isfinite(numbers) & (np.abs(numbers) < 3e38)]
+    ties = (rng.integers(0, 0x7F00, 500).astype(np.uint32) << 16 | 0x8000).view(np.float32)
+    numbers = np.concatenate((numbers, ties, -ties, np.array([0, -0.0, 1e-45, 1, -2.5], np.float32)))
+    got = numbers.copy()
+    round_to_bf16(got)
+    assert got.tobytes() == rounded(numbers).tobytes()
+    assert from_bf16(to_bf16(got)).tobytes() == got.tobytes()
+    special = np.array([0x7F800001, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7F7FFFFF], np.uint32).view(np.float32)
+    round_to_bf16(special)
+    np.testing.assert_array_equal(special, [np.nan, np.nan, np.inf, -np.inf, np.inf])
+
+
+def summed_bf16(workers: ThreadWorkers | Alone, shards: int, dtype: str = "float32") -> list[Any]:
+    lists = (gradients(k, dtype) for k in workers.shards_of_mine(shards))
+    return sum_gradients(workers, lists, shards=shards, precision="bf16")
+
+
+@pytest.mark.parametrize("shards", [1, 4, 7])
+def test_rounded_sums_have_the_same_bits_for_any_number_of_workers(shards: int) -> None:
+    alone = summed_bf16(Alone(), shards)
+    for n in range(1, shards + 1):
+        for one in on_workers(n, lambda workers: summed_bf16(workers, shards)):
+            assert bits(one) == bits(alone)
+    exact = summed(Alone(), shards)
+    for array, same in zip(arrays(alone), arrays(exact), strict=True):
+        assert array.dtype == same.dtype
+        if array.dtype == np.float32:
+            assert array.tobytes() == rounded(array).tobytes()
+            np.testing.assert_allclose(array, same, rtol=0.02, atol=0.05)
+        else:
+            np.testing.assert_array_equal(array, same)
+    assert bits(summed_bf16(Alone(), shards, "float64")) == bits(summed(Alone(), shards, "float64"))
+
+
+def test_shards_and_their_sums_are_rounded() -> None:
+    W = [rounded(gradients(k)[0]) for k in range(3)]
+    assert summed_bf16(Alone(), 3)[0].tobytes() == rounded(W[0] + rounded(W[1] + W[2])).tobytes()
+
+
+def test_rounded_gradients_are_half_the_bytes() -> None:
+    def work(workers: ThreadWorkers, precision: Any) -> int:
+        dense = np.ones(40_000, np.float32)
+        rows = RowGrad(np.arange(100), np.ones((100, 640), np.float32))
+        sum_gradients(workers, ([dense, rows] for _ in range(2)), shards=4, precision=precision)
+        return workers.bytes_sent
+
+    exact_bytes = on_workers(2, lambda workers: work(workers, None))
+    halved_bytes = on_workers(2, lambda workers: work(workers, "bf16"))
+    for exact, halved in zip(exact_bytes, halved_bytes, strict=True):
+        assert halved == pytest.approx(exact / 2, rel=0.01)
+
+
+def test_there_is_no_other_precision() -> None:
+    with pytest.raises(ValueError, match="precision is 'fp8', expected 'bf16', or None"):
+        sum_gradients(Alone(), [], shards=1, precision="fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", [None, "bf16"])
+@pytest.mark.parametrize("shards", [4, 5])
+def test_gradients_that_travel_early_have_the_same_bits(
+    shards: int, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastlstm.distributed.gradients.WORTH_SENDING", 50)
+
+    def work(workers: ThreadWorkers | Alone, overlaps: bool) -> Any:
+        workers.overlaps = overlaps
+        total = GradientSum(workers, shards, precision)
+        found: list[Any] = []
+        early: list[int] = []
+
+        def lists(step: int) -> Any:
+            for k in workers.shards_of_mine(shards):
+                grads = [np.full_like(grad, np.nan) for grad in gradients(k)[:4]]
+                for i in reversed(range(4)):  # the last ones are final first
+                    grads[i][...] = gradients(k + step)[i]
+                    total.final_from(grads, i)
+                early.append(len(total._travelling))
+                yield grads
+
+        for step in range(3):
+            found.append(bits(total(lists(step))))
+        return found, early
+
+    wanted, _ = work(Alone(), False)
+    for n in (1, 2, 3, 4):
+        for found, early in on_workers(n, lambda workers: work(workers, True)):
+            assert found == wanted
+            mine = len(early) // 3
+            assert early[:mine] == [0] * mine  # the first time nobody knows how much there is
+            assert early[mine:] == [*[0] * (mine - 1), early[-1]] * 2  # nothing but what is of the last shard
+            assert early[-1] >= 2

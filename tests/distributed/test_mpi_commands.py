@@ -84,6 +84,15 @@ def test_a_mistake_ends_all(mpiexec: str, sums: Path) -> None:
     assert not (sums / "none").exists()
 
 
+def test_rounded_gradients_belong_to_the_run(sums: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("train", *ADDITION, "--data", "sums", "--quiet", "--grad-precision", "bf16")
+    assert main([*arguments, "--out", "rounded"]) == 0
+    assert json.loads((sums / "rounded/config.json").read_text())["options"]["grad_precision"] == "bf16"
+    assert main([*arguments, "--out", "none", "--shards", "1"]) == 2
+    assert "--grad-precision bf16 is for the gradients of shards" in capsys.readouterr().err
+    assert not (sums / "none").exists()
+
+
 def test_shards_belong_to_the_run(sums: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *ADDITION, "--data", "sums", "--out", "one", "--quiet"]) == 0
     assert json.loads((sums / "one/config.json").read_text())["options"]["shards"] == 4

@@ -14,7 +14,8 @@ from tiny_models import MAKERS, Stop, parameters, rnnlm, word2vec
 from fastlstm import callbacks, optim
 from fastlstm.contract import BackendNotAvailable
 from fastlstm.distributed import Alone, Workers
-from fastlstm.models import Model
+from fastlstm.distributed.gradients import _LastShard
+from fastlstm.models import RNNLM, Model, Word2Vec
 
 SHARDS = 4
 # Eight rows in batches of three or four: shards of one row and of none.
@@ -52,6 +53,94 @@ def test_any_number_of_workers_has_the_bits_of_one(kind: str) -> None:
     wanted = work(None)
     for n in (2, 3, 4):
         assert on_workers(n, work) == [wanted] * n
+
+
+LAYERED = [kind for kind in MAKERS if kind.startswith(("rnnlm", "seq2seq"))]
+
+
+@pytest.mark.parametrize("kind", LAYERED)
+def test_gradients_that_travel_while_others_are_computed_have_the_same_bits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastlstm.distributed.gradients.WORTH_SENDING", 1)
+    early: list[int] = []
+    add = _LastShard.add
+
+    def noted(last: _LastShard, grads: Any, first: int) -> slice:
+        early.append(first)
+        return add(last, grads, first)
+
+    def work(workers: ThreadWorkers) -> Any:
+        workers.overlaps = True
+        return bits(train(kind, workers, shards=SHARDS)[0])
+
+    wanted = bits(train(kind, shards=SHARDS)[0])
+    monkeypatch.setattr(_LastShard, "add", noted)
+    for n in (2, 3):
+        assert on_workers(n, work) == [wanted] * n
+    assert len(set(early)) >= 3  # of the output, of the layers below, and the rest
+
+
+@pytest.mark.parametrize("kind", LAYERED)
+def test_what_is_said_to_be_final_is(kind: str) -> None:
+    make, data, _ = MAKERS[kind]
+    model = make()
+    said: list[tuple[int, list[Any]]] = []
+    model.on_final = lambda first: said.append((first, [grad.copy() for grad in model.grads[first:]]))
+    batch = data(4) if "seq2seq" in kind else (data(4)[0][:12].reshape(3, 4), data(4)[0][1:13].reshape(3, 4))
+    model.forward(*batch)
+    model.backward()
+    assert [first for first, _ in said] == sorted({first for first, _ in said}, reverse=True)
+    assert said[0][1]
+    assert any(grad.any() for grad in said[0][1])
+    for first, grads in said:
+        for then, now in zip(grads, model.grads[first:], strict=True):
+            np.testing.assert_array_equal(then, now)
+
+
+def train_rounded(workers: Workers | None, **changed: Any) -> Model:
+    model = RNNLM(11, 6, 6, num_layers=2, tie_weights=True, seed=5)
+    given = {"epochs": 2, "batch_size": 4, "time_size": 4, "shards": SHARDS, "grad_precision": "bf16", "verbose": 0}
+    model.fit(MAKERS["rnnlm"][1](ROWS)[0], **{**given, **changed}, workers=workers)
+    return model
+
+
+def test_rounded_gradients_have_the_same_bits_for_any_number_of_workers(tmp_path: Path) -> None:
+    alone = train_rounded(None)
+    wanted = bits(alone)
+    for n in (2, 3, 4):
+        assert on_workers(n, lambda workers: bits(train_rounded(workers))) == [wanted] * n
+    exact = train_rounded(None, grad_precision=None)
+    assert bits(exact) != wanted
+    for param, same in zip(alone.params, exact.params, strict=True):
+        np.testing.assert_allclose(param, same, atol=0.01)
+
+    def backup() -> list[Any]:
+        return [callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)]
+
+    train_rounded(None, callbacks=backup())
+    with pytest.raises(ValueError, match="another training: grad_precision was bf16, now it is None"):
+        train_rounded(None, grad_precision=None, callbacks=backup())
+
+
+def test_gradients_by_rows_are_rounded_too() -> None:
+    def work(workers: ThreadWorkers | None) -> Any:
+        model = Word2Vec(11, 4, num_sampled=5, seed=5)
+        arguments = MAKERS["word2vec nce"][2]
+        model.fit(*MAKERS["word2vec nce"][1](ROWS), **arguments, shards=3, workers=workers, grad_precision="bf16")
+        return bits(model)
+
+    wanted = work(None)
+    assert on_workers(2, work) == [wanted] * 2
+
+
+def test_gradients_that_are_not_rounded() -> None:
+    with pytest.raises(ValueError, match="grad_precision is 'bf16', which is for the gradients of shards, but shards"):
+        train_rounded(None, shards=1)
+    with pytest.raises(ValueError, match="grad_precision is 'tf32', expected 'bf16', or None"):
+        train_rounded(None, grad_precision="tf32")
+    with pytest.raises(ValueError, match="for a float64 model: only float32 gradients have it"):
+        train("rnnlm", shards=2, grad_precision="bf16")
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -16,6 +16,7 @@ from fastlstm.cli.plots import Pictures
 from fastlstm.contract import Precision
 from fastlstm.datasets import SequencePairs, hold_out
 from fastlstm.datasets.pairs import decode
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import Seq2seq
 from fastlstm.ops.device import Device
 from fastlstm.training.progress import say
@@ -37,6 +38,7 @@ class PairOptions:
     reversed: bool = True
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -96,6 +98,7 @@ def train(
         metrics=("loss", "accuracy"),
         callbacks=[*callbacks, CSVLogger(folder / run_folder.HISTORY), *shown],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

@@ -25,6 +25,7 @@ from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.tokenized import narrowed
 from fastlstm.datasets.tokenizers import Tokenizer, Unit, tokenizer_of, unit_of
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import RNNLM
 from fastlstm.models.rnnlm import CELLS
 from fastlstm.ops.device import Device
@@ -60,6 +61,7 @@ class Options:
     hold_out: float | None = None
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     precision: Precision | None = None
     tokenizer: Tokenizer | None = None
@@ -299,6 +301,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, RNNLM], quiet: 
             *_best_epoch(options, data),
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

@@ -19,6 +19,7 @@ from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
 from fastlstm.datasets.tokenizers import Tokenizer
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import SequenceClassifier
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
@@ -52,6 +53,7 @@ class Options:
     limit: int | None = None
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     precision: Precision | None = None
     tokenizer: Tokenizer = "words"
@@ -267,6 +269,7 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
             EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

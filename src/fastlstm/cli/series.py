@@ -25,6 +25,7 @@ from fastlstm.contract import FloatArray, Precision
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.tables import WHERE_TO_GET_A_TABLE, read_series
 from fastlstm.datasets.windows import Scaling, Windows, windows
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import SequenceRegressor
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
@@ -56,6 +57,7 @@ class Options:
     device: Device = "cpu"
     precision: Precision | None = None
     shards: int = 1
+    grad_precision: GradPrecision | None = None
 
 
 class Data(NamedTuple):
@@ -165,6 +167,7 @@ def _train(folder: Path, options: Options, data: Data, quiet: bool) -> int:
             EarlyStopping("val_loss", patience=options.epochs, restore_best_weights=True),
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

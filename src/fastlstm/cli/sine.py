@@ -18,6 +18,7 @@ from fastlstm.cli.plots import plot_series
 from fastlstm.cli.training_run import Learned
 from fastlstm.contract import FloatArray, Precision
 from fastlstm.datasets import SeriesPieces, sine
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import SequenceRegressor
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
@@ -45,6 +46,7 @@ class Options:
     continue_steps: int = 300
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     precision: Precision | None = None
 
@@ -142,6 +144,7 @@ def _learn(folder: Path, cell: str, options: Options, pieces: SeriesPieces, quie
             CSVLogger(folder / run_folder.HISTORY),
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

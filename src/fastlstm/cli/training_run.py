@@ -46,6 +46,7 @@ def add_run_options(parser: argparse.ArgumentParser, task: str, seed: int, *, pr
     add("--threads", type=COUNT, help="default: all cores, which workers on one machine share")
     add("--workers", choices=("mpi",), help="train on all processes that mpiexec has started")
     add("--shards", type=COUNT, help="pieces of a batch for workers to share out, at least one each; default 1")
+    add("--grad-precision", choices=("bf16",), help="of gradients between workers, half of the bytes; default exact")
     add("--out", metavar="DIR", help=f"run folder to make; default runs/{task}-1, -2 ...")
     add("--resume", metavar="RUN", help="go on with an interrupted run, with the options it had")
     add("--quiet", action="store_true", help="print the result only")
@@ -123,6 +124,11 @@ def is_finished(folder: Path, task: str, files: Sequence[str]) -> bool:
 def check_can_train(options: Any) -> None:
     """Raises an error, before anything is written, if device or workers cannot run here as the options say."""
     worker.workers().shards_of_mine(options.shards)
+    if options.grad_precision is not None and options.shards == 1:
+        raise ValueError(
+            f"--grad-precision {options.grad_precision} is for the gradients of shards: give --shards too, at least as "
+            "many as there are workers"
+        )
     if options.shards > 1 and options.device != "cpu":
         raise ValueError(f"--shards {options.shards} trains on the processor; leave --device {options.device} out")
     if options.device == "cuda":

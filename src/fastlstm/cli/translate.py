@@ -32,6 +32,7 @@ from fastlstm.datasets.parallel import (
     split_sentence,
 )
 from fastlstm.datasets.tokenizers import TOKENIZERS, UNKNOWN, Tokenizer, Unit, unit_of
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import Seq2seq
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop
@@ -76,6 +77,7 @@ class Options:
     beam: int = 1
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     precision: Precision | None = None
     tokenizer: Tokenizer | None = None
@@ -324,6 +326,7 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
             *shown,
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         precision=options.precision,
         folder=folder,

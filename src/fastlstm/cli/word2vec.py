@@ -19,6 +19,7 @@ from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.tokenized import sentences_of
 from fastlstm.datasets.tokenizers import Tokenizer
 from fastlstm.datasets.words import text8_path
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import Word2Vec
 from fastlstm.models.word_vectors import Accuracy, Agreement
 from fastlstm.ops.device import Device
@@ -50,6 +51,7 @@ class Options:
     epochs: int = 5
     seed: int = 0
     shards: int = 1
+    grad_precision: GradPrecision | None = None
     device: Device = "cpu"
     tokenizer: Tokenizer = "blanks"
     column: str | None = None
@@ -198,6 +200,7 @@ def _train(
             CSVLogger(folder / run_folder.HISTORY),
         ],
         shards=options.shards,
+        grad_precision=options.grad_precision,
         device=options.device,
         folder=folder,
         quiet=quiet,

@@ -10,21 +10,38 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from fastlstm.contract import Array, FloatArray, IntArray, RowGrad
+from fastlstm.contract import Array, FloatArray, RowGrad
+from fastlstm.distributed.bf16 import from_bf16, round_to_bf16, to_bf16
+from fastlstm.distributed.flat_gradients import Grad, Layout, ShardSum
+from fastlstm.distributed.row_gradients import (
+    add_rounded_rows,
+    add_rows,
+    joined_rows,
+    owned_rows,
+    packed_rows,
+    unpacked_rows,
+)
 from fastlstm.distributed.shards import halves, shards_of, subtrees, sum_tree
 from fastlstm.distributed.workers import Workers, gather_bytes
-from fastlstm.ops import checks
-from fastlstm.ops.parameters import is_transpose
 
-Grad: TypeAlias = "FloatArray | RowGrad"
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+GradPrecision = Literal["bf16"]
+
+WORTH_SENDING = 1 << 22  # bytes of final gradients that are sent while others are computed
 
 
 def sum_gradients(
-    workers: Workers, grads_of_my_shards: Iterable[Sequence[Grad]], *, shards: int
+    workers: Workers,
+    grads_of_my_shards: Iterable[Sequence[Grad]],
+    *,
+    shards: int,
+    precision: GradPrecision | None = None,
 ) -> list[FloatArray | RowGrad]:
     """The sum of all shards' gradients, the same bits for any number of workers; all workers call it together.
 
@@ -39,6 +56,10 @@ def sum_gradients(
         arrays. Each list is done with before the next one is asked for, so that a generator may use its arrays again.
     shards : int
         Into how many pieces the whole batch is cut: it fixes the order of the sum, the workers do not.
+    precision : "bf16", optional
+        Half of the bytes travel: the float32 gradients of every shard, and every sum of two in the tree, are rounded to
+        bfloat16 (to nearest, ties to even), of one worker alone too, so that the bits are the same for any number of
+        workers. They are added in float32; what is float64 stays exact. Unless given, nothing is rounded.
 
     Returns
     -------
@@ -48,10 +69,17 @@ def sum_gradients(
     Raises
     ------
     TypeError, ValueError
-        There are more workers than shards or not a list for each of the worker's shards; or something in the lists is
-        no gradient on the host, or not like that of another shard.
+        There are more workers than shards or not a list for each of the worker's shards; something in the lists is no
+        gradient on the host, or not like that of another shard; or there is no precision of that name.
     """
-    return GradientSum(workers, shards)(grads_of_my_shards)
+    return GradientSum(workers, shards, precision)(grads_of_my_shards)
+
+
+def check_grad_precision(name: str, precision: Any) -> GradPrecision | None:
+    """The precision; raises unless there is one of that name."""
+    if precision not in (None, "bf16"):
+        raise ValueError(f"{name} is {precision!r}, expected 'bf16', or None for exact gradients")
+    return cast("GradPrecision | None", precision)
 
 
 class GradientSum:
@@ -61,51 +89,100 @@ class GradientSum:
     ----------
     workers : Workers
     shards : int
+    precision : "bf16", optional
     """
 
-    def __init__(self, workers: Workers, shards: int) -> None:
+    def __init__(self, workers: Workers, shards: int, precision: GradPrecision | None = None) -> None:
         self._workers = workers
         self._mine = workers.shards_of_mine(shards)
         self._all = range(shards)
+        self._rounds = check_grad_precision("precision", precision) == "bf16"
         # The subtrees that each worker sums by itself.
         self._trees = [subtrees(shards_of(rank, workers.size, shards), self._all) for rank in range(workers.size)]
-        self._layout: _Layout | None = None
-        self._free: list[_Sum] = []
-        self._received: dict[tuple[str, range], FloatArray] = {}
+        self._layout: Layout | None = None
+        self._free: list[ShardSum] = []
+        self._received: dict[tuple[str, int, range], Array] = {}
+        self._last: _LastShard | None = None  # while it is computed, if parts of it may travel already
+        self._sums: list[ShardSum] = []
+        self._beside: ThreadPoolExecutor | None = None
+        self._travelling: list[Future[None]] = []
 
     def __call__(self, grads_of_my_shards: Iterable[Sequence[Grad]]) -> list[FloatArray | RowGrad]:
         lists = iter(grads_of_my_shards)
-        sums = [self._subtotal(tree, lists) for tree in self._trees[self._workers.rank]]
+        # The same on all workers: none has asked for its first list yet.
+        overlaps = self._workers.overlaps and self._layout is not None and not self._layout.has_rows
+        *trees, tree = self._trees[self._workers.rank]
+        self._sums = [self._subtotal(other, lists) for other in trees]
+        lefts: list[ShardSum] = []
+        while len(tree) > 1:
+            left, tree = halves(tree)
+            lefts.append(self._subtotal(left, lists))
+        if overlaps:
+            self._last = self._begin_last(lefts)
+        try:
+            grads = self._next(lists)  # meanwhile `final_from` is called
+            last = self._last or self._begin_last(lefts)
+        finally:
+            self._last = None
+        which = last.add(grads, 0)
         if next(lists, None) is not None:
             raise ValueError(f"there are more lists of gradients than shards of this worker, {len(self._mine)}")
-        layout = self._layout
-        assert layout is not None
-        for dtype in layout.sizes:
-            self._sum_flat(dtype, [part.flat[dtype] for part in sums])
-        rows = self._sum_rows([part.rows for part in sums])
-        self._free += sums
-        return layout.gradients(sums[0].flat, rows)
+        while self._travelling:
+            self._travelling.pop(0).result()
+        self._sum_dense(which)
+        rows = self._sum_rows([part.rows for part in self._sums])
+        self._free += [*self._sums, *last.inner_sums]
+        assert self._layout is not None
+        return self._layout.gradients(self._sums[0].flat, rows)
+
+    def final_from(self, grads: Sequence[Grad], first: int) -> None:
+        """Say that ``grads[first:]`` are what the list asked for will have there, while the others are computed.
+
+        Those of the last shard travel at once, in a thread beside the one that computes, if they are enough to be worth
+        it. All workers say the same, one after the other.
+        """
+        if self._last is None or self._layout is None:
+            return
+        if self._layout.num_bytes(slice(first, self._last.done)) < WORTH_SENDING:
+            return
+        self._check(grads)
+        if self._beside is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._beside = ThreadPoolExecutor(1)
+        self._travelling.append(self._beside.submit(self._sum_dense, self._last.add(grads, first)))
 
     # ----------------------------------------------------------------------------------------
     # Shards of this worker
     # ----------------------------------------------------------------------------------------
 
-    def _subtotal(self, tree: range, lists: Iterator[Sequence[Grad]]) -> _Sum:
+    def _new_sum(self) -> ShardSum:
+        assert self._layout is not None
+        return self._free.pop() if self._free else ShardSum(self._layout, self._rounds)
+
+    def _subtotal(self, tree: range, lists: Iterator[Sequence[Grad]]) -> ShardSum:
         if len(tree) == 1:
             grads = self._next(lists)
-            assert self._layout is not None
-            total = self._free.pop() if self._free else _Sum(self._layout)
+            total = self._new_sum()
             total.set(grads)
             return total
         left, right = halves(tree)
         total = self._subtotal(left, lists)
-        if len(right) == 1:
+        if len(right) == 1 and not self._rounds:
             total.add(self._next(lists))
         else:
             other = self._subtotal(right, lists)
             total.add_sum(other)
             self._free.append(other)
         return total
+
+    def _begin_last(self, lefts: list[ShardSum]) -> _LastShard:
+        """The last shard, to be added to the sums on its left, of which the innermost comes last."""
+        # It has a sum of its own where it is the first of a tree, or is rounded before it is added.
+        is_first = not lefts or self._rounds
+        last = _LastShard([*([self._new_sum()] if is_first else []), *lefts[::-1]], is_first=is_first)
+        self._sums.append(last.total)
+        return last
 
     def _next(self, lists: Iterator[Sequence[Grad]]) -> Sequence[Grad]:
         """The next shard's gradients, checked."""
@@ -115,7 +192,11 @@ class GradientSum:
                 f"there are fewer lists of gradients than shards of this worker, {len(self._mine)}: give one for each "
                 "of workers.shards_of_mine(shards)"
             )
-        layout = _Layout(grads)
+        self._check(grads)
+        return grads
+
+    def _check(self, grads: Sequence[Grad]) -> None:
+        layout = Layout(grads)
         if self._layout is None:
             self._layout = layout
             self._check_layouts(layout)
@@ -124,50 +205,71 @@ class GradientSum:
                 f"the gradients of a shard are {layout.shown}, those of one before {self._layout.shown}; expected the "
                 "same shapes and dtypes of all shards"
             )
-        return grads
 
-    def _check_layouts(self, layout: _Layout) -> None:
+    def _check_layouts(self, layout: Layout) -> None:
         """Raise, on all workers, unless all have gradients of the same shapes: they could not exchange others."""
         sums = np.zeros(self._workers.size, np.int64)
-        sums[self._workers.rank] = zlib.crc32(repr(layout.positions).encode())
+        sums[self._workers.rank] = zlib.crc32(repr((layout.positions, self._rounds)).encode())
         self._workers.gather(sums, [1] * len(sums))
         if (sums != sums[0]).any():
             other = int((sums != sums[0]).argmax())
             raise ValueError(
-                f"worker {other} has gradients of other shapes, dtypes or orders in memory than worker 0; those of "
-                f"worker {self._workers.rank} are {layout.shown}"
+                f"worker {other} has gradients of other shapes, dtypes or orders in memory than worker 0, or asks for "
+                f"another precision; those of worker {self._workers.rank} are {layout.shown}"
             )
 
     # ----------------------------------------------------------------------------------------
     # Between workers
     # ----------------------------------------------------------------------------------------
 
-    def _sum_flat(self, dtype: str, flats: list[FloatArray]) -> None:
-        """Sum all subtrees into the first one of this worker, ``flats[0]``."""
+    def _sum_dense(self, which: slice) -> None:
+        """Sum these gradients of all subtrees into the first one of this worker."""
+        assert self._layout is not None
+        if self._workers.size == 1:
+            return
+        for dtype in self._layout.sizes:
+            span = self._layout.span(dtype, which)
+            self._sum_flat([part.flat[dtype][span] for part in self._sums], (dtype, span.start))
+
+    def _sum_flat(self, flats: list[FloatArray], key: tuple[str, int]) -> None:
+        """Sum all subtrees into the first one of this worker, ``flats[0]``; key: of the memory it takes."""
         workers, rank, size = self._workers, self._workers.rank, self._workers.size
         whole = flats[0]
+        halved = self._rounds and whole.dtype == np.float32
         ends = [len(whole) * r // size for r in range(size + 1)]
         parts_of = [slice(*bounds) for bounds in pairwise(ends)]
         mine = parts_of[rank]
-        nothing = whole[:0]
-        parts = {tree: flat[mine] for tree, flat in zip(self._trees[rank], flats, strict=True)}
-        first = parts[self._trees[rank][0]]
+        sent_flats: Sequence[Array] = [to_bf16(flat) for flat in flats] if halved else flats
+        nothing = sent_flats[0][:0]
+        received_parts: dict[range, Array] = {}
         for i in range(max(map(len, self._trees))):
             received = [nothing] * size
             for r, trees in enumerate(self._trees):
                 if r != rank and i < len(trees):
-                    received[r] = parts[trees[i]] = self._room(dtype, trees[i], first)
-            sent = [flats[i][part] for part in parts_of] if i < len(flats) else [nothing] * size
+                    received[r] = received_parts[trees[i]] = self._room(key, trees[i], sent_flats[0][mine])
+            sent = [sent_flats[i][part] for part in parts_of] if i < len(flats) else [nothing] * size
             workers.exchange(sent, received)
-        total = sum_tree(self._all, parts, _add_to)
+        parts: dict[range, FloatArray] = {
+            tree: from_bf16(part) if halved else part for tree, part in received_parts.items()
+        }
+        parts |= {tree: flat[mine] for tree, flat in zip(self._trees[rank], flats, strict=True)}
+        first = whole[mine]
+        total = sum_tree(self._all, parts, _add_rounded if halved else _add_to)
         if total is not first:
             first[...] = total
-        workers.gather(whole, np.diff(ends).tolist())
+        if not halved:
+            workers.gather(whole, np.diff(ends).tolist())
+            return
+        sums = sent_flats[0]
+        sums[mine] = to_bf16(first)
+        workers.gather(sums, np.diff(ends).tolist())
+        whole[...] = from_bf16(sums)
 
-    def _room(self, dtype: str, tree: range, like: FloatArray) -> FloatArray:
-        if (dtype, tree) not in self._received:
-            self._received[dtype, tree] = np.empty_like(like)
-        return self._received[dtype, tree]
+    def _room(self, key: tuple[str, int], tree: range, like: Array) -> Array:
+        room = self._received.get((*key, tree))
+        if room is None or room.shape != like.shape:
+            room = self._received[(*key, tree)] = np.empty_like(like)
+        return room
 
     def _sum_rows(self, rows_of_sums: list[list[RowGrad]]) -> list[RowGrad]:
         """Sum the gradients by rows of all subtrees, position by position."""
@@ -176,9 +278,12 @@ class GradientSum:
         if size == 1 or not count:
             return rows_of_sums[0]
         like = rows_of_sums[0]
+        halved = self._rounds
         # One message to each worker has all that it owns, of all positions and subtrees.
         sent = [
-            _packed([_owned(rows, r, size) for of_sum in rows_of_sums for rows in of_sum]) if r != rank else _NOTHING
+            packed_rows([owned_rows(rows, r, size) for of_sum in rows_of_sums for rows in of_sum], halved)
+            if r != rank
+            else np.empty(0, np.uint8)
             for r in range(size)
         ]
         counts = [np.array([message.size]) for message in sent]
@@ -187,110 +292,46 @@ class GradientSum:
         received = [np.empty(int(n[0]), np.uint8) for n in sizes]
         workers.exchange(sent, received)
         totals = []
-        messages = [_unpacked(part, like * len(trees)) for part, trees in zip(received, self._trees, strict=True)]
+        messages = [
+            unpacked_rows(part, like * len(trees), halved) for part, trees in zip(received, self._trees, strict=True)
+        ]
         for k in range(count):
             parts: dict[range, RowGrad] = {}
             for r, trees in enumerate(self._trees):
                 for i, tree in enumerate(trees):
                     own = r == rank
-                    parts[tree] = _owned(rows_of_sums[i][k], r, size) if own else messages[r][i * count + k]
-            totals.append(sum_tree(self._all, parts, _add_rows))
-        shares = [_unpacked(part, like) for part in gather_bytes(workers, _packed(totals))]
-        return [_joined([share[k] for share in shares]) for k in range(count)]
+                    parts[tree] = owned_rows(rows_of_sums[i][k], r, size) if own else messages[r][i * count + k]
+            totals.append(sum_tree(self._all, parts, add_rounded_rows if halved else add_rows))
+        shares = [unpacked_rows(part, like, halved) for part in gather_bytes(workers, packed_rows(totals, halved))]
+        return [joined_rows([share[k] for share in shares]) for k in range(count)]
 
 
-class _Position(NamedTuple):
-    """What stands at one place of the lists; rows: the dtype of the ids of a RowGrad, whose shape is that of a row."""
+class _LastShard:
+    """The sums that end with a worker's last shard, whose gradients become final from the last one on.
 
-    rows: str
-    dtype: str
-    shape: tuple[int, ...]
-    transposed: bool
+    Parameters
+    ----------
+    sums : list of ShardSum
+        What it is added to, and each sum to the one after it.
+    is_first : bool
+        It is the first shard of the first sum.
+    """
 
+    def __init__(self, sums: list[ShardSum], *, is_first: bool) -> None:
+        *self.inner_sums, self.total = sums
+        self._sums = sums
+        self._is_first = is_first
+        self.done: int | None = None  # gradients from this one on are; None: none
 
-class _Layout:
-    """Where each gradient lies among those of its dtype, one flat array."""
-
-    def __init__(self, grads: Sequence[Grad]) -> None:
-        self.positions = tuple(_position(i, grad) for i, grad in enumerate(grads))
-        self.sizes: dict[str, int] = {}
-        self.places: list[slice] = []
-        for position in self.positions:
-            if position.rows:
-                self.places.append(slice(0))
-                continue
-            start = self.sizes.get(position.dtype, 0)
-            self.sizes[position.dtype] = stop = start + int(np.prod(position.shape))
-            self.places.append(slice(start, stop))
-
-    def fits(self, other: _Layout) -> bool:
-        """Whether the gradients are of the same shapes and dtypes; how they lie in memory may differ."""
-        mine, others = ([position._replace(transposed=False) for position in of.positions] for of in (self, other))
-        return mine == others
-
-    @property
-    def shown(self) -> str:
-        """The shapes and dtypes, for people."""
-        return ", ".join(
-            f"{position.rows and f'rows by {position.rows} of '}{position.dtype} {position.shape}"
-            for position in self.positions
-        )
-
-    def gradients(self, flat: dict[str, FloatArray], rows: Sequence[RowGrad]) -> list[FloatArray | RowGrad]:
-        """The gradients of which ``flat`` and ``rows`` are the parts."""
-        left = iter(rows)
-        found: list[FloatArray | RowGrad] = []
-        for position, place in zip(self.positions, self.places, strict=True):
-            if position.rows:
-                found.append(next(left))
-            else:
-                array = flat[position.dtype][place]
-                turned = position.shape[::-1] if position.transposed else position.shape
-                found.append(array.reshape(turned).T if position.transposed else array.reshape(turned))
-        return found
-
-
-def _position(i: int, grad: Grad) -> _Position:
-    values = grad.values if isinstance(grad, RowGrad) else grad
-    if not isinstance(values, np.ndarray) or values.dtype not in checks.FLOATS:
-        raise TypeError(
-            f"gradient {i} is {checks.describe(grad)}, expected a float32 or float64 array on the host, or a RowGrad"
-        )
-    if isinstance(grad, RowGrad):
-        return _Position(grad.indices.dtype.name, values.dtype.name, values.shape[1:], False)
-    return _Position("", values.dtype.name, values.shape, is_transpose(values))
-
-
-class _Sum:
-    """The gradients of some shards, summed."""
-
-    def __init__(self, layout: _Layout) -> None:
-        self._layout = layout
-        self.flat = {dtype: np.empty(size, dtype) for dtype, size in layout.sizes.items()}
-        self.rows: list[RowGrad] = []
-
-    def set(self, grads: Sequence[Grad]) -> None:
-        for place, values in self._dense(grads):
-            place[...] = values
-        # Copies: a generator may use its arrays again.
-        self.rows = [RowGrad(grad.indices.copy(), grad.values.copy()) for grad in grads if isinstance(grad, RowGrad)]
-
-    def add(self, grads: Sequence[Grad]) -> None:
-        for place, values in self._dense(grads):
-            place += values
-        rows = (grad for grad in grads if isinstance(grad, RowGrad))
-        self.rows = [_add_rows(mine, other) for mine, other in zip(self.rows, rows, strict=True)]
-
-    def add_sum(self, other: _Sum) -> None:
-        for dtype, flat in self.flat.items():
-            flat += other.flat[dtype]
-        self.rows = [_add_rows(mine, others) for mine, others in zip(self.rows, other.rows, strict=True)]
-
-    def _dense(self, grads: Sequence[Grad]) -> Iterator[tuple[FloatArray, FloatArray]]:
-        """The place of each gradient, and the gradient as it lies there."""
-        for position, place, grad in zip(self._layout.positions, self._layout.places, grads, strict=True):
-            if not isinstance(grad, RowGrad):
-                yield self.flat[position.dtype][place], (grad.T if position.transposed else grad).reshape(-1)
+    def add(self, grads: Sequence[Grad], first: int) -> slice:
+        """Add ``grads[first:]``, but those that are done; returns which were added."""
+        which = slice(first, self.done)
+        innermost = self._sums[0]
+        (innermost.set if self._is_first else innermost.add)(grads, which)
+        for inner, outer in pairwise(self._sums):
+            outer.add_sum(inner, which)
+        self.done = first
+        return which
 
 
 def _add_to(total: FloatArray, other: FloatArray) -> FloatArray:
@@ -298,58 +339,7 @@ def _add_to(total: FloatArray, other: FloatArray) -> FloatArray:
     return total
 
 
-# --------------------------------------------------------------------------------------------
-# Gradients by rows
-# --------------------------------------------------------------------------------------------
-
-_NOTHING = np.empty(0, np.uint8)
-
-
-def _add_rows(a: RowGrad, b: RowGrad) -> RowGrad:
-    """Rows that both have are added, the others stay as they are."""
-    indices = np.concatenate((a.indices, b.indices))
-    order = indices.argsort(kind="stable")  # of a row that both have, a's comes first
-    indices = indices[order]
-    again = np.zeros(len(indices), np.bool_)
-    again[1:] = indices[1:] == indices[:-1]
-    values = np.concatenate((a.values, b.values))[order]
-    places = np.flatnonzero(again)
-    values[places - 1] += values[places]
-    return RowGrad(indices[~again], values[~again])
-
-
-def _owned(rows: RowGrad, rank: int, size: int) -> RowGrad:
-    """The rows of which a worker owns the sum: every ``size``-th id, since frequent ids tend to stand together."""
-    mine = rows.indices % size == rank
-    return RowGrad(rows.indices[mine], rows.values[mine])
-
-
-def _joined(parts: Sequence[RowGrad]) -> RowGrad:
-    """Rows of different owners as one gradient."""
-    indices: IntArray = np.concatenate([part.indices for part in parts])
-    order = indices.argsort()
-    return RowGrad(indices[order], np.concatenate([part.values for part in parts])[order])
-
-
-def _packed(grads: Sequence[RowGrad]) -> Array:
-    """Gradients by rows as bytes: the number of rows of each, then ids and values."""
-    counts = np.array([len(grad.indices) for grad in grads], np.int64)
-    arrays = [counts, *(array for grad in grads for array in grad)]
-    return np.concatenate([np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in arrays])
-
-
-def _unpacked(message: Array, like: Sequence[RowGrad]) -> list[RowGrad]:
-    """What `_packed` has made of gradients of these shapes and dtypes; nothing of an empty message."""
-    if not message.size:
-        return []
-    counts = np.frombuffer(message, np.int64, len(like)).tolist()
-    start = 8 * len(like)
-    found = []
-    for grad, count in zip(like, counts, strict=True):
-        arrays = []
-        for array in grad:
-            shape = (count, *array.shape[1:])
-            arrays.append(np.frombuffer(message, array.dtype, int(np.prod(shape)), start).reshape(shape))
-            start += arrays[-1].nbytes
-        found.append(RowGrad(*arrays))
-    return found
+def _add_rounded(total: FloatArray, other: FloatArray) -> FloatArray:
+    total += other
+    round_to_bf16(total)
+    return total

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
+import numpy as np
+
 from fastlstm.contract import Array, BackendNotAvailable
 from fastlstm.distributed.workers import Alone, Workers
+
+# In which a line of 10 Gbit/s carries less than the kernel holds ready for it.
+SECONDS_BETWEEN_CALLS = 1e-4
 
 
 def mpi(comm: Any = None) -> Workers:
@@ -49,29 +56,52 @@ def mpi(comm: Any = None) -> Workers:
 
 class _MPIWorkers(Workers):
     def __init__(self, comm: Any) -> None:
+        from mpi4py import MPI
+
         self._comm = comm
         self.rank = comm.Get_rank()
         self.size = comm.Get_size()
+        # Within one machine it is the processors that carry the gradients, and they have no time to spare.
+        here = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        overlaps = np.array([here.Get_size() < self.size and MPI.Query_thread() >= MPI.THREAD_SERIALIZED])
+        here.Free()
+        comm.Allreduce(MPI.IN_PLACE, overlaps, MPI.LAND)
+        self.overlaps = bool(overlaps[0])
 
     def exchange(self, sent: Sequence[Array], received: Sequence[Array]) -> None:
-        from mpi4py import MPI
-
         # Each worker begins with the one after it, so that they do not all send to the same one at first.
         others = [(self.rank + k) % self.size for k in range(1, self.size)]
         requests = [self._comm.Irecv(received[r], r) for r in reversed(others) if received[r].size]
         requests += [self._comm.Isend(sent[r], r) for r in others if sent[r].size]
-        MPI.Request.Waitall(requests)
+        _wait(requests)
 
     def gather(self, whole: Array, sizes: Sequence[int]) -> None:
         from mpi4py import MPI
 
-        self._comm.Allgatherv(MPI.IN_PLACE, [whole, sizes])
+        if self.overlaps:  # in whichever thread: the two kinds of calls do not go together
+            _wait([self._comm.Iallgatherv(MPI.IN_PLACE, [whole, sizes])])
+        else:
+            self._comm.Allgatherv(MPI.IN_PLACE, [whole, sizes])
 
     def stop(self, code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         self._comm.Abort(code)
         raise AssertionError("MPI has ended this process")
+
+
+def _wait(requests: list[Any]) -> None:
+    """Until all are done. MPI moves on within its calls only, and a call that waits keeps a core busy.
+
+    A thread beside the one that computes must not do that: it asks now and then.
+    """
+    from mpi4py import MPI
+
+    if threading.current_thread() is threading.main_thread():
+        MPI.Request.Waitall(requests)
+    else:
+        while not MPI.Request.Testall(requests):
+            time.sleep(SECONDS_BETWEEN_CALLS)
 
 
 def _stop_all_after_an_error(workers: Workers) -> None:

@@ -27,10 +27,14 @@ class Workers(abc.ABC):
         This worker's number, from 0. Number 0 writes the files and shows the progress.
     size : int
         How many workers there are.
+    overlaps : bool
+        Whether `exchange` and `gather` may run in a thread beside the computation, one call at a time, and are worth
+        it. False unless a kind of workers says otherwise.
     """
 
     rank: int
     size: int
+    overlaps: bool = False
 
     @abc.abstractmethod
     def exchange(self, sent: Sequence[Array], received: Sequence[Array]) -> None:

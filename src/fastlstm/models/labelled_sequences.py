@@ -10,6 +10,7 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeEmbedding
 from fastlstm.models.buckets import BucketedRows, order_by_length
@@ -182,6 +183,7 @@ class LabelledSequences(ReadsIds, Estimator):
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
+        grad_precision: GradPrecision | None = None,
     ) -> History:
         """Train. The arguments are those of `Seq2seq.fit`, and three more things are known here.
 
@@ -201,7 +203,7 @@ class LabelledSequences(ReadsIds, Estimator):
             By the numbers of classes, or by their names.
         epochs, batch_size, optimizer, max_grad, validation_split, sample_weight, metrics, callbacks, shuffle
             As in `Seq2seq.fit`.
-        initial_epoch, steps_per_epoch, verbose, workers, shards
+        initial_epoch, steps_per_epoch, verbose, workers, shards, grad_precision
             As in `Seq2seq.fit`.
 
         Returns
@@ -251,6 +253,7 @@ class LabelledSequences(ReadsIds, Estimator):
             verbose=verbose,
             workers=workers,
             shards=shards,
+            grad_precision=grad_precision,
         ).run()
 
     def evaluate(

@@ -6,7 +6,7 @@ import abc
 import inspect
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar, Self, TypeVar
@@ -67,12 +67,15 @@ class Model(abc.ABC):
         when it is set.
     stop_training : bool
         A callback sets it to end ``fit`` after the batch or epoch at hand.
+    on_final : callable or None
+        Called in ``backward`` with a number k, once all of ``grads[k:]`` are what they are going to be.
     """
 
     vocabulary = Names("vocab_size")
     metric_names: ClassVar[tuple[str, ...]] = ("loss",)
     further_metric_names: ClassVar[tuple[str, ...]] = ()  # that ``evaluate`` shows only where they are asked for
     vocabulary_names: ClassVar[tuple[str, ...]] = ("vocabulary",)
+    on_final: Callable[[int], None] | None = None
     optional_names: ClassVar[tuple[str, ...]] = ()  # those of them that a file need not have
     younger_options: ClassVar[Mapping[str, Any]] = {}  # that files leave out where they are as here
     unsaved_options: ClassVar[tuple[str, ...]] = ()  # that only say what weights begin with
@@ -93,6 +96,7 @@ class Model(abc.ABC):
         self.stop_training = False
         self._names: list[str] = []
         self._frozen: dict[str, FloatArray] = {}
+        self._positions: dict[str, int] = {}  # of each layer's first parameter
         self._shared: list[tuple[FloatArray, FloatArray]] = []
 
     @property
@@ -132,6 +136,7 @@ class Model(abc.ABC):
         self._all_layers = (*layers.values(), *dropouts)
         first: dict[int, int] = {}
         for layer_name, layer in self.layers.items():
+            self._positions[layer_name] = len(self.params)
             for name, param, grad in zip(layer.param_names, layer.params, layer.grads, strict=True):
                 if layer_name in frozen:
                     self._frozen[f"{layer_name}.{name}"] = param
@@ -216,6 +221,14 @@ class Model(abc.ABC):
         self._backward()
         for total, part in self._shared:
             total += part
+
+    def _say_final(self, layer: str) -> None:
+        """For ``_backward``: the gradients of this layer, and of all after it in ``layers``, are complete."""
+        if self.on_final is not None:
+            # Those of shared parameters are summed at the end.
+            shared = {id(total) for total, _ in self._shared}
+            open_until = max((k for k, grad in enumerate(self.grads, 1) if id(grad) in shared), default=0)
+            self.on_final(max(self._positions[layer], open_until))
 
     def named_parameters(self) -> Iterator[tuple[str, FloatArray]]:
         """Name and array of every parameter, for instance "encoder.lstm1.Wx"; those that do not learn come last."""

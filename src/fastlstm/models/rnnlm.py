@@ -17,6 +17,7 @@ import numpy as np
 from fastlstm import ops
 from fastlstm.arrays import array_module
 from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, Reduction
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
@@ -199,8 +200,11 @@ class RNNLM(Model):
 
     def _backward(self) -> None:
         dout = self._dropouts[-1].backward(self._head.backward())
-        for dropout, layer in reversed(list(zip(self._dropouts, self._recurrent, strict=False))):
+        self._say_final("output")
+        _, *names, _ = self.layers
+        for name, dropout, layer in reversed(list(zip(names, self._dropouts, self._recurrent, strict=False))):
             dout = dropout.backward(layer.backward(dout))
+            self._say_final(name)
         self._embedding.backward(dout)
 
     def _forget(self) -> None:
@@ -241,6 +245,7 @@ class RNNLM(Model):
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
+        grad_precision: GradPrecision | None = None,
     ) -> History:
         """Learn a text: one long array of ids, cut into parallel streams.
 
@@ -259,7 +264,7 @@ class RNNLM(Model):
             Hold out the end of the text.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch in batch_size streams; takes precedence over validation_split.
-        optimizer, max_grad, metrics, callbacks, initial_epoch, verbose, workers, shards
+        optimizer, max_grad, metrics, callbacks, initial_epoch, verbose, workers, shards, grad_precision
             As in `Seq2seq.fit`. A shard is some of the streams.
 
         Returns
@@ -297,6 +302,7 @@ class RNNLM(Model):
             verbose=verbose,
             workers=workers,
             shards=shards,
+            grad_precision=grad_precision,
         ).run()
 
     def evaluate(

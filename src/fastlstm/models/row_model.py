@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from fastlstm.contract import Array, FloatArray
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.distributed.workers import Workers
 from fastlstm.models.model import Model
 from fastlstm.models.row_weights import class_weights, row_weights
@@ -52,6 +53,7 @@ class RowModel(Model):
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
+        grad_precision: GradPrecision | None = None,
     ) -> History:
         """Train. The arguments mean what they mean in Keras.
 
@@ -98,6 +100,9 @@ class RowModel(Model):
             Cut every batch into so many pieces of rows, whose gradients are computed one by one and summed in one
             order. At least the number of workers, of which the weights' bits do not depend: they depend on shards. A
             checkpoint belongs to one number of shards and goes on with any number of workers.
+        grad_precision : "bf16", optional
+            Round float32 gradients of shards, and sums of them, to bfloat16, so that half of the bytes travel: see
+            `fastlstm.distributed.sum_gradients`. It changes the bits, for one worker too.
 
         Returns
         -------
@@ -134,6 +139,7 @@ class RowModel(Model):
             verbose=verbose,
             workers=workers,
             shards=shards,
+            grad_precision=grad_precision,
         ).run()
 
     def _source(

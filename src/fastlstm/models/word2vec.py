@@ -16,6 +16,7 @@ import numpy as np
 
 from fastlstm import ops
 from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, Reduction, RowGrad
+from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import (
     Embedding,
@@ -282,6 +283,7 @@ class Word2Vec(Model):
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
+        grad_precision: GradPrecision | None = None,
     ) -> History:
         """Learn a text: one long array of ids. Its pairs are drawn piece by piece, anew in every epoch.
 
@@ -307,7 +309,7 @@ class Word2Vec(Model):
             for all words.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch.
-        metrics, callbacks, verbose, workers, shards
+        metrics, callbacks, verbose, workers, shards, grad_precision
             As in `Seq2seq.fit`. Each shard of a batch has sampled words of its own.
 
         Returns
@@ -372,6 +374,7 @@ class Word2Vec(Model):
             verbose=verbose,
             workers=workers,
             shards=shards,
+            grad_precision=grad_precision,
         )
         if self.counts is None:
             self.counts = counts

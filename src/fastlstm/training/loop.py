@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from fastlstm.contract import Array
+from fastlstm.distributed.gradients import GradPrecision, check_grad_precision
 from fastlstm.distributed.workers import Workers, any_of, check_same, checked_workers
 from fastlstm.ops import scalars
 from fastlstm.optim import Optimizer, make_optimizer
@@ -53,12 +56,12 @@ class Trainer:
         Clip the gradients' global norm to it.
     validation_data : tuple, optional
         What the model's ``evaluate`` takes, after every epoch.
-    metrics, callbacks, verbose, workers, shards
+    metrics, callbacks, verbose, workers, shards, grad_precision
         As for the models' ``fit``.
 
     Attributes
     ----------
-    model, source, optimizer, callbacks, history, workers, shards
+    model, source, optimizer, callbacks, history, workers, shards, grad_precision
     epochs, batches : int
         How many epochs there are to be, and how many batches an epoch has.
     initial_epoch : int
@@ -86,6 +89,7 @@ class Trainer:
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
+        grad_precision: GradPrecision | None = None,
     ) -> None:
         self.model = model
         self.source = source
@@ -99,6 +103,7 @@ class Trainer:
         self.workers = checked_workers(workers)
         self.workers.shards_of_mine(shards)
         self.shards = shards
+        self.grad_precision = _checked_grad_precision(grad_precision, shards, model)
 
         self.epoch = self.initial_epoch
         self.batch = 0
@@ -144,6 +149,7 @@ class Trainer:
             "metrics": list(self.metrics),
             **({"shards": self.shards} if self.shards > 1 else {}),
             **({"initial_epoch": self.initial_epoch} if self.initial_epoch else {}),
+            **({"grad_precision": self.grad_precision} if self.grad_precision else {}),
             **self.source.fingerprint(),
             **of_callbacks,
         }
@@ -245,6 +251,22 @@ class Trainer:
             for callback in self._all_callbacks:
                 callback.on_interrupt()
             raise KeyboardInterrupt
+
+
+def _checked_grad_precision(precision: Any, shards: int, model: Trainable) -> GradPrecision | None:
+    """That of gradients between workers; raises where none is rounded."""
+    checked = check_grad_precision("grad_precision", precision)
+    if checked is not None and shards == 1:
+        raise ValueError(
+            f"grad_precision is {precision!r}, which is for the gradients of shards, but shards is 1: give at least as "
+            "many shards as there are workers, or leave grad_precision out"
+        )
+    if checked is not None and model.params[0].dtype != np.float32:
+        raise ValueError(
+            f"grad_precision is {precision!r}, for a {model.params[0].dtype} model: only float32 gradients have it. "
+            "Leave it out for exact ones"
+        )
+    return checked
 
 
 def _overriding(callbacks: Sequence[Callback], method: str) -> list[Callback]:

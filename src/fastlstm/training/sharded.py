@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from fastlstm.distributed.workers import Workers
 from fastlstm.training.batches import parts_of
 from fastlstm.training.eager import EagerSteps
 from fastlstm.training.means import Means, RunningMean
-from fastlstm.training.trainable import Trainable
+from fastlstm.training.trainable import SaysWhatIsFinal, Trainable
 
 if TYPE_CHECKING:
     from fastlstm.training.loop import Trainer
@@ -43,7 +44,8 @@ class Shards:
     def __init__(self, model: Trainable, names: Sequence[str], workers: Workers, shards: int) -> None:
         if model.device != "cpu":
             raise BackendNotAvailable(
-                f"shards is {shards}, which trains on the host only: call model.to('cpu'), or leave shards out"
+                f"shards is {shards}, which trains on the host only: call model.to('cpu'), or leave shards out: one "
+                "GPU trains the whole batch"
             )
         self._model = model
         self._names = tuple(names)
@@ -124,7 +126,7 @@ class ShardedSteps(EagerSteps):
     def __init__(self, trainer: Trainer) -> None:
         super().__init__(trainer)
         self._shards = Shards(trainer.model, ("loss", *trainer.metrics), trainer.workers, trainer.shards)
-        self._sum = GradientSum(trainer.workers, trainer.shards)
+        self._sum = GradientSum(trainer.workers, trainer.shards, trainer.grad_precision)
 
     def run(self, i: int) -> None:
         """One step on batch i."""
@@ -138,4 +140,19 @@ class ShardedSteps(EagerSteps):
         model = self._trainer.model
         N, part = parts_of(self._trainer.source, i)
         for rows, means in self._shards.each(N, part, model.seeds.draw()):
-            yield cast("Sequence[FloatArray | RowGrad]", model.gradients(rows, means, reduction="sum"))
+            with self._told_what_is_final():
+                grads = model.gradients(rows, means, reduction="sum")
+            yield cast("Sequence[FloatArray | RowGrad]", grads)
+
+    @contextmanager
+    def _told_what_is_final(self) -> Iterator[None]:
+        """Inside the block, gradients that are complete are on their way while the model computes others."""
+        model = self._trainer.model
+        if not isinstance(model, SaysWhatIsFinal):
+            yield
+            return
+        model.on_final = lambda first: self._sum.final_from(model.grads, first)
+        try:
+            yield
+        finally:
+            model.on_final = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -97,3 +97,19 @@ class Trainable(Protocol):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model into a file."""
+
+
+@runtime_checkable
+class SaysWhatIsFinal(Protocol):
+    """A model that tells, while it goes back through its layers, which gradients are complete.
+
+    Attributes
+    ----------
+    grads : list of arrays
+        What its ``gradients`` returns, while ``on_final`` is called.
+    on_final : callable or None
+        Called with k once all of ``grads[k:]`` are what they are going to be: with the same ones for any batch.
+    """
+
+    grads: list[FloatArray]
+    on_final: Callable[[int], None] | None

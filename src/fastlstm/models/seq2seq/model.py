@@ -329,7 +329,11 @@ class Seq2seq(RowModel):
         return targets
 
     def _backward(self) -> None:
-        self._encoder.backward(*self._decoder.backward(self._head.backward()))
+        dfeatures = self._head.backward()
+        self._say_final("output")
+        dencoded = self._decoder.backward(dfeatures)
+        self._say_final("decoder.embedding")
+        self._encoder.backward(*dencoded)
 
     def _features_of(self, xs: IntArray, previous: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, F), when the decoder reads ``previous``."""

@@ -176,6 +176,8 @@ EXPECTED: dict[str, Callable[[Any], Expected]] = {
     "Losses are summed": lambda n: losses(n, 1),
     "Summed over time": lambda n: losses(n, n.N),
     "A mask of the steps": lambda n: losses(n, n.mask.sum(), n.mask),
+    "Each row's loss has a weight": lambda n: losses(n, n.N * n.T, n.w),
+    "... divided by the sum of the weights": lambda n: losses(n, n.w.sum(), n.w),
     "One-hot targets": lambda n: losses(n, n.N * n.T),
     "Projection without bias": projected,
     "Negative samples": negative_sampling,

@@ -12,7 +12,7 @@ from thread_workers import ThreadWorkers, on_workers
 from tiny_models import V, classifier, ids, padded, regressor, seq2seq, series_regressor, tagger, with_start
 
 from fastlstm import callbacks, optim
-from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor
+from fastlstm.models import RNNLM, Model, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.testing import check_gradient
 
 rng = np.random.default_rng(4)
@@ -364,6 +364,8 @@ def test_validation_and_evaluation_by_batches() -> None:
     wanted = model.evaluate(XS, IGNORING)
     assert model.evaluate(iter(batches())) == pytest.approx(wanted)
     assert model.evaluate([(*batch, None) for batch in batches()]) == pytest.approx(wanted)
+    with pytest.raises(ValueError, match="there are no batches to evaluate"):
+        model.evaluate([])
     loader = Loader(batches())
     history = model.fit(batches(), validation_data=loader, epochs=2, verbose=0).history
     assert history["val_loss"][-1] == pytest.approx(model.evaluate(XS, IGNORING)["loss"])
@@ -489,6 +491,9 @@ def test_a_text_is_read_once_unless_said_otherwise() -> None:
     model = RNNLM(V, 4, 4)
     assert model.fit(ids(50), verbose=0).epoch == [0]
     assert model.fit(ids(50), epochs=3, initial_epoch=1, verbose=0).epoch == [1, 2]
+    words = Word2Vec(V, 4, num_sampled=3)
+    assert words.fit(ids(50), subsample=None, verbose=0).epoch == [0]
+    assert words.fit(ids(50), subsample=None, epochs=3, initial_epoch=1, verbose=0).epoch == [1, 2]
 
 
 def test_optimizers_by_keras_names() -> None:

@@ -342,7 +342,14 @@ class RowModel(Model):
     def _each_given_batch(self, batches: Iterable[Any], sample_weight: Any = None) -> Iterator[tuple[Array, ...]]:
         if sample_weight is not None:
             raise ValueError("sample_weight is given, but xs gives batches: let them be (xs, ts, sample_weight)")
-        return map(self._given_batch, batches)
+        return self._all_given(batches)
+
+    def _all_given(self, batches: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
+        count = 0
+        for count, batch in enumerate(batches, 1):  # noqa: B007, read behind the loop
+            yield self._given_batch(batch)
+        if not count:
+            raise ValueError("there are no batches to evaluate")
 
 
 def is_given_in_batches(xs: Any, ts: Any) -> bool:

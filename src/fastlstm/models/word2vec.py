@@ -271,7 +271,7 @@ class Word2Vec(Model):
         self,
         corpus: Array,
         *,
-        epochs: int,
+        epochs: int = 1,
         batch_size: int | None = None,
         optimizer: OptimizerLike | None = None,
         final_lr: float | None = None,
@@ -279,7 +279,8 @@ class Word2Vec(Model):
         subsample: float | None = 1e-3,
         validation_data: Array | None = None,
         metrics: Sequence[str] = ("loss",),
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
+        initial_epoch: int = 0,
         verbose: int | str = "auto",
         workers: Workers | None = None,
         shards: int = 1,
@@ -309,7 +310,7 @@ class Word2Vec(Model):
             for all words.
         validation_data : (K,) ids, optional
             Another text, evaluated after every epoch.
-        metrics, callbacks, verbose, workers, shards, grad_precision
+        metrics, callbacks, initial_epoch, verbose, workers, shards, grad_precision
             As in `Seq2seq.fit`. Each shard of a batch has sampled words of its own.
 
         Returns
@@ -367,6 +368,7 @@ class Word2Vec(Model):
             ),
             optimizer,
             epochs=epochs,
+            initial_epoch=initial_epoch,
             max_grad=max_grad,
             validation_data=None if validation_data is None else (validation_data,),
             metrics=metrics,

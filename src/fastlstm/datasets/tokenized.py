@@ -148,7 +148,7 @@ def narrowed(text: TokenizedText, *, min_count: int, max_size: int | None) -> To
     known = vocabulary.counts[order]
     counts = np.concatenate(([len(text.ids) - known.sum()], known))
     words = [UNKNOWN, *(vocabulary[i] for i in order)]
-    ids = _in_a_file(new_ids[piece] for piece in _pieces(text.ids, len(vocabulary)))
+    ids = ids_in_a_file(new_ids[piece] for piece in _pieces(text.ids, len(vocabulary)))
     return TokenizedText(ids, Vocabulary(words, tokenizer=vocabulary.tokenizer, counts=counts))
 
 
@@ -162,7 +162,7 @@ def _pieces(ids: IntArray, words: int) -> Iterator[IntArray]:
         yield piece
 
 
-def _in_a_file(pieces: Iterable[IntArray]) -> IntArray:
+def ids_in_a_file(pieces: Iterable[IntArray]) -> IntArray:
     """Arrays one behind the other, at least one id, mapped from a file in the folder for temporary ones."""
     with tempfile.TemporaryFile() as file:
         for piece in pieces:
@@ -193,7 +193,7 @@ def sentences_of(text: TokenizedText, *, max_words: int | None, min_count: int, 
         check_unknown("the text", words)
         words.insert(0, "UNK")
         known = np.concatenate(([len(text.ids) - ends - known.sum()], known))
-    ids = _in_a_file(_sentences(text.ids, new_ids))
+    ids = ids_in_a_file(_sentences(text.ids, new_ids))
     ends_at = len(ids) - int(ids[-1] == SENTENCE_END)
     return Words(ids[:ends_at], words, known)
 

@@ -8,7 +8,7 @@ from fastlstm.layers.attention import TimeAttention
 from fastlstm.layers.bidirectional import TimeBidirectional, TimeBiGRU, TimeBiLSTM, TimeBiRNN
 from fastlstm.layers.dense import Affine, MatMul, TimeAffine
 from fastlstm.layers.dropout import TimeDropout
-from fastlstm.layers.embedding import Embedding, TimeEmbedding
+from fastlstm.layers.embedding import Embedding, EmbeddingBag, TimeEmbedding
 from fastlstm.layers.layer import Layer
 from fastlstm.layers.losses import (
     MeanSquaredError,
@@ -36,6 +36,7 @@ __all__ = [
     "RNN",
     "Affine",
     "Embedding",
+    "EmbeddingBag",
     "EmbeddingDot",
     "Layer",
     "MatMul",

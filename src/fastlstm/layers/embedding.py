@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.layers.layer import Layer, saved
@@ -51,6 +53,42 @@ class Embedding(Layer):
 
     def forget_step(self) -> None:
         self._written = None
+
+
+class EmbeddingBag(Embedding):
+    """The means of several rows of W by id, on the host.
+
+    Parameters
+    ----------
+    W : (V, E)
+    """
+
+    def __init__(self, W: FloatArray) -> None:
+        super().__init__(W)
+        self._bags: tuple[IntArray, FloatArray] | None = None
+
+    def forward(self, idx: IntArray) -> FloatArray:
+        """Ids (B, C), -1 where there is none -> (B, E), zeros where a row of ids has none at all."""
+        (W,) = self.params
+        there = idx >= 0
+        counts = there.sum(axis=1)
+        bag = np.repeat(np.arange(len(idx)), counts)  # of each id
+        share = (1 / np.maximum(counts, 1)).astype(W.dtype)[:, None]
+        self._bags = (bag, share)
+        means = np.zeros((len(idx), W.shape[1]), W.dtype)
+        ops.scatter_add(means, bag, super().forward(idx[there]))
+        means *= share
+        return means
+
+    def spread(self, dout: FloatArray) -> FloatArray:
+        """The gradient (B, E) by the means as one by the rows of all ids, one after the other."""
+        bag, share = saved(self._bags)
+        rows: FloatArray = (dout * share)[bag]
+        return rows
+
+    def backward(self, dout: FloatArray) -> None:
+        """Gradient (B, E)."""
+        super().backward(self.spread(dout))
 
 
 class TimeEmbedding(Embedding):

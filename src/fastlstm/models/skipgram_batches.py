@@ -1,4 +1,4 @@
-"""The pairs of one long text as batches, drawn piece by piece, and a learning rate that falls while it is read.
+"""The pairs of one long text, or the words of CBOW, as batches, drawn piece by piece, and a rate that falls meanwhile.
 
 The text is read where it lies: it may be a ``numpy.memmap`` of a file larger than the memory.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import zlib
 from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
+from fastlstm.contract import FloatArray, IntArray
 from fastlstm.models.ids import signed, text_pieces
 from fastlstm.ops import scalars
 from fastlstm.ops.device import Device, to_device
@@ -24,8 +25,11 @@ PIECE = 1 << 16  # words whose pairs are in memory at once
 CHUNK = 1 << 16  # words of the corpus that are subsampled at once
 
 
+Examples = tuple[IntArray, IntArray]  # what a word is told by, and the words
+
+
 class SkipgramBatches:
-    """A batch is the next pairs of a text; an epoch reads the text once.
+    """A batch is the next pairs of a text, or words with their neighbours; an epoch reads the text once.
 
     Parameters
     ----------
@@ -34,7 +38,11 @@ class SkipgramBatches:
         How often each word occurs, for ``subsample``.
     batch_size, window, subsample
         The arguments of ``Word2Vec`` and its ``fit``.
+    cbow : bool
+        Whether a batch is contexts (B, C), -1 behind those of a word, and words (B,); else words and a neighbour each.
     device : "cpu" or "cuda"
+    read_again : () -> (L,) integers, optional
+        The text of every epoch but the first of this training.
     """
 
     unit = "word"
@@ -47,15 +55,19 @@ class SkipgramBatches:
         *,
         window: int,
         subsample: float | None,
+        cbow: bool,
         device: Device,
+        read_again: Callable[[], IntArray] | None = None,
     ) -> None:
         self.batch_size = scalars.integer("batch_size", batch_size, 1)
         self.subsample = None if subsample is None else scalars.positive("subsample", subsample)
         self._corpus, self._counts = corpus, counts
         self._window = window
+        self._cbow = cbow
         self._device = device
+        self._read_again, self._has_begun = read_again, False
         self._piece = max(PIECE, self.batch_size)  # batches are whole, but for the last one of a piece
-        most_pairs = 2 * window * len(corpus)
+        most_pairs = (1 if cbow else 2 * window) * len(corpus)
         self._batches = most_pairs // self.batch_size + len(corpus) // self._piece + 1
 
     @property
@@ -67,15 +79,18 @@ class SkipgramBatches:
 
     def begin_epoch(self, epoch: int, rng: np.random.Generator) -> None:
         """Draw the text of the epoch and the batches of each of its pieces."""
+        if self._read_again is not None and self._has_begun:
+            self._corpus = self._read_again()
+        self._has_begun = True
         keep_seed, self._reach_seed = rng.integers(0, 2**64, 2, np.uint64).tolist()
         self._text = _EpochText(self._corpus, self._keep(), keep_seed)
         length = len(self._text)
         self._pieces = [range(start, min(start + self._piece, length)) for start in range(0, length, self._piece)]
-        pairs = [
-            int(ops.skipgram_counts(text, self._window, **own).sum()) for text, own in map(self._around, self._pieces)
-        ]
-        self._first_batches = [0, *accumulate(-(-count // self.batch_size) for count in pairs)]
-        self._at_hand: tuple[int, SkipgramPairs] | None = None
+        counts = (
+            count_examples(self._text, piece, self._window, self._reach_seed, self._cbow) for piece in self._pieces
+        )
+        self._first_batches = [0, *accumulate(-(-count // self.batch_size) for count in counts)]
+        self._at_hand: tuple[int, Examples] | None = None
         self._batches = self._first_batches[-1]
         if self._batches == 0 and epoch == 0:
             raise ValueError(
@@ -93,21 +108,14 @@ class SkipgramBatches:
         keep: FloatArray = np.sqrt(ratio) + ratio
         return keep
 
-    def _around(self, own: range) -> tuple[IntArray, dict[str, int]]:
-        """The words of a piece with those that a window reaches, and the arguments that say which are its own."""
-        first = max(own.start - self._window, 0)
-        text = self._text.words(first, min(own.stop + self._window, len(self._text)))
-        return text, {"start": own.start - first, "stop": own.stop - first, "seed": self._reach_seed, "first": first}
-
-    def batch(self, i: int) -> SkipgramPairs:
+    def batch(self, i: int) -> Examples:
         number = bisect_right(self._first_batches, i) - 1
         if self._at_hand is None or self._at_hand[0] != number:
-            text, own = self._around(self._pieces[number])
-            pairs = ops.skipgram_pairs(text, self._window, **own)
-            self._at_hand = number, SkipgramPairs(*(to_device(words, self._device) for words in pairs))
+            made = examples(self._text, self._pieces[number], self._window, self._reach_seed, self._cbow)
+            self._at_hand = number, (to_device(made[0], self._device), to_device(made[1], self._device))
         start = (i - self._first_batches[number]) * self.batch_size
-        centers, contexts = self._at_hand[1]
-        return SkipgramPairs(centers[start : start + self.batch_size], contexts[start : start + self.batch_size])
+        xs, ts = self._at_hand[1]
+        return xs[start : start + self.batch_size], ts[start : start + self.batch_size]
 
     def fingerprint(self) -> dict[str, Any]:
         return {
@@ -159,6 +167,57 @@ class _EpochText:
         first = chunk * CHUNK
         assert self._keep is not None
         return ops.subsample(signed(self._corpus[first : first + CHUNK]), self._keep, seed=self._seed, first=first)
+
+
+def _around(text: _EpochText, piece: range, window: int, seed: int) -> tuple[IntArray, dict[str, int]]:
+    """The words of a piece with those that a window reaches, and the arguments that say which are its own."""
+    first = max(piece.start - window, 0)
+    words = text.words(first, min(piece.stop + window, len(text)))
+    return words, {"start": piece.start - first, "stop": piece.stop - first, "seed": seed, "first": first}
+
+
+def count_examples(text: _EpochText, piece: range, window: int, seed: int, cbow: bool) -> int:
+    """How many `examples` a piece of a text has."""
+    words, own = _around(text, piece, window, seed)
+    counts = ops.skipgram_counts(words, window, **own)
+    return int(np.count_nonzero(counts) if cbow else counts.sum())
+
+
+def examples(text: _EpochText, piece: range, window: int, seed: int, cbow: bool) -> Examples:
+    """The pairs of a piece of a text; of CBOW its words with a neighbour (M,), behind the neighbours of each (M, C)."""
+    words, own = _around(text, piece, window, seed)
+    pairs = ops.skipgram_pairs(words, window, **own)
+    if not cbow:
+        return pairs
+    counts = ops.skipgram_counts(words, window, **own)
+    counts = counts[counts > 0]
+    contexts = np.full((len(counts), counts.max(initial=0)), -1)
+    contexts[np.arange(contexts.shape[1]) < counts[:, None]] = pairs.contexts
+    return contexts, pairs.centers[np.cumsum(counts) - counts]
+
+
+def whole_text(corpus: IntArray, batch_size: int, window: int, seed: int, cbow: bool) -> Iterator[Examples]:
+    """All examples of a text once, in batches that are whole but for the last; a piece is in memory at once."""
+    batch_size = scalars.integer("batch_size", batch_size, 1)
+    text = _EpochText(corpus, None, 0)
+    rest: Examples | None = None
+    for start in range(0, len(text), PIECE):
+        made = examples(text, range(start, min(start + PIECE, len(text))), window, seed, cbow)
+        xs, ts = made if rest is None else (_joined(rest[0], made[0]), np.concatenate((rest[1], made[1])))
+        whole = len(ts) - len(ts) % batch_size
+        for i in range(0, whole, batch_size):
+            yield xs[i : i + batch_size], ts[i : i + batch_size]
+        rest = xs[whole:], ts[whole:]
+    if rest is not None and len(rest[1]):
+        yield rest
+
+
+def _joined(xs: IntArray, others: IntArray) -> IntArray:
+    """Rows under rows, the narrower ones filled up with -1."""
+    if xs.ndim == 2:
+        width = max(xs.shape[1], others.shape[1])
+        xs, others = (np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=-1) for rows in (xs, others))
+    return np.concatenate((xs, others))
 
 
 class FallingLearningRate(Callback):

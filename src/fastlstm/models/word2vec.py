@@ -9,43 +9,45 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from fastlstm import ops
-from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, Reduction, RowGrad
+from fastlstm.contract import Array, BackendNotAvailable, FloatArray, IntArray, Precision, Reduction, RowGrad
 from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.distributed.workers import Workers
 from fastlstm.layers import (
     Embedding,
+    EmbeddingBag,
     NCELoss,
     SampledClassesLoss,
     SampledSoftmaxLoss,
     SharedNegativeSamplingLoss,
 )
-from fastlstm.models.ids import check_range, check_text, class_ids, host_array, integers, signed, text_pieces
+from fastlstm.models.ids import check_range, check_text, class_ids, host_array, integers, text_pieces
 from fastlstm.models.initial_weights import take_room
 from fastlstm.models.memory import check_room
 from fastlstm.models.model import Model
 from fastlstm.models.names import Names
-from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches
+from fastlstm.models.sentences import SENTENCE_END, Sentences, frequent_words, is_sentences, require_readable
+from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatches, whole_text
 from fastlstm.models.word_vectors import Direction, WordVectors, listed
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
-from fastlstm.ops.device import to_device, to_host
+from fastlstm.ops.device import Device, to_device, to_host
 from fastlstm.optim import SGD, Grad, Optimizer, make_optimizer
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
 from fastlstm.training.means import Means, add_batch
 
 LOSSES = ("nce", "negative_sampling", "sampled_softmax")
-SENTENCE_END = -1
 
 
 class Word2Vec(Model):
-    """Skip-gram: each word's vector learns to tell its neighbours from other words.
+    """Each word's vector learns to tell its neighbours from other words (skip-gram), or with its neighbours' the word
+    between them (continuous bag of words, CBOW).
 
     Parameters
     ----------
@@ -60,6 +62,8 @@ class Word2Vec(Model):
         The farthest neighbour; each word draws its own reach, from 1 to window.
     counts : (V,) integers, optional
         How often each word occurs. Without them ``fit`` counts its text.
+    sg : 1 or 0
+        1 for skip-gram, 0 for CBOW, as in gensim. CBOW runs on the host.
     seed : int, optional
         Fixes the initial weights and all that is drawn.
     dtype : "float32" or "float64"
@@ -70,11 +74,14 @@ class Word2Vec(Model):
         The words' vectors, the weights of the first layer.
     vocabulary : list of V str or None
         What the ids mean; needed wherever words stand instead of ids, and for the files of word2vec.
+    words, wv : WordVectors
+        Vocabulary and vectors, which answer questions; the same by two names.
     counts : (V,) int64 or None
 
     Notes
     -----
-    ``forward`` takes words xs (B,) and a neighbour of each, ts (B,). Initial weights are TensorFlow's for "nce" and
+    ``forward`` takes words xs (B,) and a neighbour of each, ts (B,); of CBOW the neighbours xs (B, C) of words ts (B,),
+    -1 where there are fewer, whose vectors' mean has to tell the word. Initial weights are TensorFlow's for "nce" and
     "sampled_softmax" (vectors uniform in -1 to 1, weights normal by 1/sqrt(E)), word2vec's for "negative_sampling"
     (vectors uniform in -1 to 1 by 1/2E, weights zero).
     """
@@ -91,6 +98,7 @@ class Word2Vec(Model):
         num_sampled: int = 64,
         window: int = 5,
         counts: Any = None,
+        sg: int = 1,
         seed: int | None = None,
         dtype: str = "float32",
     ) -> None:
@@ -105,7 +113,9 @@ class Word2Vec(Model):
         }
         check_choice("loss", loss, LOSSES)
         check_choice("dtype", dtype, ("float32", "float64"))
-        super().__init__({**sizes, "loss": loss, "seed": seed, "dtype": dtype}, seed)
+        # Skip-gram's options are those of files from before there was CBOW.
+        architecture = {} if scalars.integer("sg", sg, 0, 1) else {"sg": 0}
+        super().__init__({**sizes, "loss": loss, **architecture, "seed": seed, "dtype": dtype}, seed)
 
         by_pairs = loss == "negative_sampling"
         take_room(2, V, E)
@@ -113,7 +123,7 @@ class Word2Vec(Model):
         W = self.rng.random((V, E), np.float32)
         W -= 0.5
         W *= 1 / E if by_pairs else 2
-        self._embedding = Embedding(W.astype(dtype, copy=False))
+        self._embedding = (EmbeddingBag if self.cbow else Embedding)(W.astype(dtype, copy=False))
         weights = np.zeros((V, E), dtype)
         self._output: SampledClassesLoss
         if by_pairs:
@@ -127,6 +137,48 @@ class Word2Vec(Model):
         self._words: WordVectors | None = None
         self._count = 0
         self.counts = counts
+
+    @classmethod
+    def from_sentences(
+        cls,
+        sentences: Iterable[Sequence[str]],
+        vector_size: int = 100,
+        *,
+        min_count: int = 5,
+        max_words: int | None = None,
+        **options: Any,
+    ) -> Self:
+        """A model for the words of sentences, with vocabulary and counts; `fit` learns from the same sentences.
+
+        Parameters
+        ----------
+        sentences : iterable of lists of str
+            Read once; not a generator, if they are to be learned from too.
+        vector_size : int
+        min_count : int
+            Rarer words are not in the vocabulary.
+        max_words : int, optional
+            Nor are others than the most frequent so many.
+        options
+            The keyword arguments of the constructor. Unless a loss is given it is gensim's, negative sampling with five
+            negatives.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Something in it is no sentence, or no word is frequent enough.
+        """
+        vocabulary, counts = frequent_words(sentences, min_count, max_words)
+        if "loss" not in options:
+            options = {"loss": "negative_sampling", "num_sampled": 5, **options}
+        model = cls(len(vocabulary), vector_size, counts=counts, **options)
+        model.vocabulary = vocabulary
+        return model
+
+    @property
+    def cbow(self) -> bool:
+        """Whether it is CBOW: words are told by the mean of their neighbours."""
+        return self.options.get("sg") == 0
 
     @property
     def vectors(self) -> FloatArray:
@@ -168,11 +220,28 @@ class Word2Vec(Model):
     # ----------------------------------------------------------------------------------------
 
     def check_batch(self, xs: Any, ts: Any) -> tuple[IntArray, IntArray]:
-        """Words xs (B,) and a neighbour of each, ts (B,)."""
-        xs, ts = self._check_ids("xs", xs, 0), self._check_ids("ts", ts, 0)
-        if xs.shape != ts.shape:
-            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape}, the shape of xs")
+        """Words xs (B,) and a neighbour of each, ts (B,); of CBOW neighbours xs (B, C) of words ts (B,)."""
+        xs, ts = self._check_inputs(xs), self._check_ids("ts", ts, 0)
+        if xs.shape[:1] != ts.shape:
+            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape[:1]}, the shape of xs")
         return xs, ts
+
+    def _check_inputs(self, xs: Any) -> IntArray:
+        """Words (B,), or of CBOW contexts (B, C), -1 where there are fewer."""
+        if not self.cbow:
+            return self._check_ids("xs", xs, 0)
+        ids = integers("xs", xs, 2, "two axes, (B, C): the neighbours of B words, -1 where there are fewer")
+        V = self.options["vocab_size"]
+        return class_ids("xs", ids, "vocab_size", V, minus_one="behind the neighbours").astype(np.int64, copy=False)
+
+    def _text(self, name: str, corpus: Any) -> IntArray:
+        """Ids or sentences as a checked text (L,)."""
+        if is_sentences(corpus) or isinstance(corpus, str):
+            corpus = self._sentences(name, corpus).read()
+        return self.check_corpus(name, corpus)
+
+    def _sentences(self, name: str, corpus: Any) -> Sentences:
+        return Sentences(name, corpus, self.options["vocab_size"], self.vocabulary)
 
     def check_corpus(self, name: str, corpus: Any) -> IntArray:
         """A text as ids (L,) in their own dtype, not copied; raises if there is nothing to learn in it."""
@@ -199,7 +268,7 @@ class Word2Vec(Model):
         training: bool = True,  # noqa: ARG002, nothing differs
         reduction: Reduction = "mean",
     ) -> float:
-        """Words xs (B,), a neighbour of each ts (B,) -> loss. The sampled words are drawn anew; all share them."""
+        """xs and ts as in `check_batch` -> loss. The sampled words are drawn anew; all share them."""
         self._count = len(xs)
         return self._output.forward(self._embedding.forward(xs), ts, reduction=reduction)
 
@@ -209,20 +278,48 @@ class Word2Vec(Model):
     def _forget(self) -> None:
         self._words = None
 
+    def to(self, device: Device, *, precision: Precision | None = None) -> Self:
+        """As of all models; CBOW stays on the host."""
+        if self.cbow and device == "cuda":
+            raise BackendNotAvailable(
+                "CBOW (sg=0) runs on the host only: leave to('cuda') out, or make the model with sg=1 for skip-gram"
+            )
+        return super().to(device, precision=precision)
+
     def row_gradients(self) -> list[RowGrad]:
         """The gradients of the last forward call, in the order of ``params``, without those of other words."""
+        return [self._input_rows(), *self._output.row_grads]
+
+    def _input_rows(self, *, padded: bool = False) -> RowGrad:
+        """The gradient of the vectors."""
+        dh = self._output.input_gradient()
+        if isinstance(self._embedding, EmbeddingBag):
+            dh = self._embedding.spread(dh)
         assert self._embedding.idx is not None
-        rows = ops.embedding_backward_rows(self._embedding.idx, self._output.input_gradient())
-        return [rows, *self._output.row_grads]
+        return ops.embedding_backward_rows(self._embedding.idx, dh, padded=padded)
 
     def learn_pairs(self, xs: IntArray, ts: IntArray, lr: float) -> float:
-        """word2vec's rule for negative sampling, see `fit`: the mean loss of pairs (B,), each before its step.
+        """word2vec's rule for negative sampling, see `fit`: the mean loss of a batch, each before its step.
 
         As in Mikolov's program, the neighbours' vectors learn to tell the words: all words of a window move, instead of
         one word several times. Pairs come both ways round, so it is the same objective; the first epoch learns more.
+        Those of CBOW do so together, and each takes the step of their mean.
         """
         assert isinstance(self._output, SharedNegativeSamplingLoss)
         self._count = len(xs)
+        if self.cbow:
+            there = xs >= 0
+            return ops.cbow_update(
+                self.vectors,
+                self._output.params[0],
+                ts,
+                xs[there],
+                there.sum(axis=1),
+                self._output.table,
+                num_sampled=self.options["num_sampled"],
+                lr=lr,
+                seed=self.seeds.draw(),
+            )
         return ops.negative_sampling_update(
             self.vectors,
             self._output.params[0],
@@ -253,8 +350,7 @@ class Word2Vec(Model):
         """As of all models, the embedding's and the output's by rows."""
         add_batch(means, self, self._batch_loss(batch, reduction), (), reduction)
         # On a GPU padded, so that nothing synchronises.
-        rows = ops.embedding_backward_rows(batch[0], self._output.input_gradient(), padded=self.device == "cuda")
-        return [rows, *self._output.update_grads]
+        return [self._input_rows(padded=self.device == "cuda"), *self._output.update_grads]
 
     @property
     def loss_count(self) -> int:
@@ -269,7 +365,7 @@ class Word2Vec(Model):
 
     def fit(
         self,
-        corpus: Array,
+        corpus: Array | Iterable[Sequence[str] | Sequence[int]],
         *,
         epochs: int = 1,
         batch_size: int | None = None,
@@ -286,17 +382,19 @@ class Word2Vec(Model):
         shards: int = 1,
         grad_precision: GradPrecision | None = None,
     ) -> History:
-        """Learn a text: one long array of ids. Its pairs are drawn piece by piece, anew in every epoch.
+        """Learn a text: ids or sentences. Its pairs are drawn piece by piece, anew in every epoch.
 
         Parameters
         ----------
-        corpus : (L,) ids
+        corpus : (L,) ids, or iterable of sentences
             -1 ends a sentence; no pair reaches over it. Integers of any kind, read where they lie: a ``numpy.memmap``
-            may be larger than the memory.
+            may be larger than the memory. Or, as in gensim, sentences one after the other: lists of words of the
+            vocabulary, of which others are left out, or of ids. They are read once an epoch, into a temporary file, so
+            a list will do or an object whose ``__iter__`` begins anew; a generator for one epoch only.
         epochs : int
             How often the text is read.
         batch_size : int, optional
-            Pairs a batch: 128 unless given, for negative sampling by pairs 8192.
+            Pairs a batch, words of CBOW: 128 unless given, for negative sampling by pairs 8192.
         optimizer : str or optimizer, optional
             Only the rows of the words that take part change. Unless given, SGD with a learning rate of 1, for negative
             sampling 0.025.
@@ -308,7 +406,7 @@ class Word2Vec(Model):
         subsample : float, optional
             A word that is the share f of the text stays with the probability sqrt(subsample / f) + subsample / f. None
             for all words.
-        validation_data : (K,) ids, optional
+        validation_data : (K,) ids or sentences, optional
             Another text, evaluated after every epoch.
         metrics, callbacks, initial_epoch, verbose, workers, shards, grad_precision
             As in `Seq2seq.fit`. Each shard of a batch has sampled words of its own.
@@ -326,12 +424,20 @@ class Word2Vec(Model):
         Notes
         -----
         Negative sampling with SGD and without max_grad is word2vec's own rule: a step a pair, each pair with negatives
-        of its own, and the learning rate is that of the sum of a pair's losses. With any other optimizer, and for the
+        of its own, and the learning rate is that of the sum of a pair's losses. CBOW steps word by word, and as in
+        word2vec and gensim each neighbour takes the whole step of their mean. With any other optimizer, and for the
         other losses, a batch shares its sampled words and takes one step by the mean of its losses.
         """
+        epochs = scalars.integer("epochs", epochs, 0)
+        read_again = None
+        if is_sentences(corpus) or isinstance(corpus, str):
+            sentences = self._sentences("corpus", corpus)
+            require_readable("corpus", corpus, epochs)
+            read_again = sentences.read
+            corpus = sentences.read()
         corpus = self.check_corpus("corpus", corpus)
         if validation_data is not None:
-            validation_data = self.check_corpus("validation_data", validation_data)
+            validation_data = self._text("validation_data", validation_data)
         if optimizer is None:
             negative_sampling = self.options["loss"] == "negative_sampling"
             optimizer = SGD(0.025 if negative_sampling else 1.0)
@@ -364,7 +470,9 @@ class Word2Vec(Model):
                 batch_size,
                 window=self.options["window"],
                 subsample=subsample,
+                cbow=self.cbow,
                 device=self.device,
+                read_again=read_again,
             ),
             optimizer,
             epochs=epochs,
@@ -397,10 +505,10 @@ class Word2Vec(Model):
 
         Parameters
         ----------
-        xs : (L,) ids
-            A text, all of whose pairs are taken once.
+        xs : (L,) ids or sentences
+            A text as in `fit`, all of whose pairs are taken once, piece by piece.
         ts : (L,) ids, optional
-            With it, the pairs are xs and ts.
+            With it, xs and ts are those of `check_batch`.
         batch_size : int
             Pairs that share their sampled words.
         metrics : sequence of str, optional
@@ -415,25 +523,30 @@ class Word2Vec(Model):
             There are no pairs.
         """
         if ts is None:
-            xs, ts = ops.skipgram_pairs(signed(self.check_corpus("xs", xs)), self.options["window"], seed=seed)
+            text = self._text("xs", xs)  # which has one pair at least
+            batches: Iterable[tuple[Array, Array]] = (
+                (to_device(inputs, self.device), to_device(words, self.device))
+                for inputs, words in whole_text(text, batch_size, self.options["window"], seed, self.cbow)
+            )
         else:
             xs, ts = self.check_batch(xs, ts)
-        self.require_targets(ts, "evaluate")
-        return self._evaluate(self.batches(xs, ts, batch_size), metrics, workers, shards, seed)
+            self.require_targets(ts, "evaluate")
+            batches = self.batches(xs, ts, batch_size)
+        return self._evaluate(batches, metrics, workers, shards, seed)
 
     def predict(self, xs: IntArray) -> FloatArray:
-        """Probabilities of every word to stand near.
+        """Probabilities of every word to stand near; of CBOW, to stand between.
 
         Parameters
         ----------
-        xs : (B,) ids
+        xs : (B,) ids, or of CBOW (B, C) ids, -1 where there are fewer
 
         Returns
         -------
         (B, V) array
             The softmax over the whole vocabulary.
         """
-        h = self._embedding.forward(to_device(self._check_ids("xs", xs, 0), self.device))
+        h = self._embedding.forward(to_device(self._check_inputs(xs), self.device))
         weights, *biases = self._output.params
         scores: FloatArray = h @ weights.T
         for b in biases:

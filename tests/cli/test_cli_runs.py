@@ -453,6 +453,49 @@ def test_a_dollar_is_a_dollar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"$t$", "$a$", "$", "c$"} <= set(shown)
 
 
+def test_numbers_stand_beside_axes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither 1e6 nor +3e6 above an axis, nor powers of ten."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "write_picture", lambda _, figure, **__: figures.append(figure))
+    large = [3e6 + 0.1 * i for i in range(6)]
+    series = np.array(large)[:, None]
+    plots.of_loss("title", "loss", {"": {"loss": large}})["loss.png"](Path("loss.png"))
+    plots.of_perplexity("title", {"perplexity": [5e6, 300.0, 20.0]})["perplexity.png"](Path("perplexity.png"))
+    plots.of_errors("title", {"loss": [1e-7, 2e-7], "error": [0.1]})["loss.png"](Path("loss.png"))
+    plots.plot_forecast(Path("f.png"), "title", ["a"], series, 3, series[3:], series[:2], (series[:2], series[:2]))
+    plots.plot_series(Path("s.png"), "title", series[:, 0], series[:3, 0], 3, {"lstm": series[3:, 0]})
+    shown = []
+    for figure in figures:
+        figure.canvas.draw()
+        axis = figure.axes[0].yaxis
+        shown.append([label.get_text() for label in axis.get_ticklabels() if label.get_text()])
+        assert axis.get_offset_text().get_text() == ""
+    assert len(shown) == 5
+    assert all(len(labels) >= 3 and not any(sign in "e^$" for sign in "".join(labels)) for labels in shown), shown
+    assert "3,000,000.2" in shown[0]
+    assert {"100", "1,000", "1,000,000"} <= set(shown[1])
+    assert "3000000.2" in shown[3]
+
+
+def test_a_picture_takes_several_fonts_and_says_once_which_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    font, unknown = plots._font_for(Path("a.png"), ["abc \u2a0b"])  # DejaVu Sans has none, STIX, beside it, has
+    capsys.readouterr()
+    if not unknown:
+        assert len(font.get("fontfamily", [1, 2])) >= 2
+    _, unknown = plots._font_for(Path("a.png"), ["\ue000"])
+    assert unknown == {"\ue000"}
+    capsys.readouterr()
+    maps = [plots.AttentionMap(["\ue000"], ["a"], np.ones((1, 1)))]
+    plots.plot_attention(Path("a.png"), "\ue001", maps)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "a.png: no installed font has \ue000\ue001; with one, such as of the package fonts-noto-core"
+    )
+    assert plots._package_for("\u8a9e") == plots._package_for("\ud55c") == "fonts-noto-cjk"
+
+
 def test_words_with_dollars_and_without_a_font_are_drawn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -602,6 +602,10 @@ def test_training_leaves_a_run_folder(loss: str, data: Path, capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("epoch 20/20  loss ") for line in lines)
     assert "words a second" in lines[-3]
+    near = dict(line.removeprefix("near ").split(": ") for line in lines if line.startswith("near "))
+    assert len(near) == 8
+    animals = {"cat", "dog", "mouse", "horse", "cow", "pig"}
+    assert all({*near[word].split(", ")[:3]} < animals for word in animals & near.keys()) or loss != "negative_sampling"
     assert lines[-2] == "wordsim353: Spearman 1.000 over 2 of 3 pairs"
     assert lines[-1] == "run folder: runs/word2vec-1"
     run = Path("runs/word2vec-1")

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -85,7 +86,7 @@ def plot_words(path: Path, words: WordVectors, count: int) -> None:
     places[:, : min(2, len(sizes))] = (left * sizes)[:, :2]
     font, unknown = _font_for(path, words.vocabulary[:count])
     figure = Figure(figsize=(14, 14), layout="constrained")
-    axes = figure.add_subplot(title=f"The {len(places)} most frequent words, two principal components")
+    axes = _axes(figure, title=f"The {len(places)} most frequent words, two principal components")
     axes.scatter(places[:, 0], places[:, 1], s=4, alpha=0.3)
     for word, (x, y) in zip(words.vocabulary, places, strict=False):
         axes.annotate(_visible(word, unknown), (x, y), fontsize=8, parse_math=False, **font)
@@ -112,7 +113,7 @@ def plot_series(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.add_subplot(title=title, xlabel="step", ylabel="value")
+    axes = _axes(figure, title=title, xlabel="step", ylabel="value")
     axes.plot(clean, color="black", linewidth=1, label="sine")
     axes.plot(learned, ".", color="gray", markersize=3, label="learned from")
     for label, values in continued.items():
@@ -155,11 +156,11 @@ def plot_forecast(
     L, D = series.shape
     first = max(0, end - (L - end), L - 12 * len(forecast))
     figure = Figure(figsize=(10, 1 + 3.5 * D), layout="constrained")
-    text, properties = _title(path, title)
+    font, unknown = _font_for(path, [title, *columns])
+    text, properties = _title(title, font, unknown)
     figure.suptitle(text, **properties)
-    font, unknown = _font_for(path, columns)
     for d, name in enumerate(columns):
-        axes = figure.add_subplot(D, 1, d + 1, xlabel="step")
+        axes = _axes(figure, D, 1, d + 1, xlabel="step")
         axes.set_ylabel(_visible(name, unknown), parse_math=False, **font)
         axes.plot(range(first, L), series[first:, d], color="black", linewidth=1, label="series")
         shown = max(first, end)
@@ -190,9 +191,9 @@ def plot_attention(path: Path, title: str, maps: Sequence[AttentionMap]) -> None
 
     columns = min(len(maps), 2)
     rows = math.ceil(len(maps) / columns)
-    font, unknown = _font_for(path, [symbol for one in maps for symbol in (*one.read, *one.written)])
+    font, unknown = _font_for(path, [title, *(symbol for one in maps for symbol in (*one.read, *one.written))])
     figure = Figure(figsize=(7 * columns, 4.2 * rows), layout="constrained")
-    text, properties = _title(path, title)
+    text, properties = _title(title, font, unknown)
     figure.suptitle(text, **properties)
     for number, (read, written, weights) in enumerate(maps, 1):
         axes = figure.add_subplot(rows, columns, number)
@@ -216,39 +217,53 @@ _TITLE_WIDTH = 80  # letters that fit above a picture
 _STAND_INS = ("Last Resort", "STIXNonUnicode")
 
 
-def _title(path: Path, title: str) -> tuple[str, dict[str, Any]]:
-    """A picture's title, in which a file's name may stand, and its text properties."""
-    font, unknown = _font_for(path, [title])
+def _title(title: str, font: dict[str, Any], unknown: set[str]) -> tuple[str, dict[str, Any]]:
+    """A picture's title, in which a file's name may stand, and its text properties; see `_font_for`."""
     # matplotlib's own wrapping reads what stands between two dollars as mathematics, whatever parse_math is.
     text = "\n".join(textwrap.fill(line, _TITLE_WIDTH) for line in _visible(title, unknown).split("\n"))
     return text, {"parse_math": False, **font, "fontsize": "large"}
 
 
 def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
-    """Text properties with a font that has the signs of the texts, and those that none has, which a line tells."""
+    """Text properties with fonts that have the signs of the texts, and those that none has, which a line tells."""
+    import matplotlib as mpl
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 
     signs = {sign for text in texts if text not in _NAMES for sign in text}
 
-    def missing_in(font_path: str) -> set[str]:
+    def held_by(font_path: str) -> set[str]:
         font = get_font(font_path)
-        return {sign for sign in signs if not font.get_char_index(ord(sign))}
+        return {sign for sign in signs if font.get_char_index(ord(sign))}
 
-    unknown = missing_in(findfont(FontProperties()))
-    font: dict[str, Any] = {}
+    unknown = signs - held_by(findfont(FontProperties()))
+    families: list[str] = []
     if unknown:
-        fonts = {entry.fname for entry in fontManager.ttflist if not entry.name.startswith(_STAND_INS)}
-        missing, best = min((len(missing_in(file)), file) for file in fonts)
-        if missing < len(unknown):
-            font, unknown = {"fontproperties": FontProperties(fname=best)}, missing_in(best)
+        # A font that has most of what is missing, then one that has most of the rest.
+        held = {
+            entry.name: held_by(entry.fname)
+            for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.weight == 400))
+            if not entry.name.startswith(_STAND_INS) and entry.style == "normal"
+        }
+        while held and unknown & held[best := max(held, key=lambda name: len(unknown & held[name]))]:
+            families.append(best)
+            unknown = unknown - held[best]
     if unknown:
         shown = "".join(sorted(unknown)[:10]).encode(errors="backslashreplace").decode()
+        packages = " and ".join(sorted({_package_for(sign) for sign in unknown}))
         print(
-            f"{path.name}: no installed font has {shown}; with one, such as the package "
-            "fonts-noto-cjk, train again or plot again",
+            f"{path.name}: no installed font has {shown}; with one, such as of the package "
+            f"{packages}, train again or plot again",
             file=sys.stderr,
         )
-    return font, unknown
+    return ({"fontfamily": [*mpl.rcParams["font.family"], *families]} if families else {}), unknown
+
+
+def _package_for(sign: str) -> str:
+    """The package of Linux distributions with a font that has the sign."""
+    name = unicodedata.name(sign, "")
+    if name.startswith(("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH")):
+        return "fonts-noto-cjk"
+    return "fonts-symbola" if unicodedata.category(sign) == "So" else "fonts-noto-core"
 
 
 def _visible(symbol: str, unknown: set[str]) -> str:
@@ -271,6 +286,13 @@ def can_draw() -> bool:
     return False
 
 
+def _axes(figure: Any, *place: int, **labels: str) -> Any:
+    """New axes with plain numbers beside them: neither an offset nor a power of ten stands for a part of them."""
+    axes = figure.add_subplot(*place, **labels)
+    axes.ticklabel_format(style="plain", useOffset=False)
+    return axes
+
+
 def _plot(
     path: Path,
     title: str,
@@ -281,11 +303,11 @@ def _plot(
     scale: Literal["linear", "percent", "error", "log"] = "linear",
 ) -> None:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import AutoLocator, LogLocator, MaxNLocator, NullLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel=axis)
-    text, properties = _title(path, title)
+    axes = _axes(figure, xlabel="epoch", ylabel=axis)
+    text, properties = _title(title, *_font_for(path, [title]))
     axes.set_title(text, **properties)
     drawn = []
     for number, (label, history) in enumerate(histories.items()):
@@ -304,8 +326,14 @@ def _plot(
                 label=f"{label}, {rows}" if label else rows,
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if scale == "log" and any(0 < value < math.inf for values in drawn for value in values):
+    positive = [value for values in drawn for value in values if 0 < value < math.inf]
+    if scale == "log" and positive:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(
+            LogLocator(subs=(1, 2, 5)) if max(positive) > 10 * min(positive) else AutoLocator()
+        )
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     elif scale != "log":
         axes.set_ylim(bottom=0, top=102 if scale == "percent" else None)
     axes.grid(alpha=0.3)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastlstm.callbacks import CSVLogger
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
@@ -18,10 +20,10 @@ from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.tokenized import sentences_of
 from fastlstm.datasets.tokenizers import Tokenizer
-from fastlstm.datasets.words import text8_path
+from fastlstm.datasets.words import UNKNOWN, text8_path
 from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import Word2Vec
-from fastlstm.models.word_vectors import Accuracy, Agreement
+from fastlstm.models.word_vectors import Accuracy, Agreement, WordVectors
 from fastlstm.ops.device import Device
 from fastlstm.optim import SGD
 
@@ -29,6 +31,8 @@ TASK = "word2vec"
 TEXT8 = "text8"
 VECTORS = "vectors.txt"
 WORDS = "words.png"
+# Words whose neighbours are shown, of how many, and how many of them.
+_ASKED, _FREQUENT, _ANSWERS = 8, 300, 8
 FILES = (run_folder.MODEL, VECTORS, "loss.png", WORDS)
 
 
@@ -38,6 +42,7 @@ class Options:
 
     data: str = TEXT8
     loss: str = "nce"
+    cbow: bool = False
     vocab_size: int = 50_000
     min_count: int | None = None
     unknown: bool | None = None
@@ -71,6 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_tokenizer(parser, defaults.tokenizer, ("blanks", "words", "janome"))
     add("--column", metavar="NAME", help=COLUMN)
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
+    add("--cbow", action=switch, help="tell words by the mean of their neighbours; default no: skip-gram")
     add("--vocab-size", type=COUNT, help=f"the most frequent words, default {defaults.vocab_size:,}")
     add("--min-count", type=COUNT, help="leave rarer words out; default 1, for negative_sampling 5")
     add("--unknown", action=switch, help="other words become UNK; default yes, for negative_sampling no")
@@ -110,6 +116,8 @@ def _resolve(given: Mapping[str, Any]) -> Options:
             f"--shards {options.shards}: negative sampling learns pair by pair, each step waits for the one before; "
             "leave --shards out, or give another --loss"
         )
+    if options.cbow and options.device == "cuda":
+        raise ValueError("--cbow runs on the processor only; leave --device cuda out, or --cbow")
     # As seen from anywhere: the run may be resumed from another folder.
     path = text8_path() if options.data == TEXT8 else find_file(options.data, WHERE_TO_GET_TEXT)
     if path.is_dir() and (given.keys() & {"tokenizer", "column"}):
@@ -145,6 +153,7 @@ def _begin(options: Options) -> tuple[Words, Word2Vec]:
         num_sampled=options.num_sampled,
         window=options.window,
         counts=words.counts,
+        sg=0 if options.cbow else 1,
         seed=options.seed,
     )
     model.vocabulary = words.vocabulary
@@ -164,6 +173,16 @@ class Judgements:
 
     def measure(self, model: Word2Vec) -> tuple[Agreement, Accuracy | None]:
         return model.words.agreement(self.pairs), model.words.accuracy(self.questions) if self.questions else None
+
+
+def neighbours_of_some(words: WordVectors, seed: int) -> list[str]:
+    """Lines with the neighbours of some frequent words, drawn by the seed."""
+    frequent = [word for word in words.vocabulary[:_FREQUENT] if word != UNKNOWN]
+    drawn = np.random.default_rng(seed).permutation(len(frequent))[:_ASKED]
+    return [
+        f"near {frequent[i]}: {', '.join(word for word, _ in words.most_similar(frequent[i], topn=_ANSWERS))}"
+        for i in sorted(drawn)
+    ]
 
 
 def _judgements(asked: bool | None) -> Judgements | None:
@@ -223,6 +242,8 @@ def _train(
         if accuracy is not None:
             result |= {"analogies": accuracy.accuracy, "analogies_asked": accuracy.used}
             lines.append(f"analogies: {accuracy.accuracy:.1%} right of {accuracy.used:,} with known words")
+    if not quiet:
+        lines = [*neighbours_of_some(model.words, options.seed), *lines]
     model.save_word2vec_format(folder / VECTORS)
     training_run.write_config(folder, TASK, options, result=result)
     print("\n".join(lines))

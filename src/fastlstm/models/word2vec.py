@@ -237,11 +237,8 @@ class Word2Vec(Model):
     def _text(self, name: str, corpus: Any) -> IntArray:
         """Ids or sentences as a checked text (L,)."""
         if is_sentences(corpus) or isinstance(corpus, str):
-            corpus = self._sentences(name, corpus).read()
+            corpus = Sentences(name, corpus, self.options["vocab_size"], self.vocabulary).read()
         return self.check_corpus(name, corpus)
-
-    def _sentences(self, name: str, corpus: Any) -> Sentences:
-        return Sentences(name, corpus, self.options["vocab_size"], self.vocabulary)
 
     def check_corpus(self, name: str, corpus: Any) -> IntArray:
         """A text as ids (L,) in their own dtype, not copied; raises if there is nothing to learn in it."""
@@ -431,10 +428,9 @@ class Word2Vec(Model):
         epochs = scalars.integer("epochs", epochs, 0)
         read_again = None
         if is_sentences(corpus) or isinstance(corpus, str):
-            sentences = self._sentences("corpus", corpus)
             require_readable("corpus", corpus, epochs)
-            read_again = sentences.read
-            corpus = sentences.read()
+            read_again = Sentences("corpus", corpus, self.options["vocab_size"], self.vocabulary).read
+            corpus = read_again()
         corpus = self.check_corpus("corpus", corpus)
         if validation_data is not None:
             validation_data = self._text("validation_data", validation_data)

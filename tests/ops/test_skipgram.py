@@ -125,8 +125,8 @@ def test_cbow_of_one_neighbour_is_a_pair(backend: str) -> None:
     options: dict[str, Any] = {"table": table, "num_sampled": 3, "lr": 0.1, "seed": 7}
     pairs, words = start.copy(), start.copy()
     with use_backend(backend):
-        loss = ops.negative_sampling_update(*pairs, contexts, centers, **options)
-        of_words = ops.cbow_update(*words, centers, contexts, np.ones(600, np.int64), **options)
+        loss = ops.negative_sampling_update(pairs[0], pairs[1], contexts, centers, **options)
+        of_words = ops.cbow_update(words[0], words[1], centers, contexts, np.ones(600, np.int64), **options)
     assert of_words == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(words, pairs, rtol=1e-3, atol=1e-5)
 

@@ -160,8 +160,7 @@ class Word2Vec(Model):
         max_words : int, optional
             Nor are others than the most frequent so many.
         options
-            The keyword arguments of the constructor. Unless a loss is given it is gensim's, negative sampling with five
-            negatives.
+            The constructor's keyword arguments. Unless given, the loss is gensim's: negative sampling, five negatives.
 
         Raises
         ------
@@ -572,10 +571,7 @@ class Word2Vec(Model):
         positive: Direction | Sequence[Direction] = (),
         negative: Direction | Sequence[Direction] = (),
     ) -> list[tuple[str, float]]:
-        """The words whose vectors point the same way, and the cosines; ``word`` is one more of the positive.
-
-        See `WordVectors.most_similar`, which has gensim's order of arguments; ``model.wv.most_similar`` is that one.
-        """
+        """As `WordVectors.most_similar`, which has gensim's order; ``word`` is one more of the positive."""
         return self.words.most_similar([*listed(word), *listed(positive)], negative, topn)
 
     def analogy(self, a: str | int, b: str | int, c: str | int, topn: int = 10) -> list[tuple[str, float]]:

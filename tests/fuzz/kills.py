@@ -50,7 +50,7 @@ def bits(run: Path) -> dict[str, str]:
     """What two runs have in common: the model, the history, the result."""
     result = json.loads((run / "config.json").read_text())["result"]
     kept = {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in SEALED if (run / name).exists()}
-    return {**kept, "result": json.dumps({name: value for name, value in result.items() if name != "seconds"})}
+    return {**kept, "loss": repr(result.get("loss"))}
 
 
 def killed(process: subprocess.Popen[str], after: float) -> bool:

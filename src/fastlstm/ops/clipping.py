@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
-from numpy import ndarray
+from numpy import finfo, ndarray
 
 from fastlstm.arrays import is_device_array
 from fastlstm.backends import device_family, host_optim
@@ -68,8 +68,14 @@ def clip_grad_norm(grads: Grads, max_norm: float) -> float:
         device_family("optim").scale(arrays, factor)
     elif factor != 1.0:
         for array in arrays:
-            host_optim().scale(array, factor)
+            for part in _factors(factor, float(finfo(array.dtype).tiny)):
+                host_optim().scale(array, part)
     return norm
+
+
+def _factors(factor: float, smallest: float) -> list[float]:
+    """One factor, or two where it is below the smallest normal number: kernels take denormal ones for zero."""
+    return [factor] if not 0 < factor < smallest else [2.0**-64, factor * 2.0**64]
 
 
 @on_arrays_device

@@ -210,7 +210,7 @@ def lstm_backward(
         if mask is not None:
             dh_prev, dc_prev = np.where(valid, dh_prev, dh), np.where(valid, dc_prev, dc)
         dh, dc = dh_prev, dc_prev
-        dxs[:, t] = grads.dx
+        dxs[:, t] = grads.dx if mask is None else np.where(valid, grads.dx, 0)  # whatever the state was
         if dWx is not None:
             dWx += grads.dWx
         dWh += grads.dWh

@@ -124,7 +124,7 @@ def rnn_backward(saved: _Tape, *, dhs: FloatArray | None, dh_n: FloatArray | Non
         valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
         grads = rnn_cell_backward(cell, dh=np.where(valid, dh, 0), into=of_a_step)
         dh = np.where(valid, grads.dh_prev, dh)
-        dxs[:, t] = grads.dx
+        dxs[:, t] = np.where(valid, grads.dx, 0)  # whatever the state was
         if dWx is not None:
             dWx += grads.dWx
         dWh += grads.dWh

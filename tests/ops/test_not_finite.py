@@ -1,0 +1,84 @@
+"""What is promised of NaN and of infinite and very large numbers, on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm import ops
+
+FAMILIES = {"lstm": 4, "gru": 3, "rnn": 1}
+
+
+@pytest.fixture(params=fastlstm.available_backends())
+def on_backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "cuda":
+        pytest.skip("arrays of the host")
+    fastlstm.set_backend(name)
+    return name
+
+
+def weights(family: str, dtype: str) -> tuple[Any, Any, Any]:
+    draw, G = np.random.default_rng(3), FAMILIES[family] * 8
+    return tuple(draw.standard_normal(shape).astype(dtype) for shape in ((4, G), (8, G), (G,)))  # type: ignore[return-value]
+
+
+@pytest.mark.usefixtures("on_backend")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nan_states_at_masked_steps_reach_no_input(family: str, dtype: str) -> None:
+    xs = np.random.default_rng(5).standard_normal((2, 3, 4)).astype(dtype)
+    xs[0] = np.nan
+    states = {name: np.zeros((2, 8), dtype) for name in ("h0", "c0")[: 2 if family == "lstm" else 1]}
+    for state in states.values():
+        state[0] = np.nan
+    mask = np.ones((2, 3), bool)
+    mask[0] = False
+    out = getattr(ops, f"{family}_forward")(xs, *weights(family, dtype), mask=mask, **states)
+    grads = getattr(ops, f"{family}_backward")(np.ones_like(out.hs), out.tape)
+    assert np.isnan(out.hs[0]).all()
+    assert np.isnan(out.h_n[0]).all()
+    assert np.isfinite(out.hs[1]).all()
+    assert (grads.dxs[0] == 0).all()
+    assert np.isfinite(grads.dxs[1]).all()
+    assert (grads.dh0[0] == 3).all()
+
+
+@pytest.mark.usefixtures("on_backend")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nan_of_a_step_is_seen_in_all_that_is_computed_from_it(family: str, dtype: str) -> None:
+    xs = np.zeros((2, 3, 4), dtype)
+    xs[0, 1, 2] = np.nan
+    out = getattr(ops, f"{family}_forward")(xs, *weights(family, dtype))
+    grads = getattr(ops, f"{family}_backward")(np.ones_like(out.hs), out.tape)
+    assert np.isfinite(out.hs[0, 0]).all()
+    assert np.isfinite(out.hs[1]).all()
+    assert np.isnan(out.hs[0, 1:]).all()
+    assert np.isnan(grads.dWx).any()
+    assert np.isnan(grads.db).all()
+    assert np.isnan(grads.dh0[0]).all()
+    assert np.isfinite(grads.dh0[1]).all()
+
+
+@pytest.mark.usefixtures("on_backend")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_infinite_pre_activations_saturate(dtype: str) -> None:
+    xs, Wx, Wh = np.zeros((1, 1, 2), dtype), np.zeros((2, 12), dtype), np.zeros((3, 12), dtype)
+    for b, c in ((-np.inf, 0.0), (np.inf, 1.5)):
+        out = ops.lstm_forward(xs, Wx, Wh, np.full(12, b, dtype), c0=np.full((1, 3), 0.5, dtype))
+        np.testing.assert_allclose(out.c_n, c, atol=1e-30)
+        assert np.isfinite(out.hs).all()
+
+
+@pytest.mark.usefixtures("on_backend")
+def test_norm_beyond_float32_is_clipped_to_what_was_asked_for() -> None:
+    grads = [np.full(4, 2e38, np.float32), np.full(1, 1.0, np.float32)]
+    norm = ops.clip_grad_norm(grads, 1.0)
+    assert norm == pytest.approx(4e38)
+    np.testing.assert_allclose(grads[0], 0.5, rtol=1e-6)
+    assert grads[1][0] == pytest.approx(0, abs=1e-37)

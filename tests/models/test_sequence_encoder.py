@@ -164,6 +164,7 @@ def test_saved_and_loaded_with_all_options(kind: str, tmp_path: Path) -> None:
         ({"embeddings": np.full((V, E), np.nan)}, ValueError, "numbers that are not finite"),
         ({"embeddings": "vectors.txt"}, TypeError, "read by WordVectors.load_word2vec_format"),
         ({"embeddings": {}}, ValueError, "an empty mapping"),
+        ({"embeddings": {"a": np.ones(E), "b": np.ones(2)}}, ValueError, "expected one width"),
         ({"embeddings": {"a": np.ones(E)}, "vocabulary": ["b"]}, ValueError, "none of the 1 words .*, such as 'b'"),
         ({"embeddings": {"a": np.ones(E)}}, ValueError, "has 1 rows, expected 9.*: vocabulary= says which words"),
         ({"vocabulary": [str(i) for i in range(V + 1)]}, ValueError, "vocabulary has 10 names, expected at most 9"),
@@ -193,6 +194,13 @@ def test_options_that_do_not_fit(options: dict[str, Any], error: type[Exception]
             lambda: SequenceRegressor(E, H, 1, return_sequences=True).evaluate(SERIES, np.zeros((4, 4, 1))),
             "ts has 4 steps and xs 5",
         ),
+        (
+            lambda: SequenceRegressor(E, H, 1, mask_value=7, return_sequences=True).evaluate(
+                np.full((2, 3, E), 7), np.zeros((2, 3, 1))
+            ),
+            "there are no targets to evaluate",
+        ),
+        (lambda: SequenceRegressor(E, H, 1, embeddings=5), "the number of embeddings is 0, expected at least 1"),
         (lambda: SequenceRegressor(E, H, E, vocab_size=V).generate(SERIES[0], 2), "outputs cannot be inputs"),
     ],
 )

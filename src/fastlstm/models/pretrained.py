@@ -61,11 +61,18 @@ def embedding_weights(
             )
         W = weights.embedding(V, E)
         found = np.asarray(vectors[rows], W.dtype)
-        W *= found.std() / W.std()
+        if spread := found.std():
+            W *= spread / W.std()
         W[: len(known)][known] = found
     if not np.isfinite(W).all():
         raise ValueError(f"embeddings holds numbers that are not finite in {W.dtype}")
     return W
+
+
+def count_vectors(embeddings: Any) -> int:
+    """How many rows there are."""
+    vectors = _words_and_vectors(embeddings)[1]
+    return 0 if vectors is None or vectors.ndim == 0 else len(vectors)
 
 
 def words_of(embeddings: Any) -> Sequence[str] | None:
@@ -81,7 +88,10 @@ def _words_and_vectors(embeddings: Any) -> tuple[Sequence[str] | None, FloatArra
     if isinstance(embeddings, Mapping):
         if not embeddings:
             raise ValueError("embeddings is an empty mapping, expected words and their vectors")
-        return list(embeddings), np.stack([host_array("embeddings", vector) for vector in embeddings.values()])
+        rows = [host_array("embeddings", vector) for vector in embeddings.values()]
+        if len(shapes := {row.shape for row in rows}) > 1:
+            raise ValueError(f"embeddings has vectors of the shapes {sorted(shapes)}, expected one width")
+        return list(embeddings), np.stack(rows)
     for name in ("index_to_key", "vocabulary"):
         words = getattr(embeddings, name, None)
         if words is not None and hasattr(embeddings, "vectors"):

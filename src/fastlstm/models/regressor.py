@@ -17,7 +17,7 @@ from fastlstm.models.id_sequences import ReadsIds, last_steps, longest, steps_of
 from fastlstm.models.ids import host_array
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.model import kept
-from fastlstm.models.pretrained import embedding_weights, words_of
+from fastlstm.models.pretrained import count_vectors, embedding_weights, words_of
 from fastlstm.models.row_model import require_same_rows
 from fastlstm.models.row_weights import by_step
 from fastlstm.models.sequence_encoder import PLAIN, SequenceEncoder, encoder_options
@@ -114,7 +114,8 @@ class SequenceRegressor(ReadsIds, Estimator):
         if vocab_size is not None:
             vocab_size = scalars.integer("vocab_size", vocab_size, 1)
         elif embeddings is not None:
-            vocab_size = len(embeddings) if words is None else len(words)
+            vocab_size = count_vectors(embeddings) if vocabulary is None else len(vocabulary)
+            vocab_size = scalars.integer("the number of embeddings", vocab_size, 1)
         if mask_value is not None:
             mask_value = scalars.finite("mask_value", mask_value)
             if vocab_size is not None:
@@ -208,7 +209,15 @@ class SequenceRegressor(ReadsIds, Estimator):
         require_same_rows(xs, ts)
         if ts.shape[1] != xs.shape[1]:
             raise ValueError(f"ts has {ts.shape[1]} steps and xs {xs.shape[1]}; there is a target at every step")
+        if self._masks:
+            ts = np.where(self._counts(xs)[..., None], ts, ts.dtype.type(np.nan))
         return xs, ts
+
+    def count_targets(self, ts: Array) -> int:
+        """How many of checked targets count: of those at padding `check_batch` has made NaN."""
+        if not (self.options["return_sequences"] and self._masks):
+            return super().count_targets(ts)
+        return int(np.count_nonzero(~np.isnan(ts)))
 
     @property
     def takes_lengths(self) -> bool:

@@ -21,7 +21,7 @@ from fastlstm.cli import main
 from fastlstm.contract import FloatArray, IntArray
 from fastlstm.datasets import pad_sequences
 from fastlstm.datasets.tokenizers import split_words
-from fastlstm.models import SequenceClassifier
+from fastlstm.models import SequenceClassifier, WordVectors
 from fastlstm.models.buckets import BucketedRows, row_lengths
 from fastlstm.testing import check_gradient
 from fastlstm.training import History
@@ -612,6 +612,23 @@ def test_training_leaves_a_run_folder(
     assert capsys.readouterr().out == lines[0] + "\n"
     assert "' ' has no words" in error_of(capsys, main(["generate", str(run), " "]))
     assert "--length is for language models" in error_of(capsys, main(["generate", str(run), "x", "--length", "3"]))
+
+
+def test_a_run_begins_with_word_vectors(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    WordVectors(["film", "dreadful"], np.eye(2, 5, dtype=np.float32)).save_word2vec_format("vectors.txt")
+    layers = ("--cell", "gru", "--num-layers", 2, "--bidirectional", "--freeze-embeddings")
+    begin = ("--data", data, "--embeddings", "vectors.txt")
+    small = ("--epochs", 2, "--hidden-size", 8, "--quiet", "--out", "r")
+    assert train(*map(str, (*begin, *small, *layers))) == 0
+    model = SequenceClassifier.load("r/model.safetensors")
+    assert model.vocabulary is not None
+    film = model.layers["embedding"].params[0][model.vocabulary.index("film")]
+    np.testing.assert_array_equal(film, [1, 0, 0, 0, 0])
+    assert list(model.layers) == ["embedding", "gru1", "gru2", "pooling", "output"]
+    assert main(["generate", "r", "A wonderful film"]) == 0
+    error = error_of(capsys, main(["train", "sentiment", "--data", str(data), "--embeddings", "nowhere"]))
+    assert "nowhere does not exist" in error
+    assert "leave out --wordvec-size" in error_of(capsys, train(*begin, *SMALL))
 
 
 def test_generate_answers_line_by_line(

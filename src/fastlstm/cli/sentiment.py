@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
 from fastlstm.cli import plots, run_folder, training_run, worker
-from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
+from fastlstm.cli.option_types import COUNT, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
 from fastlstm.contract import IntArray, Precision
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
@@ -20,7 +20,8 @@ from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
 from fastlstm.datasets.tokenizers import Tokenizer
 from fastlstm.distributed.gradients import GradPrecision
-from fastlstm.models import SequenceClassifier
+from fastlstm.models import SequenceClassifier, WordVectors
+from fastlstm.models.sequence_encoder import CELLS
 from fastlstm.ops.device import Device
 from fastlstm.optim import Adam
 from fastlstm.training.progress import say
@@ -43,6 +44,11 @@ class Options:
     wordvec_size: int = 128
     hidden_size: int = 128
     pooling: str = "mean"
+    cell: str = "lstm"
+    num_layers: int = 1
+    bidirectional: bool = False
+    embeddings: str | None = None
+    freeze_embeddings: bool = False
     dropout: float = 0.5
     bucket_by_length: bool = True
     batch_size: int = 16
@@ -95,8 +101,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--maxlen", type=COUNT, help=f"words of a text that are read, default {defaults.maxlen}")
     add("--longer", choices=("last", "first", "drop"), help="of longer texts: their last words (default), first, none")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
-    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add(
+        "--wordvec-size",
+        type=COUNT,
+        help=f"width of the embeddings, default {defaults.wordvec_size}, or that of --embeddings",
+    )
     add("--pooling", choices=("mean", "last"), help="classify by the mean of all states (default) or by the last")
+    add("--cell", choices=CELLS, help="kind of the recurrent layers, default lstm")
+    add(
+        "--num-layers",
+        "--layers",
+        type=LAYER_COUNT,
+        metavar="N",
+        help=f"recurrent layers, default {defaults.num_layers}",
+    )
+    add("--bidirectional", action="store_true", default=None, help="read texts from both ends")
+    add("--embeddings", metavar="FILE", help="begin with its word vectors, of word2vec or gensim; a .bin is binary")
+    add("--freeze-embeddings", action="store_true", default=None, help="and leave the embeddings as they begin")
     add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
     add(
         "--bucket-by-length",
@@ -130,6 +151,11 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     if (options.text_column is None) != (options.label_column is None):
         raise ValueError("--text-column and --label-column are given together or not at all")
     # As seen from anywhere: the run may be resumed from another folder.
+    if options.embeddings is not None:
+        if "wordvec_size" in given:
+            raise ValueError("--embeddings says how wide the embeddings are; leave out --wordvec-size")
+        found = find_file(options.embeddings, "Expected a file of word vectors")
+        options = dataclasses.replace(options, embeddings=from_anywhere(found))
     return dataclasses.replace(options, data=from_anywhere(find_file(options.data, WHERE_TO_GET_IT)))
 
 
@@ -204,16 +230,26 @@ def _rows(text: LabelledText, rows: IntArray) -> Part:
 
 
 def _model(options: Options, data: Data) -> SequenceClassifier:
+    vectors, width = None, options.wordvec_size
+    if options.embeddings is not None:
+        vectors = WordVectors.load_word2vec_format(options.embeddings, binary=options.embeddings.endswith(".bin"))
+        width = vectors.vectors.shape[1]
     model = SequenceClassifier(
         len(data.vocabulary),
-        options.wordvec_size,
+        width,
         options.hidden_size,
         len(data.classes),
         pooling=options.pooling,
+        cell=options.cell,
+        num_layers=options.num_layers,
+        bidirectional=options.bidirectional,
+        embeddings=vectors,
+        freeze_embeddings=options.freeze_embeddings,
+        vocabulary=data.vocabulary,
         dropout=options.dropout,
         seed=options.seed,
     )
-    model.vocabulary, model.classes = data.vocabulary, data.classes
+    model.classes = data.classes
     return model
 
 

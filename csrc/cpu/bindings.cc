@@ -1,13 +1,12 @@
 // The Python module _cpu.
 #include "bindings.h"
 
-#include <pthread.h>
-
 #include <atomic>
 #include <exception>
 #include <string>
 
 #include "kernels.h"
+#include "platform.h"
 #include "threads.h"
 #include "workspace.h"
 
@@ -30,7 +29,7 @@ bool handler_raised() {
 
 void stop_at_signals() {
   main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  pthread_atfork(nullptr, nullptr, [] { main_thread = PyThread_get_thread_ident(); });
+  at_fork(nullptr, nullptr, [] { main_thread = PyThread_get_thread_ident(); });
   set_should_stop(&handler_raised);
   py::register_local_exception_translator([](std::exception_ptr exception) {
     try {

@@ -1,10 +1,10 @@
 // A lock that a forked child finds free, whoever held it: that thread is not there to open it.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
+
+#include "platform.h"
 
 namespace fastlstm {
 
@@ -28,7 +28,7 @@ class ProcessLock {
  private:
   // A number of this process, other than its parent's.
   static std::uint32_t process() {
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { ++generation_; });
+    static const int registered = at_fork(nullptr, nullptr, [] { ++generation_; });
     static_cast<void>(registered);
     return generation_.load(std::memory_order_relaxed);
   }

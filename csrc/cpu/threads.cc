@@ -1,9 +1,5 @@
 #include "threads.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -19,6 +15,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+#if defined(__linux__)
+#include <sched.h>
+#include <unistd.h>
+#endif
+
+#include "platform.h"
 
 namespace fastlstm {
 namespace {
@@ -369,7 +371,7 @@ class Pool {
 std::atomic<Pool*> current_pool{nullptr};
 
 Pool& pool() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { current_pool.store(nullptr); });
+  static const int registered = at_fork(nullptr, nullptr, [] { current_pool.store(nullptr); });
   (void)registered;
   Pool* found = current_pool.load(std::memory_order_acquire);
   if (found == nullptr) {

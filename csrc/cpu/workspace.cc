@@ -1,14 +1,13 @@
 #include "workspace.h"
 
-#include <pthread.h>
-
 #include <atomic>
 #include <bit>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <new>
+
+#include "platform.h"
 
 namespace fastlstm {
 namespace {
@@ -35,7 +34,7 @@ struct Unused {
 Unused& unused() {
   static Unused* const instance = [] {
     // A fork while another thread holds the lock must not leave it locked in the child.
-    pthread_atfork([] { unused().mutex.lock(); }, [] { unused().mutex.unlock(); }, [] { unused().mutex.unlock(); });
+    at_fork([] { unused().mutex.lock(); }, [] { unused().mutex.unlock(); }, [] { unused().mutex.unlock(); });
     return new Unused;
   }();
   return *instance;
@@ -72,10 +71,10 @@ Buffer take_buffer(std::size_t bytes, Kind kind) {
     }
   }
   if (block == nullptr) {
-    block = std::aligned_alloc(kAlignment, size);
+    block = allocate_aligned(kAlignment, size);
     if (block == nullptr) {
       free_unused_buffers();
-      block = std::aligned_alloc(kAlignment, size);
+      block = allocate_aligned(kAlignment, size);
     }
     if (block == nullptr) throw OutOfMemory(bytes, kind);
     static_cast<Header*>(block)->bytes = size;
@@ -100,7 +99,7 @@ void ReleaseBuffer::operator()(void* buffer) const {
       }
     }
   }
-  std::free(block);
+  free_aligned(block);
 }
 
 std::size_t free_unused_buffers() {
@@ -112,7 +111,7 @@ std::size_t free_unused_buffers() {
     bytes = unused().bytes;
     unused().bytes = 0;
   }
-  for (const auto& [size, block] : blocks) std::free(block);
+  for (const auto& [size, block] : blocks) free_aligned(block);
   return bytes;
 }
 

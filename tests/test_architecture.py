@@ -430,6 +430,16 @@ def test_submodules_are_there_without_being_imported() -> None:
         assert inspect.ismodule(getattr(fastlstm, name))
 
 
+def test_what_operating_systems_call_differently_stands_in_one_header() -> None:
+    kernels = Path(__file__).parents[1] / "csrc" / "cpu"
+    if not kernels.exists():
+        pytest.skip("the source tree is not beside the tests")
+    files = [path for path in kernels.rglob("*") if path.suffix in (".cc", ".h") and path.name != "platform.h"]
+    wrong = [path.name for path in files if re.search(r"pthread|aligned_alloc|<malloc\.h>", path.read_text())]
+    assert files
+    assert not wrong, f"{wrong}: Windows has no pthread_atfork and no aligned_alloc; use those of platform.h"
+
+
 # --------------------------------------------------------------------------------------------
 # Import
 # --------------------------------------------------------------------------------------------

@@ -119,11 +119,12 @@ def clip_scale(norm: float, max_norm: float) -> float:
     Raises
     ------
     TypeError, ValueError
-        max_norm is no positive number.
+        norm is no number, or max_norm no positive one.
     """
     max_norm = scalars.positive("max_norm", max_norm)
     if type(norm) is not float and is_device_array(norm):
         return cast(float, device_family("optim").clip_scale(cast(FloatArray, norm), max_norm))
+    norm = scalars.real("norm", norm)
     return max_norm / (norm + 1e-6) if norm > max_norm else 1.0
 
 

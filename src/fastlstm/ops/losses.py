@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Callable, Collection
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from fastlstm.contract import (
 from fastlstm.ops import checks, scalars
 from fastlstm.ops.current_device import on_arrays_device
 from fastlstm.ops.results import destination
+
+_Loss = TypeVar("_Loss", LossGrad, SquaredErrorGrad)
 
 
 @on_arrays_device
@@ -279,7 +281,7 @@ def sigmoid_cross_entropy(
     labels = checks.float_array("labels", labels, labels.ndim, logits.dtype, "logits")
     checks.expect_shape("labels", labels, logits.shape, "= the shape of the logits")
     divisor = _divisor("logits", logits, reduction, normalizer, max(logits.size, 1))
-    return family_for(logits, "losses").sigmoid_cross_entropy(logits, labels, normalizer=divisor)
+    return _of_any_shape(family_for(logits, "losses").sigmoid_cross_entropy, logits, labels, divisor)
 
 
 @on_arrays_device
@@ -326,7 +328,7 @@ def mean_squared_error(
     divisor = _divisor("y", y, reduction, normalizer, max(y.size, 1))
     family = family_for(y, "losses")
     if weights is None:
-        return family.mean_squared_error(y, t, normalizer=divisor)
+        return _of_any_shape(family.mean_squared_error, y, t, divisor)
     if not y.ndim:
         raise ValueError("y has no axes: a single number has no rows to weigh; leave weights out")
     weights = _weights(weights, "y", y, y.shape[:-1])
@@ -363,6 +365,14 @@ def _weighted(losses: FloatArray, grads: FloatArray, weights: FloatArray, diviso
     grads *= share.astype(grads.dtype)[:, None]
     loss = (losses * share).sum()
     return loss if is_device_array(loss) else float(loss), grads
+
+
+def _of_any_shape(loss: Callable[..., _Loss], outputs: FloatArray, targets: FloatArray, divisor: Any) -> _Loss:
+    """A loss of all elements and its gradient, which without axes is an array too: numpy's arithmetic makes numbers."""
+    if outputs.ndim:
+        return loss(outputs, targets, normalizer=divisor)
+    result = loss(outputs.reshape(1), targets.reshape(1), normalizer=divisor)
+    return type(result)(result[0], result[1].reshape(()))
 
 
 def _divisor(of: str, array: FloatArray, reduction: Any, normalizer: Any, count: int | None = None) -> Any:

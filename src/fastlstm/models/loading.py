@@ -7,8 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from fastlstm.models.model import Model, class_named
-from fastlstm.tensor_file import read_tensor_file
+from fastlstm.models.model import Model, class_named, read_model_file
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -17,7 +16,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     Parameters
     ----------
     path : path
-        Of a run of the command line, ``RUN/model.safetensors``.
+        Of a run of the command line, ``RUN/model.safetensors``, or while it learns ``RUN/checkpoint.safetensors``.
 
     Returns
     -------
@@ -34,7 +33,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     import fastlstm.models  # noqa: F401, defines ours
 
-    tensors, description = read_tensor_file(path)
+    tensors, description = read_model_file(path)
     name = class_named(description, path)
     # Of classes of one name the one defined last: a notebook defines a class once more when its cell runs again.
     known = {cls.__name__: cls for cls in _classes_below(Model) if not inspect.isabstract(cls)}

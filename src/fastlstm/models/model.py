@@ -28,6 +28,7 @@ from fastlstm.optim import Grad, Optimizer
 from fastlstm.tensor_file import read_tensor_file, write_tensor_file
 from fastlstm.training import History
 from fastlstm.training.batches import Batches, Lengths, rows_of_batch
+from fastlstm.training.checkpoint import is_checkpoint, model_in
 from fastlstm.training.means import Means, RunningMean, add_batch
 from fastlstm.training.progress import numbers_line, say, shown
 from fastlstm.training.sharded import Shards
@@ -65,6 +66,8 @@ class Model(abc.ABC):
     vocabulary : list of str or None
         What the ids mean, at most as many as there are; saved with the model. Another sequence of str becomes a list
         when it is set.
+    tokenizer : str or None
+        How texts were cut into the words of the vocabulary, see `fastlstm.datasets.tokenizers`; saved with the model.
     stop_training : bool
         A callback sets it to end ``fit`` after the batch or epoch at hand.
     on_final : callable or None
@@ -93,6 +96,7 @@ class Model(abc.ABC):
         self.params: list[FloatArray] = []
         self.grads: list[FloatArray] = []
         self.vocabulary = None
+        self.tokenizer: str | None = None
         self.stop_training = False
         self._names: list[str] = []
         self._frozen: dict[str, FloatArray] = {}
@@ -390,6 +394,7 @@ class Model(abc.ABC):
                 for name in self.vocabulary_names
                 if (value := getattr(self, name)) is not None or name not in self.optional_names
             },
+            **({} if self.tokenizer is None else {"tokenizer": self.tokenizer}),
         }
 
     @property
@@ -467,7 +472,7 @@ class Model(abc.ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a model that ``save`` wrote.
+        """Read a model that ``save`` wrote, or the one in a checkpoint: with the weights that it had then.
 
         Raises
         ------
@@ -476,7 +481,7 @@ class Model(abc.ABC):
         ValueError
             It is no model, cut short, of another class or format, or its weights do not fit its options.
         """
-        tensors, description = read_tensor_file(path)
+        tensors, description = read_model_file(path)
         if (named := class_named(description, path)) != cls.__name__:
             raise ValueError(f"{path} holds a {named}, expected a {cls.__name__}")
         return cls.from_file(tensors, description, path)
@@ -497,6 +502,7 @@ class Model(abc.ABC):
             for name in cls.vocabulary_names:
                 if name in description or name not in cls.optional_names:
                     setattr(model, name, description[name])
+            model.tokenizer = description.get("tokenizer")
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ValueError(f"{path} is damaged: its options do not make a {cls.__name__} ({error})") from None
         model.set_weights(tensors, str(path))
@@ -551,6 +557,12 @@ class Model(abc.ABC):
                     f"{source}: {name} has shape {got.shape} and dtype {got.dtype}, "
                     f"expected {param.shape} and {param.dtype}"
                 )
+
+
+def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:
+    """Weights by name and the description of a model's file, or of the model in a checkpoint."""
+    tensors, description = read_tensor_file(path)
+    return model_in(tensors, description) if is_checkpoint(description) else (tensors, description)
 
 
 def class_named(description: Any, path: str | os.PathLike[str]) -> str:

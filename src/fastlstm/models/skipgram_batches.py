@@ -229,7 +229,7 @@ class FallingLearningRate(Callback):
         self.final_lr = None if final_lr is None else scalars.finite("final_lr", final_lr, 0)
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"epochs": self.trainer.epochs, "final_lr": self.final_lr}
+        return {"final_lr": self.final_lr, **({} if self.final_lr is None else {"epochs": self.trainer.epochs})}
 
     def on_train_batch_begin(self, batch: int) -> None:
         trainer = self.trainer

@@ -20,6 +20,7 @@ from fastlstm.tensor_file import make_folder, make_place, write_atomically
 from fastlstm.training.callback import Callback, Logs, takes
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
 from fastlstm.training.event_file import EventWriter
+from fastlstm.training.progress import say
 
 Mode = Literal["auto", "min", "max"]
 
@@ -192,7 +193,7 @@ class LearningRateScheduler(Callback):
         lr = float(self.schedule(*given))
         self.trainer.optimizer.lr = lr
         if self.verbose and self.trainer.writes_files:
-            print(f"epoch {epoch + 1}: learning rate {lr:g}")
+            say(f"epoch {epoch + 1}: learning rate {lr:g}")
 
 
 class _Monitor(Callback):
@@ -237,6 +238,9 @@ class EarlyStopping(_Monitor):
     monitor, min_delta, patience, mode, baseline, restore_best_weights, start_from_epoch
         As in Keras.
     verbose : 0 or 1
+    tie_breaker : str, optional
+        Of epochs with the same number, the best is the one where this one is smallest: "val_loss", where few examples
+        are validated on and "val_error" takes few values. It does not count against patience. Without it the first.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("wait", "best", "best_epoch", "stopped_epoch", "best_weights")
@@ -245,20 +249,29 @@ class EarlyStopping(_Monitor):
         self,
         monitor: str = "val_loss",
         min_delta: float = 0.0,
-        patience: int = 0,
+        patience: float = 0,
         verbose: int = 0,
         mode: Mode = "auto",
         baseline: float | None = None,
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
+        tie_breaker: str | None = None,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = scalars.real("patience", patience)
         self.verbose = verbose
+        self.tie_breaker = tie_breaker
         self.baseline = None if baseline is None else scalars.real("baseline", baseline)
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = scalars.integer("start_from_epoch", start_from_epoch)
         self.on_train_begin()
+
+    def check_log_names(self, names: Sequence[str]) -> None:
+        super().check_log_names(names)
+        if self.tie_breaker is not None and self.tie_breaker not in names:
+            raise ValueError(
+                f"EarlyStopping breaks ties by {self.tie_breaker!r}, but the training has only {', '.join(names)}"
+            )
 
     def on_train_begin(self) -> None:
         self.wait = 0
@@ -278,15 +291,24 @@ class EarlyStopping(_Monitor):
         if epoch < self.start_from_epoch:
             return
         self.wait += 1
-        if self.better(value, self.best):
+        better = self.better(value, self.best)
+        if better or self._wins_tie(value, logs):
             self.best, self.best_epoch = value, epoch
             if self.restore_best_weights:
                 self.best_weights = [param.copy() for param in self.model.params]
+        if better:
             if self.baseline is None or self.better(value, self.baseline):
                 self.wait = 0
         elif self.wait >= self.patience and epoch > 0:
             self.stopped_epoch = epoch
             self.model.stop_training = True
+
+    def _wins_tie(self, value: float, logs: Logs) -> bool:
+        """Whether an epoch is as good as the best one, and better by the tie breaker, which the history has of both."""
+        if self.tie_breaker is None or value != self.best:
+            return False
+        history = self.trainer.history
+        return logs[self.tie_breaker] < history.history[self.tie_breaker][history.epoch.index(self.best_epoch)]
 
     def on_train_end(self) -> None:
         if self.stopped_epoch and self.verbose and self.trainer.writes_files:
@@ -349,7 +371,7 @@ class ReduceLROnPlateau(_Monitor):
                 optimizer.lr = max(optimizer.lr * self.factor, self.min_lr)
                 self.cooldown_left, self.wait = self.cooldown, 0
                 if self.verbose and self.trainer.writes_files:
-                    print(f"epoch {epoch + 1}: {self.monitor} stands still; learning rate {optimizer.lr:g}")
+                    say(f"epoch {epoch + 1}: {self.monitor} stands still; learning rate {optimizer.lr:g}")
 
 
 class ModelCheckpoint(_Monitor):

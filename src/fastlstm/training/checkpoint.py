@@ -6,7 +6,7 @@ import copy
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -38,6 +38,8 @@ def save_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
         callbacks.append({"class": type(callback).__name__, "state": state})
     description = {
         "checkpoint": 1,
+        # What a file of the model would say beside the weights: a checkpoint is one, too. One's own may have none.
+        "model": trainer.model.description() if hasattr(trainer.model, "description") else None,
         "training": trainer.fingerprint(),
         "epoch": trainer.epoch,
         "batch": trainer.batch,
@@ -63,7 +65,7 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
         It is no checkpoint, damaged, or one of another model, data or optimiser.
     """
     tensors, description = read_tensor_file(path)
-    if not isinstance(description, dict) or description.get("checkpoint") != 1:
+    if not is_checkpoint(description):
         raise ValueError(f"{path} is a fastlstm file, but no checkpoint of this version")
     weights = _below("weights", tensors)
     optimizer_arrays = _below("optimizer", tensors)
@@ -99,6 +101,36 @@ def load_checkpoint(path: str | os.PathLike[str], trainer: Trainer) -> None:
     trainer.model.stop_training = description["stop_training"]
     trainer.history.epoch[:] = description["history"]["epoch"]
     trainer.history.history.update(description["history"]["history"])
+
+
+class Place(NamedTuple):
+    """How far a saved training was: epochs done, and batches done in the epoch at hand."""
+
+    epoch: int
+    batch: int
+
+    def __str__(self) -> str:
+        if self.batch:
+            return f"of epoch {self.epoch + 1}, after {self.batch} batches of it"
+        return f"after epoch {self.epoch}" if self.epoch else "before the first epoch"
+
+
+def is_checkpoint(description: Any) -> bool:
+    """Whether a file of arrays with this description is a checkpoint."""
+    return isinstance(description, dict) and description.get("checkpoint") == 1
+
+
+def place_of(description: Mapping[str, Any]) -> Place:
+    """How far the training of a checkpoint's description was."""
+    return Place(description["epoch"], description["batch"])
+
+
+def model_in(tensors: Mapping[str, Array], description: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
+    """Of a checkpoint, the weights and the description of its model, as a model's own file has them.
+
+    The description is None in files of earlier versions.
+    """
+    return _below("weights", tensors), description.get("model")
 
 
 def describe_training(trainer: Trainer) -> dict[str, Any]:
@@ -146,6 +178,8 @@ class _OtherTraining(ValueError):
 def _check_training(description: Mapping[str, Any], trainer: Trainer, path: str | os.PathLike[str]) -> None:
     """Raise unless the saved training is the one at hand."""
     was, now = ({"shards": 1, **training} for training in (description["training"], trainer.fingerprint()))
+    if "epochs" not in now:
+        was.pop("epochs", None)  # files of earlier versions name them although the learning rate stays as it is
     for name in {**was, **now}:
         if was.get(name) != now.get(name):
             raise _OtherTraining(

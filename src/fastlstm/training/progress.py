@@ -53,6 +53,17 @@ def say(line: str = "") -> None:
     sys.stdout.flush()
 
 
+class _Rates:
+    """The learning rate of each epoch that had another one than the epoch before."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def told(self, lr: float) -> str:
+        changed, self._last = self._last not in (None, lr), lr
+        return f"  learning rate {lr:.3g}" if changed else ""
+
+
 class ProgressBar(Callback):
     """One bar for the whole training, with the loss so far in the epoch and the time left."""
 
@@ -60,6 +71,7 @@ class ProgressBar(Callback):
         super().__init__()
         self._bar: Any = None
         self._read_at = 0.0
+        self._rates = _Rates()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float]) -> None:
         trainer = self.trainer
@@ -83,7 +95,7 @@ class ProgressBar(Callback):
         self._bar.update(trainer.source.units_per_batch)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
-        say(epoch_line(epoch, self.trainer.epochs, logs))
+        say(epoch_line(epoch, self.trainer.epochs, logs) + self._rates.told(self.trainer.optimizer.lr))
 
     def close(self) -> None:
         if self._bar is not None:
@@ -96,11 +108,13 @@ class EpochLines(Callback):
     def __init__(self) -> None:
         super().__init__()
         self._since = time.perf_counter()
+        self._rates = _Rates()
 
     def on_train_begin(self) -> None:
         self._since = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float]) -> None:
         now = time.perf_counter()
-        say(f"{epoch_line(epoch, self.trainer.epochs, logs)}  {now - self._since:.1f} s")
+        rate = self._rates.told(self.trainer.optimizer.lr)
+        say(f"{epoch_line(epoch, self.trainer.epochs, logs)}{rate}  {now - self._since:.1f} s")
         self._since = now

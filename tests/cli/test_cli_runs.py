@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import error_of
+from command_line import error_of, without_seconds
 
 from fastlstm import callbacks, datasets, tensor_file
 from fastlstm.cli import command, dates, main, plots, run_folder, training_run, translate
@@ -85,8 +85,16 @@ def command_of(task: str) -> str:
     return task.split()[0]
 
 
-def contents(folder: str | Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+def contents(folder: str | Path) -> dict[str, Any]:
+    """Files by their names; of a history what two runs have in common, of a checkpoint, which has it too, nothing."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): content_of(path) for path in files}
+
+
+def content_of(path: Path) -> Any:
+    if path.name == "history.csv":
+        return without_seconds(path)
+    return b"" if path.name == "checkpoint.safetensors" else path.read_bytes()
 
 
 # --------------------------------------------------------------------------------------------
@@ -287,14 +295,15 @@ STAGES = {
 
 
 @functools.cache
-def whole_run(task: str) -> dict[str, bytes]:
-    """What a run that nothing happened to leaves."""
+def whole_run(task: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What a run that nothing happened to leaves, as `contents` has it and as it is."""
     assert train(task) == 0
     Path("r").rename("whole")
-    return contents("whole")
+    files = {str(path.relative_to("whole")): path for path in Path("whole").rglob("*") if path.is_file()}
+    return contents("whole"), {name: path.read_bytes() for name, path in files.items()}
 
 
-def result_of(run: dict[str, bytes]) -> Any:
+def result_of(run: dict[str, Any]) -> Any:
     result = json.loads(run["config.json"])["result"]
     result.pop("words_per_second", None)  # of a training in one go
     return result
@@ -306,7 +315,7 @@ def result_of(run: dict[str, bytes]) -> Any:
 def test_a_run_killed_at_its_end_becomes_whole(
     task: str, stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = whole_run(task)
+    whole, _ = whole_run(task)
     with monkeypatch.context() as patch:
         patch.setattr(*STAGES[stage])
         with pytest.raises(Killed):
@@ -325,8 +334,8 @@ def test_a_run_killed_at_its_end_becomes_whole(
 @pytest.mark.usefixtures("_small_pictures")
 @pytest.mark.parametrize("task", ARGUMENTS)
 def test_every_file_that_is_missing_is_made_again(task: str) -> None:
-    whole = whole_run(task)
-    for name, content in whole.items():
+    whole, files = whole_run(task)
+    for name, content in files.items():
         Path("r", name).parent.mkdir(parents=True, exist_ok=True)
         Path("r", name).write_bytes(content)
     made_again = ("continued.csv", "translations.txt", "vectors.txt", "attention.png", "loss.png", "perplexity.png")
@@ -375,7 +384,7 @@ def test_a_full_disk_while_drawing_costs_the_pictures_only(
     assert out.splitlines()[-1] == "run folder: r"
     left = contents("r")
     assert "result" in json.loads(left["config.json"])
-    again = f"The model is saved; to draw it: fastlstm train {command_of(task)} --resume r"
+    again = "The model is saved; to draw it: fastlstm plot r"
     lines = [line for line in err.splitlines() if line.startswith("fastlstm: ")]
     assert resume(task) == 0
     drawn = contents("r").keys() - left.keys()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import without_seconds
 from mpi_command import find_mpiexec, start
 
 from fastlstm.cli import main
@@ -44,7 +45,7 @@ def test_one_run_folder_with_the_bits_of_one_process(mpiexec: str, sums: Path) -
     assert output.count("held-out sums right") == 1
     assert main(["train", *arguments, "--out", "one", "--quiet"]) == 0
     assert (sums / "three/model.safetensors").read_bytes() == (sums / "one/model.safetensors").read_bytes()
-    assert (sums / "three/history.csv").read_bytes() == (sums / "one/history.csv").read_bytes()
+    assert without_seconds(sums / "three/history.csv") == without_seconds(sums / "one/history.csv")
     assert {path.name for path in (sums / "three").iterdir()} == {path.name for path in (sums / "one").iterdir()}
     assert json.loads((sums / "three/config.json").read_text())["workers"] == 3
 

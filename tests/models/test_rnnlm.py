@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import error_of, interrupt_a_training
+from command_line import error_of, interrupt_a_training, without_seconds
 
 import fastlstm
 from fastlstm import callbacks, datasets, optim
@@ -584,7 +584,7 @@ def test_the_penn_treebank_has_the_size_that_everybody_reports() -> None:
 # --------------------------------------------------------------------------------------------
 
 SMALL = ["--hidden-size", "8", "--epochs", "3", "--time-size", "5", "--batch-size", "4", "--optimizer", "adam"]
-RUN_FILES = {"model.safetensors", "history.csv", "config.json", "perplexity.png"}
+RUN_FILES = {"model.safetensors", "checkpoint.safetensors", "history.csv", "config.json", "perplexity.png"}
 TEXT = "the cat saw the dog .\nthe dog saw the cat .\n" * 12
 
 
@@ -614,14 +614,14 @@ def test_training_on_a_file_leaves_a_run_folder(data: Path, capsys: pytest.Captu
     assert {path.name for path in run.iterdir()} == RUN_FILES
     assert (run / "perplexity.png").read_bytes().startswith(b"\x89PNG")
     header, *rows = (run / "history.csv").read_text().splitlines()
-    assert header == "epoch,loss,perplexity,val_loss,val_perplexity"
+    assert header == "epoch,loss,perplexity,val_loss,val_perplexity,learning_rate,seconds"
     assert len(rows) == 3
     model = RNNLM.load(run / "model.safetensors")
     assert (model.options["num_layers"], model.options["tie_weights"], model.options["dropout"]) == (2, True, 0.1)
     config = json.loads((run / "config.json").read_text())
     assert (config["options"]["data"], config["options"]["hold_out"]) == (str(data), 0.1)
     # The result is that of the best epoch, and so is the model.
-    best = min(float(row.split(",")[-1]) for row in rows)
+    best = min(float(row.split(",")[4]) for row in rows)
     assert config["result"]["val_perplexity"] == best
     text = datasets.plain_text(data, "word")
     assert model.vocabulary == text.vocabulary
@@ -647,9 +647,12 @@ def test_training_on_ptb_validates_and_tests(data: Path, capsys: pytest.CaptureF
     config = json.loads(Path("r/config.json").read_text())
     assert set(config["result"]) == {"perplexity", "val_perplexity", "test_perplexity"}
     assert RNNLM.load("r/model.safetensors").options["cell"] == "rnn"
-    # A part of it has no words of its own to validate on.
+    # So does a part of it, on as much of the other parts.
     assert train(*SMALL, "--limit", "60", "--quiet", "--out", "s") == 0
-    assert set(json.loads(Path("s/config.json").read_text())["result"]) == {"perplexity"}
+    config = json.loads(Path("s/config.json").read_text())
+    assert set(config["result"]) == {"perplexity", "val_perplexity", "test_perplexity"}
+    assert config["rows"]["training"] == 60
+    assert config["rows"]["validation"] <= 60
 
 
 def test_the_learning_rate_is_quartered_when_validation_does_not_improve(
@@ -728,10 +731,14 @@ def test_ctrl_c_leaves_a_run_that_goes_on_with_the_same_bits(data: Path, capsys:
     options = ["--data", "text.txt", "--unit", "char", *SMALL, "--epochs", "60", "--dropout", "0.2", "--quiet"]
     assert train(*options, "--out", "whole") == 0
     interrupt_a_training("rnnlm", *options)
-    assert "its training is not finished" in error_of(capsys, main(["generate", "part"]))
+    capsys.readouterr()
+    assert main(["generate", "part", "the cat", "--length", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("the cat")
+    assert "part is not finished; this is its model " in err
     assert train("--resume", "part") == 0
-    for name in ("model.safetensors", "history.csv"):
-        assert Path("part", name).read_bytes() == Path("whole", name).read_bytes(), name
+    assert Path("part/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert without_seconds(Path("part/history.csv")) == without_seconds(Path("whole/history.csv"))
     assert {path.name for path in Path("part").iterdir()} == RUN_FILES
     capsys.readouterr()
     assert "part is finished" in error_of(capsys, train("--resume", "part"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 import subprocess
 import sys
@@ -17,6 +18,15 @@ def error_of(capsys: pytest.CaptureFixture[str], code: int | None) -> str:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def without_seconds(history: str | bytes | Path) -> list[list[str]]:
+    """The cells of a history.csv, without the column that no two runs have in common."""
+    if isinstance(history, Path):
+        history = history.read_bytes()
+    text = history.decode() if isinstance(history, bytes) else history
+    names, *rows = csv.reader(text.splitlines())
+    return [[cell for name, cell in zip(names, row, strict=True) if name != "seconds"] for row in (names, *rows)]
 
 
 def interrupt_a_training(task: str, *options: str, history: str = "part/history.csv") -> None:

@@ -15,7 +15,7 @@ def answer_each(texts: Sequence[str], answer: Callable[[str], str]) -> int:
     ``answer`` raises a ValueError for, but that is told on stderr, and in the end the exit code is 2.
     """
     code = 0
-    lines: Iterable[str | bytes] = texts or _lines_of_stdin()
+    lines: Iterable[str | bytes] = texts or lines_of_stdin()
     for number, asked in enumerate(lines, 1):
         said = ""
         try:
@@ -30,7 +30,8 @@ def answer_each(texts: Sequence[str], answer: Callable[[str], str]) -> int:
     return code
 
 
-def _lines_of_stdin() -> Iterable[bytes]:
+def lines_of_stdin() -> Iterable[bytes]:
+    """Those of stdin as they come."""
     if sys.stdin is None:  # closed by who called
         return ()
     # As bytes, so that one line that is no UTF-8 ends nothing. What a program puts in stdin's place may have text only.

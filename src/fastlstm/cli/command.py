@@ -7,28 +7,17 @@ diverged, or one whose pictures could not be drawn.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn
 
 import fastlstm
-from fastlstm.cli import (
-    addition,
-    bench,
-    data,
-    dates,
-    generate,
-    rnnlm,
-    selftest,
-    sentiment,
-    series,
-    sine,
-    translate,
-    word2vec,
-    worker,
-)
+from fastlstm.cli import bench, data, generate, runs, selftest, training_run, worker
+from fastlstm.cli.tasks import TASKS
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 the training diverged, its pictures could not be drawn (then the model is saved), or the "
@@ -43,44 +32,55 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {one_line}; see {self.prog} --help\n")
 
 
-class _Task(Protocol):
-    """What the module of a task has; its docstring describes the command."""
+class _FreeOrder(_Parser):
+    """Options may stand before, behind and between RUN and what follows it."""
 
-    TASK: str
+    _is_reading = False
 
-    def add_options(self, parser: argparse.ArgumentParser) -> None: ...
-
-    def train(self, args: argparse.Namespace) -> int: ...
-
-
-# In the order of the help, each with its line there.
-TASKS: tuple[tuple[_Task, str], ...] = (
-    (addition, "sums as text: 16+75 -> 91"),
-    (rnnlm, "a language model of a text"),
-    (dates, "september 27, 1994 -> 1994-09-27"),
-    (translate, "sentences, from pairs of them"),
-    (word2vec, "vectors of a text's words"),
-    (sentiment, "the class of a text"),
-    (series, "forecasts of the numbers of a CSV file"),
-    (sine, "a sine, continued by LSTM and RNN"),
-)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Before Python 3.12 the method that reads them so calls this one.
+        if self._is_reading or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_reading = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_reading = False
 
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastlstm", description="Train LSTMs on compiled kernels.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"fastlstm {fastlstm.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_FreeOrder)
 
     train = commands.add_parser("train", help="train a model on a task", epilog=EXIT_CODES)
-    tasks = train.add_subparsers(required=True, metavar="TASK")
+    tasks = train.add_subparsers(required=True, metavar="TASK", parser_class=_Parser)
     for task, shown in TASKS:
         of_task = tasks.add_parser(task.TASK, help=shown, description=task.__doc__)
         task.add_options(of_task)
-        of_task.set_defaults(command=task.train)
+        of_task.set_defaults(command=functools.partial(training_run.run, task=task))
 
     of_generate = commands.add_parser("generate", help="let a trained model write", description=generate.__doc__)
     generate.add_options(of_generate)
     of_generate.set_defaults(command=generate.generate)
+
+    of_evaluate = commands.add_parser("evaluate", help="measure a trained model", description=runs.EVALUATE)
+    runs.add_evaluate_options(of_evaluate)
+    of_evaluate.set_defaults(command=runs.evaluate)
+
+    of_neighbours = commands.add_parser(
+        "neighbours", help="the nearest words, by word vectors", description=runs.NEIGHBOURS
+    )
+    runs.add_neighbours_options(of_neighbours)
+    of_neighbours.set_defaults(command=runs.neighbours)
+
+    of_plot = commands.add_parser("plot", help="draw the pictures of a run again", description=runs.PLOT)
+    runs.add_plot_options(of_plot)
+    of_plot.set_defaults(command=runs.plot)
+
+    of_list = commands.add_parser("list", help="list runs and their results", description=runs.LIST)
+    runs.add_list_options(of_list)
+    of_list.set_defaults(command=runs.list_runs)
 
     of_data = commands.add_parser("data", help="make data for trainings", description=data.__doc__)
     data.add_options(of_data)
@@ -102,14 +102,23 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv``, sys.argv's without one, and return the exit code."""
-    args = _make_parser().parse_args(argv)
     try:
-        code = args.command(args) or 0
-        sys.stdout.flush()
+        try:
+            code = _run(argv)
+        finally:
+            sys.stdout.flush()  # what --help says too
         return code
-    except BrokenPipeError:  # whoever reads the output has seen enough, as head has; Python would flush once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever reads the output has seen enough, as head has
+        _write_no_more()
         return 128 + signal.SIGPIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _make_parser().parse_args(argv)
+        return args.command(args) or 0
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as interrupt:
         if worker.is_first():
             print(str(interrupt) or "interrupted", file=sys.stderr)
@@ -118,3 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastlstm: {' '.join(str(error).split()) or 'there is not enough memory'}", file=sys.stderr)
         worker.end_all_after_a_mistake(2)
         return 2
+
+
+def _write_no_more() -> None:
+    """Send what is still to be written nowhere: Python would try it once more at its end, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastlstm.cli import pairs, training_run
-from fastlstm.cli.pairs import PairOptions
+from fastlstm.cli import pairs, run_folder, training_run
+from fastlstm.cli.pairs import PairData, PairOptions
 from fastlstm.cli.plots import AttentionMap, Pictures, plot_attention
-from fastlstm.datasets import SequencePairs, dates, hold_out, read_dates
+from fastlstm.cli.task import Initial
+from fastlstm.datasets import SequencePairs, dates, read_dates
 from fastlstm.datasets.dates import START, WHERE_TO_GET_IT
 from fastlstm.datasets.files import find_file
 from fastlstm.models import Seq2seq
@@ -21,6 +22,11 @@ from fastlstm.models import Seq2seq
 TASK = "dates"
 ATTENTION = "attention.png"
 MAPS = 6
+
+
+MODEL_OPTIONS = ("hidden_size", "wordvec_size", "reversed", "attention", "bidirectional")
+DATA_OPTIONS = pairs.DATA_OPTIONS
+describe = pairs.describe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +47,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--attention", action=switch, help="look at all states of the encoder; default yes")
     add("--reversed", action=switch, help="read the date from its end; default yes")
     add("--bidirectional", action=switch, help="read the date in both directions; default no")
-    training_run.add_run_options(parser, TASK, defaults.seed)
+    training_run.add_run_options(parser, TASK)
 
 
-def train(args: argparse.Namespace) -> int:
-    """``fastlstm train dates``."""
-    return training_run.run(
-        args,
-        TASK,
-        Options,
-        resolve=_resolve,
-        prepare=_data,
-        train=_train,
-        files=lambda options: [*pairs.FILES, *([ATTENTION] if options.attention else [])],
-        describe=pairs.describe,
-    )
+def files(options: Options) -> list[str]:
+    return [*pairs.FILES, *([ATTENTION] if options.attention else [])]
 
 
-def _resolve(given: Mapping[str, Any]) -> Options:
+def shared_epochs(options: Options) -> int:
+    return options.epochs
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     if options.data is not None:
@@ -67,29 +67,56 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     return options
 
 
-def _data(options: Options) -> SequencePairs:
-    return pairs.load(options, dates, read_dates)
+def prepare(options: Options, initial: Initial | None) -> PairData:
+    """Dates and a model."""
+
+    def make_model(given: SequencePairs) -> Seq2seq:
+        model = Seq2seq(
+            len(given.vocabulary),
+            options.wordvec_size,
+            options.hidden_size,
+            reverse_source=options.reversed,
+            bidirectional=options.bidirectional,
+            attention=options.attention,
+            seed=options.seed,
+        )
+        model.vocabulary = given.vocabulary
+        if initial is not None:
+            training_run.begin_with(model, initial.load(Seq2seq))
+        return model
+
+    return pairs.load(options, dates, read_dates, make_model)
 
 
-def _train(folder: Path, options: Options, given: SequencePairs, quiet: bool) -> int:
+def train(folder: Path, options: Options, data: PairData, quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
-    model = Seq2seq(
-        len(given.vocabulary),
-        options.wordvec_size,
-        options.hidden_size,
-        reverse_source=options.reversed,
-        bidirectional=options.bidirectional,
-        attention=options.attention,
-        seed=options.seed,
+    return pairs.train(
+        folder,
+        TASK,
+        options,
+        data,
+        answers_are="dates",
+        shared_epochs=shared_epochs(options),
+        pictures=lambda: pictures(folder, options, lambda: data),
+        quiet=quiet,
     )
 
-    def pictures() -> Pictures:
-        if not options.attention:
-            return {}
-        maps = _attention_maps(model, hold_out(given)[1])
-        return {ATTENTION: lambda path: plot_attention(path, "Dates: where the model looks", maps)}
 
-    return pairs.train(folder, TASK, options, model, given, answers_are="dates", pictures=pictures, quiet=quiet)
+def measure(folder: Path, options: Options, path: str) -> dict[str, float]:  # noqa: ARG001
+    """Loss and share of right dates."""
+    return pairs.measure(folder, read_dates(path))
+
+
+def pictures(folder: Path, options: Options, prepared: Callable[[], PairData]) -> Pictures:
+    """The curves, and where the model looks."""
+    drawn = pairs.curves(TASK, folder)
+    if options.attention:
+        drawn[ATTENTION] = lambda path: plot_attention(
+            path,
+            "Dates: where the model looks",
+            _attention_maps(run_folder.load_model(Seq2seq, folder), prepared().held_out),
+        )
+    return drawn
 
 
 def _attention_maps(model: Seq2seq, held_out: SequencePairs) -> list[AttentionMap]:

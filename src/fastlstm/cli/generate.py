@@ -1,26 +1,22 @@
-"""Let the model of a run folder answer sums, read dates, translate, classify texts, or go on with a text or a series.
+"""Let the model of a run answer sums, read dates, translate, classify texts, or go on with a text or a series.
 
 Without a TEXT to answer, stdin is read: line k of the output belongs to line k. A blank line is answered by a blank
-line; so is one that cannot be answered, but stderr says why, and in the end the exit code is 2.
+line; so is one that cannot be answered, but stderr says why, and in the end the exit code is 2. A language model goes
+on with all of stdin as one text, or, where that is a terminal or empty, begins a text of its own. Of a run that is not
+finished it is the model of the last checkpoint, and stderr says of which epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from fastlstm.cli import run_folder, sentiment, series, translate
-from fastlstm.cli.answering import answer_each
+from fastlstm.cli import pairs, rnnlm, run_folder, sentiment, series, translate
+from fastlstm.cli.answering import answer_each, lines_of_stdin
 from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, NOT_NEGATIVE, SEED
-from fastlstm.contract import IntArray
-from fastlstm.datasets.addition import START
-from fastlstm.datasets.pairs import decode, encode
-from fastlstm.datasets.text import encode_symbols
-from fastlstm.datasets.tokenizers import END_OF_LINE, UNKNOWN, join_symbols, split_symbols, tokenizer_of
-from fastlstm.models import RNNLM, Seq2seq
+from fastlstm.cli.tasks import task_of
+from fastlstm.datasets.files import decode_line
 
 # What a language model's text may be asked for, beside its beginning.
 TEXT_OPTIONS = ("length", "temperature", "top_k", "skip", "seed")
@@ -57,96 +53,40 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def generate(args: argparse.Namespace) -> int:
     """``fastlstm generate``: print what the model of a run folder says to the texts given."""
     folder = Path(args.run)
-    config = run_folder.read_config(folder, "addition", "dates", "rnnlm", sentiment.TASK, series.TASK, translate.TASK)
-    given = {name: value for name in TEXT_OPTIONS if (value := getattr(args, name)) is not None}
-    if args.beam is not None and config["task"] != translate.TASK:
+    task, options = task_of(folder)
+    name = task.TASK
+    config = run_folder.read_config(
+        folder, "addition", "dates", rnnlm.TASK, sentiment.TASK, series.TASK, translate.TASK
+    )
+    given = {option: value for option in TEXT_OPTIONS if (value := getattr(args, option)) is not None}
+    if args.beam is not None and name != translate.TASK:
         raise ValueError(f"--beam is for translations, {folder} is none")
-    if args.data is not None and config["task"] != series.TASK:
+    if args.data is not None and name != series.TASK:
         raise ValueError(f"--data is for series, {folder} is none")
-    if config["task"] == series.TASK:
+    if name == series.TASK:
         if args.questions or given.keys() - {"length"}:
             raise ValueError(f"{folder} goes on with a series; it takes --length and --data, and no text")
-        _model_file(folder)
         print(series.forecast(folder, config, args.data, args.length))
         return 0
-    if config["task"] == "rnnlm":
-        print(continued(folder, config, " ".join(args.questions), **given))
+    if name == rnnlm.TASK:
+        start = " ".join(args.questions) if args.questions else _stdin_text()
+        print(rnnlm.continued(folder, options, start, **given))
         return 0
     if given:
         raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for language models, {folder} is none")
-    if config["task"] == sentiment.TASK:
-        return answer_each(args.questions, sentiment.classifier(_model_file(folder)))
-    if config["task"] == translate.TASK:
-        return answer_each(args.questions, translate.translator(_model_file(folder), config, args.beam))
-    model = Seq2seq.load(_model_file(folder))
-    vocabulary = _vocabulary(model)
-
-    def answer(question: str) -> str:
-        question = question.strip()
-        xs = _encode(question, vocabulary, config["question_length"])
-        (said,) = answers(model, xs, config["answer_length"] - 1)
-        return f"{question} = {said}"
-
-    return answer_each(args.questions, answer)
+    if name == sentiment.TASK:
+        return answer_each(args.questions, sentiment.classifier(folder, options))
+    if name == translate.TASK:
+        return answer_each(args.questions, translate.translator(folder, config, args.beam))
+    return answer_each(args.questions, pairs.answerer(folder, config))
 
 
-def _model_file(folder: Path) -> Path:
-    path = folder / run_folder.MODEL
-    if not path.exists():
-        several = sorted(str(model.parent) for model in folder.glob(f"*/{run_folder.MODEL}"))
-        why = f"it compares several: {', '.join(several)}" if several else "its training is not finished"
-        raise FileNotFoundError(f"{folder} has no {run_folder.MODEL}; {why}")
-    return path
-
-
-def continued(
-    folder: Path,
-    config: Mapping[str, Any],
-    start: str,
-    *,
-    length: int = 100,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    skip: Sequence[str] = (),
-    seed: int | None = None,
-) -> str:
-    """A text and how the language model of a run folder goes on with it."""
-    tokenizer = config["options"].get("tokenizer") or tokenizer_of(config["options"]["unit"])
-    model = RNNLM.load(_model_file(folder))
-    if not model.vocabulary:
-        raise ValueError("the model has no vocabulary; train it with: fastlstm train rnnlm")
-    symbols = split_symbols(start, tokenizer)
-    if unknown := sorted(set(symbols) - set(model.vocabulary)) if UNKNOWN in model.vocabulary else []:
-        print(f"not in the vocabulary, read as {UNKNOWN}: {', '.join(unknown)}", file=sys.stderr)
-    begin = symbols or [next((end for end in (END_OF_LINE, "\n") if end in model.vocabulary), model.vocabulary[0])]
-    written = model.generate(
-        encode_symbols(begin, model.vocabulary, "start text").ids,
-        length,
-        temperature=temperature,
-        top_k=top_k,
-        skip_ids=encode_symbols(skip, model.vocabulary, "--skip").ids,
-        seed=seed,
-    )
-    return join_symbols([*symbols, *(model.vocabulary[i] for i in written)], tokenizer)
-
-
-def answers(model: Seq2seq, xs: IntArray, length: int) -> list[str]:
-    """What the model says to each question, without the blanks at the end."""
-    vocabulary = _vocabulary(model)
-    return [decode(ids, vocabulary).strip() for ids in model.generate(xs, vocabulary.index(START), length)]
-
-
-def _encode(question: str, vocabulary: Sequence[str], length: int) -> IntArray:
-    if not question:
-        raise ValueError("nothing is asked, expected a question such as those of the training")
-    if unknown := set(question) - set(vocabulary):
-        raise ValueError(f"{question!r}: the model does not know {min(unknown)!r}, only {''.join(vocabulary)!r}")
-    if len(question) > length:
-        raise ValueError(f"{question!r} is longer than the {length} symbols the model was trained on")
-    return encode([question.ljust(length)], vocabulary)
-
-
-def _vocabulary(model: Seq2seq) -> list[str]:
-    if model.vocabulary is None or START not in model.vocabulary:
-        raise ValueError("the model has no vocabulary with the start symbol; train it with: fastlstm train addition")
-    return model.vocabulary
+def _stdin_text() -> str:
+    """All of stdin, without its last line end; nothing from a terminal, or where there is none to read."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return ""
+    try:
+        lines = [decode_line(line, first=not number) for number, line in enumerate(lines_of_stdin())]
+    except OSError:  # closed by who called
+        return ""
+    return "\n".join(line.rstrip("\r\n") for line in lines)

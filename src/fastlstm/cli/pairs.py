@@ -6,27 +6,28 @@ import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastlstm.callbacks import Callback, CSVLogger
+from fastlstm.callbacks import Callback
 from fastlstm.cli import plots, run_folder, training_run, worker
-from fastlstm.cli.generate import answers
 from fastlstm.cli.option_types import COUNT, POSITIVE
 from fastlstm.cli.plots import Pictures
-from fastlstm.contract import Precision
+from fastlstm.cli.task import RunOptions
+from fastlstm.contract import IntArray
 from fastlstm.datasets import SequencePairs, hold_out
-from fastlstm.datasets.pairs import decode
-from fastlstm.distributed.gradients import GradPrecision
+from fastlstm.datasets.addition import START
+from fastlstm.datasets.pairs import decode, encode
 from fastlstm.models import Seq2seq
-from fastlstm.ops.device import Device
+from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
 SAMPLES = 5
 FILES = (run_folder.MODEL, "loss.png", "accuracy.png")
+DATA_OPTIONS = ("data", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
-class PairOptions:
+class PairOptions(RunOptions):
     """What fixes a training to the bit, together with the data."""
 
     data: str | None = None
@@ -34,13 +35,18 @@ class PairOptions:
     batch_size: int = 128
     hidden_size: int = 128
     wordvec_size: int = 16
+    lr: float = Adam().lr
     max_grad: float = 5.0
     reversed: bool = True
-    seed: int = 0
-    shards: int = 1
-    grad_precision: GradPrecision | None = None
-    device: Device = "cpu"
-    precision: Precision | None = None
+
+
+class PairData(NamedTuple):
+    """Pairs to learn from, to validate and to test on, and the model."""
+
+    training: SequencePairs
+    held_out: SequencePairs
+    test: SequencePairs | None
+    model: Seq2seq
 
 
 def add_options(parser: argparse.ArgumentParser, defaults: PairOptions, pairs: str) -> None:
@@ -51,39 +57,56 @@ def add_options(parser: argparse.ArgumentParser, defaults: PairOptions, pairs: s
     add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
     add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add("--lr", type=POSITIVE, help=f"learning rate of Adam, default {defaults.lr:g}")
     add("--max-grad", type=POSITIVE, help=f"clip the gradients' norm, default {defaults.max_grad:g}")
 
 
 def load(
-    options: PairOptions, make: Callable[..., SequencePairs], read: Callable[[str], SequencePairs]
-) -> SequencePairs:
-    """The pairs of the file, or as many as `make` makes."""
+    options: PairOptions,
+    make: Callable[..., SequencePairs],
+    read: Callable[[str], SequencePairs],
+    model: Callable[[SequencePairs], Seq2seq],
+) -> PairData:
+    """The pairs of the file, or as many as `make` makes, and a model for them."""
     pairs = make(seed=options.seed) if options.data is None else read(options.data)
-    if len(pairs.xs) < 10:
+    if options.validation is not None:
+        parts = pairs, read(options.validation)
+    elif len(pairs.xs) < 10:
         raise ValueError(f"{options.data} has {len(pairs.xs)} lines, expected at least 10: a tenth is held out")
-    return pairs
+    else:
+        parts = hold_out(pairs)
+    return PairData(*parts, None if options.test is None else read(options.test), model(pairs))
 
 
-def describe(pairs: SequencePairs) -> dict[str, Any]:
+def describe(data: PairData) -> dict[str, Any]:
     """What config.json says of the pairs."""
-    return {"question_length": pairs.xs.shape[1], "answer_length": pairs.ts.shape[1]}
+    training, held_out, test, _ = data
+    return {
+        "rows": {
+            "training": len(training.xs),
+            "validation": len(held_out.xs),
+            **({} if test is None else {"test": len(test.xs)}),
+        },
+        "classes": len(training.vocabulary),
+        "question_length": training.xs.shape[1],
+        "answer_length": training.ts.shape[1],
+    }
 
 
 def train(
     folder: Path,
     task: str,
     options: PairOptions,
-    model: Seq2seq,
-    pairs: SequencePairs,
+    data: PairData,
     *,
     answers_are: str,
+    shared_epochs: int,
     callbacks: Sequence[Callback] = (),
-    pictures: Callable[[], Pictures] = dict,
+    pictures: Callable[[], Pictures],
     quiet: bool,
 ) -> int:
-    """Train the model into the folder, from its checkpoint if it has one; ``pictures`` are more to draw of it then."""
-    training, held_out = hold_out(pairs)
-    model.vocabulary = pairs.vocabulary
+    """Train the model into the folder, from its checkpoint if it has one."""
+    training, held_out, test, model = data
     if not quiet:
         model.summary()
     shown: list[Callback] = [] if quiet else [Samples(model, held_out)]
@@ -91,32 +114,82 @@ def train(
         model,
         training.xs,
         training.ts,
-        epochs=options.epochs,
+        options=options,
+        folder=folder,
+        quiet=quiet,
+        optimizer=Adam(options.lr),
+        shared_epochs=shared_epochs,
+        monitor="val_accuracy",
         batch_size=options.batch_size,
         max_grad=options.max_grad,
         validation_data=(held_out.xs, held_out.ts),
         metrics=("loss", "accuracy"),
-        callbacks=[*callbacks, CSVLogger(folder / run_folder.HISTORY), *shown],
-        shards=options.shards,
-        grad_precision=options.grad_precision,
-        device=options.device,
-        precision=options.precision,
-        folder=folder,
-        quiet=quiet,
+        callbacks=[*callbacks, *shown],
     )
     if learned is None:
         return 1
     if not worker.is_first():
         return learned.code
-    history = learned.history
-    accuracy = history["val_accuracy"][-1]
-    training_run.write_config(
-        folder, task, options, **describe(pairs), result={"accuracy": accuracy, "loss": history["val_loss"][-1]}
-    )
+    accuracy, loss = (learned.history[name][learned.best] for name in ("val_accuracy", "val_loss"))
+    result = {"accuracy": accuracy, "loss": loss}
     right = f"{accuracy:.2%} of {len(held_out.xs):,} held-out {answers_are} right"
-    print(f"{right} after {options.epochs} epochs, {learned.took}")
-    curves = plots.of_answers(task.capitalize(), {"": history})
-    return training_run.finish(folder, task, learned.code, {**curves, **pictures()})
+    if test is not None:
+        measured = model.evaluate(test.xs, test.ts)
+        result |= {f"test_{name}": measured[name] for name in ("accuracy", "loss")}
+        right = f"{measured['accuracy']:.2%} of {len(test.xs):,} {answers_are} to test on, {right}"
+    training_run.write_config(folder, task, options, result=result)
+    print(f"{right} after {learned.told}")
+    return training_run.finish(folder, learned.code, pictures())
+
+
+def measure(folder: Path, pairs: SequencePairs) -> dict[str, float]:
+    """Loss and share of right answers of a run's model."""
+    model = run_folder.load_model(Seq2seq, folder)
+    if model.vocabulary != pairs.vocabulary:
+        raise ValueError(f"the model of {folder} has other symbols than {''.join(pairs.vocabulary)!r}")
+    measured = model.evaluate(pairs.xs, pairs.ts)
+    return {"rows": len(pairs.xs), "loss": measured["loss"], "accuracy": measured["accuracy"]}
+
+
+def curves(task: str, folder: Path) -> Pictures:
+    """loss.png and accuracy.png of a run."""
+    return plots.of_answers(task.capitalize(), {"": run_folder.read_history(folder)})
+
+
+def answers(model: Seq2seq, xs: IntArray, length: int) -> list[str]:
+    """What the model says to each question, without the blanks at the end."""
+    vocabulary = known_symbols(model)
+    return [decode(ids, vocabulary).strip() for ids in model.generate(xs, vocabulary.index(START), length)]
+
+
+def known_symbols(model: Seq2seq) -> list[str]:
+    """The model's vocabulary; raises if it is not that of sums or dates."""
+    if model.vocabulary is None or START not in model.vocabulary:
+        raise ValueError("the model has no vocabulary with the start symbol; train it with: fastlstm train addition")
+    return model.vocabulary
+
+
+def answerer(folder: Path, config: Mapping[str, Any]) -> Callable[[str], str]:
+    """What answers a question by the model of a run."""
+    model = run_folder.load_model(Seq2seq, folder)
+    vocabulary = known_symbols(model)
+
+    def answer(question: str) -> str:
+        question = question.strip()
+        (said,) = answers(model, _encode(question, vocabulary, config["question_length"]), config["answer_length"] - 1)
+        return f"{question} = {said}"
+
+    return answer
+
+
+def _encode(question: str, vocabulary: Sequence[str], length: int) -> IntArray:
+    if not question:
+        raise ValueError("nothing is asked, expected a question such as those of the training")
+    if unknown := set(question) - set(vocabulary):
+        raise ValueError(f"{question!r}: the model does not know {min(unknown)!r}, only {''.join(vocabulary)!r}")
+    if len(question) > length:
+        raise ValueError(f"{question!r} is longer than the {length} symbols the model was trained on")
+    return encode([question.ljust(length)], vocabulary)
 
 
 class Samples(Callback):

@@ -252,7 +252,7 @@ def _font_for(path: Path, texts: Iterable[str]) -> tuple[dict[str, Any], set[str
         packages = " and ".join(sorted({_package_for(sign) for sign in unknown}))
         print(
             f"{path.name}: no installed font has {shown}; with one, such as of the package "
-            f"{packages}, train again or plot again",
+            f"{packages}, draw again: fastlstm plot {path.parent}",
             file=sys.stderr,
         )
     return ({"fontfamily": [*mpl.rcParams["font.family"], *families]} if families else {}), unknown
@@ -278,11 +278,15 @@ def has_matplotlib() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def can_draw() -> bool:
-    """Whether there is matplotlib; without it say how to install it."""
+def can_draw(run: Path) -> bool:
+    """Whether there is matplotlib; without it say how to install it, and to draw the pictures of a run then."""
     if has_matplotlib():
         return True
-    print("matplotlib is not installed, so there are no pictures; run: pip install 'fastlstm[train]'", file=sys.stderr)
+    print(
+        "matplotlib is not installed, so there are no pictures; run: pip install 'fastlstm[train]', then: fastlstm "
+        f"plot {run}",
+        file=sys.stderr,
+    )
     return False
 
 

@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.callbacks import Callback, CSVLogger, EarlyStopping
+from fastlstm.callbacks import Callback
 from fastlstm.cli import plots, run_folder, training_run, worker
-from fastlstm.cli.option_types import COUNT, LAYER_COUNT, POSITIVE, SHARE
+from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
+from fastlstm.cli.plots import Pictures
+from fastlstm.cli.task import Initial, RunOptions
 from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
-from fastlstm.contract import IntArray, Precision
+from fastlstm.contract import IntArray
 from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
 from fastlstm.datasets.tokenizers import Tokenizer
-from fastlstm.distributed.gradients import GradPrecision
-from fastlstm.models import SequenceClassifier, WordVectors
-from fastlstm.models.sequence_encoder import CELLS
-from fastlstm.ops.device import Device
+from fastlstm.models import SequenceClassifier
 from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
 TASK = "sentiment"
 FILES = (run_folder.MODEL, "loss.png", "error.png")
+MODEL_OPTIONS = ("vocab_size", "maxlen", "longer", "tokenizer", "wordvec_size", "hidden_size", "pooling")
+DATA_OPTIONS = ("data", "text_column", "label_column", "hold_out", "limit", "validation")
 IMDB = "aclimdb"
 CLASSES_SHOWN = 10
 IMDB_CLASSES = {"0": "negative", "1": "positive"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(RunOptions):
     """What fixes a training to the bit, together with the data. The sizes are those of Theano's tutorial."""
 
     data: str = IMDB
@@ -44,11 +45,6 @@ class Options:
     wordvec_size: int = 128
     hidden_size: int = 128
     pooling: str = "mean"
-    cell: str = "lstm"
-    num_layers: int = 1
-    bidirectional: bool = False
-    embeddings: str | None = None
-    freeze_embeddings: bool = False
     dropout: float = 0.5
     bucket_by_length: bool = True
     batch_size: int = 16
@@ -57,11 +53,6 @@ class Options:
     epochs: int = 5
     hold_out: float | None = None
     limit: int | None = None
-    seed: int = 0
-    shards: int = 1
-    grad_precision: GradPrecision | None = None
-    device: Device = "cpu"
-    precision: Precision | None = None
     tokenizer: Tokenizer = "words"
     text_column: str | None = None
     label_column: str | None = None
@@ -101,23 +92,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--maxlen", type=COUNT, help=f"words of a text that are read, default {defaults.maxlen}")
     add("--longer", choices=("last", "first", "drop"), help="of longer texts: their last words (default), first, none")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
-    add(
-        "--wordvec-size",
-        type=COUNT,
-        help=f"width of the embeddings, default {defaults.wordvec_size}, or that of --embeddings",
-    )
+    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
     add("--pooling", choices=("mean", "last"), help="classify by the mean of all states (default) or by the last")
-    add("--cell", choices=CELLS, help="kind of the recurrent layers, default lstm")
-    add(
-        "--num-layers",
-        "--layers",
-        type=LAYER_COUNT,
-        metavar="N",
-        help=f"recurrent layers, default {defaults.num_layers}",
-    )
-    add("--bidirectional", action="store_true", default=None, help="read texts from both ends")
-    add("--embeddings", metavar="FILE", help="begin with its word vectors, of word2vec or gensim; a .bin is binary")
-    add("--freeze-embeddings", action="store_true", default=None, help="and leave the embeddings as they begin")
     add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
     add(
         "--bucket-by-length",
@@ -135,70 +111,110 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="share to validate on, default 0.05; without a test part 0.1, and as much again to test on",
     )
     add("--limit", type=COUNT, metavar="N", help="read the first N texts of a file only")
-    training_run.add_run_options(parser, TASK, defaults.seed)
+    training_run.add_run_options(parser, TASK)
 
 
-def train(args: argparse.Namespace) -> int:
-    """``fastlstm train sentiment``."""
-    return training_run.run(
-        args, TASK, Options, resolve=_resolve, prepare=_prepare, train=_train, files=lambda _: FILES
-    )
+def files(_: Options) -> Sequence[str]:
+    return FILES
 
 
-def _resolve(given: Mapping[str, Any]) -> Options:
+def shared_epochs(options: Options) -> int:
+    return options.epochs
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     if (options.text_column is None) != (options.label_column is None):
         raise ValueError("--text-column and --label-column are given together or not at all")
+    if options.validation is not None and options.hold_out:
+        raise ValueError("--validation is validated on; leave --hold-out out")
     # As seen from anywhere: the run may be resumed from another folder.
-    if options.embeddings is not None:
-        if "wordvec_size" in given:
-            raise ValueError("--embeddings says how wide the embeddings are; leave out --wordvec-size")
-        found = find_file(options.embeddings, "Expected a file of word vectors")
-        options = dataclasses.replace(options, embeddings=from_anywhere(found))
     return dataclasses.replace(options, data=from_anywhere(find_file(options.data, WHERE_TO_GET_IT)))
 
 
-def _prepare(options: Options) -> tuple[Data, SequenceClassifier]:
-    data = _data(options)
-    return data, _model(options, data)
+def prepare(options: Options, initial: Initial | None) -> tuple[Data, SequenceClassifier]:
+    """The texts and a model for them."""
+    begun = None if initial is None else initial.load(SequenceClassifier)
+    data = _data(options, begun)
+    model = _model(options, data)
+    if begun is not None:
+        training_run.begin_with(model, begun)
+    return data, model
 
 
-def _data(options: Options) -> Data:
-    """The parts of a data set; where it has no test part, one is drawn, and where none to validate on as well."""
-    path = Path(options.data)
-    reading: dict[str, Any] = {
+def describe(prepared: tuple[Data, SequenceClassifier]) -> dict[str, Any]:
+    """What config.json says of the texts."""
+    data, _ = prepared
+    parts = {"training": data.training, "validation": data.validation, "test": data.test}
+    return {"rows": {name: len(part.ts) for name, part in parts.items()}, "classes": len(data.classes)}
+
+
+def _reading(options: Options) -> dict[str, Any]:
+    """How texts are read, whatever they are for."""
+    return {
         "maxlen": options.maxlen,
-        "limit": options.limit,
         "tokenizer": options.tokenizer,
         "text_column": options.text_column,
         "label_column": options.label_column,
     }
+
+
+def _data(options: Options, begun: SequenceClassifier | None) -> Data:
+    """The parts of a data set; where it has no test part, one is drawn, and where none to validate on as well.
+
+    Words and classes are those of the model that the run begins with, if there is one.
+    """
+    path = Path(options.data)
+    reading: dict[str, Any] = {**_reading(options), "limit": options.limit}
     train_part, test_part = _parts(path)
-    text = labelled_text(train_part, vocab_size=options.vocab_size, longer=options.longer, **reading)
+    if begun is None:
+        known: dict[str, Any] = {"vocab_size": options.vocab_size}
+    else:
+        known = {"vocabulary": begun.vocabulary, "classes": _labels(path, begun)}
+    text = labelled_text(train_part, longer=options.longer, **known, **reading)
     _check_labels(path, text)
     tell_if_unsplit((text.vocabulary[i] for ids in text.xs for i in ids), options.tokenizer)
-    drawn_parts = 1 if test_part else 2
+    classes = [IMDB_CLASSES[name] for name in text.classes] if _is_imdb(path, text) else text.classes
+
+    def read(file: str | Path) -> Part:
+        whole = _whole(options, reading)
+        labels = _labels_of(Path(file), classes)
+        part = labelled_text(file, vocabulary=text.vocabulary, classes=labels, **whole)
+        return Part(part.xs, part.ts)
+
+    parts_there = {"validation": options.validation, "test": options.test or test_part}
+    drawn = [name for name, file in parts_there.items() if file is None]
     hold_out = (0.05 if test_part else 0.1) if options.hold_out is None else options.hold_out
-    held_out = int(len(text.xs) * hold_out)
-    left = len(text.xs) - drawn_parts * held_out
-    if held_out < 1 or left < 1:
+    held_out = int(len(text.xs) * hold_out) if drawn else 0
+    left = len(text.xs) - len(drawn) * held_out
+    if (drawn and held_out < 1) or left < 1:
         raise ValueError(
             f"{path} has {len(text.xs)} texts; --hold-out {hold_out:g} leaves {left} to learn from and {held_out} to "
             "validate on, expected some of each"
         )
     order = np.random.default_rng(options.seed).permutation(len(text.xs))
-    validation = _rows(text, order[:held_out])
-    training = _rows(text, order[drawn_parts * held_out :])
-    if test_part:
-        # Texts that are left out while training are read as a whole in the test.
-        whole = {**reading, "maxlen": None} if options.longer == "drop" else {**reading, "longer": options.longer}
-        read = labelled_text(test_part, vocabulary=text.vocabulary, classes=text.classes, **whole)
-        test = Part(read.xs, read.ts)
-    else:
-        test = _rows(text, order[held_out : 2 * held_out])
-    classes = [IMDB_CLASSES[name] for name in text.classes] if _is_imdb(path, text) else text.classes
-    return Data(text.vocabulary, classes, training, validation, test)
+    found = {name: read(file) for name, file in parts_there.items() if file is not None}
+    for number, name in enumerate(drawn):
+        found[name] = _rows(text, order[number * held_out : (number + 1) * held_out])
+    training = _rows(text, order[len(drawn) * held_out :])
+    return Data(text.vocabulary, classes, training, found["validation"], found["test"])
+
+
+def _whole(options: Options, reading: Mapping[str, Any]) -> dict[str, Any]:
+    """How texts are read that are not learned from: those that are left out while training are read as a whole."""
+    return {**reading, "maxlen": None} if options.longer == "drop" else {**reading, "longer": options.longer}
+
+
+def _labels_of(path: Path, classes: Sequence[str]) -> list[str]:
+    """What the classes are called in a file: in those of aclImdb, which call them 0 and 1, other than in its models."""
+    in_imdb = IMDB in (path.name, path.parent.name) and list(classes) == list(IMDB_CLASSES.values())
+    return list(IMDB_CLASSES if in_imdb else classes)
+
+
+def _labels(path: Path, model: SequenceClassifier) -> list[str]:
+    """The same of a model's classes."""
+    return _labels_of(path, _names(model)[1])
 
 
 def _check_labels(path: Path, text: LabelledText) -> None:
@@ -230,26 +246,17 @@ def _rows(text: LabelledText, rows: IntArray) -> Part:
 
 
 def _model(options: Options, data: Data) -> SequenceClassifier:
-    vectors, width = None, options.wordvec_size
-    if options.embeddings is not None:
-        vectors = WordVectors.load_word2vec_format(options.embeddings, binary=options.embeddings.endswith(".bin"))
-        width = vectors.vectors.shape[1]
     model = SequenceClassifier(
         len(data.vocabulary),
-        width,
+        options.wordvec_size,
         options.hidden_size,
         len(data.classes),
         pooling=options.pooling,
-        cell=options.cell,
-        num_layers=options.num_layers,
-        bidirectional=options.bidirectional,
-        embeddings=vectors,
-        freeze_embeddings=options.freeze_embeddings,
-        vocabulary=data.vocabulary,
         dropout=options.dropout,
         seed=options.seed,
     )
-    model.classes = data.classes
+    model.vocabulary, model.classes = data.vocabulary, data.classes
+    model.tokenizer = options.tokenizer
     return model
 
 
@@ -280,7 +287,7 @@ def _describe_classes(data: Data) -> str:
     return f"{len(named):,}: {', '.join(shown)}"
 
 
-def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassifier], quiet: bool) -> int:
+def train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassifier], quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
     data, model = prepared
     if not quiet:
@@ -291,50 +298,60 @@ def _train(folder: Path, options: Options, prepared: tuple[Data, SequenceClassif
     learned = training_run.learn(
         model,
         *data.training,
-        epochs=options.epochs,
+        options=options,
+        folder=folder,
+        quiet=quiet,
+        optimizer=Adam(options.lr),
+        shared_epochs=shared_epochs(options),
+        # In the end the model of the epoch with the smallest validation error counts.
+        monitor="val_error",
+        best_counts=True,
         batch_size=options.batch_size,
         bucket_by_length=options.bucket_by_length,
-        optimizer=Adam(options.lr),
         max_grad=options.max_grad,
         validation_data=data.validation,
         metrics=("loss", "error"),
-        callbacks=[
-            TestError(data.test, quiet=quiet),
-            CSVLogger(folder / run_folder.HISTORY),
-            # In the end the model of the epoch with the smallest validation error counts.
-            EarlyStopping("val_error", patience=options.epochs, restore_best_weights=True),
-        ],
-        shards=options.shards,
-        grad_precision=options.grad_precision,
-        device=options.device,
-        precision=options.precision,
-        folder=folder,
-        quiet=quiet,
+        callbacks=[TestError(data.test, quiet=quiet)],
     )
     if learned is None:
         return 1
     if not worker.is_first():
         return learned.code
-    history = learned.history
-    best = run_folder.best_epoch(history["val_error"])
-    # Where no epoch is the best one, the model is that of the last.
-    epoch = options.epochs if best is None else best + 1
-    result = {name: history[name][epoch - 1] for name in ("error", "val_error", "test_error")}
+    epoch = learned.best + 1
+    result = {name: learned.history[name][learned.best] for name in ("error", "val_error", "test_error")}
     training_run.write_config(folder, TASK, options, result={**result, "epoch": epoch})
     names = ("training", "validation", "test")
     figures = ", ".join(f"{name} {value:.2%}" for name, value in zip(names, result.values(), strict=True))
-    print(f"error: {figures}; after epoch {epoch} of {options.epochs}, {learned.took}")
-    pictures = plots.of_errors(f"Sentiment, {Path(options.data).name}", history)
-    return training_run.finish(folder, TASK, learned.code, pictures)
+    print(f"error: {figures}; after epoch {epoch} of {learned.epochs}, {learned.took}")
+    return training_run.finish(folder, learned.code, pictures(folder, options, lambda: prepared))
 
 
-def classifier(path: Path) -> Callable[[str], str]:
-    """What says class and probability of a text, by the model in a run folder's file."""
-    model = SequenceClassifier.load(path)
+def measure(folder: Path, options: Options, path: str) -> dict[str, float]:
+    """How often the model of a run is wrong about the texts of a file, read as its own were."""
+    model = run_folder.load_model(SequenceClassifier, folder)
+    vocabulary, classes = _names(model)
+    file = find_file(path, WHERE_TO_GET_IT)
+    whole = _whole(options, _reading(options))
+    text = labelled_text(file, vocabulary=vocabulary, classes=_labels_of(file, classes), **whole)
+    return {"rows": len(text.ts), **model.evaluate(text.xs, text.ts)}
+
+
+def pictures(folder: Path, options: Options, prepared: Callable[[], Any]) -> Pictures:  # noqa: ARG001
+    """Loss and error by epoch."""
+    return plots.of_errors(f"Sentiment, {Path(options.data).name}", run_folder.read_history(folder))
+
+
+def _names(model: SequenceClassifier) -> tuple[list[str], list[str]]:
+    """Words and classes of a model."""
     if model.vocabulary is None or model.classes is None:
         raise ValueError("the model has no vocabulary and classes; train it with: fastlstm train sentiment")
-    vocabulary, classes = model.vocabulary, model.classes
-    options = run_folder.read_options(path.parent, TASK, Options)
+    return model.vocabulary, model.classes
+
+
+def classifier(folder: Path, options: Options) -> Callable[[str], str]:
+    """What says class and probability of a text, by the model of a run."""
+    model = run_folder.load_model(SequenceClassifier, folder)
+    vocabulary, classes = _names(model)
 
     def classify(text: str) -> str:
         (ids,) = encode_texts([text], vocabulary, options.tokenizer)

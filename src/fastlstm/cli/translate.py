@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.callbacks import Callback, CSVLogger, ModelCheckpoint
+from fastlstm.callbacks import Callback, ModelCheckpoint
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import BEAM_WIDTH, COUNT, LAYER_COUNT, POSITIVE, SHARE
-from fastlstm.cli.plots import AttentionMap, plot_attention
+from fastlstm.cli.plots import AttentionMap, Pictures, plot_attention
+from fastlstm.cli.task import Initial, RunOptions
 from fastlstm.cli.text_options import add_tokenizer, tell_if_unsplit
-from fastlstm.contract import IntArray, Precision
+from fastlstm.contract import IntArray
 from fastlstm.datasets import ParallelText, parallel_text
 from fastlstm.datasets.bleu import bleu
 from fastlstm.datasets.files import from_anywhere
@@ -32,9 +34,7 @@ from fastlstm.datasets.parallel import (
     split_sentence,
 )
 from fastlstm.datasets.tokenizers import TOKENIZERS, UNKNOWN, Tokenizer, Unit, unit_of
-from fastlstm.distributed.gradients import GradPrecision
 from fastlstm.models import Seq2seq
-from fastlstm.ops.device import Device
 from fastlstm.optim import Adam, Optimizer, RMSprop
 from fastlstm.tensor_file import write_atomically
 from fastlstm.training.progress import say
@@ -51,8 +51,15 @@ MAPS = 4  # sentences whose attention is drawn
 TRAINING = "training"  # name of the first part
 
 
+MODEL_OPTIONS = (
+    *("unit", "tokenizer", "target_tokenizer", "min_count", "hidden_size", "wordvec_size", "layers"),
+    *("bidirectional", "attention", "reversed"),
+)
+DATA_OPTIONS = ("data", "target", "limit", "source_column", "target_column", "validation", "validation_split")
+
+
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(RunOptions):
     """What fixes a training to the bit, together with the data. What is None depends on the unit or the data."""
 
     data: str = "jpn_eng"
@@ -71,15 +78,10 @@ class Options:
     lr: float = 0.001
     max_grad: float | None = None
     batch_size: int = 64
-    epochs: int | None = None
+    epochs: int | None = None  # type: ignore[assignment]
     validation_split: float = 0.2
     checkpoint_every: int = 5
     beam: int = 1
-    seed: int = 0
-    shards: int = 1
-    grad_precision: GradPrecision | None = None
-    device: Device = "cpu"
-    precision: Precision | None = None
     tokenizer: Tokenizer | None = None
     target_tokenizer: Tokenizer | None = None
     source_column: str | None = None
@@ -103,10 +105,11 @@ class Part(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What a training needs."""
+    """What a training needs; pairs that are validated on, where they are not the last of all."""
 
     pairs: ParallelText
     parts: Sequence[Part]
+    validation: ParallelText | None
     model: Seq2seq
 
 
@@ -170,39 +173,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--checkpoint-every", type=COUNT, metavar="N", help=f"epochs, default {defaults.checkpoint_every}")
     add("--beam", type=BEAM_WIDTH, help="candidates kept while translating; default 1, the likeliest symbol every time")
-    training_run.add_run_options(parser, TASK, defaults.seed)
+    training_run.add_run_options(parser, TASK, files="a file of pairs, SOURCE TAB TARGET or a table,")
 
 
-def train(args: argparse.Namespace) -> int:
-    """``fastlstm train translate``."""
-    return training_run.run(
-        args,
-        TASK,
-        Options,
-        resolve=_resolve,
-        prepare=_prepare,
-        train=_train,
-        files=_files,
-        describe=_describe,
-    )
-
-
-def _files(options: Options) -> list[str]:
+def files(options: Options) -> list[str]:
     names = [run_folder.MODEL, TRANSLATIONS, "loss.png", "accuracy.png", LAYERS]
     return [*names, ATTENTION] if options.attention else names
 
 
-def _prepare(options: Options) -> Prepared:
-    pairs, parts = _data(options)
-    return Prepared(pairs, parts, _model(options, pairs))
+def shared_epochs(options: Options) -> int:
+    assert options.epochs is not None
+    return options.epochs
 
 
-def _resolve(given: Mapping[str, Any]) -> Options:
+def prepare(options: Options, initial: Initial | None) -> Prepared:
+    """The pairs and a model for them."""
+    begun = None if initial is None else initial.load(Seq2seq)
+    pairs, parts, validation = _data(options, begun)
+    has_validation = validation is not None or options.validation_split > 0
+    training_run.check_patience(options, has_validation, "--validation FILE, or a --validation-split")
+    model = _model(options, pairs)
+    if begun is not None:
+        training_run.begin_with(model, begun)
+    return Prepared(pairs, parts, validation, model)
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     known = options.data in NAMED and options.target is None
     if (options.source_column is None) != (options.target_column is None):
         raise ValueError("--source-column and --target-column are given together or not at all")
+    if options.validation is not None and "validation_split" in given and options.validation_split:
+        raise ValueError("--validation is validated on; leave --validation-split out")
     unit: Unit = options.unit or ("word" if options.data == "small_parallel_enja" else "char")
     asked = options.tokenizer or options.target_tokenizer
     if options.unit and asked and unit_of(asked) != unit:
@@ -217,29 +220,26 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     usual = {name: value for name, value in BY_UNIT[unit].items() if getattr(options, name) is None}
     limit = 5_000 if options.limit is None and options.data == "jpn_eng" and known else options.limit
     tokenizer, target_tokenizer = tokenizers
+    if options.validation is not None:
+        usual["validation_split"] = 0.0
     return dataclasses.replace(
         options, unit=unit, tokenizer=tokenizer, target_tokenizer=target_tokenizer, limit=limit, **usual
     )
 
 
-def _data(options: Options) -> tuple[ParallelText, list[Part]]:
-    """All pairs, of which the last are validated on; and the parts of which sentences are shown, training first."""
+def _data(options: Options, begun: Seq2seq | None) -> tuple[ParallelText, list[Part], ParallelText | None]:
+    """All pairs, of which the last are validated on; parts of which sentences are shown, training first; validation.
+
+    Vocabularies are those of the model that the run begins with, if there is one.
+    """
     assert options.unit is not None
-    columns = None
-    if options.source_column is not None and options.target_column is not None:
-        columns = options.source_column, options.target_column
-    pairs = parallel_text(
-        options.data,
-        options.target,
-        unit=options.unit,
-        min_count=options.min_count,
-        limit=options.limit,
-        tokenizer=options.tokenizer,
-        target_tokenizer=options.target_tokenizer,
-        columns=columns,
-    )
+    vocabularies: dict[str, Any] = {"min_count": options.min_count}
+    if begun is not None:
+        vocabularies = _named_vocabularies(begun)
+    pairs = parallel_text(options.data, options.target, limit=options.limit, **_reading(options), **vocabularies)
     for sentences, tokenizer in ((pairs.sources, pairs.tokenizer), (pairs.targets, pairs.target_tokenizer)):
         tell_if_unsplit((word for text in sentences for word in split_sentence(text, tokenizer)), tokenizer)
+    known: dict[str, Any] = {"vocabulary": pairs.vocabulary, "target_vocabulary": pairs.target_vocabulary}
     held_out = int(len(pairs.xs) * options.validation_split)
     if options.validation_split and not held_out:
         raise ValueError(
@@ -248,11 +248,35 @@ def _data(options: Options) -> tuple[ParallelText, list[Part]]:
         )
     end = len(pairs.xs) - held_out
     parts = [Part(TRAINING, pairs.sources[:end], pairs.xs[:end], pairs.targets[:end])]
+    validation = None
+    if options.validation is not None:
+        validation = parallel_text(options.validation, **_reading(options), **known)
+        parts.append(Part("held out", validation.sources, validation.xs, validation.targets))
     if held_out:
         parts.append(Part("held out", pairs.sources[end:], pairs.xs[end:], pairs.targets[end:]))
-    if test := _test_part(options, pairs):
+    if options.test is not None:
+        given = parallel_text(options.test, **_reading(options), **known)
+        parts.append(Part("test", given.sources, given.xs, given.targets))
+    elif test := _test_part(options, pairs):
         parts.append(test)
-    return pairs, parts
+    return pairs, parts, validation
+
+
+def _reading(options: Options) -> dict[str, Any]:
+    """How pairs are read, whatever they are for."""
+    columns = None
+    if options.source_column is not None and options.target_column is not None:
+        columns = options.source_column, options.target_column
+    return {
+        "unit": options.unit,
+        "tokenizer": options.tokenizer,
+        "target_tokenizer": options.target_tokenizer,
+        "columns": columns,
+    }
+
+
+def _named_vocabularies(model: Seq2seq) -> dict[str, Any]:
+    return {"vocabulary": model.vocabulary, "target_vocabulary": model.target_vocabulary}
 
 
 def _test_part(options: Options, pairs: ParallelText) -> Part | None:
@@ -288,6 +312,7 @@ def _model(options: Options, pairs: ParallelText) -> Seq2seq:
         seed=options.seed,
     )
     model.vocabulary, model.target_vocabulary = pairs.vocabulary, pairs.target_vocabulary
+    model.tokenizer = pairs.tokenizer
     return model
 
 
@@ -296,56 +321,58 @@ def _optimizer(options: Options) -> Optimizer:
     return RMSprop(options.lr, decay_rate=0.9) if options.optimizer == "rmsprop" else Adam(options.lr)
 
 
-def _describe(prepared: Prepared) -> dict[str, Any]:
-    return {"target_length": prepared.pairs.ts.shape[1] - 1}
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """What config.json says of the pairs."""
+    pairs, parts, validation, _ = prepared
+    rows = {part.name.replace("held out", "validation"): len(part.sources) for part in parts}
+    return {
+        "rows": rows,
+        "classes": len(pairs.target_vocabulary),
+        "target_length": max(pairs.ts.shape[1], 0 if validation is None else validation.ts.shape[1]) - 1,
+    }
 
 
-def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> int:
+def train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
-    pairs, parts, model = prepared
+    pairs, parts, validation, model = prepared
     if not quiet:
         model.summary()
     scored = can_score()
-    assert options.epochs is not None
     decoding = Decoding(pairs.target_tokenizer, pairs.ts.shape[1] - 1, options.beam)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     shown: list[Callback] = [] if quiet else [Samples(model, parts, decoding)]
+    saved = ModelCheckpoint(folder / CHECKPOINTS / "epoch-{epoch:03d}.safetensors", period=options.checkpoint_every)
     learned = training_run.learn(
         model,
         pairs.xs,
         pairs.ts,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        optimizer=_optimizer(options),
-        max_grad=options.max_grad,
-        validation_split=options.validation_split,
-        metrics=("loss", "token_accuracy"),
-        callbacks=[
-            CSVLogger(folder / run_folder.HISTORY),
-            ModelCheckpoint(folder / CHECKPOINTS / "epoch-{epoch:03d}.safetensors", period=options.checkpoint_every),
-            *shown,
-        ],
-        shards=options.shards,
-        grad_precision=options.grad_precision,
-        device=options.device,
-        precision=options.precision,
+        options=options,
         folder=folder,
         quiet=quiet,
+        optimizer=_optimizer(options),
+        shared_epochs=shared_epochs(options),
+        monitor="val_loss" if validation is not None or options.validation_split else None,
+        batch_size=options.batch_size,
+        max_grad=options.max_grad,
+        validation_split=options.validation_split,
+        validation_data=None if validation is None else (validation.xs, validation.ts),
+        metrics=("loss", "token_accuracy"),
+        callbacks=[saved, *shown],
     )
     if learned is None:
         return 1
     if not worker.is_first():
         return learned.code
-    history = learned.history
-    result = {name: values[-1] for name, values in history.items()}
+    names = ("loss", "token_accuracy", "val_loss", "val_token_accuracy")
+    result = {name: learned.history[name][learned.best] for name in names if name in learned.history}
     # Of the last part as many as are scored, of those before some to look at.
     decoded = [_decode(model, part, SCORED if part is parts[-1] else SHOWN, decoding) for part in parts]
     write_atomically(folder / TRANSLATIONS, "\n".join(map(_table, decoded)).encode())
     said = decoded[-1]
     if scored and said.name != TRAINING:
         result["bleu"] = _bleu(said, pairs.target_tokenizer)
-    training_run.write_config(folder, TASK, options, **_describe(prepared), result=result)
-    symbols = "characters" if pairs.unit == "char" else "words"
+    training_run.write_config(folder, TASK, options, result=result)
+    symbols = _symbols(options)
     if not quiet:
         print("\n".join(_table(one, SHOWN) for one in decoded))
     figures = [f"{symbols} right {result['token_accuracy']:.1%}"]
@@ -353,12 +380,45 @@ def _train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> i
         figures.append(f"held out {result['val_token_accuracy']:.1%}")
     if "bleu" in result:
         figures.append(f"BLEU {result['bleu']:.2f} of {len(said.sources)} sentences, {said.name}")
-    print(f"{', '.join(figures)}; {options.epochs} epochs, {learned.took}")
+    print(f"{', '.join(figures)}; {learned.told}")
+    return training_run.finish(folder, learned.code, pictures(folder, options, lambda: prepared))
+
+
+def measure(folder: Path, options: Options, path: str) -> dict[str, float]:
+    """Loss and symbols right of a run's model on the pairs of a file, and with sacrebleu BLEU."""
+    model = run_folder.load_model(Seq2seq, folder)
+    pairs = parallel_text(path, **_reading(options), **_named_vocabularies(model))
+    measured = {"rows": len(pairs.xs), **model.evaluate(pairs.xs, pairs.ts, metrics=("loss", "token_accuracy"))}
+    if can_score():
+        length = run_folder.read_config(folder, TASK)["target_length"]
+        part = Part("test", pairs.sources, pairs.xs, pairs.targets)
+        said = _decode(model, part, SCORED, Decoding(pairs.target_tokenizer, length, options.beam))
+        measured["bleu"] = _bleu(said, pairs.target_tokenizer)
+    return measured
+
+
+def pictures(folder: Path, options: Options, prepared: Callable[[], Prepared]) -> Pictures:
+    """The curves, the model's layers, and where it looks."""
     title = f"Translation, {Path(options.data).name}"
-    pictures = {LAYERS: model.plot, **plots.of_token_accuracy(title, symbols, history)}
+    history = run_folder.read_history(folder)
+    load = functools.cache(lambda: run_folder.load_model(Seq2seq, folder))
+    drawn: Pictures = {
+        LAYERS: lambda path: load().plot(path),
+        **plots.of_token_accuracy(title, _symbols(options), history),
+    }
     if options.attention:
-        pictures[ATTENTION] = lambda path: plot_attention(path, title, _attention_maps(model, parts[-1], decoding))
-    return training_run.finish(folder, TASK, learned.code, pictures)
+
+        def draw(path: Path) -> None:
+            pairs, parts, *_ = prepared()
+            decoding = Decoding(pairs.target_tokenizer, pairs.ts.shape[1] - 1, options.beam)
+            plot_attention(path, title, _attention_maps(load(), parts[-1], decoding))
+
+        drawn[ATTENTION] = draw
+    return drawn
+
+
+def _symbols(options: Options) -> str:
+    return "characters" if options.unit == "char" else "words"
 
 
 def _bleu(said: Decoded, tokenizer: Tokenizer) -> float:
@@ -390,12 +450,12 @@ def translations(model: Seq2seq, xs: IntArray, decoding: Decoding, *, batch_size
     return said
 
 
-def translator(model_file: Path, config: Mapping[str, Any], beam: int | None) -> Callable[[str], str]:
+def translator(folder: Path, config: Mapping[str, Any], beam: int | None) -> Callable[[str], str]:
     """What translates a sentence by the model of a run."""
     options = config["options"]
     # A run of an earlier version has no tokenizers.
     tokenizers = pair_of_tokenizers(options["unit"], options.get("tokenizer"), options.get("target_tokenizer"))
-    model = Seq2seq.load(model_file)
+    model = run_folder.load_model(Seq2seq, folder)
     vocabulary, _ = _vocabularies(model, unit_of(tokenizers[0]))
     known = set(vocabulary)
     decoding = Decoding(tokenizers[1], config["target_length"], beam or options["beam"])

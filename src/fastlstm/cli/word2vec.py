@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastlstm.callbacks import CSVLogger
 from fastlstm.cli import plots, run_folder, training_run, worker
 from fastlstm.cli.option_types import COUNT, NOT_NEGATIVE, POSITIVE, SAMPLE_COUNT
-from fastlstm.cli.plots import plot_words
+from fastlstm.cli.plots import Pictures, plot_words
+from fastlstm.cli.task import Initial, RunOptions
 from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
+from fastlstm.contract import IntArray
 from fastlstm.datasets import Words, questions_words, read_words, tokenized_text, wordsim353
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
 from fastlstm.datasets.tokenized import sentences_of
 from fastlstm.datasets.tokenizers import Tokenizer
-from fastlstm.datasets.words import UNKNOWN, text8_path
-from fastlstm.distributed.gradients import GradPrecision
+from fastlstm.datasets.words import SENTENCE_END, UNKNOWN, text8_path
 from fastlstm.models import Word2Vec
 from fastlstm.models.word_vectors import Accuracy, Agreement, WordVectors
-from fastlstm.ops.device import Device
 from fastlstm.optim import SGD
 
 TASK = "word2vec"
@@ -34,14 +33,33 @@ WORDS = "words.png"
 # Words whose neighbours are shown, of how many, and how many of them.
 _ASKED, _FREQUENT, _ANSWERS = 8, 300, 8
 FILES = (run_folder.MODEL, VECTORS, "loss.png", WORDS)
+WHY_IT_ROSE = (
+    "the loss may rise while the vectors get better: that of a pair is taken before its step, and while the learning "
+    "rate is high the words at hand have just been learned. That of vectors that stand still falls: --validation FILE"
+)
+MODEL_OPTIONS = (
+    "loss",
+    "cbow",
+    "vector_size",
+    "window",
+    "num_sampled",
+    "vocab_size",
+    "min_count",
+    "unknown",
+    "tokenizer",
+)
+DATA_OPTIONS = ("data", "column", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What fixes a training to the bit, together with the data. The default values are TensorFlow's tutorial's."""
+class Options(RunOptions):
+    """What fixes a training to the bit, together with the data. What is None depends on the loss.
+
+    The default values are those of word2vec and gensim, those of the other losses TensorFlow's tutorial's.
+    """
 
     data: str = TEXT8
-    loss: str = "nce"
+    loss: str = "negative_sampling"
     cbow: bool = False
     vocab_size: int = 50_000
     min_count: int | None = None
@@ -54,12 +72,18 @@ class Options:
     lr: float | None = None
     final_lr: float | None = None
     epochs: int = 5
-    seed: int = 0
-    shards: int = 1
-    grad_precision: GradPrecision | None = None
-    device: Device = "cpu"
     tokenizer: Tokenizer = "blanks"
     column: str | None = None
+    eval: bool | None = None
+
+
+class Prepared(NamedTuple):
+    """A text and what is validated on; what finished vectors are judged by; the model."""
+
+    words: Words
+    validation: IntArray | None
+    judgements: Judgements | None
+    model: Word2Vec
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,37 +102,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
     add("--cbow", action=switch, help="tell words by the mean of their neighbours; default no: skip-gram")
     add("--vocab-size", type=COUNT, help=f"the most frequent words, default {defaults.vocab_size:,}")
-    add("--min-count", type=COUNT, help="leave rarer words out; default 1, for negative_sampling 5")
-    add("--unknown", action=switch, help="other words become UNK; default yes, for negative_sampling no")
+    add("--min-count", type=COUNT, help="leave rarer words out; default 5, for other losses 1")
+    add("--unknown", action=switch, help="other words become UNK; default no, for other losses yes")
     add("--vector-size", type=COUNT, help=f"default {defaults.vector_size}")
     add("--window", type=COUNT, help=f"the farthest neighbour, default {defaults.window}")
     add(
         "--num-sampled",
         type=SAMPLE_COUNT,
-        help="words drawn for a batch, default 64; for negative_sampling a pair's, 5",
+        help="words drawn for a pair, default 5; for other losses a batch's, 64",
     )
     add("--subsample", type=NOT_NEGATIVE, help=f"leave out frequent words, 0 for none; default {defaults.subsample:g}")
-    add("--batch-size", type=COUNT, help="pairs, default 128; for negative_sampling 8192, which changes no step")
-    add("--lr", type=POSITIVE, help="learning rate; default 1, for negative_sampling 0.025")
-    add("--final-lr", type=POSITIVE, help="fall to it evenly; default no, for negative_sampling 0.0001")
+    add(
+        "--batch-size",
+        type=COUNT,
+        help="pairs, default 8192, which changes no step of negative_sampling; for other losses 128",
+    )
+    add("--lr", type=POSITIVE, help="learning rate; default 0.025, for other losses 1")
+    add("--final-lr", type=POSITIVE, help="fall to it evenly; default 0.0001, for other losses no")
     add("--epochs", type=COUNT, help=f"default {defaults.epochs}")
     add("--eval", action=switch, help="by wordsim353 and analogies; default if they are below FASTLSTM_DATA_DIR")
-    training_run.add_run_options(parser, TASK, defaults.seed, precision=False)
+    training_run.add_run_options(parser, TASK, precision=False)
 
 
-def train(args: argparse.Namespace) -> int:
-    """``fastlstm train word2vec``."""
-    judgements = _judgements(args.eval)
-
-    def train_and_judge(folder: Path, options: Options, prepared: tuple[Words, Word2Vec], quiet: bool) -> int:
-        return _train(folder, options, *prepared, judgements, quiet)
-
-    return training_run.run(
-        args, TASK, Options, resolve=_resolve, prepare=_begin, train=train_and_judge, files=lambda _: FILES
-    )
+def files(_: Options) -> Sequence[str]:
+    return FILES
 
 
-def _resolve(given: Mapping[str, Any]) -> Options:
+def shared_epochs(options: Options) -> int:
+    """None where the learning rate falls from the first batch to the last."""
+    return options.epochs if options.final_lr is None else 0
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
     """The options of a new run from those that were given."""
     options = Options(**given)
     if options.loss == "negative_sampling" and options.shards > 1:
@@ -132,20 +157,16 @@ def _resolve(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, data=from_anywhere(path), **unset)
 
 
-def _begin(options: Options) -> tuple[Words, Word2Vec]:
-    """The text and a new model for it."""
-    assert options.min_count is not None
+def prepare(options: Options, initial: Initial | None) -> Prepared:
+    """The texts and a new model."""
+    judgements = _judgements(options.eval)
     assert options.num_sampled is not None
-    cut: dict[str, Any] = {
-        "max_words": options.vocab_size,
-        "min_count": options.min_count,
-        "unknown": bool(options.unknown),
-    }
-    if Path(options.data).is_dir():
-        words = sentences_of(tokenized_text(options.data), **cut)
-    else:
-        words = read_words(options.data, tokenizer=options.tokenizer, column=options.column, **cut)
-        tell_if_unsplit((words.vocabulary[i] for i in words.ids if i >= 0), options.tokenizer)
+    begun = None if initial is None else initial.load(Word2Vec)
+    words = _words(options, options.data, learned=begun is None)
+    if begun is not None:
+        words = _words_of(begun, words)
+    has_validation = options.validation is not None
+    training_run.check_patience(options, has_validation, "--validation FILE")
     model = Word2Vec(
         len(words.vocabulary),
         options.vector_size,
@@ -156,9 +177,56 @@ def _begin(options: Options) -> tuple[Words, Word2Vec]:
         sg=0 if options.cbow else 1,
         seed=options.seed,
     )
-    model.vocabulary = words.vocabulary
+    model.vocabulary, model.tokenizer = words.vocabulary, options.tokenizer
     model.check_corpus(options.data, words.ids)
-    return words, model
+    if begun is not None:
+        training_run.begin_with(model, begun)
+    validation = None
+    if options.validation is not None:
+        validation = _words_of(model, _words(options, options.validation, learned=False)).ids
+        model.check_corpus(options.validation, validation)
+    return Prepared(words, validation, judgements, model)
+
+
+def describe(prepared: Prepared) -> dict[str, Any]:
+    """What config.json says of the texts."""
+    words, validation, *_ = prepared
+    rows = {"training": int(words.counts.sum())}
+    if validation is not None:
+        rows["validation"] = int(np.count_nonzero(validation >= 0))
+    return {"rows": rows, "classes": len(words.vocabulary)}
+
+
+def _words(options: Options, source: str, *, learned: bool) -> Words:
+    """The words of a file or of a folder of ids; all of them if its vocabulary is not the one that is learned."""
+    cut: dict[str, Any] = {"min_count": 1, "max_words": None, "unknown": False}
+    if learned:
+        cut = {"min_count": options.min_count, "max_words": options.vocab_size, "unknown": bool(options.unknown)}
+    if Path(source).is_dir():
+        return sentences_of(tokenized_text(source), **cut)
+    words = read_words(source, tokenizer=options.tokenizer, column=options.column, **cut)
+    tell_if_unsplit((words.vocabulary[i] for i in words.ids if i >= 0), options.tokenizer)
+    return words
+
+
+def _words_of(model: Word2Vec, words: Words) -> Words:
+    """A text by the vocabulary of a model; what that lacks is UNK, or left out."""
+    vocabulary = _vocabulary(model)
+    id_of = {word: i for i, word in enumerate(vocabulary)}
+    outside = id_of.get(UNKNOWN, SENTENCE_END - 1)
+    new_ids = np.array([*(id_of.get(word, outside) for word in words.vocabulary), SENTENCE_END], np.int64)
+    ids = new_ids[words.ids]  # the last of them is what -1 becomes
+    ids = ids[ids >= SENTENCE_END]
+    counts = np.bincount(ids[ids >= 0], minlength=len(vocabulary))
+    if not counts.any():
+        raise ValueError("none of the words of the text is in the vocabulary of the model")
+    return Words(ids, vocabulary, counts)
+
+
+def _vocabulary(model: Word2Vec) -> list[str]:
+    if not model.vocabulary:
+        raise ValueError("the model has no vocabulary; train it with: fastlstm train word2vec")
+    return model.vocabulary
 
 
 class Judgements:
@@ -197,10 +265,9 @@ def _judgements(asked: bool | None) -> Judgements | None:
         return None
 
 
-def _train(
-    folder: Path, options: Options, words: Words, model: Word2Vec, judgements: Judgements | None, quiet: bool
-) -> int:
+def train(folder: Path, options: Options, prepared: Prepared, quiet: bool) -> int:
     """Train the model into the folder, from its checkpoint if it has one."""
+    words, validation, judgements, model = prepared
     assert options.lr is not None
     count = int(words.counts.sum())
     if not quiet:
@@ -210,30 +277,33 @@ def _train(
     learned = training_run.learn(
         model,
         words.ids,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        optimizer=SGD(options.lr),
-        final_lr=options.final_lr,
-        subsample=options.subsample or None,
-        callbacks=[
-            CSVLogger(folder / run_folder.HISTORY),
-        ],
-        shards=options.shards,
-        grad_precision=options.grad_precision,
-        device=options.device,
+        options=options,
         folder=folder,
         quiet=quiet,
+        optimizer=SGD(options.lr),
+        shared_epochs=shared_epochs(options),
+        monitor=None if validation is None else "val_loss",
+        batch_size=options.batch_size,
+        final_lr=options.final_lr,
+        subsample=options.subsample or None,
+        validation_data=validation,
     )
     if learned is None:
         return 1
     if not worker.is_first():
         return learned.code
-    history = learned.history
-    result = {"loss": history["loss"][-1]}
-    lines = [f"loss: {result['loss']:.4f}; {options.epochs} epochs, {learned.took}"]
+    names = ("loss", "val_loss")
+    result = {name: learned.history[name][learned.best] for name in names if name in learned.history}
+    lines = [f"loss: {result['loss']:.4f}; {learned.told}"]
     if not resumed and learned.seconds is not None:
-        result["words_per_second"] = count * options.epochs / learned.seconds
+        result["words_per_second"] = count * learned.epochs / learned.seconds
         lines[0] += f", {result['words_per_second']:,.0f} words a second"
+    losses = learned.history["loss"]
+    if options.final_lr is not None and losses[-1] > min(losses):
+        lines.insert(0, WHY_IT_ROSE)
+    if options.test is not None:
+        result["test_loss"] = _loss(model, options, options.test)["loss"]
+        lines.append(f"test: loss {result['test_loss']:.4f}")
     if judgements is not None:
         agreement, accuracy = judgements.measure(model)
         asked = agreement.used + agreement.unknown
@@ -247,6 +317,22 @@ def _train(
     model.save_word2vec_format(folder / VECTORS)
     training_run.write_config(folder, TASK, options, result=result)
     print("\n".join(lines))
-    pictures = plots.of_loss(f"Word vectors, {Path(options.data).name}", "loss", {"": history})
-    pictures[WORDS] = lambda path: plot_words(path, model.words, 300)
-    return training_run.finish(folder, TASK, learned.code, pictures)
+    return training_run.finish(folder, learned.code, pictures(folder, options, lambda: prepared))
+
+
+def measure(folder: Path, options: Options, path: str) -> dict[str, float]:
+    """The loss of a run's model on a text, all of whose pairs are taken once."""
+    return _loss(run_folder.load_model(Word2Vec, folder), options, path)
+
+
+def _loss(model: Word2Vec, options: Options, path: str) -> dict[str, float]:
+    ids = _words_of(model, _words(options, path, learned=False)).ids
+    return {"rows": int(np.count_nonzero(ids >= 0)), **model.evaluate(ids)}
+
+
+def pictures(folder: Path, options: Options, prepared: Callable[[], Any]) -> Pictures:  # noqa: ARG001
+    """The loss by epoch, and the most frequent words in a plane."""
+    history = run_folder.read_history(folder)
+    drawn = plots.of_loss(f"Word vectors, {Path(options.data).name}", "loss", {"": history})
+    drawn[WORDS] = lambda path: plot_words(path, run_folder.load_model(Word2Vec, folder).words, 300)
+    return drawn

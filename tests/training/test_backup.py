@@ -313,7 +313,11 @@ def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
 
 def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
     """Whatever the order in which safetensors writes its metadata, which is another every time."""
-    tensors = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 1)), "\N{GREEK SMALL LETTER ALPHA}": np.zeros(0)}
+    tensors: dict[str, Any] = {
+        "b": np.arange(3, dtype=np.float32),
+        "a": np.ones((2, 1)),
+        "\N{GREEK SMALL LETTER ALPHA}": np.zeros(0),
+    }
     for _ in range(20):
         write_tensor_file(tmp_path / "file", tensors, {"name": "\N{GREEK SMALL LETTER ALPHA}"})
         first = (

@@ -181,6 +181,13 @@ class Unweighted(SequenceRegressor):
         return super().forward(xs, ts, training=training, reduction=reduction)
 
 
+class UnweightedClasses(SequenceClassifier):
+    """Another."""
+
+    def forward(self, xs: Any, ts: Any, **how: Any) -> float:  # type: ignore[override]
+        return super().forward(xs, ts, **how)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -215,6 +222,8 @@ def test_models_without_classes_or_weights_say_so() -> None:
     with pytest.raises(TypeError, match="forward of Unweighted takes no sample_weight"):
         Unweighted(2, 5, 2).fit(xs, ts, sample_weight=np.ones(4))
     Unweighted(2, 5, 2).fit(xs, ts, verbose=0)
+    with pytest.raises(TypeError, match="forward of UnweightedClasses takes no sample_weight"):
+        UnweightedClasses(V, 5, 4, 3).fit(XS, IGNORING, class_weight={0: 1.0})
     with pytest.raises(ValueError, match="validation_data has 4 entries"):
         regressor()[0]().fit(xs, ts, validation_data=(xs, ts, np.ones(4), None))
 
@@ -579,6 +588,8 @@ def test_one_callback_needs_no_list_and_none_is_none() -> None:
     make().fit(XS, IGNORING, callbacks=None, verbose=0)
     stopped = make().fit(XS, IGNORING, epochs=9, callbacks=callbacks.EarlyStopping("loss", min_delta=9), verbose=0)
     assert len(stopped.epoch) < 9
+    given = (callback for callback in [callbacks.EarlyStopping("loss", min_delta=9)])
+    assert len(make().fit(batches(), epochs=9, callbacks=given, verbose=0).epoch) < 9  # type: ignore[arg-type]
 
 
 lambda_callback: Any = callbacks.LambdaCallback

@@ -27,6 +27,7 @@ from fastlstm.ops import scalars
 from fastlstm.ops.device import to_device, to_host
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.batches import Batches, ShuffledRows
+from fastlstm.training.callback import check_callbacks
 from fastlstm.training.progress import shown
 
 
@@ -221,6 +222,7 @@ class LabelledSequences(ReadsIds, Estimator):
         if ts is None and (lengths is not None or bucket_by_length):
             name = "bucket_by_length" if lengths is None else "lengths"
             raise ValueError(f"{name} is given, but xs gives batches; pad their rows with -1 and leave it out")
+        callbacks = check_callbacks(callbacks)
         before, names = self.classes, self._names_in(ts)
         if names is not None and before is None:
             self.classes = sorted(set(names))

@@ -114,6 +114,7 @@ class RowModel(Model):
         KeyboardInterrupt
             After Ctrl-C, when the batch at hand is done; the model is as it was after that batch.
         """
+        callbacks = check_callbacks(callbacks)
         source, validation_data = self._source(
             (xs, ts),
             kind=ShuffledRows if shuffle else Batches,
@@ -154,7 +155,7 @@ class RowModel(Model):
         class_weight: Any,
         epochs: tuple[int, int],
         steps_per_epoch: int | None,
-        callbacks: Any,
+        callbacks: Sequence[Callback],
     ) -> tuple[BatchSource, tuple[Any, ...] | None]:
         """What ``fit`` learns from, and the arguments of ``evaluate`` for what it validates on; all is checked.
 
@@ -247,7 +248,7 @@ class RowModel(Model):
         of_classes: FloatArray | None,
         epochs: tuple[int, int],
         steps: int | None,
-        callbacks: Any,
+        callbacks: Sequence[Callback],
     ) -> IteratedBatches:
         first, end = scalars.integer("initial_epoch", epochs[0], 0), scalars.integer("epochs", epochs[1], 0)
 
@@ -261,9 +262,7 @@ class RowModel(Model):
             steps=steps,
             stop=stop,
         )
-        if not source.can_go_on and any(
-            isinstance(callback, BackupAndRestore) for callback in check_callbacks(callbacks)
-        ):
+        if not source.can_go_on and any(isinstance(callback, BackupAndRestore) for callback in callbacks):
             raise ValueError(
                 "BackupAndRestore cannot go on with batches that nobody can read again: give what has a length and can "
                 "be read from the beginning in every epoch, such as a list or a data loader, without steps_per_epoch"
@@ -286,14 +285,19 @@ class RowModel(Model):
         """The shape of a weight for each of checked targets."""
         return ts.shape
 
-    def _row_weights(self, sample_weight: Any, ts: Array) -> FloatArray:
+    def _require_weights(self) -> None:
+        """Raise unless ``forward`` takes weights: a model of one's own need not."""
         if "sample_weight" not in inspect.signature(self.forward).parameters:
             raise TypeError(f"forward of {type(self).__name__} takes no sample_weight, so that none can be given")
+
+    def _row_weights(self, sample_weight: Any, ts: Array) -> FloatArray:
+        self._require_weights()
         return row_weights(sample_weight, self.weights_shape(ts), self.params[0].dtype)
 
     def _class_weights(self, class_weight: Any) -> FloatArray:
         if self.class_names is None:
             raise ValueError(f"{type(self).__name__} knows no classes that class_weight could weigh; use sample_weight")
+        self._require_weights()
         size, names = self.class_names
         return class_weights(class_weight, self.options[size], getattr(self, names), self.params[0].dtype)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm.callbacks import Callback
 from fastlstm.cli import plots, run_folder, training_run, worker
-from fastlstm.cli.option_types import COUNT, POSITIVE, SHARE
+from fastlstm.cli.option_types import COUNT, LAYER_COUNT, POSITIVE, SHARE
 from fastlstm.cli.plots import Pictures
 from fastlstm.cli.task import Initial, RunOptions
 from fastlstm.cli.text_options import COLUMN, add_tokenizer, tell_if_unsplit
@@ -21,13 +21,17 @@ from fastlstm.datasets import LabelledText, encode_texts, labelled_text
 from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.labelled import WHERE_TO_GET_IT, Longer, shorten
 from fastlstm.datasets.tokenizers import Tokenizer
-from fastlstm.models import SequenceClassifier
+from fastlstm.models import SequenceClassifier, WordVectors
+from fastlstm.models.sequence_encoder import CELLS
 from fastlstm.optim import Adam
 from fastlstm.training.progress import say
 
 TASK = "sentiment"
 FILES = (run_folder.MODEL, "loss.png", "error.png")
-MODEL_OPTIONS = ("vocab_size", "maxlen", "longer", "tokenizer", "wordvec_size", "hidden_size", "pooling")
+MODEL_OPTIONS = (
+    *("vocab_size", "maxlen", "longer", "tokenizer", "wordvec_size", "hidden_size", "pooling"),
+    *("cell", "num_layers", "bidirectional", "embeddings", "freeze_embeddings"),
+)
 DATA_OPTIONS = ("data", "text_column", "label_column", "hold_out", "limit", "validation")
 IMDB = "aclimdb"
 CLASSES_SHOWN = 10
@@ -45,6 +49,11 @@ class Options(RunOptions):
     wordvec_size: int = 128
     hidden_size: int = 128
     pooling: str = "mean"
+    cell: str = "lstm"
+    num_layers: int = 1
+    bidirectional: bool = False
+    embeddings: str | None = None
+    freeze_embeddings: bool = False
     dropout: float = 0.5
     bucket_by_length: bool = True
     batch_size: int = 16
@@ -92,8 +101,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--maxlen", type=COUNT, help=f"words of a text that are read, default {defaults.maxlen}")
     add("--longer", choices=("last", "first", "drop"), help="of longer texts: their last words (default), first, none")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
-    add("--wordvec-size", type=COUNT, help=f"width of the embeddings, default {defaults.wordvec_size}")
+    add(
+        "--wordvec-size",
+        type=COUNT,
+        help=f"width of the embeddings, default {defaults.wordvec_size}, or that of --embeddings",
+    )
     add("--pooling", choices=("mean", "last"), help="classify by the mean of all states (default) or by the last")
+    add("--cell", choices=CELLS, help="kind of the recurrent layers, default lstm")
+    add(
+        "--num-layers",
+        "--layers",
+        type=LAYER_COUNT,
+        metavar="N",
+        help=f"recurrent layers, default {defaults.num_layers}",
+    )
+    add("--bidirectional", action="store_true", default=None, help="read texts from both ends")
+    add("--embeddings", metavar="FILE", help="begin with its word vectors, of word2vec or gensim; a .bin is binary")
+    add("--freeze-embeddings", action="store_true", default=None, help="and leave the embeddings as they begin")
     add("--dropout", type=SHARE, help=f"default {defaults.dropout:g}")
     add(
         "--bucket-by-length",
@@ -129,6 +153,11 @@ def resolve(given: Mapping[str, Any]) -> Options:
         raise ValueError("--text-column and --label-column are given together or not at all")
     if options.validation is not None and options.hold_out:
         raise ValueError("--validation is validated on; leave --hold-out out")
+    if options.embeddings is not None:
+        if "wordvec_size" in given:
+            raise ValueError("--embeddings says how wide the embeddings are; leave out --wordvec-size")
+        found = find_file(options.embeddings, "Expected a file of word vectors")
+        options = dataclasses.replace(options, embeddings=from_anywhere(found))
     # As seen from anywhere: the run may be resumed from another folder.
     return dataclasses.replace(options, data=from_anywhere(find_file(options.data, WHERE_TO_GET_IT)))
 
@@ -246,16 +275,26 @@ def _rows(text: LabelledText, rows: IntArray) -> Part:
 
 
 def _model(options: Options, data: Data) -> SequenceClassifier:
+    vectors, width = None, options.wordvec_size
+    if options.embeddings is not None:
+        vectors = WordVectors.load_word2vec_format(options.embeddings, binary=options.embeddings.endswith(".bin"))
+        width = vectors.vectors.shape[1]
     model = SequenceClassifier(
         len(data.vocabulary),
-        options.wordvec_size,
+        width,
         options.hidden_size,
         len(data.classes),
         pooling=options.pooling,
+        cell=options.cell,
+        num_layers=options.num_layers,
+        bidirectional=options.bidirectional,
+        embeddings=vectors,
+        freeze_embeddings=options.freeze_embeddings,
+        vocabulary=data.vocabulary,
         dropout=options.dropout,
         seed=options.seed,
     )
-    model.vocabulary, model.classes = data.vocabulary, data.classes
+    model.classes = data.classes
     model.tokenizer = options.tokenizer
     return model
 

@@ -55,7 +55,7 @@ class SkipgramBatches:
         *,
         window: int,
         subsample: float | None,
-        cbow: bool,
+        cbow: bool = False,
         device: Device,
         read_again: Callable[[], IntArray] | None = None,
     ) -> None:

@@ -36,7 +36,7 @@ from fastlstm.models.skipgram_batches import FallingLearningRate, SkipgramBatche
 from fastlstm.models.word_vectors import Direction, WordVectors, listed
 from fastlstm.ops import scalars
 from fastlstm.ops.checks import check_choice
-from fastlstm.ops.device import Device, to_device, to_host
+from fastlstm.ops.device import Device, row_grad, to_device, to_host
 from fastlstm.optim import SGD, Grad, Optimizer, make_optimizer
 from fastlstm.training import Callback, History, OptimizerLike, Trainer
 from fastlstm.training.callback import check_callbacks
@@ -284,9 +284,9 @@ class Word2Vec(Model):
 
     def row_gradients(self) -> list[RowGrad]:
         """The gradients of the last forward call, in the order of ``params``, without those of other words."""
-        return [self._input_rows(), *self._output.row_grads]
+        return [row_grad(self._input_rows()), *self._output.row_grads]
 
-    def _input_rows(self, *, padded: bool = False) -> RowGrad:
+    def _input_rows(self, *, padded: bool = False) -> Any:
         """The gradient of the vectors."""
         dh = self._output.input_gradient()
         if isinstance(self._embedding, EmbeddingBag):
@@ -361,7 +361,7 @@ class Word2Vec(Model):
 
     def fit(
         self,
-        corpus: Array | Iterable[Sequence[str] | Sequence[int]],
+        corpus: Array | Iterable[Any],
         *,
         epochs: int = 1,
         batch_size: int | None = None,
@@ -369,7 +369,7 @@ class Word2Vec(Model):
         final_lr: float | None = None,
         max_grad: float | None = None,
         subsample: float | None = 1e-3,
-        validation_data: Array | None = None,
+        validation_data: Array | Iterable[Any] | None = None,
         metrics: Sequence[str] = ("loss",),
         callbacks: Sequence[Callback] | Callback | None = (),
         initial_epoch: int = 0,
@@ -487,8 +487,8 @@ class Word2Vec(Model):
 
     def evaluate(
         self,
-        xs: Array,
-        ts: Array | None = None,
+        xs: Array | Iterable[Any],
+        ts: Array | Iterable[Any] | None = None,
         *,
         batch_size: int = 8192,
         metrics: Sequence[str] | None = None,
@@ -519,7 +519,7 @@ class Word2Vec(Model):
         """
         if ts is None:
             text = self._text("xs", xs)  # which has one pair at least
-            batches: Iterable[tuple[Array, Array]] = (
+            batches: Iterable[tuple[Array, ...]] = (
                 (to_device(inputs, self.device), to_device(words, self.device))
                 for inputs, words in whole_text(text, batch_size, self.options["window"], seed, self.cbow)
             )
@@ -529,7 +529,7 @@ class Word2Vec(Model):
             batches = self.batches(xs, ts, batch_size)
         return self._evaluate(batches, metrics, workers, shards, seed)
 
-    def predict(self, xs: IntArray) -> FloatArray:
+    def predict(self, xs: IntArray | Sequence[Any]) -> FloatArray:
         """Probabilities of every word to stand near; of CBOW, to stand between.
 
         Parameters

@@ -164,6 +164,8 @@ def test_cross_entropy_of_extreme_logits(backend: str, dtype: Any, V: int, how: 
         ((huge, 0.0, -huge), 0, 0.0, (0.0, 0.0, 0.0)),
         ((huge, 0.0, -huge), 1, huge, (1.0, -1.0, 0.0)),
         ((huge, 0.0, -huge), 2, 2 * huge, (1.0, 0.0, -1.0)),
+        ((huge, huge, -huge), 0, np.log(2), (-0.5, 0.5, 0.0)),
+        ((-huge, -inf, -huge), 0, np.log(V - 1), (1 / (V - 1) - 1, 0.0, 1 / (V - 1))),
         ((0.0, -inf, 0.0), 0, np.log(2), (-0.5, 0.0, 0.5)),
         ((0.0, -inf, -inf), 0, 0.0, (0.0, 0.0, 0.0)),
         ((0.0, -inf, -inf), 1, inf, (1.0, -1.0, 0.0)),

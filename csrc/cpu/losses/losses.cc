@@ -36,7 +36,10 @@ struct LogSumExp {
     max = new_max;
   }
 
-  double value() const { return __builtin_log(static_cast<double>(sum)) + static_cast<double>(max); }
+  // The loss of a target of this logit. The difference comes first: beside large logits the logarithm would be lost.
+  double loss(double logit) const {
+    return __builtin_log(static_cast<double>(sum)) + (static_cast<double>(max) - logit);
+  }
 };
 
 // The same for every lane by itself: kLanes running sums of a row, which meet at the end.
@@ -93,7 +96,7 @@ void softmax_cross_entropy(const S* logits, const Id* targets, Index M, Index V,
       LogSumExp<S> row;
       row.add(logits + m * V, V);
       const Index target = static_cast<Index>(targets[m]);
-      losses[m] = row.value() - static_cast<double>(logits[m * V + target]);
+      losses[m] = row.loss(static_cast<double>(logits[m * V + target]));
       softmax_gradient(logits + m * V, row, target, V, scale, dlogits + m * V);
     }
   });
@@ -254,14 +257,13 @@ struct LinearLossPass {
       }
     }
     for (Index m = rows.begin; m < rows.end; ++m) {
-      if (first == 0) args.losses[m] = 0;
       const Index target = static_cast<Index>(args.targets[m]);
-      if (target >= first && target < end) {
-        args.losses[m] -= static_cast<double>(logits_at(first, target, m)[(target - first) % kPanel]);
+      if (target >= first && target < end) {  // its place holds its logit meanwhile
+        args.losses[m] = static_cast<double>(logits_at(first, target, m)[(target - first) % kPanel]);
       }
       if (end == args.V) {
         sums[m] = running[m].total();
-        args.losses[m] += sums[m].value();
+        args.losses[m] = sums[m].loss(args.losses[m]);
       }
     }
   }

@@ -159,6 +159,19 @@ def negative_sampling_update(
     lr: float,
     seed: int,
 ) -> float: ...
+def cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    num_sampled: int,
+    lr: float,
+    divide_step: bool,
+    seed: int,
+) -> float: ...
 def optim_update(
     rule: OptimRule,
     param: FloatArray,

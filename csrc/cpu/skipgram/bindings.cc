@@ -1,7 +1,8 @@
-// Word vectors: skip-gram pairs, and negative sampling pair by pair.
+// Word vectors: skip-gram pairs, and negative sampling pair by pair or, of CBOW, word by word.
 #include "../bindings.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "../arrays.h"
 #include "../sampling/candidates.h"
@@ -49,12 +50,33 @@ py::tuple skipgram_pairs_of(const py::array& ids, Index window, Index start, Ind
   return py::make_tuple(centers, contexts);
 }
 
+constexpr Index kBlock = 256;  // pairs, or words of CBOW, whose negatives are drawn at once
+
+// Runs `update` block by block, with the negatives of each; next(m) moves on to the block that begins at m. Returns the
+// sum of the losses.
+template <class S, class Update, class Next>
+double in_blocks(Update& update, double (*run)(const Update&), Index M, const py::array& threshold,
+                 const py::array& alias, std::uint64_t seed, Next&& next) {
+  const WithoutGil released;
+  const Array<S> workspace(kernels<S>().skipgram->workspace(update.K, update.E));
+  const Array<std::int64_t> negatives(kBlock * update.K);
+  update.workspace = workspace.data();
+  update.negatives = negatives.data();
+  double loss = 0;
+  for (Index m = 0; m < M; m += kBlock) {
+    update.M = std::min(kBlock, M - m);
+    next(m);
+    unigram_draws(pointer<double>(threshold), pointer<std::int64_t>(alias), threshold.size(),
+                  static_cast<std::uint64_t>(m * update.K), update.M * update.K, seed, negatives.data());
+    loss += run(update);
+  }
+  return loss;
+}
+
 // Returns the sum of the pairs' losses.
 double negative_sampling_update(py::array vectors, py::array weights, const py::array& centers,
                                 const py::array& contexts, const py::array& threshold, const py::array& alias,
                                 Index num_sampled, double lr, std::uint64_t seed) {
-  constexpr Index kBlock = 256;  // pairs whose negatives are drawn at once
-  const Index M = centers.size(), V = threshold.size();
   return with_float_type(vectors, [&]<class S>() {
     SkipgramUpdate<S> update{.M = 0,
                              .K = num_sampled,
@@ -66,21 +88,38 @@ double negative_sampling_update(py::array vectors, py::array weights, const py::
                              .negatives = nullptr,
                              .lr = static_cast<S>(lr),
                              .workspace = nullptr};
-    const WithoutGil released;
-    const Array<S> workspace(kernels<S>().skipgram->workspace(update));
-    const Array<std::int64_t> negatives(kBlock * num_sampled);
-    update.workspace = workspace.data();
-    update.negatives = negatives.data();
-    double loss = 0;
-    for (Index m = 0; m < M; m += kBlock) {
-      update.M = std::min(kBlock, M - m);
+    const auto next = [&](Index m) {
       update.centers = pointer<std::int64_t>(centers) + m;
       update.contexts = pointer<std::int64_t>(contexts) + m;
-      unigram_draws(pointer<double>(threshold), pointer<std::int64_t>(alias), V,
-                    static_cast<std::uint64_t>(m * num_sampled), update.M * num_sampled, seed, negatives.data());
-      loss += kernels<S>().skipgram->update(update);
-    }
-    return loss;
+    };
+    return in_blocks<S>(update, kernels<S>().skipgram->update, centers.size(), threshold, alias, seed, next);
+  });
+}
+
+// Returns the sum of the words' losses.
+double cbow_update(py::array vectors, py::array weights, const py::array& centers, const py::array& contexts,
+                   const py::array& counts, const py::array& threshold, const py::array& alias, Index num_sampled,
+                   double lr, bool divide_step, std::uint64_t seed) {
+  return with_float_type(vectors, [&]<class S>() {
+    CbowUpdate<S> update{.M = 0,
+                         .K = num_sampled,
+                         .E = vectors.shape(1),
+                         .vectors = writable<S>(vectors),
+                         .weights = writable<S>(weights),
+                         .centers = nullptr,
+                         .contexts = pointer<std::int64_t>(contexts),
+                         .counts = nullptr,
+                         .negatives = nullptr,
+                         .lr = static_cast<S>(lr),
+                         .divide_step = divide_step,
+                         .workspace = nullptr};
+    const auto next = [&](Index m) {
+      const std::int64_t* const before = update.counts;
+      update.centers = pointer<std::int64_t>(centers) + m;
+      update.counts = pointer<std::int64_t>(counts) + m;
+      if (before != nullptr) update.contexts += std::accumulate(before, update.counts, std::int64_t{0});
+    };
+    return in_blocks<S>(update, kernels<S>().skipgram->cbow_update, centers.size(), threshold, alias, seed, next);
   });
 }
 
@@ -95,6 +134,9 @@ void bind_skipgram(py::module_& module) {
   module.def("negative_sampling_update", &negative_sampling_update, py::arg("vectors"), py::arg("weights"),
              py::arg("centers"), py::arg("contexts"), py::arg("threshold"), py::arg("alias"), py::arg("num_sampled"),
              py::arg("lr"), py::arg("seed"));
+  module.def("cbow_update", &cbow_update, py::arg("vectors"), py::arg("weights"), py::arg("centers"),
+             py::arg("contexts"), py::arg("counts"), py::arg("threshold"), py::arg("alias"), py::arg("num_sampled"),
+             py::arg("lr"), py::arg("divide_step"), py::arg("seed"));
 }
 
 }  // namespace fastlstm

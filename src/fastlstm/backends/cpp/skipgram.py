@@ -1,14 +1,9 @@
-"""Word vectors: pairs in csrc/cpu/skipgram/pairs.cc, the learning rule in csrc/cpu/skipgram/skipgram.cc."""
+"""Word vectors: pairs in csrc/cpu/skipgram/pairs.cc, the learning rules in csrc/cpu/skipgram/skipgram.cc."""
 
 from __future__ import annotations
 
 import fastlstm._cpu as _cpu
-
-# No kernel of CBOW is in the extension yet: the definition, a word after the other.
-from fastlstm.backends.numpy.skipgram import cbow_update
 from fastlstm.contract import FloatArray, IntArray, SkipgramPairs
-
-__all__ = ["cbow_update", "negative_sampling_update", "skipgram_counts", "skipgram_pairs", "subsample"]
 
 
 def subsample(ids: IntArray, keep: FloatArray, *, seed: int) -> IntArray:
@@ -36,3 +31,22 @@ def negative_sampling_update(
     seed: int,
 ) -> float:
     return _cpu.negative_sampling_update(vectors, weights, centers, contexts, threshold, alias, num_sampled, lr, seed)
+
+
+def cbow_update(
+    vectors: FloatArray,
+    weights: FloatArray,
+    centers: IntArray,
+    contexts: IntArray,
+    counts: IntArray,
+    threshold: FloatArray,
+    alias: IntArray,
+    *,
+    num_sampled: int,
+    lr: float,
+    divide_step: bool,
+    seed: int,
+) -> float:
+    return _cpu.cbow_update(
+        vectors, weights, centers, contexts, counts, threshold, alias, num_sampled, lr, divide_step, seed
+    )

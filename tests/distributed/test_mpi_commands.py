@@ -99,4 +99,4 @@ def test_shards_belong_to_the_run(sums: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads((sums / "one/config.json").read_text())["options"]["shards"] == 4
     capsys.readouterr()
     assert main(["train", "addition", "--resume", "one", "--shards", "2"]) == 2
-    assert "only --threads, --workers and --quiet go with it" in capsys.readouterr().err
+    assert "only --epochs, --threads, --workers and --quiet go with it" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_a_series_is_forecast_in_its_own_units(table: Path, capsys: pytest.Captu
 
 def test_several_columns_and_resuming(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     columns = ["--column", "ramp", "--column", "wave"]
-    options = ["--data", "t.csv", *columns, *SMALL[:-5], "--epochs", "3", "--quiet"]
+    options = ["--data", "t.csv", *columns, *SMALL[:-5], "--cell", "gru", "--epochs", "3", "--quiet"]
     assert main(["train", "series", *options, "--out", "r"]) == 0
     forecast = Path("r/forecast.csv").read_bytes()
     assert forecast.startswith(b"step,ramp,ramp lower,ramp upper,wave,wave lower,wave upper\n240,")

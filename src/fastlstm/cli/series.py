@@ -28,6 +28,7 @@ from fastlstm.datasets.files import find_file, from_anywhere
 from fastlstm.datasets.tables import WHERE_TO_GET_A_TABLE, read_series
 from fastlstm.datasets.windows import Scaling, Windows, windows
 from fastlstm.models import SequenceRegressor
+from fastlstm.models.sequence_encoder import CELLS
 from fastlstm.optim import Adam
 from fastlstm.tensor_file import write_atomically
 
@@ -96,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=STEP_COUNT, help=f"values that are read to say the next, default {defaults.steps}")
     add("--horizon", type=STEP_COUNT, help=f"steps to forecast, default {defaults.horizon}")
     add("--interval", type=FACTOR, metavar="SHARE", help=f"of what comes within it, default {defaults.interval:g}")
-    add("--cell", choices=("lstm", "rnn"), help=f"default {defaults.cell}")
+    add("--cell", choices=CELLS, help=f"default {defaults.cell}")
     add("--hidden-size", type=COUNT, help=f"default {defaults.hidden_size}")
     add("--batch-size", type=COUNT, help=f"default {defaults.batch_size}")
     add("--lr", type=POSITIVE, help=f"learning rate of Adam, falling at the end, default {defaults.lr:g}")

@@ -72,7 +72,7 @@ class Ours:
         self._calls = 0
 
     def __call__(self) -> None:
-        self.trainer._steps.run(self.trainer.source.batch(self._calls % self.trainer.batches))
+        self.trainer._steps.run(self._calls % self.trainer.batches)
         self._calls += 1
 
     def losses(self, steps: int) -> list[float]:

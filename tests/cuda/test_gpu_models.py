@@ -112,7 +112,7 @@ def test_a_moved_model_has_new_arrays_and_shares_what_it_shared(cupy: Any, name:
     assert model.to("cuda") is model
     assert (model.params, model.grads) == lists
     assert not {id(array) for array in before} & {id(array) for array in model.params}
-    own = {id(array) for array in model.params}
+    own = {id(array) for _, array in model.named_parameters()}
     for layer in model.layers.values():
         for array in (*layer.params, *layer.grads):
             assert isinstance(array, cupy.ndarray)

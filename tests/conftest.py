@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ COMPILED_BACKENDS = tuple(name for name in HOST_BACKENDS if name != "numpy")
 for variable in ("FASTLSTM_BACKEND", "FASTLSTM_NUM_THREADS"):
     os.environ.pop(variable, None)
 
+# A shell starts what runs in its background with Ctrl-C ignored; here it is pressed.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "cpp" in HOST_BACKENDS:
     # Splits of work among more threads than there are cores, and on a busy machine, are tested too.

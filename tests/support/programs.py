@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -42,8 +41,6 @@ def run(program: str, **environment: str) -> str:
         [sys.executable, "-c", START + textwrap.dedent(program)],
         env={**os.environ, **environment},
         capture_output=True,
-        # A shell starts what runs in its background with Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         text=True,
         timeout=300,
         check=False,

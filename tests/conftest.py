@@ -38,9 +38,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(autouse=True)
 def _same_settings_for_every_test() -> Iterator[None]:
-    """Put the number of threads back after a test that changes it."""
-    threads = fastlstm.get_num_threads()
+    """Put the number of threads back after a test that changes it, and see that the backend is as it was."""
+    threads, backend = fastlstm.get_num_threads(), fastlstm.get_backend()
     yield
+    now = fastlstm.get_backend()
+    if now != backend:
+        fastlstm.set_backend(backend)
+        pytest.fail(f"the test left the backend at {now!r}; use_backend puts it back")
     if fastlstm.get_num_threads() != threads:
         fastlstm.set_num_threads(threads)
 

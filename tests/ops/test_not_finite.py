@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-import fastlstm
-from fastlstm import ops
+from fastlstm import ops, use_backend
 
 FAMILIES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
-@pytest.fixture(params=fastlstm.available_backends())
-def on_backend(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name == "cuda":
-        pytest.skip("arrays of the host")
-    fastlstm.set_backend(name)
-    return name
+@pytest.fixture
+def on_backend(backend: str) -> Iterator[str]:
+    with use_backend(backend):
+        yield backend
 
 
 def weights(family: str, dtype: str) -> tuple[Any, Any, Any]:

@@ -76,8 +76,8 @@ class Case:
         """The same case with ``function`` applied to every array."""
         return dataclasses.replace(
             self,
-            inputs={name: _map(function, value) for name, value in self.inputs.items()},
-            upstream={name: _map(function, value) for name, value in self.upstream.items()},
+            inputs={name: mapped(function, value) for name, value in self.inputs.items()},
+            upstream={name: mapped(function, value) for name, value in self.upstream.items()},
         )
 
     def __str__(self) -> str:
@@ -100,8 +100,10 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
         field), "out" for a single result; arguments changed in place under their own names, but for an ``out`` with
         fields, whose arrays are among the results.
     """
-    changed = {name: _map(copy, case.inputs[name]) for name in CHANGED_IN_PLACE.get(case.op, ()) if name in case.inputs}
-    upstream = {name: _map(copy, value) if name == "out" else value for name, value in case.upstream.items()}
+    changed = {
+        name: mapped(copy, case.inputs[name]) for name in CHANGED_IN_PLACE.get(case.op, ()) if name in case.inputs
+    }
+    upstream = {name: mapped(copy, value) if name == "out" else value for name, value in case.upstream.items()}
     result = getattr(ops, case.op)(**{**case.inputs, **changed})
     results: dict[str, Any] = {}
     if hasattr(result, "_asdict"):
@@ -112,7 +114,7 @@ def run_case(case: Case, *, copy: Callable[[Any], Any] = np.copy) -> dict[str, A
     if tape is not None:
         backward = getattr(ops, case.op.replace("_forward", "_backward"))
         results |= backward(tape=tape, **upstream)._asdict()
-    return _flat(results | {name: value for name, value in changed.items() if not _is_record(value)})
+    return flat(results | {name: value for name, value in changed.items() if not _is_record(value)})
 
 
 def check_backend(backend: str, case: Case, dtype: str, *, precision: str | None = None) -> None:
@@ -230,36 +232,42 @@ def _is_record(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
-def _map(function: Callable[[Any], Any], value: Any) -> Any:
+def mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The value with ``function`` applied to every array in it, those in lists, dictionaries and records too."""
     if isinstance(value, np.ndarray):
         return function(value)
     if _is_record(value):
-        return type(value)(*(_map(function, entry) for entry in value))
-    return [_map(function, entry) for entry in value] if isinstance(value, list) else value
+        return type(value)(*(mapped(function, entry) for entry in value))
+    if isinstance(value, dict):
+        return {name: mapped(function, entry) for name, entry in value.items()}
+    return [mapped(function, entry) for entry in value] if isinstance(value, list) else value
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and NamedTuples spread out to single arrays; None left out."""
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, dictionaries and records spread out to single arrays and numbers by name; None left out."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, list):
-            flat |= _flat({f"{name}[{k}]": entry for k, entry in enumerate(value)})
+            found |= flat({f"{name}[{k}]": entry for k, entry in enumerate(value)})
+        elif isinstance(value, dict):
+            found |= flat({f"{name}[{key!r}]": entry for key, entry in value.items()})
         elif _is_record(value):
-            flat |= _flat({f"{name}.{field}": entry for field, entry in value._asdict().items()})
+            found |= flat({f"{name}.{field}": entry for field, entry in value._asdict().items()})
         elif value is not None:
-            flat[name] = value
-    return flat
+            found[name] = value
+    return found
 
 
-def _arrays(case: Case) -> dict[str, Any]:
-    values = _flat({**case.inputs, **case.upstream})
-    return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+def arrays_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays among `flat` values."""
+    return {name: value for name, value in flat(values).items() if isinstance(value, np.ndarray)}
 
 
 def _faults_of_memory(given: Case, before: Case, got: Mapping[str, Any]) -> list[str]:
     faults = []
-    originals = _arrays(before)
-    for name, array in _arrays(given).items():
+    given_arrays = arrays_of({**given.inputs, **given.upstream})
+    originals = arrays_of({**before.inputs, **before.upstream})
+    for name, array in given_arrays.items():
         if array.tobytes() != originals[name].tobytes():
             faults.append(f"{name} was changed")
     for name, result in got.items():
@@ -267,7 +275,7 @@ def _faults_of_memory(given: Case, before: Case, got: Mapping[str, Any]) -> list
             continue
         if not (result.flags.c_contiguous or result.T.flags.c_contiguous):  # dW of a W that is a transposed array
             faults.append(f"{name} is not contiguous")
-        shared = [other for other, array in _arrays(given).items() if np.may_share_memory(result, array)]
+        shared = [other for other, array in given_arrays.items() if np.may_share_memory(result, array)]
         if result.dtype.kind == "f":  # two gradients may have one array of row numbers
             shared += [other for other, array in got.items() if other < name and np.may_share_memory(result, array)]
         if shared:

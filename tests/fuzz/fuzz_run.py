@@ -17,7 +17,7 @@ from fastlstm import ops
 from fastlstm.backends import use_backend
 from fastlstm.contract import TOLERANCE, Array, FloatArray
 from fastlstm.ops import checks
-from fastlstm.testing import CHANGED_IN_PLACE, Case
+from fastlstm.testing import CHANGED_IN_PLACE, Case, arrays_of, flat, mapped
 
 # The kernels take denormal numbers for zeros, in each of the numbers that a sum is of, which may be divided by another
 # small one.
@@ -52,37 +52,6 @@ class Plan(NamedTuple):
     prepared: bool = False
     tape: str = "once"
     again: int = 0
-
-
-def mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """The value with ``function`` applied to every array in it."""
-    if isinstance(value, np.ndarray):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(function, entry) for entry in value))
-    if isinstance(value, dict):
-        return {name: mapped(function, entry) for name, entry in value.items()}
-    return [mapped(function, entry) for entry in value] if isinstance(value, list) else value
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every array and number by name, those in lists, records and dicts too; None left out."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, list):
-            found |= flat({f"{name}[{k}]": entry for k, entry in enumerate(value)})
-        elif isinstance(value, dict):
-            found |= flat({f"{name}[{key!r}]": entry for key, entry in value.items()})
-        elif isinstance(value, tuple) and hasattr(value, "_fields"):
-            fields: Any = value
-            found |= flat({f"{name}.{field}": entry for field, entry in fields._asdict().items()})
-        elif value is not None:
-            found[name] = value
-    return found
-
-
-def arrays_of(values: Mapping[str, Any]) -> dict[str, Array]:
-    return {name: value for name, value in flat(values).items() if isinstance(value, np.ndarray)}
 
 
 def _called(op: str, inputs: dict[str, Any], prepared: bool) -> Any:

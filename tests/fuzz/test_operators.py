@@ -13,6 +13,7 @@ import pytest
 import fastlstm
 from fastlstm import contract, ops
 from fastlstm.backends import load_family, use_backend
+from fastlstm.testing import arrays_of
 
 FASTEST = fastlstm.available_backends()[0]
 
@@ -56,7 +57,7 @@ def test_one_integer_makes_one_example() -> None:
     for seed in range(60):
         first, second = operators.example(seed), operators.example(seed)
         assert (first.plan, first.dtype, first.wrong) == (second.plan, second.dtype, second.wrong)
-        arrays = (fuzz_run.arrays_of({**made.case.inputs, **made.case.upstream}) for made in (first, second))
+        arrays = (arrays_of({**made.case.inputs, **made.case.upstream}) for made in (first, second))
         for (name, one), (other, same) in zip(*(given.items() for given in arrays), strict=True):
             assert (name, one.strides, one.dtype) == (other, same.strides, same.dtype)
             assert one.dtype == object or one.tobytes() == same.tobytes()

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from fuzz_arrays import Source
-from fuzz_run import Plan, arrays_of, definition, perform
+from fuzz_run import Plan, definition, perform
 from fuzz_run import faults as faults_of_result
 
 from fastlstm.backends import use_backend
 from fastlstm.contract import Array
-from fastlstm.testing import Case
+from fastlstm.testing import Case, arrays_of
 
 # Of these every argument is what the user gets an error for; others are none of ours.
 EXPECTED = (ValueError, TypeError, IndexError)

@@ -103,6 +103,11 @@ def test_an_old_training_goes_on_to_its_old_end(name: str, tmp_path: Path) -> No
     assert after["training"] == before["training"]
 
 
+def test_an_old_checkpoint_is_no_model_but_of_a_training() -> None:
+    with pytest.raises(ValueError, match=r"rnnlm\.checkpoint is a .* but no model: .*BackupAndRestore"):
+        RNNLM.load(FILES / "rnnlm.checkpoint")
+
+
 @pytest.mark.parametrize("name", TRAININGS)
 def test_an_old_model_is_saved_as_it_was(name: str, tmp_path: Path) -> None:
     path = FILES / f"{name}.model"

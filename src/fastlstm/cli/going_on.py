@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from fastlstm.cli import run_folder
 from fastlstm.cli.run_folder import CHECKPOINT, CONFIG, EARLIER, INITIAL, MODEL
 from fastlstm.cli.task import Initial, Task
-from fastlstm.tensor_file import read_tensor_file, write_atomically, write_tensor_file
-from fastlstm.training.checkpoint import is_checkpoint, model_in
+from fastlstm.models.model import read_model_file
+from fastlstm.tensor_file import write_atomically, write_tensor_file
 
 # Of a training whose learning rate falls in the end: where it began to fall, from where a longer one goes on.
 SHARED = "checkpoint-shared.safetensors"
@@ -139,9 +139,7 @@ def copy_models(source: Path, folder: Path) -> None:
     """Keep the models that a run begins with in its folder: the other run may go."""
     for part in _parts(source):
         path = part / (MODEL if (part / MODEL).exists() else CHECKPOINT)
-        tensors, description = read_tensor_file(path)
-        if is_checkpoint(description):
-            tensors, description = model_in(tensors, description)
+        tensors, description = read_model_file(path)
         copy = folder / part.relative_to(source) / INITIAL
         copy.parent.mkdir(exist_ok=True)
         write_tensor_file(copy, tensors, description)

@@ -254,12 +254,9 @@ def load_model(kind: type[AnyModel], folder: Path) -> AnyModel:
         why = f"it compares several: {', '.join(several)}" if several else "its training has not got that far"
         raise FileNotFoundError(f"{folder} has no {MODEL} and no {CHECKPOINT}; {why}")
     tensors, description = _read_checkpoint(path)
-    if model_in(tensors, description)[1] is None:
-        raise ValueError(
-            f"{path} was written by an earlier version, and is no model yet: go on with the run by train TASK --resume"
-        )
+    model = kind.from_file(*model_in(tensors, description, path), path)
     print(f"fastlstm: {folder} is not finished; this is its model {place_of(description)}", file=sys.stderr)
-    return kind.load(path)
+    return model
 
 
 def checkpoint_place(path: Path) -> tuple[Place, bool]:

@@ -17,7 +17,6 @@ from fastlstm.datasets.padding import PADDING as PADDING
 from fastlstm.layers import TimeMeanPooling
 from fastlstm.layers.targets import as_ids
 from fastlstm.models.buckets import row_lengths
-from fastlstm.models.id_sequences import longest as longest
 from fastlstm.models.id_sequences import steps_of
 from fastlstm.models.ids import IGNORED, class_ids, host_array, integers, whole_numbers
 from fastlstm.models.labelled_sequences import LabelledSequences

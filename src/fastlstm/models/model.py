@@ -481,16 +481,13 @@ class Model(abc.ABC):
         ValueError
             It is no model, cut short, of another class or format, or its weights do not fit its options.
         """
-        tensors, description = read_model_file(path)
-        if (named := class_named(description, path)) != cls.__name__:
-            raise ValueError(f"{path} holds a {named}, expected a {cls.__name__}")
-        return cls.from_file(tensors, description, path)
+        return cls.from_file(*read_model_file(path), path)
 
     @classmethod
-    def from_file(
-        cls, tensors: Mapping[str, Array], description: Mapping[str, Any], path: str | os.PathLike[str]
-    ) -> Self:
-        """A model of what a file holds, with weights by name and what `description` returned; path is for errors."""
+    def from_file(cls, tensors: Mapping[str, Array], description: Any, path: str | os.PathLike[str]) -> Self:
+        """The model in what `read_model_file` returned; path is for errors, which are those of `load`."""
+        if (named := class_named(description, path)) != cls.__name__:
+            raise ValueError(f"{path} holds a {named}, expected a {cls.__name__}")
         if description.get("format") != FORMAT_VERSION:
             raise ValueError(
                 f"{path} has format {description.get('format')}, this version of fastlstm reads {FORMAT_VERSION}; "
@@ -562,15 +559,13 @@ class Model(abc.ABC):
 def read_model_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], Any]:
     """Weights by name and the description of a model's file, or of the model in a checkpoint."""
     tensors, description = read_tensor_file(path)
-    return model_in(tensors, description) if is_checkpoint(description) else (tensors, description)
+    return model_in(tensors, description, path) if is_checkpoint(description) else (tensors, description)
 
 
 def class_named(description: Any, path: str | os.PathLike[str]) -> str:
     """The name of the class of the model in a file with that description; raises if it holds something else."""
     if not isinstance(description, dict) or "class" not in description:
-        checkpoint = isinstance(description, dict) and "checkpoint" in description
-        what = ": a checkpoint of a training, which callbacks.BackupAndRestore goes on with" if checkpoint else ""
-        raise ValueError(f"{path} is a fastlstm file, but no model{what}")
+        raise ValueError(f"{path} is a fastlstm file, but no model")
     return str(description["class"])
 
 

@@ -125,12 +125,19 @@ def place_of(description: Mapping[str, Any]) -> Place:
     return Place(description["epoch"], description["batch"])
 
 
-def model_in(tensors: Mapping[str, Array], description: Mapping[str, Any]) -> tuple[dict[str, Array], Any]:
+def model_in(
+    tensors: Mapping[str, Array], description: Mapping[str, Any], path: str | os.PathLike[str]
+) -> tuple[dict[str, Array], Any]:
     """Of a checkpoint, the weights and the description of its model, as a model's own file has them.
 
-    The description is None in files of earlier versions.
+    Raises if it is of an earlier version, which did not describe its model; path is for the error.
     """
-    return _below("weights", tensors), description.get("model")
+    if description.get("model") is None:
+        raise ValueError(
+            f"{path} is a fastlstm file, but no model: it is a checkpoint of an earlier version, with which its "
+            "training goes on (callbacks.BackupAndRestore, fastlstm train TASK --resume RUN)"
+        )
+    return _below("weights", tensors), description["model"]
 
 
 def describe_training(trainer: Trainer) -> dict[str, Any]:

@@ -130,12 +130,12 @@ def model_in(
 ) -> tuple[dict[str, Array], Any]:
     """Of a checkpoint, the weights and the description of its model, as a model's own file has them.
 
-    Raises if it is of an earlier version, which did not describe its model; path is for the error.
+    Raises if it does not describe its model, as those of earlier versions; path is for the error.
     """
     if description.get("model") is None:
         raise ValueError(
-            f"{path} is a fastlstm file, but no model: it is a checkpoint of an earlier version, with which its "
-            "training goes on (callbacks.BackupAndRestore, fastlstm train TASK --resume RUN)"
+            f"{path} is a fastlstm file, but no model: it is a checkpoint that does not say of which, as those of "
+            "earlier versions; a training goes on with it (callbacks.BackupAndRestore, train TASK --resume RUN)"
         )
     return _below("weights", tensors), description["model"]
 

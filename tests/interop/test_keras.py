@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import zipfile
@@ -158,7 +159,7 @@ def test_wrong_files(tmp_path: Path) -> None:
         interop.keras_to_fastlstm(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("something", "else")
-    with pytest.raises(ValueError, match=r"a\.keras holds something, expected Keras 3's config.json"):
+    with pytest.raises(ValueError, match=r"a\.keras is no .*: it holds something, expected Keras 3's config.json"):
         interop.keras_to_fastlstm(path)
     for old, new, message in (
         (b'"activation": "tanh"', b'"activation": "relu"', "has activation 'relu', expected 'tanh'"),
@@ -176,3 +177,53 @@ def test_wrong_files(tmp_path: Path) -> None:
         interop.keras_to_fastlstm(path)
     with pytest.raises(FileNotFoundError):
         interop.keras_to_fastlstm(tmp_path / "nowhere.keras")
+
+
+@needs_h5py
+def test_files_that_fill_the_memory_or_name_others_are_refused(tmp_path: Path) -> None:
+    import h5py
+
+    def refused(content: Any, message: str, pack: int = zipfile.ZIP_STORED) -> None:
+        """``content``: a function that fills an HDF5 file, or the bytes in its place; packed in a .keras file."""
+        weights, path = tmp_path / "w.h5", tmp_path / "a.keras"
+        if isinstance(content, bytes):
+            weights.write_bytes(content)
+        else:
+            with h5py.File(weights, "w") as file:
+                content(file.create_group("layers/dense/vars"))
+        with zipfile.ZipFile(path, "w", pack) as archive:
+            archive.write(weights, "model.weights.h5")
+            archive.writestr("config.json", "{}")
+        with pytest.raises(ValueError, match=rf"a\.keras is no file of Keras 3.*{message}"):
+            interop.keras_to_fastlstm(path)
+
+    refused(bytes(1 << 24), "model.weights.h5 unpacks to more than", zipfile.ZIP_DEFLATED)
+    refused(bytes(1 << 24), "model.weights.h5 is packed otherwise", zipfile.ZIP_BZIP2)
+    huge = {"shape": (1 << 20, 1 << 20), "dtype": "f4"}
+    refused(lambda group: group.create_dataset("0", **huge), "its arrays have more than")  # nothing is written of it
+    refused(lambda group: group.create_dataset("0", **huge, chunks=(512, 512), compression=9), "its arrays have more")
+
+    def many(group: Any) -> None:
+        group["0"] = np.zeros((100, 100), np.float32)
+        for k in range(1, 200):
+            group[str(k)] = group["0"]
+
+    refused(many, "its arrays have more than")
+    (tmp_path / "secret").write_bytes(bytes(64))
+    outside = [(str(tmp_path / "secret"), 0, 64)]
+    refused(lambda group: group.create_dataset("0", (4, 4), "f4", external=outside), "0 is no array of numbers in this")
+    refused(lambda group: group.update({"0": h5py.ExternalLink(str(FILE), "/")}), "0 is no array of numbers in this")
+    refused(lambda group: group.update({"0": h5py.SoftLink("/layers")}), "0 is no array of numbers in this file")
+    refused(lambda group: group.update({"0": ["text"]}), "0 is no array of numbers in this file")
+
+
+@needs_h5py
+def test_damaged_archives_are_one_error(tmp_path: Path) -> None:
+    content, path, draw = FILE.read_bytes(), tmp_path / "a.keras", np.random.default_rng(0)
+    for turn in range(60):
+        damaged = bytearray(content[: draw.integers(len(content))] if turn % 2 else content)
+        for at in draw.integers(0, len(damaged), 5 if damaged else 0):
+            damaged[at] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            interop.keras_to_fastlstm(path)

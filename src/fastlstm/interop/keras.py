@@ -16,6 +16,7 @@ import numpy as np
 from fastlstm.contract import DEFAULT_GATE_ORDER, GRU_CONVENTIONS, FloatArray
 from fastlstm.interop.parts import Part, fill, listed, parts_of
 from fastlstm.interop.weights import (
+    UNPACKED_TIMES,
     GRUWeights,
     LSTMWeights,
     RecurrentWeights,
@@ -173,23 +174,43 @@ def _read(path: Path) -> list[Part]:
         import h5py
     except ImportError:
         raise ImportError("files of Keras need the package h5py: pip install fastlstm[keras]") from None
+    most = UNPACKED_TIMES * len(content)
     layers: dict[str, _KerasLayer] = {}
-    if zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            if not {"config.json", "model.weights.h5"} <= set(names):
-                raise ValueError(
-                    f"{path} holds {', '.join(names)}, expected Keras 3's config.json and model.weights.h5"
-                )
-            content, config = archive.read("model.weights.h5"), json.loads(archive.read("config.json"))
-        for place, layer in enumerate(_layers_in(config)):
-            layers[layer["config"]["name"]] = _KerasLayer(place, layer["class_name"], layer["config"])
     try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            content, config = _unpacked(content, most)
+            for place, layer in enumerate(_layers_in(config)):
+                layers[layer["config"]["name"]] = _KerasLayer(place, layer["class_name"], layer["config"])
         with h5py.File(io.BytesIO(content), "r") as file:
-            variables = _variables(file)
-    except OSError as error:
-        raise ValueError(f"{path} is no file of Keras 3, .keras or .weights.h5: {error}") from None
-    return _parts(str(path), variables, layers)
+            variables = _variables(file, most)
+        return _parts(str(path), variables, layers)
+    except Exception as error:  # zipfile, zlib, json and h5py raise many
+        if isinstance(error, MemoryError) or str(error).startswith(str(path)):
+            raise
+        why = str(error)[:200] or type(error).__name__
+        raise ValueError(f"{path} is no file of Keras 3, .keras or .weights.h5, or damaged: {why}") from None
+
+
+def _unpacked(content: bytes, most: int) -> tuple[bytes, Any]:
+    """The weights and the configuration of a .keras file."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if not {"config.json", "model.weights.h5"} <= set(archive.namelist()):
+            raise ValueError(
+                f"it holds {', '.join(archive.namelist())}, expected Keras 3's config.json and model.weights.h5"
+            )
+
+        def member(name: str) -> bytes:
+            info = archive.getinfo(name)
+            # Others unpack as much as there is at once, whatever is asked for.
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{name} is packed otherwise than Keras does")
+            with archive.open(info) as file:
+                unpacked = file.read(most + 1)
+            if len(unpacked) > most:
+                raise ValueError(f"{name} unpacks to more than {most:,} bytes, as no weights of its size do")
+            return unpacked
+
+        return member("model.weights.h5"), json.loads(member("config.json"))
 
 
 def _layers_in(config: Any) -> Iterator[dict[str, Any]]:
@@ -199,21 +220,40 @@ def _layers_in(config: Any) -> Iterator[dict[str, Any]]:
         yield from _layers_in(layer)
 
 
-def _variables(file: Any) -> dict[str, tuple[str, list[Any]]]:
-    """By the path of each object that has variables: the name of its layer where the file says it, and the arrays."""
-    found: dict[str, tuple[str, list[Any]]] = {}
+def _variables(file: Any, most: int) -> dict[str, tuple[str, list[Any]]]:
+    """By the path of each object that has variables: the name of its layer where the file says it, and the arrays.
+
+    A file of some bytes can name arrays of any size, and in other files: they are refused before they are read.
+    """
+    import h5py
+
+    names: dict[str, str] = {}
+    found: dict[str, list[Any]] = {}
+    left = most
+
+    def array(group: Any, key: str) -> Any:
+        nonlocal left
+        here = isinstance(group.get(key, getlink=True), h5py.HardLink)
+        data = group[key] if here else None
+        if data is None or data.external or data.is_virtual or data.dtype.hasobject:
+            raise ValueError(f"{group.name}/{key} is no array of numbers in this file")
+        left -= data.nbytes
+        if left < 0:
+            raise ValueError(f"its arrays have more than {most:,} bytes, as no weights of its size do")
+        return data[...]
 
     def visit(path: str, group: Any) -> None:
         owner, _, last = path.rpartition("/")
-        if last == "vars" and len(group):
-            found[owner] = "", [group[key][...] for key in sorted(group, key=int)]
+        if last == "vars" and isinstance(group, h5py.Group):
+            names[owner] = str(group.attrs.get("name", ""))
+            if len(group):
+                found[owner] = [array(group, key) for key in sorted(group, key=int)]
 
     file.visititems(visit)
-    for owner, (_, arrays) in found.items():
-        layer = re.sub(r"(/(forward_layer|backward_layer))?/cell$", "", owner)
-        attributes = file[layer]["vars"].attrs if "vars" in file[layer] else {}
-        found[owner] = str(attributes.get("name", "")), arrays
-    return found
+    return {
+        owner: (names.get(re.sub(r"(/(forward_layer|backward_layer))?/cell$", "", owner), ""), arrays)
+        for owner, arrays in found.items()
+    }
 
 
 def _parts(title: str, variables: dict[str, tuple[str, list[Any]]], layers: dict[str, _KerasLayer]) -> list[Part]:

@@ -10,11 +10,10 @@ import numpy as np
 
 from fastlstm.contract import THEANO_GATE_ORDER
 from fastlstm.interop.parts import Part, fill, parts_of
-from fastlstm.interop.weights import LSTMWeights, check_fits, float_array, in_gate_order
+from fastlstm.interop.weights import UNPACKED_TIMES, LSTMWeights, check_fits, float_array, in_gate_order
 from fastlstm.models import SequenceClassifier
 from fastlstm.tensor_file import regular_file
 
-_UNPACKED_TIMES = 100
 _NAMES = ("Wemb", "lstm_W", "lstm_U", "lstm_b", "U", "b")
 
 
@@ -100,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
             names = getattr(archive, "files", None)
             if names is not None and set(_NAMES) <= set(names):
                 packed, unpacked = os.fstat(file.fileno()).st_size, sum(part.file_size for part in archive.zip.filelist)
-                if unpacked > _UNPACKED_TIMES * packed:
+                if unpacked > UNPACKED_TIMES * packed:
                     raise ValueError(f"its {packed:,} bytes unpack to {unpacked:,}, more than weights do")
                 return {name: archive[name] for name in _NAMES}
         except Exception as error:  # numpy, zipfile and zlib raise many

@@ -12,6 +12,9 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, GRU_CONVENTIONS, FloatArray, G
 from fastlstm.layers import Layer, TimeBidirectional, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.ops.device import to_host
 
+# What weights in a file unpack to is no more times its size; more is made to fill the memory.
+UNPACKED_TIMES = 100
+
 
 class LSTMWeights(NamedTuple):
     """Of one LSTM layer, as `fastlstm.ops.lstm_forward` takes them.

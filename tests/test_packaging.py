@@ -151,6 +151,21 @@ def test_without_a_compiler_a_build_that_needs_one_fails(tree: Path, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_builds_do_not_look_for_modules(tree: Path, tmp_path: Path) -> None:
+    """Of C++20, by clang-scan-deps, which is often not there: clang 16 and newer then counted as no compiler."""
+    pybind11 = pytest.importorskip("pybind11", reason="pybind11 is not installed")
+    compilers = [found for n in range(30, 15, -1) if (found := shutil.which(f"clang++-{n}"))]
+    if not (compilers or shutil.which("c++")):
+        pytest.skip("no C++ compiler")
+    folders = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    subprocess.run(
+        ["cmake", "-S", tree, "-B", tmp_path, "-G", "Ninja", "-DSKBUILD=ON", "-DFASTLSTM_CUDA=OFF", *folders],
+        env={**os.environ, "FASTLSTM_REQUIRE_EXTENSIONS": "1", **({"CXX": compilers[0]} if compilers else {})},
+        check=True,
+    )
+    assert ".ddi" not in (tmp_path / "build.ninja").read_text()
+
+
 @pytest.mark.slow
 def test_a_compiler_that_dies_in_one_file_fails_the_build(tree: Path, tmp_path: Path) -> None:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")

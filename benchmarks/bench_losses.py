@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, OURS_EXACT, TEXTBOOK, Case, agree, case_maker
+from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, TEXTBOOK, WAYS_OF_TORCH, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array, Precision
@@ -71,18 +71,16 @@ def linear_cross_entropy_case(
     precision: Precision = "float32",
     peers: tuple[str, ...] = ("torch", TEXTBOOK),
 ) -> Case:
-    """In bf16 torch's forward runs under autocast, and ours in float32 is a side too."""
+    """In bf16, ours in float32 is a side too, and torch under autocast."""
     arrays = inputs(M, H, V)
-    sides: dict[str, Callable[[], Any]] = {
-        OURS: lambda: ops.linear_cross_entropy(*arrays, memory=memory, precision=precision)
-    }
+    sides: dict[str, Any] = {OURS: lambda: ops.linear_cross_entropy(*arrays, memory=memory, precision=precision)}
     if precision != "float32":
         sides[OURS_EXACT] = lambda: ops.linear_cross_entropy(*arrays, memory=memory)
     if "torch" in peers and machine.torch_or_none():
         from benchmarks import torch_peers
 
-        torch_side = torch_peers.LinearCrossEntropy(*arrays, autocast=precision == "bf16")
-        sides["torch"] = torch_side
+        for way in WAYS_OF_TORCH[: 1 if precision == "float32" else 2]:
+            sides[way] = torch_peers.LinearCrossEntropy(*arrays, autocast=way == AUTOCAST)
     if TEXTBOOK in peers:
         textbook_side = TextbookLinearCrossEntropy(*arrays)
         sides[TEXTBOOK] = textbook_side
@@ -90,8 +88,9 @@ def linear_cross_entropy_case(
     def check() -> None:
         want = definition(M, H, V)
         agree(OURS, results(sides[OURS]()), want, TOLERANCE[precision])
-        if "torch" in sides:
-            agree("torch", torch_side.results(), want, TOLERANCE[precision])
+        for way in WAYS_OF_TORCH:
+            if way in sides:
+                agree(way, sides[way].results(), want, TOLERANCE[precision])
         if TEXTBOOK in sides:
             agree(TEXTBOOK, textbook_side(), want, TOLERANCE["float32"])
 
@@ -109,20 +108,21 @@ def matrix_product_case(M: int, K: int, L: int, *, precision: Precision = "float
     rng = np.random.default_rng(0)
     a, b, bias = (rng.standard_normal(shape, dtype=np.float32) for shape in ((M, K), (K, L), (L,)))
     b *= np.float32(1 / np.sqrt(K))
-    sides: dict[str, Callable[[], Any]] = {OURS: lambda: ops.matrix_product(a, b, bias=bias, precision=precision)}
+    sides: dict[str, Any] = {OURS: lambda: ops.matrix_product(a, b, bias=bias, precision=precision)}
     if precision != "float32":
         sides[OURS_EXACT] = lambda: ops.matrix_product(a, b, bias=bias)
     if machine.torch_or_none():
         from benchmarks import torch_peers
 
-        torch_side = torch_peers.MatrixProduct(a, b, bias, autocast=precision == "bf16")
-        sides["torch"] = torch_side
+        for way in WAYS_OF_TORCH[: 1 if precision == "float32" else 2]:
+            sides[way] = torch_peers.MatrixProduct(a, b, bias, autocast=way == AUTOCAST)
 
     def check() -> None:
         want = {"out": a.astype(np.float64) @ b + bias}
         agree(OURS, {"out": sides[OURS]()}, want, TOLERANCE[precision])
-        if "torch" in sides:
-            agree("torch", torch_side.results(), want, TOLERANCE[precision])
+        for way in WAYS_OF_TORCH:
+            if way in sides:
+                agree(way, sides[way].results(), want, TOLERANCE[precision])
 
     return Case("dense product", f"M{M} K{K} L{L}" + _named(precision), sides, check, operations=2.0 * M * K * L)
 

@@ -14,12 +14,15 @@ import pytest
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare, Report
 from benchmarks.measure import (
+    AUTOCAST,
     FULL,
     OURS,
     OURS_EXACT,
     QUICK,
     TEXTBOOK,
+    TORCH_IN_BF16,
     TUNED,
+    WAYS_OF_TORCH,
     Case,
     Comparison,
     Effort,
@@ -245,19 +248,22 @@ def lstm_case(
 
 
 def bf16_sides(ours: Callable[..., Any], torch_kind: str, shape: Shape, gates: int) -> dict[str, Any]:
-    """Ours in bf16 and in float32, and the torch.nn module of that name under autocast, where oneDNN has it."""
+    """Ours in bf16 and in float32, and the torch.nn module of that name in all the ways of torch that run."""
     arrays = inputs(shape, gates)
     sides: dict[str, Any] = {OURS: ours(**arrays, precision="bf16"), OURS_EXACT: ours(**arrays)}
     if torch := machine.torch_or_none():
         from benchmarks import torch_peers
 
-        peer = torch_peers.Recurrent(getattr(torch.nn, torch_kind), **arrays, autocast=True)
-        try:
-            peer()
-        except RuntimeError as error:  # no primitive in bf16 for a processor without AVX-512
-            machine.say(f"torch.nn.{torch_kind} under autocast is left out: {error}")
-        else:
-            sides["torch"] = peer
+        for way in WAYS_OF_TORCH:
+            peer = torch_peers.Recurrent(
+                getattr(torch.nn, torch_kind), **arrays, autocast=way == AUTOCAST, bf16=way == TORCH_IN_BF16
+            )
+            try:
+                peer()
+            except RuntimeError as error:  # no primitive in bf16 for a processor without AVX-512
+                machine.say(f"torch.nn.{torch_kind}, {way}, is left out: {error}")
+            else:
+                sides[way] = peer
     return sides
 
 

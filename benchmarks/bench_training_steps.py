@@ -1,12 +1,12 @@
 """Whole training steps of whole models, forward, backward, clip and update: what a user waits for.
 
 Against the same models in torch, from the same weights on the same batches. Dropout is left out, so that both sides
-can be compared number by number.
+can be compared number by number. In bf16, ours in float32 is a side too, and torch under autocast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.conftest import Compare
-from benchmarks.measure import OURS, Case, agree, case_maker
+from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, Case, agree, case_maker
 from benchmarks.text_ids import text_ids
 from fastlstm import ops
-from fastlstm.contract import FloatArray, IntArray, RowGrad
+from fastlstm.contract import FloatArray, IntArray, Precision, RowGrad
 from fastlstm.models import Model, Seq2seq, SequenceClassifier
 from fastlstm.optim import Adam
 
@@ -27,7 +27,9 @@ Batches = Sequence[tuple[IntArray, IntArray]]
 BATCHES = 4
 CHECKED_STEPS = 3
 # Rounding grows from step to step, and the first steps of Adam divide a gradient by its own size.
-LOSS_TOLERANCE = 1e-4
+LOSS_TOLERANCE = {"float32": 1e-4, "bf16": 5e-3}
+
+Sides = dict[str, Callable[[], float]]
 
 
 # --------------------------------------------------------------------------------------------
@@ -53,18 +55,40 @@ class OurModel:
         return loss
 
 
-def seq2seq_case(name: str, V: int, target_V: int, D: int, H: int, *, N: int, S: int, T: int) -> Case:
+def step_case(
+    name: str, ours: Callable[[Precision], Callable[[], float]], torch: Callable[[], Any], precision: Precision
+) -> Case:
+    """``ours`` and ``torch`` make a model of those sides, from the same weights."""
+    sides: Sides = {OURS: ours(precision)}
+    if precision != "float32":
+        sides[OURS_EXACT] = ours("float32")
+    if machine.torch_or_none():
+        sides["torch"] = torch()
+        if precision != "float32":
+            sides[AUTOCAST] = autocast = torch()
+            autocast.autocast = True
+    name += "" if precision == "float32" else f" {precision}"
+    return Case("training step", name, sides, equal_losses(sides, LOSS_TOLERANCE[precision]))
+
+
+def seq2seq_case(
+    name: str, V: int, target_V: int, D: int, H: int, *, N: int, S: int, T: int, precision: Precision = "float32"
+) -> Case:
     """Sources of S ids; targets of T ids, the start symbol included."""
     rng = np.random.default_rng(0)
     batches = [(text_ids(rng, V, N, S), text_ids(rng, target_V, N, T)) for _ in range(BATCHES)]
-    model = Seq2seq(V, D, H, target_vocab_size=target_V, seed=1)
-    weights = {parameter: array.copy() for parameter, array in model.named_parameters()}
-    sides: dict[str, Callable[[], float]] = {OURS: OurModel(model, batches)}
-    if machine.torch_or_none():
+
+    def make(precision: Precision) -> OurModel:
+        model = Seq2seq(V, D, H, target_vocab_size=target_V, seed=1)
+        return OurModel(model.to("cpu", precision=None if precision == "float32" else precision), batches)
+
+    def torch() -> Any:
         from benchmarks import torch_peers
 
-        sides["torch"] = torch_peers.Seq2seq(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
-    return Case("training step", f"{name} V{target_V} D{D} H{H} N{N}", sides, equal_losses(sides))
+        weights = dict(Seq2seq(V, D, H, target_vocab_size=target_V, seed=1).named_parameters())
+        return torch_peers.Seq2seq(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
+
+    return step_case(f"{name} V{target_V} D{D} H{H} N{N}", make, torch, precision)
 
 
 def classifier_case(name: str, V: int, D: int, H: int, *, N: int, T: int) -> Case:
@@ -75,14 +99,17 @@ def classifier_case(name: str, V: int, D: int, H: int, *, N: int, T: int) -> Cas
         lengths = np.append(T, rng.integers(T // 2, T + 1, N - 1))
         xs = np.where(np.arange(T) < lengths[:, None], text_ids(rng, V, N, T), -1)
         batches.append((xs, rng.integers(0, 2, N)))
-    model = SequenceClassifier(V, D, H, 2, seed=1)
-    weights = {parameter: array.copy() for parameter, array in model.named_parameters()}
-    sides: dict[str, Callable[[], float]] = {OURS: OurModel(model, batches)}
-    if machine.torch_or_none():
+
+    def torch() -> Any:
         from benchmarks import torch_peers
 
-        sides["torch"] = torch_peers.Classifier(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
-    return Case("training step", f"{name} V{V} D{D} H{H} N{N} T{T}", sides, equal_losses(sides))
+        weights = dict(SequenceClassifier(V, D, H, 2, seed=1).named_parameters())
+        return torch_peers.Classifier(weights, batches, lr=ADAM_LR, max_norm=ADAM_MAX_NORM)
+
+    def ours(_: Precision) -> OurModel:
+        return OurModel(SequenceClassifier(V, D, H, 2, seed=1), batches)
+
+    return step_case(f"{name} V{V} D{D} H{H} N{N} T{T}", ours, torch, "float32")
 
 
 # --------------------------------------------------------------------------------------------
@@ -105,7 +132,9 @@ class OurLanguageModel:
         output: FloatArray | None,
         biases: FloatArray,
         batches: Batches,
+        precision: Precision = "float32",
     ) -> None:
+        self._precision = precision
         self._embedding, self._lstms, self._output, self._biases = embedding, lstms, output, biases
         self._params = [embedding, *(weight for lstm in lstms for weight in lstm), biases]
         if output is not None:
@@ -120,7 +149,7 @@ class OurLanguageModel:
         hs = ops.embedding_forward(self._embedding, ids)
         tapes = []
         for k, (lstm, (h0, c0)) in enumerate(zip(self._lstms, self._states, strict=True)):
-            out = ops.lstm_forward(hs, *lstm, h0=h0, c0=c0)
+            out = ops.lstm_forward(hs, *lstm, h0=h0, c0=c0, precision=self._precision)
             hs, self._states[k] = out.hs, (out.h_n, out.c_n)
             tapes.append(out.tape)
         del out  # the last tape would live as long as it
@@ -129,7 +158,9 @@ class OurLanguageModel:
         # Tied, the gradient of the projection is written where that of the embedding is to be.
         dembedding = np.empty_like(self._embedding) if self._output is None else None
         into = None if dembedding is None else SimpleNamespace(dW=dembedding.T)
-        loss, dhs, doutput, dbiases = ops.linear_cross_entropy(hs, output, self._biases, targets, out=into)
+        loss, dhs, doutput, dbiases = ops.linear_cross_entropy(
+            hs, output, self._biases, targets, out=into, precision=self._precision
+        )
         grads: list[FloatArray | RowGrad] = [dbiases]
         while tapes:
             lstm_grads = ops.lstm_backward(dhs, tapes.pop())  # whose memory the next layer's gradients take
@@ -165,19 +196,23 @@ def language_model_weights(V: int, D: int, H: int, layers: int, *, tied: bool) -
     }
 
 
-def language_model_case(name: str, V: int, D: int, H: int, layers: int, *, tied: bool, N: int, T: int) -> Case:
+def language_model_case(
+    name: str, V: int, D: int, H: int, layers: int, *, tied: bool, N: int, T: int, precision: Precision = "float32"
+) -> Case:
     rng = np.random.default_rng(0)
     batches = [(text_ids(rng, V, N, T), text_ids(rng, V, N, T)) for _ in range(BATCHES)]
-    sizes = (V, D, H, layers)
-    sides: dict[str, Callable[[], float]] = {
-        OURS: OurLanguageModel(**language_model_weights(*sizes, tied=tied), batches=batches)
-    }
-    if machine.torch_or_none():
+
+    def make(precision: Precision) -> OurLanguageModel:
+        weights = language_model_weights(V, D, H, layers, tied=tied)
+        return OurLanguageModel(**weights, batches=batches, precision=precision)
+
+    def torch() -> Any:
         from benchmarks import torch_peers
 
-        weights = language_model_weights(*sizes, tied=tied)
-        sides["torch"] = torch_peers.LanguageModel(**weights, batches=batches, lr=SGD_LR, max_norm=SGD_MAX_NORM)
-    return Case("training step", f"{name} V{V} H{H} N{N} T{T}", sides, equal_losses(sides))
+        weights = language_model_weights(V, D, H, layers, tied=tied)
+        return torch_peers.LanguageModel(**weights, batches=batches, lr=SGD_LR, max_norm=SGD_MAX_NORM)
+
+    return step_case(f"{name} V{V} H{H} N{N} T{T}", make, torch, precision)
 
 
 # --------------------------------------------------------------------------------------------
@@ -185,13 +220,13 @@ def language_model_case(name: str, V: int, D: int, H: int, layers: int, *, tied:
 # --------------------------------------------------------------------------------------------
 
 
-def equal_losses(sides: Mapping[str, Callable[[], float]]) -> Callable[[], None]:
+def equal_losses(sides: Sides, tolerance: float) -> Callable[[], None]:
     """The first steps of both sides have equal losses; from the second on that takes equal gradients and updates."""
 
     def check() -> None:
         losses = {side: np.array([call() for _ in range(CHECKED_STEPS)]) for side, call in sides.items()}
         for side in sides:
-            agree(side, {"losses": losses[side]}, {"losses": losses[OURS]}, LOSS_TOLERANCE)
+            agree(side, {"losses": losses[side]}, {"losses": losses[OURS]}, tolerance)
 
     return check
 
@@ -212,13 +247,13 @@ def medium_language_model_case() -> Case:
 
 
 @case_maker
-def large_language_model_case() -> Case:
-    return language_model_case("RNNLM 2x650 tied", 10_000, 650, 650, 2, tied=True, N=20, T=35)
+def large_language_model_case(precision: Precision = "float32") -> Case:
+    return language_model_case("RNNLM 2x650 tied", 10_000, 650, 650, 2, tied=True, N=20, T=35, precision=precision)
 
 
 @case_maker
-def translation_case() -> Case:
-    return seq2seq_case("NMT", 6500, 8778, 256, 1024, N=64, S=18, T=18)
+def translation_case(precision: Precision = "float32") -> Case:
+    return seq2seq_case("NMT", 6500, 8778, 256, 1024, N=64, S=18, T=18, precision=precision)
 
 
 @case_maker
@@ -236,8 +271,14 @@ CASES = {
 }
 
 QUICK = ("addition", "RNNLM 100", "sentiment")
+IN_BF16 = {"RNNLM 2x650 tied": large_language_model_case, "NMT": translation_case}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_training_step(compare: Compare, name: str) -> None:
     compare(CASES[name]())
+
+
+@pytest.mark.parametrize("name", IN_BF16)
+def test_training_step_in_bf16(compare: Compare, name: str) -> None:
+    compare(IN_BF16[name]("bf16"))

@@ -31,6 +31,9 @@ OURS_EXACT = "fastlstm, float32"  # beside ours in another precision
 
 TEXTBOOK = "textbook"
 TUNED = "torch, tuned"  # with a common setting that helps torch here
+# How a user of torch may compute: in float32, under bf16 autocast, with a module of bf16 weights.
+AUTOCAST, TORCH_IN_BF16 = "torch, autocast", "torch, bf16 module"
+WAYS_OF_TORCH = ("torch", AUTOCAST, TORCH_IN_BF16)
 
 # Seconds until a side's threads sleep.
 PAUSE = 0.02
@@ -172,6 +175,10 @@ class Comparison:
     def ratio(self, peer: str, side: str = OURS) -> float:
         """How many times faster than the peer a side is."""
         return self.median(peer) / self.median(side)
+
+    def ratio_to_torch(self) -> float:
+        """How many times faster ours is than the fastest way of torch that was measured."""
+        return min(self.ratio(way) for way in WAYS_OF_TORCH if way in self.seconds)
 
     def flops(self) -> float:
         """Ours, operations a second."""

@@ -225,16 +225,27 @@ def bf16_row(run: Run) -> list[Figure]:
     lstm = run.time_all(bench_lstm.lstm_bf16_case(name) for name in bench_lstm.BF16_SHAPES)
     run.time(bench_gru.gru_bf16_case("ptb"))
     run.time(bench_rnn.rnn_bf16_case("ptb"))
+    steps = run.time_all(make("bf16") for make in bench_training_steps.IN_BF16.values())
     if not machine.has_bf16():
         return []  # rounded in software, it is not meant to be faster
 
-    def slowest(comparisons: list[Comparison]) -> float:
-        return min(comparison.ratio(OURS_EXACT) for comparison in comparisons)
+    def slowest(comparisons: list[Comparison], peer: str = OURS_EXACT) -> float:
+        return min(comparison.ratio(peer) for comparison in comparisons)
 
-    return [
+    figures = [
         Figure("linear cross entropy in bf16 against ours in float32, the slower size", slowest(losses), 1.5, 1.7),
         Figure("LSTM in bf16 against ours in float32, the slowest size", slowest(lstm), 1.45, 1.75),
+        Figure("whole steps in bf16 against ours in float32, the slower one", slowest(steps), 1.4, 1.7),
     ]
+    if machine.torch_or_none():
+        lstm_to_torch = geometric_mean(comparison.ratio_to_torch() for comparison in lstm)
+        step_to_torch = min(comparison.ratio_to_torch() for comparison in steps)
+        figures += [
+            Figure("LSTM in bf16 against the best of torch, mean", lstm_to_torch, 1.45, 1.9),
+            Figure("whole steps in bf16 against the best of torch, the slower one", step_to_torch, 1.4, 1.8),
+            Figure("whole steps in bf16 against torch in float32, the slower one", slowest(steps, "torch"), 2.5, 3),
+        ]
+    return figures
 
 
 def _megabytes(sizes: Iterable[int]) -> str:

@@ -34,17 +34,18 @@ def fill_recurrent(layer: Any, Wx: Array, Wh: Array, b: Array) -> None:
 
 def recurrent_gradients(layer: Any) -> tuple[Array, Array, Array]:
     """dWx, dWh, db in our layout."""
-    db = layer.bias_ih_l0.grad.numpy()
+    grads = {name: param.grad.float().numpy() for name, param in layer.named_parameters()}
+    db = grads["bias_ih_l0"]
     if isinstance(layer, torch.nn.GRU):
-        db = np.stack([db, layer.bias_hh_l0.grad.numpy()])
-    return layer.weight_ih_l0.grad.numpy().T, layer.weight_hh_l0.grad.numpy().T, db
+        db = np.stack([db, grads["bias_hh_l0"]])
+    return grads["weight_ih_l0"].T, grads["weight_hh_l0"].T, db
 
 
 class Recurrent:
     """Forward and backward of torch.nn.LSTM (oneDNN), GRU or RNN over xs (N, T, D), with dhs (N, T, H).
 
     Batch first, as the data lies; ``time_first`` is the common advice, xs and dhs transposed beforehand. The forward
-    maybe under bf16 autocast.
+    maybe under bf16 autocast, or xs and the module in bf16 throughout.
     """
 
     def __init__(
@@ -58,12 +59,15 @@ class Recurrent:
         *,
         time_first: bool = False,
         autocast: bool = False,
+        bf16: bool = False,
     ) -> None:
         self._autocast = autocast
+        dtype = torch.bfloat16 if bf16 else torch.float32
         self._layer = kind(Wx.shape[0], Wh.shape[0], batch_first=not time_first)
         fill_recurrent(self._layer, Wx, Wh, b)
+        self._layer.to(dtype)
         self._axes = (1, 0, 2) if time_first else (0, 1, 2)
-        self._xs = tensor(np.ascontiguousarray(xs.transpose(self._axes))).requires_grad_()
+        self._xs = tensor(np.ascontiguousarray(xs.transpose(self._axes))).to(dtype).requires_grad_()
         self._dhs = tensor(np.ascontiguousarray(dhs.transpose(self._axes)))
 
     def __call__(self) -> torch.Tensor:
@@ -79,7 +83,7 @@ class Recurrent:
         hs = self().detach().float().numpy()
         assert self._xs.grad is not None
         dWx, dWh, db = recurrent_gradients(self._layer)
-        hs, dxs = (array.transpose(self._axes) for array in (hs, self._xs.grad.numpy()))
+        hs, dxs = (array.transpose(self._axes) for array in (hs, self._xs.grad.float().numpy()))
         return {"hs": hs, "dxs": dxs, "dWx": dWx, "dWh": dWh, "db": db}
 
 
@@ -254,11 +258,15 @@ class Adam:
 
 
 class TrainedModel:
-    """A model with its optimiser; one call is one training step: forward, backward, clip, update."""
+    """A model with its optimiser; one call is one training step: forward, backward, clip, update.
+
+    With ``autocast`` set, the forward runs under bf16 autocast.
+    """
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Array, Array]], max_norm: float
     ) -> None:
+        self.autocast = False
         self._optimizer = optimizer
         self._batches = [(tensor(xs), tensor(ts)) for xs, ts in batches]
         self._max_norm = max_norm
@@ -272,7 +280,8 @@ class TrainedModel:
         xs, ts = self._batches[self._step % len(self._batches)]
         self._step += 1
         self._optimizer.zero_grad()
-        loss = self.loss(xs, ts)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            loss = self.loss(xs, ts)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._params, self._max_norm)
         self._optimizer.step()

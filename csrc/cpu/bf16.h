@@ -96,6 +96,7 @@ struct Bf16Floats {
     return along_k(p, columns);
   }
   static FASTLSTM_INLINE Vec<float> join(const Vec<float>& first, const Vec<float>&) { return factor(first); }
+  static FASTLSTM_INLINE void put(const Vec<float>& x, float* out) { store(out, factor(x)); }
   static FASTLSTM_INLINE Vec<float> factor(const Vec<float>& x) { return rounded_number(x); }
 };
 
@@ -105,15 +106,34 @@ struct Bf16Pairs {
   static constexpr bool kIsExact = false;
 
   static FASTLSTM_INLINE Vec<Word> along_k(const float* p, Index count) {
-    return neighbours(load_partial(p, count), load_partial(p + kLanes<float>, count - kLanes<float>),
-                      AllLanes<kLanes<float>>{});
+    return neighbours(load_partial(p, count), load_partial(p + kLanes<float>, count - kLanes<float>));
   }
   static FASTLSTM_INLINE Vec<Word> across_k(const float* p, Index stride, Index depth, Index columns) {
     return join(load_partial(p, columns), depth > 1 ? load_partial(p + stride, columns) : Vec<float>{});
   }
+#if FASTLSTM_BF16_IN_HARDWARE
+  // The instructions take denormal numbers for zero, as the products of what they make do.
+  static FASTLSTM_INLINE Vec<Word> join(const Vec<float>& first, const Vec<float>& second) {
+    return alternate_halves(neighbours(first, second), AllLanes<kLanes<Word>>{});
+  }
+  static FASTLSTM_INLINE Vec<Word> neighbours(const Vec<float>& a, const Vec<float>& b) {
+    return reinterpret_cast<Vec<Word>>(_mm512_cvtne2ps_pbh(b, a));
+  }
+  // The words of one vector.
+  static FASTLSTM_INLINE void put(const Vec<float>& x, Word* out) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+  }
+#else
   static FASTLSTM_INLINE Vec<Word> join(const Vec<float>& first, const Vec<float>& second) {
     return rounded(first) >> 16 | (rounded(second) & kUpperHalf);
   }
+  static FASTLSTM_INLINE Vec<Word> neighbours(const Vec<float>& a, const Vec<float>& b) {
+    return neighbours(a, b, AllLanes<kLanes<float>>{});
+  }
+  static FASTLSTM_INLINE void put(const Vec<float>& x, Word* out) {
+    store_partial(out, neighbours(x, Vec<float>{}), kLanes<Word> / kDepth);
+  }
+#endif
   static FASTLSTM_INLINE Vec<float> factor(const Vec<float>& x) { return rounded_number(x); }
 
   // Pairs along two rows as pairs along their columns, of which there are twice as many.
@@ -127,6 +147,16 @@ struct Bf16Pairs {
   static FASTLSTM_INLINE Vec<Word> neighbours(const Vec<float>& a, const Vec<float>& b, Lanes<lane...>) {
     return join(__builtin_shufflevector(a, b, (2 * lane)...), __builtin_shufflevector(a, b, (2 * lane + 1)...));
   }
+#if FASTLSTM_BF16_IN_HARDWARE
+  // The numbers of the lower half of the words in turn with those of the upper half.
+  template <int... lane>
+  static FASTLSTM_INLINE Vec<Word> alternate_halves(const Vec<Word>& words, Lanes<lane...>) {
+    typedef std::uint32_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+    constexpr Pairs kOrder = {(lane | (kLanes<Word> + lane) << 16)...};
+    return reinterpret_cast<Vec<Word>>(
+        _mm512_permutexvar_epi16(reinterpret_cast<__m512i>(kOrder), reinterpret_cast<__m512i>(words)));
+  }
+#endif
   template <int... lane>
   static FASTLSTM_INLINE void alternate(const Vec<Word>& even, const Vec<Word>& odd, Word* out, Lanes<lane...>) {
     constexpr int kHalf = kLanes<Word> / 2;
@@ -150,7 +180,7 @@ FASTLSTM_INLINE constexpr Index words(Index depth) {
 // The words of a vector of numbers along k, of which `count` are left.
 template <class Format, class S>
 FASTLSTM_INLINE void put_along_k(const S* p, Index count, typename Format::Word* out) {
-  store_partial(out, Format::along_k(p, min_of(count, kLanes<S>)), kLanes<S> / Format::kDepth);
+  Format::put(load_partial(p, count), out);
 }
 
 }  // namespace fastlstm::FASTLSTM_ISA

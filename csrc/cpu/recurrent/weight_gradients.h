@@ -292,15 +292,22 @@ struct WeightGradients {
   void bias_block(int right, int plane, Index j, S* db) const {
     alignas(64) S totals[kWidth];
     const S* const dA = gates(right, j * kUnits);
-    for (Index column = 0; column < plan.columns(j); column += kLanes<S>) {
-      Vec<S> total{};
-      for (Index r = 0; r < plan.rows; r += kBiasRows) {
-        Vec<S> sum{};
-        for (Index k = r; k < min_of(r + kBiasRows, plan.rows); ++k) sum += load(dA + k * kWidth + column);
-        total += sum;
-      }
-      store(totals + column, total);
-    }
+    for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
+      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
+        Vec<S> total[vectors] = {};
+        for (Index r = 0; r < plan.rows; r += kBiasRows) {
+          Vec<S> sum[vectors] = {};
+          for (Index k = r; k < min_of(r + kBiasRows, plan.rows); ++k) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v) sum[v] += load(dA + k * kWidth + panel + v * kLanes<S>);
+          }
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) total[v] += sum[v];
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) store(totals + panel + v * kLanes<S>, total[v]);
+      });
+    });
     unpack_gates(totals, 0, plane, {j, j + 1}, db, args.db.accumulate);
   }
 

@@ -2,11 +2,10 @@
 #include "bf16.h"
 #include "kernels.h"
 
-namespace fastlstm::FASTLSTM_ISA {
+namespace fastlstm::FASTLSTM_SHARED_ISA {
 
 extern const RecurrentKernels<float> lstm_float32, rnn_float32, gru_float32;
 extern const RecurrentKernels<double> lstm_float64, rnn_float64, gru_float64;
-extern const RecurrentKernels<float> lstm_bf16, rnn_bf16, gru_bf16;
 extern const EmbeddingKernels<float, std::int32_t> embedding_float32_int32;
 extern const EmbeddingKernels<float, std::int64_t> embedding_float32_int64;
 extern const EmbeddingKernels<double, std::int32_t> embedding_float64_int32;
@@ -25,10 +24,18 @@ extern const SkipgramKernels<float> skipgram_float32;
 extern const SkipgramKernels<double> skipgram_float64;
 extern const ProductKernels<float> product_float32;
 extern const ProductKernels<double> product_float64;
-extern const ProductKernels<float> product_bf16;
-extern const LinearLossKernels<float> linear_loss_bf16;
 extern const DropoutKernels<float> dropout_float32;
 extern const DropoutKernels<double> dropout_float64;
+
+}  // namespace fastlstm::FASTLSTM_SHARED_ISA
+
+namespace fastlstm::FASTLSTM_ISA {
+
+using namespace FASTLSTM_SHARED_ISA;  // itself, but for an instruction set that has more for bf16 alone
+
+extern const RecurrentKernels<float> lstm_bf16, rnn_bf16, gru_bf16;
+extern const ProductKernels<float> product_bf16;
+extern const LinearLossKernels<float> linear_loss_bf16;
 
 #define FASTLSTM_NAME_OF(isa) #isa
 #define FASTLSTM_NAME(isa) FASTLSTM_NAME_OF(isa)

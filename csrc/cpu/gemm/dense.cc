@@ -31,21 +31,9 @@ template <class Word>
 using AddProduct = void (*)(const Word*, Index, Index, const Word*, Index, Index, bool, const Sum<Word>*, Sum<Word>*,
                             Index);
 
-template <class Word, int vectors>
-struct AddProducts {
-  AddProduct<Word> by_rows[kMostRows + 1] = {};
-  constexpr AddProducts() { fill<1>(); }
-  template <int rows>
-  constexpr void fill() {
-    if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = add_product<Word, rows, vectors>;
-      fill<rows + 1>();
-    }
-  }
-};
-
-template <class Word, int vectors>
-inline constexpr AddProducts<Word, vectors> kAddProducts;
+template <class Word>
+inline constexpr BySize<AddProduct<Word>> kAddProducts{
+    []<int rows, int vectors>() { return add_product<Word, rows, vectors>; }};
 
 // B is taken in panels of kTileColumns columns, each in pieces of kDepth rows of words that are packed first. The
 // threads share the columns, or, where there are few of them, the rows of A. Unless exact, all of A is packed before.
@@ -93,18 +81,16 @@ struct ProductPass {
       if (args.bias) {
         for (Index l = 0; l < width; ++l) bias[l] = args.bias[column + l];
       }
-      with_vectors(static_cast<int>(ceil_div(width, kLanes<S>)),
-                   [&]<int vectors>() { multiply_panel<vectors>(rows, column, width, bias, panel); });
+      multiply_panel(rows, column, width, bias, panel);
     }
   }
 
-  template <int vectors>
   void multiply_panel(Range rows, Index column, Index width, const S* bias, Word* panel) const {
-    constexpr Index kWidth = vectors * kLanes<S>;
-    const bool full = width == kWidth;
+    const Index vectors = ceil_div(width, kLanes<S>), padded = vectors * kLanes<S>;
+    const Index most = rows_of_tile(vectors);
+    const bool full = width == padded;
     // For so few rows that packing would take longer than the product, B is read where it lies.
-    const bool as_it_lies =
-        Format::kIsExact && full && !args.b_transposed && rows.end - rows.begin <= kTileRows<vectors>;
+    const bool as_it_lies = Format::kIsExact && full && !args.b_transposed && rows.end - rows.begin <= most;
     const Index a_row = args.a_transposed ? 1 : depth, a_step = args.a_transposed ? args.M : 1;
     for (Index k = 0; k == 0 || k < depth; k += kDepth) {
       const Index count_k = min_of(kDepth, depth - k);
@@ -114,21 +100,21 @@ struct ProductPass {
       } else {
         const Index first = k * Format::kDepth;
         pack_panel<Format>(args.b_transposed, args.b, args.L, args.K, column, first,
-                           min_of(kDepth * Format::kDepth, args.K - first), kWidth, panel);
+                           min_of(kDepth * Format::kDepth, args.K - first), padded, panel);
       }
-      const Index b_step = as_it_lies ? args.L : kWidth;
+      const Index b_step = as_it_lies ? args.L : padded;
       for (Index m = rows.begin; m < rows.end;) {
-        const Index count = next_tile(rows.end, m, kTileRows<vectors>);
-        const AddProduct<Word> add = kAddProducts<Word, vectors>.by_rows[count];
+        const Index count = next_tile(rows.end, m, most);
+        const AddProduct<Word> add = kAddProducts<Word>.of[vectors][count];
         const Word* const a_rows = a + m * a_row + k * a_step;
         S* const out = args.out + m * args.L + column;
         if (full) {
           add(a_rows, a_row, a_step, b, b_step, count_k, k == 0, bias, out, args.L);
         } else {
-          alignas(64) S tile[kMostRows * kWidth];
-          if (k > 0) copy(out, args.L, tile, kWidth, count, width);
-          add(a_rows, a_row, a_step, b, b_step, count_k, k == 0, bias, tile, kWidth);
-          copy(tile, kWidth, out, args.L, count, width);
+          alignas(64) S tile[kMostRows * kColumns];
+          if (k > 0) copy(out, args.L, tile, padded, count, width);
+          add(a_rows, a_row, a_step, b, b_step, count_k, k == 0, bias, tile, padded);
+          copy(tile, padded, out, args.L, count, width);
         }
         m += count;
       }
@@ -165,8 +151,10 @@ void product(const Product<Sum<typename Format::Word>>& args) {
 
 }  // namespace
 
+#if !FASTLSTM_ONLY_BF16
 extern const ProductKernels<float> product_float32{ProductPass<Exact<float>>::workspace, product<Exact<float>>};
 extern const ProductKernels<double> product_float64{ProductPass<Exact<double>>::workspace, product<Exact<double>>};
+#endif
 extern const ProductKernels<float> product_bf16{ProductPass<Bf16>::workspace, product<Bf16>};
 
 }  // namespace fastlstm::FASTLSTM_ISA

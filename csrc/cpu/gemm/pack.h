@@ -5,9 +5,6 @@
 
 namespace fastlstm::FASTLSTM_ISA {
 
-// Rows of a matrix that are asked for before they are packed: each is far from the one before, often in another page.
-inline constexpr Index kPackedAhead = 16;
-
 // Where element (k, column) of a matrix lies: data[k * row_stride + column * column_stride], one of which is 1.
 template <class S>
 struct Strided {
@@ -16,33 +13,9 @@ struct Strided {
 };
 
 // The first `depth` rows and `width` columns of a matrix, of which there are `columns`, as words(depth) rows of words,
-// `packed_stride` apart; zeros beyond its columns.
+// `packed_stride` apart; zeros beyond its columns. pack.cc compiles it, once for all.
 template <class Format, class S, class Word>
-void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed, Index packed_stride) {
-  constexpr Index kDepth = Format::kDepth;
-  for (Index i = 0; i < width; i += kLanes<Word>) {
-    const Index left = columns - i;
-    const S* source = matrix.data + i * matrix.column_stride;
-    if (matrix.column_stride != 1) {
-      transpose_with(
-          words<Format>(depth), packed + i, packed_stride, [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
-            const S* const first = source + l * kDepth;
-#pragma GCC unroll 16
-            for (int lane = 0; lane < kLanes<Word>; ++lane) {
-              square[lane] =
-                  lane < left ? Format::along_k(first + lane * matrix.column_stride, depth - l * kDepth) : Vec<Word>{};
-            }
-            transpose<Word>(square);
-          });
-    } else {
-      for (Index l = 0; l < depth; l += kDepth) {
-        for (Index j = 0; j < kDepth; ++j) __builtin_prefetch(source + (kPackedAhead + j) * matrix.row_stride);
-        store(packed + l / kDepth * packed_stride + i, Format::across_k(source, matrix.row_stride, depth - l, left));
-        source += kDepth * matrix.row_stride;
-      }
-    }
-  }
-}
+void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed, Index packed_stride);
 
 // The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel
 // [words(depth)][width]. It lies in memory as it is (row stride `columns`) or, transposed, column by column.

@@ -19,8 +19,7 @@ inline constexpr int kTileColumns = kTileVectors * kLanes<S>;
 
 inline constexpr int kRegisters = kTileVectors == 4 ? 32 : 16;
 inline constexpr int kMostRows = 12;
-template <int vectors>
-inline constexpr int kTileRows = static_cast<int>(min_of(kMostRows, (kRegisters - 1 - vectors) / vectors));
+constexpr Index rows_of_tile(Index vectors) { return min_of(kMostRows, (kRegisters - 1 - vectors) / vectors); }
 
 // Where A's rows lie. Its columns k come in blocks of `width` units with `gates` runs each: element (m, k) with
 // k = (block, gate, unit) is data[m * row_stride + block * block_stride + gate * width + unit], and unit stops at
@@ -94,97 +93,47 @@ FASTLSTM_INLINE void accumulate(Vec<Sum<Word>> (&sum)[rows][vectors], const Word
   }
 }
 
-// out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
-template <class Word, int rows, int vectors>
-void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* init, Index init_row, Sum<Word>* out,
-                   Index out_row) {
-  constexpr Index kColumns = vectors * kLanes<Word>;
-  Vec<Sum<Word>> sum[rows][vectors];
-#pragma GCC unroll 12
-  for (int m = 0; m < rows; ++m) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v)
-      sum[m][v] = init ? load(init + m * init_row + v * kLanes<Word>) : Vec<Sum<Word>>{};
-  }
-  for (int t = 0; t < term_count; ++t) {
-    const Operand<Word>& a = terms[t].a;
-    const Word* b = terms[t].b;
-    const Word* next = terms[t].next;
-    const Word* block = a.data;
-    for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
-      const Index count = min_of(left, a.width);
-      for (int gate = 0; gate < a.gates; ++gate) {
-        const Word* const run = block + gate * a.width;
-        if (rows >= 4 && next) {  // fewer rows need more bytes than can be asked for one by one
-          accumulate<Word, rows, vectors, true>(sum, run, a.row_stride, 1, b, kColumns, count, next);
-          next += count * kCacheLine<Word>;
-        } else {
-          accumulate<Word, rows, vectors, false>(sum, run, a.row_stride, 1, b, kColumns, count, nullptr);
-        }
-        b += count * kColumns;
-      }
-    }
-  }
-#pragma GCC unroll 12
-  for (int m = 0; m < rows; ++m) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<Word>, sum[m][v]);
-  }
-}
+// ---- tiles whose rows and vectors are known only at run time -------------------------------------------------------
 
-// out += A^T B over `count` rows r: A^T's rows are neighbours in memory, a[r * a_step + m], B's row r is b[r * b_step].
-template <class Word, int rows, int vectors>
-void multiply_transposed_tile(const Word* a, Index a_step, const Word* b, Index b_step, Index count, Sum<Word>* out,
-                              Index out_row) {
-  Vec<Sum<Word>> sum[rows][vectors] = {};
-  accumulate<Word, rows, vectors, false>(sum, a, 1, a_step, b, b_step, count, nullptr);
-#pragma GCC unroll 12
-  for (int m = 0; m < rows; ++m) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      Sum<Word>* const p = out + m * out_row + v * kLanes<Word>;
-      store(p, load(p) + sum[m][v]);
-    }
+// A function for every size of a tile, [vectors][rows].
+template <class Function>
+struct BySize {
+  Function of[kTileVectors + 1][kMostRows + 1] = {};
+
+  // get: a template of rows and vectors, known when this is compiled.
+  template <class Get>
+  explicit constexpr BySize(const Get& get) {
+    fill<1, 1>(get);
   }
-}
-
-// ---- the same with rows and vectors known only at run time ---------------------------------------------------------
-
-template <class Word>
-using Tile = void (*)(const Term<Word>*, int, const Sum<Word>*, Index, Sum<Word>*, Index);
-template <class Word>
-using TransposedTile = void (*)(const Word*, Index, const Word*, Index, Index, Sum<Word>*, Index);
-
-template <class Word, int vectors>
-struct TilesOf {
-  Tile<Word> by_rows[kMostRows + 1] = {};
-  constexpr TilesOf() { fill<1>(); }
-  template <int rows>
-  constexpr void fill() {
-    if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = multiply_tile<Word, rows, vectors>;
-      fill<rows + 1>();
+  template <int vectors, int rows, class Get>
+  constexpr void fill(const Get& get) {
+    of[vectors][rows] = get.template operator()<rows, vectors>();
+    if constexpr (rows < rows_of_tile(vectors)) {
+      fill<vectors, rows + 1>(get);
+    } else if constexpr (vectors < kTileVectors) {
+      fill<vectors + 1, 1>(get);
     }
   }
 };
 
-template <class Word, int vectors>
-struct TransposedTilesOf {
-  TransposedTile<Word> by_rows[kMostRows + 1] = {};
-  constexpr TransposedTilesOf() { fill<1>(); }
-  template <int rows>
-  constexpr void fill() {
-    if constexpr (rows <= kTileRows<vectors>) {
-      by_rows[rows] = multiply_transposed_tile<Word, rows, vectors>;
-      fill<rows + 1>();
-    }
-  }
+// tiles.cc compiles them, once for all that multiply.
+template <class Word>
+struct Tiles {
+  // out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
+  using Product = void (*)(const Term<Word>* terms, int term_count, const Sum<Word>* init, Index init_row,
+                           Sum<Word>* out, Index out_row);
+  // out += A^T B over `count` rows r: A^T's rows are neighbours in memory, a[r * a_step + m], B's row r is b[r *
+  // b_step].
+  using Transposed = void (*)(const Word* a, Index a_step, const Word* b, Index b_step, Index count, Sum<Word>* out,
+                              Index out_row);
+  static const BySize<Product> product;
+  static const BySize<Transposed> transposed;
 };
-
-template <class Word, int vectors>
-inline constexpr TilesOf<Word, vectors> kTilesOf;
-template <class Word, int vectors>
-inline constexpr TransposedTilesOf<Word, vectors> kTransposedTilesOf;
+extern template struct Tiles<float>;
+extern template struct Tiles<double>;
+#if FASTLSTM_BF16_PAIRS
+extern template struct Tiles<Bf16Pair>;
+#endif
 
 // Calls body(vectors as a constant) for vectors in 1 .. kTileVectors.
 template <class Body>
@@ -233,18 +182,20 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
   }
 }
 
-// out (rows, vectors * kLanes) = A B, or += unless begin. Meanwhile the panel `next`, as large as b, is prefetched.
-template <class Word, int vectors>
-void multiply_rows(const Operand<Word>& a, const Word* b, const Word* next, Index rows, bool begin, Sum<Word>* out) {
-  constexpr Index kColumns = vectors * kLanes<Word>;
-  const Index size = a.depth * a.gates * kColumns;
+// out (rows, columns) = A B, or += unless begin, for a panel of whole vectors. Meanwhile the panel `next`, as large as
+// b, is prefetched.
+template <class Word>
+void multiply_rows(const Operand<Word>& a, const Word* b, const Word* next, Index rows, Index columns, bool begin,
+                   Sum<Word>* out) {
+  const Index vectors = columns / kLanes<Word>, most = rows_of_tile(vectors);
+  const Index size = a.depth * a.gates * columns;
   Index prefetched = 0;
   for (Index m = 0; m < rows;) {
-    const Index count = next_tile(rows, m, kTileRows<vectors>);
+    const Index count = next_tile(rows, m, most);
     const Term<Word> term{a.rows_from(m), b, prefetched < size ? next + prefetched : b};
     prefetched += a.depth * a.gates * kCacheLine<Word>;
-    Sum<Word>* const tile = out + m * kColumns;
-    kTilesOf<Word, vectors>.by_rows[count](&term, 1, begin ? nullptr : tile, kColumns, tile, kColumns);
+    Sum<Word>* const tile = out + m * columns;
+    Tiles<Word>::product.of[vectors][count](&term, 1, begin ? nullptr : tile, columns, tile, columns);
     m += count;
   }
 }

@@ -233,10 +233,10 @@ struct LinearLossPass {
         }
         pack_panel<Format>(args.transposed, args.W, args.V, args.H, column + part, 0, args.H, kTileColumns<S>, W);
         for (Index m = 0; m < args.M;) {
-          const Index count = next_tile(args.M, m, kTileRows<kTileVectors>);
+          const Index count = next_tile(args.M, m, rows_of_tile(kTileVectors));
           const Word* const next_rows = h + (m + count) * depth;
           const Term<Word> term{row_major(h + m * depth, depth, depth), W, next_rows};
-          kTilesOf<Word, kTileVectors>.by_rows[count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
+          Tiles<Word>::product.of[kTileVectors][count](&term, 1, bias, 0, logits_at(first, column, m) + part, kPanel);
           m += count;
         }
       }
@@ -388,9 +388,9 @@ struct LinearLossPass {
   static void add_dW_block(const Word* h, Index lanes, const Word* dlogits, Index count, S* block) {
     for (Index part = 0; part < kPanel; part += kTileColumns<S>) {
       for (Index done = 0; done < lanes;) {
-        const Index tile = next_tile(lanes, done, kTileRows<kTileVectors>);
-        kTransposedTilesOf<Word, kTileVectors>.by_rows[tile](h + done, kLaneBlock, dlogits + part, kPanel, count,
-                                                             block + done * kPanel + part, kPanel);
+        const Index tile = next_tile(lanes, done, rows_of_tile(kTileVectors));
+        Tiles<Word>::transposed.of[kTileVectors][tile](h + done, kLaneBlock, dlogits + part, kPanel, count,
+                                                       block + done * kPanel + part, kPanel);
         done += tile;
       }
     }
@@ -465,29 +465,28 @@ struct LinearLossPass {
   void add_to_dh(const Operand<Word>& dlogits, const Word* Wt, Range rows, Index unit, Index width, bool begin) const {
     alignas(64) S sums[kMostRows * kTileColumns<S>];
     const bool whole = unit + width <= args.H;
-    with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-      for (Index m = rows.begin; m < rows.end;) {
-        const Index count = next_tile(rows.end, m, kTileRows<vectors>);
-        const Term<Word> term{dlogits.rows_from(m - rows.begin), Wt, Wt};
-        S* const place = args.dh + m * args.H + unit;
-        if (whole) {
-          kTilesOf<Word, vectors>.by_rows[count](&term, 1, begin ? nullptr : place, args.H, place, args.H);
-        } else {
-          for (Index k = 0; k < count; ++k) {
-            for (Index v = 0; v < width; v += kLanes<S>) {
-              store(sums + k * width + v, begin ? Vec<S>{} : load_partial(place + k * args.H + v, args.H - unit - v));
-            }
-          }
-          kTilesOf<Word, vectors>.by_rows[count](&term, 1, sums, width, sums, width);
-          for (Index k = 0; k < count; ++k) {
-            for (Index v = 0; v < width; v += kLanes<S>) {
-              store_partial(place + k * args.H + v, load(sums + k * width + v), args.H - unit - v);
-            }
+    const Index vectors = width / kLanes<S>, most = rows_of_tile(vectors);
+    for (Index m = rows.begin; m < rows.end;) {
+      const Index count = next_tile(rows.end, m, most);
+      const Term<Word> term{dlogits.rows_from(m - rows.begin), Wt, Wt};
+      S* const place = args.dh + m * args.H + unit;
+      if (whole) {
+        Tiles<Word>::product.of[vectors][count](&term, 1, begin ? nullptr : place, args.H, place, args.H);
+      } else {
+        for (Index k = 0; k < count; ++k) {
+          for (Index v = 0; v < width; v += kLanes<S>) {
+            store(sums + k * width + v, begin ? Vec<S>{} : load_partial(place + k * args.H + v, args.H - unit - v));
           }
         }
-        m += count;
+        Tiles<Word>::product.of[vectors][count](&term, 1, sums, width, sums, width);
+        for (Index k = 0; k < count; ++k) {
+          for (Index v = 0; v < width; v += kLanes<S>) {
+            store_partial(place + k * args.H + v, load(sums + k * width + v), args.H - unit - v);
+          }
+        }
       }
-    });
+      m += count;
+    }
   }
 };
 
@@ -503,15 +502,17 @@ void linear_cross_entropy(const LinearLoss<Sum<typename Format::Word>>& args) {
 
 }  // namespace
 
+template <class Format>
+inline constexpr LinearLossKernels<Sum<typename Format::Word>> kLinearLoss{LinearLossPass<Format>::workspace,
+                                                                           linear_cross_entropy<Format>};
+#if !FASTLSTM_ONLY_BF16
 extern const LossKernels<float, std::int32_t> losses_float32_int32 = table<float, std::int32_t>();
 extern const LossKernels<float, std::int64_t> losses_float32_int64 = table<float, std::int64_t>();
 extern const LossKernels<double, std::int32_t> losses_float64_int32 = table<double, std::int32_t>();
 extern const LossKernels<double, std::int64_t> losses_float64_int64 = table<double, std::int64_t>();
-template <class Format>
-inline constexpr LinearLossKernels<Sum<typename Format::Word>> kLinearLoss{LinearLossPass<Format>::workspace,
-                                                                           linear_cross_entropy<Format>};
 extern const LinearLossKernels<float> linear_loss_float32 = kLinearLoss<Exact<float>>;
 extern const LinearLossKernels<double> linear_loss_float64 = kLinearLoss<Exact<double>>;
+#endif
 extern const LinearLossKernels<float> linear_loss_bf16 = kLinearLoss<Bf16>;
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -98,6 +98,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
   Index packed_place(int gate, Index first, Index depth) const { return (gate * plan.padded_units() + first) * depth; }
 
   Index plane_rows() const { return keeps() ? plan.rows : plan.N; }
+  Index plane_stride() const { return P::kLayout.state_stride(plane_rows()); }
   S* plane(int index, Index step, Index n, Index u) const {
     return planes + index * P::kLayout.plane(plane_rows(), plan.H) +
            P::state_place(plane_rows(), (keeps() ? step * plan.N : 0) + n, u);
@@ -180,8 +181,8 @@ struct GruForward : ForwardPass<Format, GruCell> {
     if (!plan.packs()) {
       for (Index step = steps.begin; step < steps.end; ++step) {
         for (int gate = 0; gate < kGates; ++gate) copy_bias(packed_b + packed_place(gate, 0, 1), gate, step, units);
-        this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, kGates}, units,
-                                  [&](Index gate, Index u) { return plane(static_cast<int>(gate), step, 0, u); });
+        this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, kGates}, units, plane_stride(),
+                                  [&](Index gate) { return plane(static_cast<int>(gate), step, 0, 0); });
       }
       return;
     }
@@ -227,8 +228,8 @@ struct GruForward : ForwardPass<Format, GruCell> {
   void multiply_state(const State& a, int gate, const S* bias, int out, Index step, Range rows, Range units) const {
     if (!plan.packs()) {
       if (bias) copy_bias(bias, out, step, units);
-      this->multiply_single_row(a.numbers, args.Wh, {gate, gate + 1}, units,
-                                [&](Index, Index u) { return plane(out, step, 0, u); });
+      this->multiply_single_row(a.numbers, args.Wh, {gate, gate + 1}, units, plane_stride(),
+                                [&](Index) { return plane(out, step, 0, 0); });
       return;
     }
     for_each_panel_of_blocks(units, [&](Index first, Index width) {
@@ -239,16 +240,15 @@ struct GruForward : ForwardPass<Format, GruCell> {
                                    ? weights + size
                                    : packed_Wh + packed_place((gate + 1) % kGates, units.begin, plan.H_words);
       Index prefetched = 0;
-      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        for (Index n = rows.begin; n < rows.end;) {
-          const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<vectors>);
-          const Term<Word> term{a.words.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
-          prefetched += plan.H_words * kCacheLine<Word>;
-          S* const tile = plane(out, step, n, first);
-          kTilesOf<Word, vectors>.by_rows[count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile, kUnits);
-          n += count;
-        }
-      });
+      const Index vectors = width / kLanes<S>, most = rows_of_tile(vectors);
+      for (Index n = rows.begin; n < rows.end;) {
+        const Index count = next_tile(rows.end - rows.begin, n - rows.begin, most);
+        const Term<Word> term{a.words.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
+        prefetched += plan.H_words * kCacheLine<Word>;
+        S* const tile = plane(out, step, n, first);
+        Tiles<Word>::product.of[vectors][count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile, kUnits);
+        n += count;
+      }
     });
   }
 
@@ -335,8 +335,10 @@ constexpr RecurrentKernels<S> table() {
 
 }  // namespace
 
+#if !FASTLSTM_ONLY_BF16
 extern const RecurrentKernels<float> gru_float32 = table<Exact<float>>();
 extern const RecurrentKernels<double> gru_float64 = table<Exact<double>>();
+#endif
 extern const RecurrentKernels<float> gru_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

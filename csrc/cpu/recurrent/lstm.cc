@@ -5,7 +5,16 @@
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
-template <RecurrentActivation activation>
+// Calls body(the gates' activation as a constant).
+template <class Body>
+FASTLSTM_INLINE void with_activation(const RecurrentSizes& sizes, const Body& body) {
+  if (sizes.activation == RecurrentActivation::kSigmoid) {
+    body.template operator()<RecurrentActivation::kSigmoid>();
+  } else {
+    body.template operator()<RecurrentActivation::kHardSigmoid>();
+  }
+}
+
 struct LstmCell {
   static constexpr BlockLayout kLayout = kLstmLayout;
   static constexpr int kGates = 4;
@@ -27,9 +36,12 @@ struct LstmCell {
   }
 
   template <class S>
-  static void activate_gates(const S* pre_activations, S* activated, S* c, Index before, Index after) {
+  static void activate_gates(const RecurrentSizes& sizes, const S* pre_activations, S* activated, S* c, Index before,
+                             Index after) {
     Gates<Vec<S>> gates = load_gates<S>(pre_activations);
-    store(c + after, lstm_cell_state<Math<S>, activation>(gates, load(c + before)));
+    with_activation(sizes, [&]<RecurrentActivation activation>() {
+      store(c + after, lstm_cell_state<Math<S>, activation>(gates, load(c + before)));
+    });
     store_gates<S>(activated, gates);
   }
   template <class S>
@@ -38,47 +50,32 @@ struct LstmCell {
   }
 
   template <class S>
-  static FASTLSTM_INLINE void backward(const RecurrentSizes&, const CellPlaces<S>& places, const Vec<S>& dh) {
+  static FASTLSTM_INLINE void backward(const RecurrentSizes& sizes, const CellPlaces<S>& places, const Vec<S>& dh) {
     Gates<Vec<S>> gates = load_gates<S>(places.gates);
     Vec<S> dc = load(places.dc);
-    lstm_cell_backward<Math<S>, activation>(gates, load(places.c_prev), load(places.c), dh, dc);
+    with_activation(sizes, [&]<RecurrentActivation activation>() {
+      lstm_cell_backward<Math<S>, activation>(gates, load(places.c_prev), load(places.c), dh, dc);
+    });
     store_gates<S>(places.gates, gates);
     store(places.dc, dc);
   }
 };
 
-using SigmoidCell = LstmCell<RecurrentActivation::kSigmoid>;
-using HardSigmoidCell = LstmCell<RecurrentActivation::kHardSigmoid>;
-
-template <class Format>
-void lstm_forward(const RecurrentForward<Sum<typename Format::Word>>& args) {
-  if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_pass<SequenceForward<Format, SigmoidCell>>(args);
-  } else {
-    run_pass<SequenceForward<Format, HardSigmoidCell>>(args);
-  }
-}
-
-template <class Format>
-void lstm_backward(const RecurrentBackward<Sum<typename Format::Word>>& args) {
-  if (args.sizes.activation == RecurrentActivation::kSigmoid) {
-    run_pass<SequenceBackward<Format, SigmoidCell>>(args);
-  } else {
-    run_pass<SequenceBackward<Format, HardSigmoidCell>>(args);
-  }
-}
-
 template <class Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
-  using Forward = SequenceForward<Format, SigmoidCell>;
-  return {Forward::workspace,    lstm_forward<Format>,   SequenceBackward<Format, SigmoidCell>::workspace,
-          lstm_backward<Format>, prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
+  using Forward = SequenceForward<Format, LstmCell>;
+  using Backward = SequenceBackward<Format, LstmCell>;
+  return {Forward::workspace,     run_pass<Forward, RecurrentForward<S>>,
+          Backward::workspace,    run_pass<Backward, RecurrentBackward<S>>,
+          prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
 }
 
 }  // namespace
 
+#if !FASTLSTM_ONLY_BF16
 extern const RecurrentKernels<float> lstm_float32 = table<Exact<float>>();
 extern const RecurrentKernels<double> lstm_float64 = table<Exact<double>>();
+#endif
 extern const RecurrentKernels<float> lstm_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -25,6 +25,8 @@ struct Plan {
   static constexpr BlockLayout kLayout = Cell::kLayout;
   static constexpr BlockLayout kWordLayout{kLayout.units / kDepth, kLayout.gates, kLayout.planes};  // along units
   static constexpr Index kUnits = kLayout.units;
+  static constexpr int kLog2Units = __builtin_ctzll(kUnits);
+  static_assert(kUnits == 1 << kLog2Units);
   static constexpr Index kGates = kLayout.gates;                           // of a plane
   static constexpr int kPlanes = Cell::kGates / static_cast<int>(kGates);  // that the weights have columns for
   static constexpr Index kWidth = kUnits * kGates;                         // columns of a gate block

@@ -36,8 +36,10 @@ constexpr RecurrentKernels<S> table() {
 
 }  // namespace
 
+#if !FASTLSTM_ONLY_BF16
 extern const RecurrentKernels<float> rnn_float32 = table<Exact<float>>();
 extern const RecurrentKernels<double> rnn_float64 = table<Exact<double>>();
+#endif
 extern const RecurrentKernels<float> rnn_bf16 = table<Bf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -331,10 +331,8 @@ struct SequenceBackward {
               dA + plan.gate_words_place(planes.index[next_part / parts], last_part ? row + count : row, j * kUnits),
               (last_part ? following : count) * (kWidth / kDepth));
         }
-        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          multiply_rows<Word, vectors>(left, weights(part, column, width), next, count, part == 0,
-                                       out + (column - columns.begin) * count);
-        });
+        multiply_rows<Word>(left, weights(part, column, width), next, count, width, part == 0,
+                            out + (column - columns.begin) * count);
       });
     }
   }
@@ -343,18 +341,14 @@ struct SequenceBackward {
   void multiply_single_row(const Planes& planes, Index step, const Weights<S>& W, Index count, Range rows,
                            S* out) const {
     for (Index u = rows.begin; u < rows.end; u += kLanes<S>) store(out + u, Vec<S>{});
-    const auto runs = [&](const auto& body) {
-      for (int k = 0; k < planes.count; ++k) {
-        const Index first_gate = min_of(planes.index[k], P::kPlanes - 1) * P::kGates;
-        for (Index j = 0; j < plan.blocks; ++j) {
-          for (Index gate = 0; gate < P::kGates; ++gate) {
-            body(gates(planes.index[k], step, j * kUnits) + gate * kUnits,
-                 plan.gate_column(first_gate + gate) + j * kUnits, min_of(kUnits, plan.H - j * kUnits));
-          }
-        }
-      }
-    };
-    add_single_row<Format>(W.data, W.column, W.row, runs, rows, count, [&](Index u) { return out + u; });
+    for (int k = 0; k < planes.count; ++k) {
+      const Index first_gate = min_of(planes.index[k], P::kPlanes - 1) * P::kGates;
+      Index gate_columns[P::kGates];
+      for (Index gate = 0; gate < P::kGates; ++gate) gate_columns[gate] = plan.gate_column(first_gate + gate);
+      const Operand<S> a{gates(planes.index[k], step, 0), 0,     P::kLayout.gate_stride(plan.rows), kUnits,
+                         static_cast<int>(P::kGates),     plan.H};
+      add_single_row<Format, S>(a, gate_columns, {W.data, W.column, W.row}, rows, count, {out, P::kLog2Units, kUnits});
+    }
   }
 
   Operand<Word> gate_gradients(int plane, Index row) const {

@@ -128,42 +128,37 @@ struct ForwardPass {
   // takes neighbours in the batch or in time, whichever makes fewer tiles.
   void multiply_inputs(Range steps, Range rows, const Word* Wx, const S* bias, Index width, S* out) const {
     const Index count_steps = steps.end - steps.begin, count_rows = rows.end - rows.begin;
-    constexpr Index kMost = kTileRows<kTileVectors>;
+    constexpr Index kMost = rows_of_tile(kTileVectors);
     const bool along_time = ceil_div(count_steps, kMost) * count_rows <= ceil_div(count_rows, kMost) * count_steps;
     const Index tiled = along_time ? count_steps : count_rows, repeated = along_time ? count_rows : count_steps;
     const Index row_stride = kWidth, step_stride = plan.N * kWidth;
     const Index stride = along_time ? input_step() : inputs(steps.begin, rows.begin).row_stride;
-    with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-      for (Index outer = 0; outer < repeated; ++outer) {
-        for (Index inner = 0; inner < tiled;) {
-          const Index count = next_tile(tiled, inner, kTileRows<vectors>);
-          const Index step = along_time ? inner : outer, n = along_time ? outer : inner;
-          Term<Word> term{inputs(steps.begin + step, rows.begin + n), Wx};
-          term.a.row_stride = stride;
-          // The rows of the next tile are prefetched where they are neighbours in memory.
-          if (stride == plan.D_words) term.next = term.a.data + count * plan.D_words;
-          if (stride == -plan.D_words) term.next = term.a.data - (2 * count - 1) * plan.D_words;
-          kTilesOf<Word, vectors>.by_rows[count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
-                                                 along_time ? step_stride : row_stride);
-          inner += count;
-        }
+    const Index vectors = width / kLanes<S>, most = rows_of_tile(vectors);
+    for (Index outer = 0; outer < repeated; ++outer) {
+      for (Index inner = 0; inner < tiled;) {
+        const Index count = next_tile(tiled, inner, most);
+        const Index step = along_time ? inner : outer, n = along_time ? outer : inner;
+        Term<Word> term{inputs(steps.begin + step, rows.begin + n), Wx};
+        term.a.row_stride = stride;
+        // The rows of the next tile are prefetched where they are neighbours in memory.
+        if (stride == plan.D_words) term.next = term.a.data + count * plan.D_words;
+        if (stride == -plan.D_words) term.next = term.a.data - (2 * count - 1) * plan.D_words;
+        Tiles<Word>::product.of[vectors][count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
+                                                along_time ? step_stride : row_stride);
+        inner += count;
       }
-    });
+    }
   }
 
-  // sums += a W for the only row of a, some gates and units, and weights that are not packed: place(gate, u) is where
-  // the sum of a unit stands.
-  template <class Place>
-  void multiply_single_row(const Operand<S>& a, const Weights<S>& W, Range gates, Range units,
-                           const Place& place) const {
-    const auto runs = [&](const auto& body) {
-      for (Index k = 0; k < a.depth; k += a.width) {
-        body(a.data + k / a.width * a.block_stride, k, min_of(a.width, a.depth - k));
-      }
-    };
+  // sums += a W for the only row of a, some gates and units, and weights that are not packed: sums of a gate stand
+  // where `gate_places` says, in blocks that are `stride` from each other.
+  template <class GatePlaces>
+  void multiply_single_row(const Operand<S>& a, const Weights<S>& W, Range gates, Range units, Index stride,
+                           const GatePlaces& gate_places) const {
+    const Index first_row = 0;
     for (Index gate = gates.begin; gate < gates.end; ++gate) {
-      add_single_row<Format>(W.data + plan.gate_column(gate) * W.column, W.row, W.column, runs, units, plan.H,
-                             [&](Index u) { return place(gate, u); });
+      const Weights<S> of_gate{W.data + plan.gate_column(gate) * W.column, W.row, W.column};
+      add_single_row<Format, S>(a, &first_row, of_gate, units, plan.H, {gate_places(gate), P::kLog2Units, stride});
     }
   }
 };
@@ -267,7 +262,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
 
   // One step of block j of this thread's blocks of units.
   void step_forward(Index step, Index j, Range blocks, Range rows, bool hoisted) const {
-    alignas(64) S tile[kTileRows<kTileVectors> * kWidth];
+    alignas(64) S tile[rows_of_tile(kTileVectors) * kWidth];
     const Index columns = plan.columns(j);
     // Weights that do not stay in the first cache level: those of the next block are prefetched bit by bit meanwhile.
     const bool look_ahead = kTileColumns<S> * plan.H_words * static_cast<Index>(sizeof(Word)) > kFirstLevelBytes;
@@ -275,7 +270,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     Index prefetched = 0;
     for (Index n = rows.begin; n < rows.end;) {
       // A last panel narrower than the tile could take more rows, but all panels of a block share them.
-      const Index count = next_tile(rows.end - rows.begin, n - rows.begin, kTileRows<kTileVectors>);
+      const Index count = next_tile(rows.end - rows.begin, n - rows.begin, rows_of_tile(kTileVectors));
       if (hoisted) prefetch(gate_row(step, next_j, n), count * kWidth);
       if (plan.D == 0) {
         for (Index m = 0; m < count; ++m) load_pre_activations(step, j, n + m, tile + m * kWidth);
@@ -288,16 +283,14 @@ struct SequenceForward : ForwardPass<Format, Cell> {
         if (look_ahead) next = prefetched < block_size ? packed_Wh + next_j * block_size + prefetched : Wh;
         prefetched += plan.H_words * kCacheLine<Word>;
         const Term<Word> terms[2] = {{this->inputs(step, n), Wx}, {this->states(step, n), Wh, next}};
-        with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-          const Tile<Word> multiply = kTilesOf<Word, vectors>.by_rows[count];
-          if (hoisted) {
-            multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
-          } else if (plan.D == 0) {
-            multiply(terms + 1, 1, tile + panel, kWidth, tile + panel, kWidth);
-          } else {
-            multiply(terms, 2, packed_b + j * kWidth + panel, 0, tile + panel, kWidth);
-          }
-        });
+        const auto multiply = Tiles<Word>::product.of[width / kLanes<S>][count];
+        if (hoisted) {
+          multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
+        } else if (plan.D == 0) {
+          multiply(terms + 1, 1, tile + panel, kWidth, tile + panel, kWidth);
+        } else {
+          multiply(terms, 2, packed_b + j * kWidth + panel, 0, tile + panel, kWidth);
+        }
       });
       for (Index m = 0; m < count; ++m) activate_gates(step, j, n + m, tile + m * kWidth);
       for (Index m = 0; m < count; ++m) store_output(step, j, n + m, tile + m * kWidth);
@@ -320,14 +313,14 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   // One step of the only row, without packed weights.
   void step_forward_single_row(Index step, Range blocks, Range units) const {
     S* const sums = packed_b + plan.blocks * kWidth;  // blocks of gates; nothing is packed behind the bias
-    const auto place = [&](Index gate, Index u) { return sums + u / kUnits * kWidth + gate * kUnits + u % kUnits; };
+    const auto place = [&](Index gate) { return sums + gate * kUnits; };
     if (plan.D > 0) {
       for (Index k = blocks.begin * kWidth; k < blocks.end * kWidth; ++k) sums[k] = packed_b[k];
-      this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, Cell::kGates}, units, place);
+      this->multiply_single_row(this->input_numbers(step, 0), args.Wx, {0, Cell::kGates}, units, kWidth, place);
     } else {
       for (Index j = blocks.begin; j < blocks.end; ++j) load_pre_activations(step, j, 0, sums + j * kWidth);
     }
-    this->multiply_single_row(this->state_numbers(step, 0), args.Wh, {0, Cell::kGates}, units, place);
+    this->multiply_single_row(this->state_numbers(step, 0), args.Wh, {0, Cell::kGates}, units, kWidth, place);
     for (Index j = blocks.begin; j < blocks.end; ++j) {
       activate_gates(step, j, 0, sums + j * kWidth);
       store_output(step, j, 0, sums + j * kWidth);
@@ -342,7 +335,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
       const Index before = state_place(step, n, j * kUnits), after = state_place(step + 1, n, j * kUnits);
       S* const activated = args.gates ? gate_row(step, j, n) : tile_row;
       for (Index u = 0; u < kUnits; u += kLanes<S>) {
-        Cell::template activate_gates<S>(tile_row + u, activated + u, args.c, before + u, after + u);
+        Cell::template activate_gates<S>(plan.sizes, tile_row + u, activated + u, args.c, before + u, after + u);
       }
     }
   }

@@ -177,14 +177,13 @@ struct WeightGradients {
   static void add_weight_block(const Word* left, const Word* right, Index depth, Index count, Index columns,
                                S* results) {
     for_each_panel<S>(0, columns, [&](Index panel, Index width) {
-      with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
-        for (Index lane = 0; lane < count;) {
-          const Index tile = next_tile(count, lane, kTileRows<vectors>);
-          kTransposedTilesOf<Word, vectors>.by_rows[tile](left + lane, kUnits, right + panel, kWidth, depth,
-                                                          results + lane * kWidth + panel, kWidth);
-          lane += tile;
-        }
-      });
+      const Index vectors = width / kLanes<S>, most = rows_of_tile(vectors);
+      for (Index lane = 0; lane < count;) {
+        const Index tile = next_tile(count, lane, most);
+        Tiles<Word>::transposed.of[vectors][tile](left + lane, kUnits, right + panel, kWidth, depth,
+                                                  results + lane * kWidth + panel, kWidth);
+        lane += tile;
+      }
     });
   }
 

@@ -124,10 +124,10 @@ struct SampledPass {
   void multiply_sampled(Range rows) const {
     for (Index first = 0; first < padded; first += kPanel) {
       for (Index b = rows.begin; b < rows.end;) {
-        const Index count = next_tile(rows.end - rows.begin, b - rows.begin, kTileRows<kTileVectors>);
+        const Index count = next_tile(rows.end - rows.begin, b - rows.begin, rows_of_tile(kTileVectors));
         const Term<S> term{{inputs + b * kPanel, kPanel, B * kPanel, kPanel, 1, E}, transposed + first * E};
-        kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, offset + first, 0, sampled_part + b * padded + first,
-                                                 padded);
+        Tiles<S>::product.of[kTileVectors][count](&term, 1, offset + first, 0, sampled_part + b * padded + first,
+                                                  padded);
         b += count;
       }
     }
@@ -306,15 +306,15 @@ struct SampledPass {
 
   // dinputs = dtrue logits . true rows + dsampled logits . sampled rows
   void multiply_dinputs(Range rows) const {
-    alignas(64) S tile[kTileRows<kTileVectors> * kPanel];
+    alignas(64) S tile[rows_of_tile(kTileVectors) * kPanel];
     for (Index p = 0; p < panels; ++p) {
       for (Index b = rows.begin; b < rows.end;) {
-        const Index count = next_tile(rows.end - rows.begin, b - rows.begin, kTileRows<kTileVectors>);
+        const Index count = next_tile(rows.end - rows.begin, b - rows.begin, rows_of_tile(kTileVectors));
         for (Index m = 0; m < count; ++m) {
           for (Index v = 0; v < kPanel; v += kLanes<S>) store(tile + m * kPanel + v, from_true(b + m, p * kPanel + v));
         }
         const Term<S> term{row_major(sampled_part + b * padded, padded, S_), sampled_rows + p * S_ * kPanel};
-        kTilesOf<S, kTileVectors>.by_rows[count](&term, 1, tile, kPanel, tile, kPanel);
+        Tiles<S>::product.of[kTileVectors][count](&term, 1, tile, kPanel, tile, kPanel);
         for (Index m = 0; m < count; ++m) {
           for (Index v = 0; v < kPanel; v += kLanes<S>) {
             const Index e = p * kPanel + v;
@@ -336,11 +336,11 @@ struct SampledPass {
   void multiply_dsampled(Range samples) const {
     for (Index p = 0; p < panels; ++p) {
       for (Index s = samples.begin; s < samples.end;) {
-        const Index count = next_tile(samples.end - samples.begin, s - samples.begin, kTileRows<kTileVectors>);
+        const Index count = next_tile(samples.end - samples.begin, s - samples.begin, rows_of_tile(kTileVectors));
         S* const out = dsampled_rows + (p * S_ + s) * kPanel;
         for (Index k = 0; k < count * kPanel; k += kLanes<S>) store(out + k, Vec<S>{});
-        kTransposedTilesOf<S, kTileVectors>.by_rows[count](sampled_part + s, padded, inputs + p * B * kPanel, kPanel, B,
-                                                           out, kPanel);
+        Tiles<S>::transposed.of[kTileVectors][count](sampled_part + s, padded, inputs + p * B * kPanel, kPanel, B, out,
+                                                     kPanel);
         s += count;
       }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -55,19 +56,39 @@ def test_any_number_of_threads_gives_the_same_bits(compiled_backend: str, case: 
 def test_several_python_threads_at_once_get_the_same_bits(compiled_backend: str) -> None:
     with use_backend(compiled_backend):
         alone = digest.of_cases(cases.SOME)
-    start = threading.Barrier(4)
+    start = threading.Barrier(8)
 
     def work(turn: int) -> dict[str, str]:
         # The choice of a backend is a thread's own.
         with use_backend(compiled_backend):
             start.wait()
             # Each thread begins elsewhere, so that different operators meet.
-            at = turn * len(cases.SOME) // 4
+            at = turn * len(cases.SOME) // 8
             return digest.of_cases([*cases.SOME[at:], *cases.SOME[:at]])
 
-    with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(work, range(4)):
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(work, range(8)):
             assert found == alone
+
+
+def test_an_event_loop_goes_on_while_its_threads_compute_the_same_bits(compiled_backend: str) -> None:
+    with use_backend(compiled_backend):
+        alone = digest.of_cases(cases.SOME)
+
+    def work() -> dict[str, str]:
+        with use_backend(compiled_backend):
+            return digest.of_cases(cases.SOME)
+
+    async def main() -> int:
+        calls = asyncio.gather(*(asyncio.to_thread(work) for _ in range(4)))
+        turns = 0
+        while not calls.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert await calls == [alone] * 4
+        return turns
+
+    assert asyncio.run(main()) > 10
 
 
 def test_changing_the_number_of_threads_while_others_compute(compiled_backend: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,60 @@ def test_disk_that_is_full_is_one_line_and_leaves_what_was_there(tmp_path: Path)
     assert len(err.splitlines()) == 1
     assert "checkpoint.safetensors" in err
     assert not list((tmp_path / "run").glob("*.tmp")) if (tmp_path / "run").exists() else True
+
+
+def in_namespace(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script that may mount; what it has mounted goes with it."""
+    unshare = shutil.which("unshare")
+    enter = [unshare or "", "--map-root-user", "--mount", "sh", "-ec"]
+    probe = "mkdir probe && mount -t tmpfs -o size=8k tmpfs probe"
+    if unshare is None or subprocess.run([*enter, probe], cwd=folder, capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces in which a user may mount")
+    (folder / "text.txt").write_text("the cat sat on the mat . a dog ate the cat .\n" * 40)
+    train = f"train() {{ {sys.executable} -m fastlstm train rnnlm --threads 1 --quiet $* || echo exit code $?; }}\n"
+    return subprocess.run([*enter, train + script], cwd=folder, capture_output=True, text=True, timeout=300, check=True)
+
+
+SHORT = "--data text.txt --epochs 3 --hidden-size 8 --batch-size 4 --time-size 5"
+
+
+def test_run_goes_on_when_the_full_disk_has_room_again(tmp_path: Path) -> None:
+    """The disk takes one checkpoint, not the next."""
+    script = f"""
+        mkdir run
+        mount -t tmpfs -o size=24k tmpfs run
+        train {SHORT} --out run
+        ls run
+        mount -o remount,size=1m run
+        train --resume run
+        train {SHORT} --out whole
+        cmp run/model.safetensors whole/model.safetensors
+    """
+    done = in_namespace(tmp_path, script)
+    assert done.stdout.split("\n")[:4] == ["exit code 2", "checkpoint.safetensors", "config.json", "history.csv"]
+    assert done.stdout.count("exit code") == 1
+    assert "No space left on device" in done.stderr.split("\n")[0]
+    assert "checkpoint.safetensors" in done.stderr.split("\n")[0]
+
+
+def test_read_only_run_folder_is_one_line_and_can_be_read(tmp_path: Path) -> None:
+    script = f"""
+        mkdir run
+        train {SHORT} --out finished
+        for folder in run finished; do mount --bind $folder $folder; mount -o remount,ro,bind $folder; done
+        train {SHORT} --out run
+        train --resume finished --epochs 4
+        ls run
+        echo generated
+        {sys.executable} -m fastlstm generate finished the --length 3
+    """
+    done = in_namespace(tmp_path, script)
+    assert done.stdout.count("exit code 2\n") == 2
+    assert done.stdout.split("generated\n")[1].startswith("the ")
+    errors = [line for line in done.stderr.split("\n") if line]
+    assert len(errors) == 2
+    assert all(line.startswith("fastlstm: [Errno 30] Read-only file system: ") for line in errors)
+    assert "run/config.json" in errors[0]
 
 
 def test_model_that_does_not_fit_the_disk_leaves_the_old_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import csv
 import dataclasses
 import faulthandler
 import functools
+import importlib.util
 import json
 import os
 import pickle
@@ -43,7 +44,15 @@ from fastlstm.datasets import Vocabulary, tokenize_texts, tokenized_text
 from fastlstm.datasets.files import read_lines
 from fastlstm.datasets.tables import read_series
 from fastlstm.datasets.tokenized import narrowed
-from fastlstm.interop import book_to_fastlstm, fastlstm_to_book, fastlstm_to_theano, theano_to_fastlstm
+from fastlstm.interop import (
+    book_to_fastlstm,
+    export_onnx,
+    fastlstm_to_book,
+    fastlstm_to_theano,
+    keras_to_fastlstm,
+    lstm_from_onnx,
+    theano_to_fastlstm,
+)
 from fastlstm.models import RNNLM, Seq2seq, SequenceClassifier, SequenceRegressor, Word2Vec
 from fastlstm.models.word_vectors import WordVectors
 from fastlstm.training.checkpoint import load_checkpoint, save_checkpoint
@@ -275,6 +284,11 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     path = folder / "lstm_model.npz"
     fastlstm_to_theano(SequenceClassifier(9, 4, 4, 3, seed=1, pooling="mean", gate_order="ifog"), path)
     add("theano", path, theano_to_fastlstm)
+    if importlib.util.find_spec("h5py"):
+        add("keras", Path(__file__).parents[1] / "interop" / "data" / "bidirectional.keras", keras_to_fastlstm)
+    if importlib.util.find_spec("onnx"):
+        (path,) = export_onnx(RNNLM(9, 4, 4, seed=1), folder / "lm.onnx")
+        add("onnx", path, lstm_from_onnx)
     return kinds
 
 

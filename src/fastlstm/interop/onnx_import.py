@@ -99,6 +99,23 @@ def _reverse(attributes: dict[str, Any], way: int) -> bool:
 def _read(
     operator: str, source: Any, name: str | None, graph: Any
 ) -> tuple[Any, list[Sequence[FloatArray]], dict[str, Any]]:
+    """What `_read_node` returns; all that is wrong with a file names it."""
+    if not isinstance(source, (str, os.PathLike)):
+        return _read_node(operator, source, name, graph)
+    title = os.fspath(source)
+    try:
+        return _read_node(operator, source, name, graph)
+    except (TypeError, ValueError) as error:
+        if str(error).startswith(title):
+            raise
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{title}: {error}") from None
+    except (AttributeError, LookupError, RuntimeError) as error:  # of parts that are not there
+        raise ValueError(f"{title} is no ONNX file, or damaged: {error}") from None
+
+
+def _read_node(
+    operator: str, source: Any, name: str | None, graph: Any
+) -> tuple[Any, list[Sequence[FloatArray]], dict[str, Any]]:
     """The node; for each direction W (GH, D), R (GH, H), biases (GH,) of inputs and of states; its attributes."""
     onnx = require_onnx()
     node, graph = _find(operator, source, name, graph)

@@ -50,10 +50,12 @@ struct LanewiseLogSumExp {
 
   void add(const Vec<S>* x, int count) {
     Vec<S> largest = max;
+#pragma GCC unroll 4
     for (int v = 0; v < count; ++v) largest = maximum<S>(largest, x[v]);
     // Nothing but exp(-inf) so far: any shift will do, but for infinity.
     const Vec<S> shift = largest == -static_cast<S>(__builtin_inf()) ? Vec<S>{} : largest;
     sum *= Math<S>::exp(max - shift);
+#pragma GCC unroll 4
     for (int v = 0; v < count; ++v) sum += Math<S>::exp(x[v] - shift);
     max = largest;
   }

@@ -59,7 +59,7 @@ FASTLSTM_INLINE void add_columns(const S* W, Index column, const Runs& runs, Ind
   for (Index s = 0; s < squares; ++s) store(place(u + s * kLanes<S>), sum[s]);
 }
 
-// kWidth is that of a's blocks, or 0 for any: with the LSTM's, whose rows change with every run, a loop falls away.
+// kWidth is that of a's blocks, or 0 for any: where it is a vector, as the LSTM's with AVX-512, a loop falls away.
 template <class Format, Index kWidth, class S>
 void add_single_row_of(const Operand<S>& a, const Index* gate_rows, const Weights<S>& W, Range columns, Index limit,
                        const UnitPlaces<S>& sums) {
@@ -96,7 +96,10 @@ void add_single_row_of(const Operand<S>& a, const Index* gate_rows, const Weight
 template <class Format, class S>
 void add_single_row(const Operand<S>& a, const Index* gate_rows, const Weights<S>& W, Range columns, Index limit,
                     const UnitPlaces<S>& sums) {
-  if (a.width == 16) return add_single_row_of<Format, 16>(a, gate_rows, W, columns, limit, sums);
+  constexpr Index kVector = kLanes<S>;
+  if (kVector == 16 && a.width == kVector) {
+    return add_single_row_of<Format, kVector>(a, gate_rows, W, columns, limit, sums);
+  }
   add_single_row_of<Format, 0>(a, gate_rows, W, columns, limit, sums);
 }
 

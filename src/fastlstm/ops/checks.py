@@ -120,8 +120,10 @@ def _expect_floats(name: str, array: Array, dtype: np.dtype[Any] | None, of: str
 
 def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
-    if type(value) is ndarray and value.ndim == 2 and value.dtype is dtype and value.flags.carray:
-        return value
+    if type(value) is ndarray and value.ndim == 2 and value.dtype is dtype:
+        flags = value.flags
+        if flags.carray or flags.farray:
+            return value
     if is_array(value) and value.ndim == 2 and value.flags.f_contiguous:
         return float_array(name, value.T, 2, dtype, of).T
     return float_array(name, value, 2, dtype, of)

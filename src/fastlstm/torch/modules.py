@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
+from torch.fx import Proxy
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
@@ -148,13 +149,16 @@ def _forward(module: Any, kind: Kind, input: Any, hx: Any, own_way: Callable[[An
     states = () if hx is None else tuple(hx) if kind is recurrence.LSTM and isinstance(hx, (tuple, list)) else (hx,)
     weights = _weights(module)
     traced = is_traced(data)
+    if isinstance(data, Proxy):  # torch.fx takes modules of torch.nn as they are, and looks into others
+        tracer: Any = data.tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
     if not _is_right(module, kind, input, data, states, weights, traced):
         if not traced:
             _warn_of_own_way(module, data)
         return own_way(input, hx)
     if not _autocast_is_on(data):
         return _run(module, kind, input, data, states, weights, None, traced)
-    if not _has_bf16(kind.name) or torch.get_autocast_dtype("cpu") is not torch.bfloat16:
+    if torch.get_autocast_dtype("cpu") is not torch.bfloat16:
         return own_way(input, hx)
     dtype = _autocast_dtype(kind, data, states, packed=packed)
     data, states = data.float(), tuple(state.float() for state in states)
@@ -241,49 +245,54 @@ def _is_right(
     traced: bool,
 ) -> bool:
     """Whether everything is as the kernels want it."""
-    dtype, tensors = weights[0].dtype, (data, *weights, *states)
-    for tensor in tensors:
-        if type(tensor) not in _PLAIN or tensor.dtype is not dtype or not on_host(tensor):
-            if not _are_right_otherwise(data, tensors, dtype):
+    dtype = weights[0].dtype
+    for tensor in (data, *weights, *states):
+        if type(tensor) not in _PLAIN or tensor.dtype is not dtype or not tensor.is_cpu:
+            if not _are_right_otherwise(data, (data, *weights, *states), dtype):
                 return False
             break
-    dims = data.dim()
+    shape = data.shape
+    dims = len(shape)
     if (
         module.proj_size
         or module.mode == "RNN_RELU"
         or dtype not in _DTYPES
         or dims not in (2, 3)
-        or data.shape[-1] != module.input_size
+        or shape[-1] != module.input_size
         or data.layout is not torch.strided
-        or len(states) not in (0, len(kind.states))
-        or _goes_elsewhere()
+        or _goes_elsewhere(traced)
     ):
         return False
-    count = module.num_layers * (2 if module.bidirectional else 1)
-    shape: tuple[Any, ...]
-    if isinstance(input, PackedSequence):
+    packed = isinstance(input, PackedSequence)
+    if packed:
         if dims != 2:
             return False
-        if traced or not states:
-            return True
-        shape = (count, int(input.batch_sizes[0]), module.hidden_size)
-    elif dims == 2:
-        if data.shape[0] == 0:
-            return False
-        shape = (count, module.hidden_size)
-    else:
-        N, T = data.shape[:2] if module.batch_first else (data.shape[1], data.shape[0])
-        if T == 0:
-            return False
-        shape = (count, N, module.hidden_size)
-    return all(tuple(state.shape) == shape for state in states)
+    elif shape[1 if module.batch_first and dims == 3 else 0] == 0:
+        return False
+    if not states:
+        return True
+    if len(states) != len(kind.dstates):
+        return False
+    if traced and packed:
+        return True
+    N = int(input.batch_sizes[0]) if packed else shape[0 if module.batch_first else 1]
+    count = module.num_layers * (2 if module.bidirectional else 1)
+    expected = (count, module.hidden_size) if dims == 2 and not packed else (count, N, module.hidden_size)
+    return all(tuple(state.shape) == expected for state in states)
 
 
-def _goes_elsewhere() -> bool:
-    """Whether the module is being written down for other programs, or transformed by torch.func."""
-    if torch.compiler.is_compiling():
+def _goes_elsewhere(traced: bool) -> bool:
+    """Whether the module is being written down for other programs, or differentiated in ways the kernels do not have.
+
+    These are the transforms of torch.func, and derivatives forward, inside of torch.autograd.forward_ad.dual_level.
+    """
+    if traced and torch.compiler.is_compiling():
         return torch.compiler.is_exporting()
-    return torch._C._get_tracing_state() is not None or torch._C._are_functorch_transforms_active()
+    return (
+        torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
 
 
 def _are_right_otherwise(data: Any, tensors: Sequence[Any], dtype: torch.dtype) -> bool:
@@ -324,23 +333,6 @@ def _autocast_dtype(kind: Kind, data: Tensor, states: Sequence[Tensor], *, packe
     if of_onednn or kind is recurrence.RNN:
         return torch.bfloat16
     return states[0].dtype if states else data.dtype
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _has_bf16(name: str) -> bool:
-    """Whether the operator of LSTM, GRU or RNN has precision="bf16" on the host."""
-    return _accepts_bf16(name)
-
-
-@functools.cache
-def _accepts_bf16(name: str) -> bool:
-    kind = {"LSTM": recurrence.LSTM, "GRU": recurrence.GRU, "RNN": recurrence.RNN}[name]
-    pre_activations = np.zeros((1, 1, kind.gates), np.float32)
-    try:
-        kind.forward(pre_activations, None, pre_activations[0], None, training=False, precision="bf16", **kind.options)
-    except ValueError:
-        return False
-    return True
 
 
 _warned: set[str] = set()

@@ -6,6 +6,7 @@ PyTorch traces, it is ``torch.ops.fastlstm.lstm``, ``gru`` or ``rnn``, whose ove
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,43 +27,51 @@ class Kind:
     """What tells LSTM, GRU and tanh RNN apart.
 
     gates : blocks of H columns of the weights.
-    states, dstates, upstream : the operators' names for the first states, their gradients, and those by the last ones.
-    two_biases : the operator takes PyTorch's biases apart, not their sum.
+    forward : the operator, with PyTorch's biases and the first states as sequences.
+    backward : the operator, with the gradients by output and last states.
+    dstates : the names of the gradients by the first states.
     """
 
     name: str
     gates: int
     forward: Callable[..., Any]
     backward: Callable[..., Any]
-    states: tuple[str, ...]
     dstates: tuple[str, ...]
-    upstream: tuple[str, ...]
-    options: dict[str, Any]
-    two_biases: bool = False
 
 
-LSTM = Kind(
-    "LSTM",
-    4,
-    ops.lstm_forward,
-    ops.lstm_backward,
-    ("h0", "c0"),
-    ("dh0", "dc0"),
-    ("dh_n", "dc_n"),
-    {"gate_order": "ifgo"},
-)
-GRU = Kind(
-    "GRU",
-    3,
-    ops.gru_forward,
-    ops.gru_backward,
-    ("h0",),
-    ("dh0",),
-    ("dh_n",),
-    {"convention": "pytorch"},
-    two_biases=True,
-)
-RNN = Kind("RNN", 1, ops.rnn_forward, ops.rnn_backward, ("h0",), ("dh0",), ("dh_n",), {})
+def _sum_of(biases: Sequence[FloatArray]) -> FloatArray | None:
+    return biases[0] + biases[1] if biases else None
+
+
+def _lstm_forward(xs: Any, Wx: Any, Wh: Any, biases: Any, states: Any, **options: Any) -> Any:
+    h0, c0 = states or (None, None)
+    return ops.lstm_forward(xs, Wx, Wh, _sum_of(biases), h0=h0, c0=c0, **options)
+
+
+def _lstm_backward(tape: Any, dhs: Any, dh_n: Any, dc_n: Any, without: tuple[str, ...]) -> Any:
+    return ops.lstm_backward(dhs, tape, dh_n=dh_n, dc_n=dc_n, without=without)
+
+
+def _gru_forward(xs: Any, Wx: Any, Wh: Any, biases: Any, states: Any, **options: Any) -> Any:
+    b = array_module(biases[0]).stack(biases) if biases else None
+    return ops.gru_forward(xs, Wx, Wh, b, h0=states[0] if states else None, convention="pytorch", **options)
+
+
+def _gru_backward(tape: Any, dhs: Any, dh_n: Any, without: tuple[str, ...]) -> Any:
+    return ops.gru_backward(dhs, tape, dh_n=dh_n, without=without)
+
+
+def _rnn_forward(xs: Any, Wx: Any, Wh: Any, biases: Any, states: Any, **options: Any) -> Any:
+    return ops.rnn_forward(xs, Wx, Wh, _sum_of(biases), h0=states[0] if states else None, **options)
+
+
+def _rnn_backward(tape: Any, dhs: Any, dh_n: Any, without: tuple[str, ...]) -> Any:
+    return ops.rnn_backward(dhs, tape, dh_n=dh_n, without=without)
+
+
+LSTM = Kind("LSTM", 4, _lstm_forward, _lstm_backward, ("dh0", "dc0"))
+GRU = Kind("GRU", 3, _gru_forward, _gru_backward, ("dh0",))
+RNN = Kind("RNN", 1, _rnn_forward, _rnn_backward, ("dh0",))
 
 
 class Call(NamedTuple):
@@ -93,46 +102,35 @@ def _forward(
     """Output, (N, T, H), (T, N, H) or (M, H) as the input is, and the last states (1, N, H)."""
     kind, reverse, batch_first, precision = call
     with stream_of(data):
-        w_ih, w_hh, *biases = map(as_array, weights)
+        w_ih, w_hh, *biases = [as_array(weight) for weight in weights]
         xs, packing, lengths = as_array(data), None, None
         if batch_sizes is not None:
             packing, batch_first = Packing(as_array(batch_sizes), xs), False
             xs, lengths = packing.pad(xs), packing.lengths
-        out = kind.forward(
+        hs, *last, tape = kind.forward(
             xs,
             w_ih.T,
             w_hh.T,
-            _bias(kind, biases),
-            **{name: as_array(state)[0] for name, state in zip(kind.states, states, strict=False)},
+            biases,
+            [as_array(state)[0] for state in states],
             lengths=lengths,
             reverse=reverse,
             time_major=not batch_first,
             training=training,
             precision=precision,
-            **kind.options,
         )
-        hs = out[0] if packing is None else packing.pack(out[0])
-        return [as_tensor(hs), *(as_tensor(state[None]) for state in out[1:-1])], _Record(out[-1], packing)
+        if packing is not None:
+            hs = packing.pack(hs)
+        return [as_tensor(hs), *[as_tensor(state[None]) for state in last]], _Record(tape, packing)
 
 
-def _bias(kind: Kind, biases: list[FloatArray]) -> FloatArray | None:
-    if not biases:
-        return None
-    if not kind.two_biases:
-        total: FloatArray = biases[0] + biases[1]
-        return total
-    stacked: FloatArray = array_module(biases[0]).stack(biases)
-    return stacked
-
-
-def _bias_gradients(kind: Kind, db: FloatArray | None, needs: Sequence[bool]) -> list[Tensor | None]:
-    """Of both biases, each in memory of its own: either may become a .grad."""
-    if db is None:
-        return [None for _ in needs]
-    if kind.two_biases:
-        return [as_tensor(part) if needed else None for part, needed in zip(db, needs, strict=True)]
-    first = as_tensor(db)
-    return [first if needs[0] else None, (first.clone() if needs[0] else first) if needs[1] else None]
+@functools.cache
+def _left_out(kind: Kind, num_weights: int, needs: tuple[bool, ...]) -> tuple[str, ...]:
+    """The names of the gradients that nobody needs."""
+    split = 1 + num_weights
+    needed = (*needs[:3], any(needs[3:split]), *(needs[split:] or [False for _ in kind.dstates]))
+    names = ("dxs", "dWx", "dWh", "db", *kind.dstates)
+    return tuple(name for name, is_needed in zip(names, needed, strict=True) if not is_needed)
 
 
 def _backward(
@@ -141,38 +139,32 @@ def _backward(
     data: Tensor,
     weights: Sequence[Tensor],
     upstream: Sequence[Tensor | None],
-    needs: Sequence[bool],
+    needs: tuple[bool, ...],
 ) -> list[Tensor | None]:
     """The gradients of data, weights and states, None where none is needed."""
-    kind = call.kind
-    split = 1 + len(weights)
-    needs_biases, needs_states = needs[3:split], needs[split:]
-    without = [name for name, needed in zip(("dxs", "dWx", "dWh"), needs, strict=False) if not needed]
-    if not any(needs_biases):
-        without.append("db")
-    dstates = kind.dstates[: len(needs_states)]
-    without += [name for name, needed in zip(dstates, needs_states, strict=True) if not needed]
-    without += kind.dstates[len(needs_states) :]
+    kind, num_weights, (tape, packing) = call.kind, len(weights), record
     with stream_of(data):
-        dhs, *last = (None if grad is None else as_array(grad) for grad in upstream)
-        if dhs is not None and record.packing is not None:
-            dhs = record.packing.pad(dhs)
+        dhs, *last = [None if grad is None else as_array(grad) for grad in upstream]
+        if dhs is not None and packing is not None:
+            dhs = packing.pad(dhs)
         last = [None if grad is None else grad[0] for grad in last]
-        named = dict(zip(kind.upstream, last, strict=True))
-        grads = kind.backward(dhs, record.tape, **named, without=tuple(without))
-        dxs = grads.dxs
-        if dxs is not None and record.packing is not None:
-            dxs = record.packing.pack(dxs)
-        return [
+        made = kind.backward(tape, dhs, *last, _left_out(kind, num_weights, needs))
+        dxs, dWx, dWh, db = made.dxs, made.dWx, made.dWh, made.db
+        if dxs is not None and packing is not None:
+            dxs = packing.pack(dxs)
+        grads = [
             None if dxs is None else as_tensor(dxs),
-            None if grads.dWx is None else as_tensor(grads.dWx.T),
-            None if grads.dWh is None else as_tensor(grads.dWh.T),
-            *_bias_gradients(kind, grads.db, needs_biases),
-            *(
-                as_tensor(getattr(grads, name)[None]) if needed else None
-                for name, needed in zip(dstates, needs_states, strict=True)
-            ),
+            None if dWx is None else as_tensor(dWx.T),
+            None if dWh is None else as_tensor(dWh.T),
         ]
+        if num_weights == 4:
+            # Each bias gets memory of its own: either may become a .grad.
+            of_biases = (None, None) if db is None else db if kind is GRU else (db, db.copy())
+            for grad, needed in zip(of_biases, needs[3:5], strict=True):
+                grads.append(as_tensor(grad) if needed else None)
+        for name, needed in zip(kind.dstates, needs[1 + num_weights :], strict=False):
+            grads.append(as_tensor(getattr(made, name)[None]) if needed else None)
+        return grads
 
 
 class _Recurrence(torch.autograd.Function):
@@ -196,7 +188,7 @@ class _Recurrence(torch.autograd.Function):
         tape, data, batch_sizes, *others = ctx.saved_tensors
         others = others[: ctx.num_others]
         weights, states = others[: ctx.num_weights], others[ctx.num_weights :]
-        of_data, _, *of_others = ctx.needs_input_grad[2:]
+        _, _, of_data, _, *of_others = ctx.needs_input_grad
         needs = (of_data, *of_others)
         grads = _gradients(ctx.call, tape, data, batch_sizes, weights, states, upstream, needs)
         if torch.is_grad_enabled():
@@ -221,7 +213,7 @@ def _gradients(
     record = kept(tape)
     if record is None:
         record = _forward(call, data, batch_sizes, weights, states, training=True)[1]
-    return _backward(call, record, data, weights, upstream, needs)
+    return _backward(call, record, data, weights, upstream, tuple(needs))
 
 
 # --------------------------------------------------------------------------------------------
@@ -262,7 +254,7 @@ def _define(kind: Kind) -> Any:
         given, training = _Arguments(*args[:-1]), args[-1]
         data, H = given.data, given.weights[1].shape[1]
         N = given.states[0].shape[1] if given.states else data.shape[0 if given.batch_first else 1]
-        last = [data.new_empty((1, N, H)) for _ in kind.states]
+        last = [data.new_empty((1, N, H)) for _ in kind.dstates]
         return [
             data.new_empty((*data.shape[:-1], H)),
             *last,
@@ -330,7 +322,9 @@ def run(
     traced : bool
         Something records operators, so that one has to be called.
     """
-    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*weights, data, *states))
+    training = torch.is_grad_enabled() and (
+        weights[0].requires_grad or any(tensor.requires_grad for tensor in (*weights, data, *states))
+    )
     results: Sequence[Tensor]
     if traced:
         kind, *options = call
@@ -348,7 +342,7 @@ def zero_states(kind: Kind, packed: PackedSequence, count: int, H: int) -> list[
         zeros = packed.data.new_zeros(count, packed.sorted_indices.shape[0], H)
     else:
         zeros = _zero_states(packed.data, packed.batch_sizes, count, H)
-    return [zeros for _ in kind.states]
+    return [zeros for _ in kind.dstates]
 
 
 @torch.library.custom_op("fastlstm::zero_states", mutates_args=())

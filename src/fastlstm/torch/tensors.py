@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.compiler import is_compiling
 
 from fastlstm.contract import Array
 
@@ -50,18 +50,9 @@ def _cupy() -> Any:
 
 def is_traced(data: Any) -> bool:
     """Whether operators are recorded, or tensors have no memory, so that an operator has to be called."""
-    if torch.compiler.is_compiling():
+    if is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return True
-    return torch._C._len_torch_dispatch_stack() > 0 or isinstance(data, FakeTensor) or getattr(data, "is_meta", False)
-
-
-class _Anchor(np.ndarray[Any, Any]):
-    """A byte of memory that a tensor is made of, and with which ``thing`` goes."""
-
-    thing: Any
-
-
-_anchors: weakref.WeakValueDictionary[int, _Anchor] = weakref.WeakValueDictionary()
+    return isinstance(data, FakeTensor) or getattr(data, "is_meta", False)
 
 
 def keep(thing: Any) -> Tensor:
@@ -70,17 +61,14 @@ def keep(thing: Any) -> Tensor:
     That lets a tape pass where only tensors do: it is released when its graph is, and by checkpoints and other hooks
     that release saved tensors before.
     """
-    anchor = np.zeros(1, np.uint8).view(_Anchor)
-    anchor.thing = thing
-    tensor = torch.from_numpy(anchor)
-    _anchors[tensor.data_ptr()] = anchor
+    tensor = torch.zeros(1, dtype=torch.uint8)
+    tensor.untyped_storage().kept_by_fastlstm = thing  # type: ignore[attr-defined]
     return tensor
 
 
 def kept(tensor: Tensor) -> Any:
     """What `keep` was given; None if this is a copy of its tensor, which hooks of saved tensors may have made."""
-    anchor = _anchors.get(tensor.data_ptr())
-    return None if anchor is None else anchor.thing
+    return getattr(tensor.untyped_storage(), "kept_by_fastlstm", None)
 
 
 class _NoSecondDerivative(torch.autograd.Function):

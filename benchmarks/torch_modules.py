@@ -1,16 +1,19 @@
 """The modules of fastlstm.torch against torch.nn's, forward and backward, as models call them.
 
-    python -m benchmarks.torch_modules [--threads 2] [--seconds 2] [--processor-time] [--scripts]
+    python -m benchmarks.torch_modules [--threads 2] [--seconds 2] [--only LSTM packed ...] [--processor-time]
+    python -m benchmarks.torch_modules --scripts [--autocast] [--steps 60]
 
 The sides take turns, medians are printed. Between the turns torch's threads, which wait by spinning, come to rest.
 --processor-time, with one thread, is for machines that others use too. --scripts runs the trainings of examples/ as a
-whole instead, on texts in FASTLSTM_DATA_DIR where that is set.
+whole instead, on texts in FASTLSTM_DATA_DIR where that is set, and with --autocast in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import lzma
 import os
 import statistics
@@ -23,17 +26,20 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.bench_lstm import SHAPES, inputs, sizes, title
+from benchmarks.bench_lstm import BF16_SHAPES, SHAPES, inputs, sizes, title
 
 # Ragged, as in a batch of sentences. (N, T, D, H)
 PACKED = (16, 100, 128, 128)
 # Nothing but overhead.
 TINY = (1, 1, 4, 4)
 
+KINDS = ("LSTM", "GRU", "RNN")
+PARTS = (*KINDS, "packed", "autocast", "overhead")
+
 LEAST_ROUNDS = 7
 
 
-def call_of(module: Any, x: Any, dhs: Any, lengths: Any = None) -> Callable[[], Any]:
+def call_of(module: Any, x: Any, dhs: Any, lengths: Any = None, *, autocast: bool = False) -> Callable[[], Any]:
     """Forward and backward of a module, gradients of the input and of all parameters included."""
     import torch
 
@@ -41,8 +47,9 @@ def call_of(module: Any, x: Any, dhs: Any, lengths: Any = None) -> Callable[[], 
         module.zero_grad()
         x.grad = None
         if lengths is None:
-            hs = module(x)[0]
-            hs.backward(dhs)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                hs = module(x)[0]
+            hs.backward(dhs.to(hs.dtype))
             return hs
         packed = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         out = module(packed)[0].data
@@ -52,7 +59,7 @@ def call_of(module: Any, x: Any, dhs: Any, lengths: Any = None) -> Callable[[], 
     return call
 
 
-def sides(kind: str, shape: Any, *, packed: bool = False) -> dict[str, Callable[[], Any]]:
+def sides(kind: str, shape: Any, *, packed: bool = False, autocast: bool = False) -> dict[str, Callable[[], Any]]:
     """Ours and torch's, from the same weights and inputs; checked to agree."""
     import torch
 
@@ -70,13 +77,15 @@ def sides(kind: str, shape: Any, *, packed: bool = False) -> dict[str, Callable[
         dhs = dhs.reshape(N * T, H)
     xs = [torch.from_numpy(arrays["xs"].copy()).requires_grad_() for _ in range(2)]
     calls = {
-        name: call_of(module, x, dhs, lengths)
+        name: call_of(module, x, dhs, lengths, autocast=autocast)
         for name, module, x in zip(("ours", "torch"), (ours, theirs), xs, strict=True)
     }
-    results = [call().detach() for call in calls.values()]
-    assert torch.allclose(*results, atol=1e-4), kind
-    assert torch.allclose(xs[0].grad, xs[1].grad, atol=1e-4), kind
-    assert torch.allclose(ours.weight_hh_l0.grad, theirs.weight_hh_l0.grad, rtol=1e-3, atol=1e-3), kind
+    results = [call().detach().float() for call in calls.values()]
+    far = 0.1 if autocast else 1e-4
+    assert torch.allclose(*results, atol=far), kind
+    assert torch.allclose(xs[0].grad, xs[1].grad, atol=far), kind
+    far = 0.1 * theirs.weight_hh_l0.grad.abs().max().item() if autocast else 1e-3
+    assert torch.allclose(ours.weight_hh_l0.grad, theirs.weight_hh_l0.grad, rtol=1e-3, atol=far), kind
     return calls
 
 
@@ -104,37 +113,63 @@ def compare(what: str, calls: dict[str, Callable[[], Any]], args: argparse.Names
     return ratio
 
 
-def overhead() -> tuple[float, float]:
-    """Seconds of a tiny module call, forward and backward, and of the same two calls of ``fastlstm.ops``."""
+def overhead() -> dict[str, float]:
+    """Seconds of a tiny module call, forward and backward.
+
+    Beside it the same two calls of ``fastlstm.ops``, a torch.autograd.Function of as many tensors that does nothing,
+    and the two one after the other, which is more than their sum: what the one runs has left the caches for the other.
+    """
     import torch
 
     import fastlstm.torch
     from fastlstm import ops
 
     N, T, D, H = TINY
-    module = fastlstm.torch.LSTM(D, H, batch_first=True)
+    module, theirs = (kind(D, H, batch_first=True) for kind in (fastlstm.torch.LSTM, torch.nn.LSTM))
     x, dhs = torch.ones(N, T, D), torch.ones(N, T, H)
-    arrays = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
+    parameters = list(module.parameters())
+    w_ih, w_hh, b_ih, b_hh = (parameter.detach().numpy() for parameter in parameters)
     xs, dhs_array = x.numpy(), dhs.numpy()
+    results = [torch.zeros(N, T, H), torch.zeros(1, N, H), torch.zeros(1, N, H)]
+    grads = [torch.zeros_like(parameter) for parameter in parameters]
 
-    def ours() -> None:
-        module(x)[0].backward(dhs)
+    class Nothing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *tensors: Any) -> Any:
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(*tensors)
+            return tuple(result.detach() for result in results)
+
+        @staticmethod
+        def backward(ctx: Any, *_: Any) -> Any:
+            return None, *grads[: len(ctx.saved_tensors) - 1]
 
     def of_ops() -> None:
-        b = arrays["bias_ih_l0"] + arrays["bias_hh_l0"]
-        out = ops.lstm_forward(xs, arrays["weight_ih_l0"].T, arrays["weight_hh_l0"].T, b)
+        out = ops.lstm_forward(xs, w_ih.T, w_hh.T, b_ih + b_hh)
         ops.lstm_backward(dhs_array, out.tape, without=("dxs", "dh0", "dc0"))
 
-    best = {}
-    for call in (ours, of_ops):
-        times = []
-        for _ in range(30):
+    def of_nothing() -> None:
+        Nothing.apply(x, *parameters)[0].backward(dhs)
+
+    def of_both() -> None:
+        of_ops()
+        of_nothing()
+
+    calls: dict[str, Callable[[], Any]] = {
+        "module": lambda: module(x)[0].backward(dhs),
+        "nn.LSTM": lambda: theirs(x)[0].backward(dhs),
+        "ops": of_ops,
+        "a Function that does nothing": of_nothing,
+        "both": of_both,
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(30):
+        for name, call in calls.items():
             began = time.perf_counter()
             for _ in range(100):
                 call()
-            times.append((time.perf_counter() - began) / 100)
-        best[call.__name__] = statistics.median(times)
-    return best["ours"], best["of_ops"]
+            times[name].append((time.perf_counter() - began) / 100)
+    return {name: statistics.median(measured) for name, measured in times.items()}
 
 
 def texts() -> dict[str, str | None]:
@@ -151,30 +186,39 @@ def texts() -> dict[str, str | None]:
     return {"torch_word_lm": words, "torch_char_rnn": words, "torch_classifier": "\n".join(lines)}
 
 
-def run_scripts(steps: int, clock: Callable[[], float]) -> None:
-    """The scripts as they are and without their one line."""
+def run_scripts(steps: int, clock: Callable[[], float], *, autocast: bool) -> None:
+    """The scripts without their one line, with it, and the language model with a second line for its loss."""
+    import torch
+
     sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
     for name, text in texts().items():
         script = importlib.import_module(name)
+        sides: dict[str, dict[str, bool]] = {"torch": {"by_torch": True}, "ours": {}}
+        if name == "torch_word_lm":
+            sides["ours, fused loss"] = {"fused": True}
         losses, seconds = {}, {}
-        for by_torch in (False, True):
+        for side, options in sides.items():
             began = clock()
-            losses[by_torch] = script.main(script.TEXT if text is None else text, steps, by_torch)
-            seconds[by_torch] = clock() - began
-        difference = np.abs(np.subtract(losses[False], losses[True])).max()
-        print(
-            f"{name}: {seconds[False]:.2f} s, torch {seconds[True]:.2f} s, {seconds[True] / seconds[False]:.2f}x, "
-            f"losses differ by {difference:.1g}",
-            flush=True,
-        )
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast), contextlib.redirect_stdout(io.StringIO()):
+                losses[side] = script.main(script.TEXT if text is None else text, steps, **options)
+            seconds[side] = clock() - began
+        for side in list(sides)[1:]:
+            difference = np.abs(np.subtract(losses[side], losses["torch"])).max()
+            print(
+                f"{name}, {side}: {seconds[side]:.2f} s, torch {seconds['torch']:.2f} s, "
+                f"{seconds['torch'] / seconds[side]:.2f}x, losses differ by {difference:.1g}",
+                flush=True,
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=machine.CORES)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each line")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--processor-time", action="store_true", help="of one thread")
     parser.add_argument("--scripts", action="store_true")
+    parser.add_argument("--autocast", action="store_true", help="the scripts in bfloat16")
     parser.add_argument("--steps", type=int, default=60, help="of each script")
     args = parser.parse_args()
     if args.processor_time:
@@ -182,15 +226,21 @@ def main() -> None:
     machine.pin_to_two_cores()
     with machine.same_threads(args.threads):
         if args.scripts:
-            run_scripts(args.steps, time.thread_time if args.processor_time else time.perf_counter)
+            clock = time.thread_time if args.processor_time else time.perf_counter
+            run_scripts(args.steps, clock, autocast=args.autocast)
             return
-        for kind in ("LSTM", "GRU", "RNN"):
-            ratios = [compare(f"nn.{kind} {title(name)}", sides(kind, name), args) for name in SHAPES]
-            print(f"nn.{kind}: geometric mean {statistics.geometric_mean(ratios):.2f}x, least {min(ratios):.2f}x")
-        for kind in ("LSTM", "GRU", "RNN"):
+        for kind in KINDS:
+            if kind in args.only:
+                ratios = [compare(f"nn.{kind} {title(name)}", sides(kind, name), args) for name in SHAPES]
+                print(f"nn.{kind}: geometric mean {statistics.geometric_mean(ratios):.2f}x, least {min(ratios):.2f}x")
+        for kind in KINDS if "packed" in args.only else ():
             compare(f"nn.{kind} packed {title(PACKED)}", sides(kind, PACKED, packed=True), args)
-        of_module, of_ops = overhead()
-        print(f"overhead: module {1e6 * of_module:.1f} us, ops {1e6 * of_ops:.1f} us", flush=True)
+        for kind in KINDS if "autocast" in args.only else ():
+            for name in BF16_SHAPES:
+                compare(f"nn.{kind} autocast {title(name)}", sides(kind, name, autocast=True), args)
+        if "overhead" in args.only:
+            found = (f"{name} {1e6 * seconds:.1f} us" for name, seconds in overhead().items())
+            print(f"a call with next to no work: {', '.join(found)}", flush=True)
 
 
 if __name__ == "__main__":

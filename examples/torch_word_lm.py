@@ -1,6 +1,8 @@
 """A language model by words in PyTorch, on fastlstm with one line more.
 
-python examples/torch_word_lm.py [FILE] [--torch]
+python examples/torch_word_lm.py [FILE] [--torch] [--fused]
+
+With --fused the projection to the vocabulary and its loss are fastlstm's too, which is a second line.
 """
 
 import argparse
@@ -17,7 +19,7 @@ BATCH, STEPS, CLIP, LR = 20, 35, 0.25, 20.0
 
 
 class LanguageModel(nn.Module):
-    """Embedding, LSTM layers with dropout, projection to the vocabulary."""
+    """Embedding, LSTM layers with dropout, and the projection to the vocabulary for the loss."""
 
     def __init__(self, vocab_size, width=200, layers=2, dropout=0.2):
         super().__init__()
@@ -28,7 +30,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids, state):
         hs, state = self.lstm(self.dropout(self.embedding(ids)), state)
-        return self.output(self.dropout(hs)), state
+        return self.dropout(hs), state
 
 
 def streams(text):
@@ -40,7 +42,7 @@ def streams(text):
     return ids[: rows * BATCH].view(BATCH, rows).t().contiguous(), len(vocabulary)
 
 
-def main(text, steps=100, by_torch=False):
+def main(text, steps=100, by_torch=False, fused=False):
     """Train; returns the loss of each step."""
     torch.manual_seed(0)
     ids, vocab_size = streams(text)
@@ -52,9 +54,12 @@ def main(text, steps=100, by_torch=False):
     for step in range(steps):
         start = step * STEPS % (len(ids) - STEPS - 1)
         x, y = ids[start : start + STEPS], ids[start + 1 : start + STEPS + 1]
-        logits, state = model(x, state)
+        hs, state = model(x, state)
         state = tuple(part.detach() for part in state)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
+        if fused:
+            loss = fastlstm.torch.linear_cross_entropy(hs, model.output.weight, model.output.bias, y)
+        else:
+            loss = nn.functional.cross_entropy(model.output(hs).flatten(0, 1), y.flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -70,5 +75,6 @@ if __name__ == "__main__":
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--torch", action="store_true", help="without the line that replaces the LSTM")
+    parser.add_argument("--fused", action="store_true", help="projection and loss in one call of fastlstm")
     args = parser.parse_args()
-    main(args.file.read_text() if args.file else TEXT, args.steps, args.torch)
+    main(args.file.read_text() if args.file else TEXT, args.steps, args.torch, args.fused)

@@ -17,7 +17,7 @@ retry() {
 # A supported Python: $PYTHON, or the first of these.
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python}; do
     if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
       echo "$candidate"
       return

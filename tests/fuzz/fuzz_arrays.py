@@ -140,6 +140,8 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 def between_margins(array: Array) -> Array:
     """A copy of the same order in memory, C's or Fortran's, between margins of bytes of 0xFF, NaN in every float."""
+    if array.dtype.hasobject:
+        return array.copy()
     turned = array.flags.f_contiguous and not array.flags.c_contiguous
     in_order = array.T if turned else np.array(array, order="C")
     buffer = np.full(in_order.nbytes + 2 * MARGIN, 0xFF, np.uint8)

@@ -25,24 +25,39 @@ def weights(family: str, dtype: str) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.usefixtures("on_backend")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_nan_states_at_masked_steps_reach_no_input(family: str, dtype: str) -> None:
-    xs = np.random.default_rng(5).standard_normal((2, 3, 4)).astype(dtype)
+@pytest.mark.parametrize("precision", ["float32", "float64", "bf16"])
+@pytest.mark.parametrize("N", [1, 2, 9])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru of pytorch", "rnn"])
+def test_nan_at_masked_steps_reaches_no_gradient(cell: str, N: int, precision: str) -> None:
+    family, _, convention = cell.partition(" of ")
+    T = 1 if N == 1 else 3  # so few rows are multiplied in another way
+    dtype = "float64" if precision == "float64" else "float32"
+    Wx, Wh, b = weights(family, dtype)
+    options: dict[str, Any] = {"precision": "bf16"} if precision == "bf16" else {}
+    if convention:
+        b, options["convention"] = np.stack([b, b]), convention
+    xs = np.random.default_rng(5).standard_normal((N, T, 4)).astype(dtype)
     xs[0] = np.nan
-    states = {name: np.zeros((2, 8), dtype) for name in ("h0", "c0")[: 2 if family == "lstm" else 1]}
+    states = {name: np.zeros((N, 8), dtype) for name in ("h0", "c0")[: 2 if family == "lstm" else 1]}
     for state in states.values():
         state[0] = np.nan
-    mask = np.ones((2, 3), bool)
+    mask = np.ones((N, T), bool)
     mask[0] = False
-    out = getattr(ops, f"{family}_forward")(xs, *weights(family, dtype), mask=mask, **states)
-    grads = getattr(ops, f"{family}_backward")(np.ones_like(out.hs), out.tape)
+    forward, backward = (getattr(ops, f"{family}_{way}") for way in ("forward", "backward"))
+    out = forward(xs, Wx, Wh, b, mask=mask, **states, **options)
+    grads = backward(np.ones_like(out.hs), out.tape)
     assert np.isnan(out.hs[0]).all()
     assert np.isnan(out.h_n[0]).all()
-    assert np.isfinite(out.hs[1]).all()
+    assert np.isfinite(out.hs[1:]).all()
     assert (grads.dxs[0] == 0).all()
-    assert np.isfinite(grads.dxs[1]).all()
-    assert (grads.dh0[0] == 3).all()
+    assert np.isfinite(grads.dxs[1:]).all()
+    assert (grads.dh0[0] == T).all()
+    rest = {name: state[1:] for name, state in states.items()}
+    out = forward(xs[1:], Wx, Wh, b, **rest, **options)
+    without = backward(np.ones_like(out.hs), out.tape)
+    for name in ("dWx", "dWh", "db"):
+        want = getattr(without, name)
+        np.testing.assert_allclose(getattr(grads, name), want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name)
 
 
 @pytest.mark.usefixtures("on_backend")

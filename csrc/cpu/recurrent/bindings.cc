@@ -287,6 +287,7 @@ py::tuple recurrent_forward(RecurrentInputs inputs, const std::string& gate_orde
   sizes.T = inputs.is_cell() ? 1 : inputs.xs.shape(1);
   sizes.D = inputs.Wx ? inputs.Wx->shape(0) : 0;
   sizes.H = inputs.Wh->shape(0);
+  sizes.masked = inputs.mask.has_value();
   place_gates<Layer>(sizes, gate_order);
   return with_float_type(inputs.xs,
                          [&]<class S>() { return recurrent_forward_of<S, Layer>(std::move(inputs), training); });

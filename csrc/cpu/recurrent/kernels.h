@@ -40,6 +40,7 @@ struct RecurrentSizes {
   bool reset_after;  // GRU: the reset gate is applied after the product with Wh; there are two biases
   bool z_keeps;      // GRU: h = z h_prev + (1 - z) n, else h = (1 - z) h_prev + z n
   bool keeps_gates;  // of all steps
+  bool masked;       // there is a mask
   bool prepared;     // the weights are packed already
   int threads;       // at most
 };

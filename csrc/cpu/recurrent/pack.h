@@ -69,16 +69,20 @@ void pack_inputs(const P& plan, const Sequence<const S>& xs, const bool* mask, R
 }
 
 // Rows of blocks of units, `block_stride` from each other, to the same blocks of words along rows, [words(T
-// N)][kUnits].
+// N)][kUnits]; zeros for masked steps, whose states may be NaN.
 template <class Format, class S, class P, class Word>
-void pack_states(const P& plan, const S* states, Index block_stride, Range range, Word* packed) {
+void pack_states(const P& plan, const S* states, Index block_stride, const bool* mask, Range range, Word* packed) {
   const Index all = words<Format>(plan.rows);
-  for (Index u = 0; u < plan.padded_units(); u += kLanes<S>) {
-    const S* const source = states + u / P::kUnits * block_stride + u % P::kUnits;
-    for (Index word = range.begin; word < range.end; ++word) {
-      const S* const first = source + word * Format::kDepth * P::kUnits;
-      const Index left = plan.rows - word * Format::kDepth;
-      store(packed + P::state_place(all, word, u), Format::across_k(first, P::kUnits, left, kLanes<S>));
+  for (Index word = range.begin; word < range.end; ++word) {
+    const S* sources[Format::kDepth];
+    for (Index i = 0; i < Format::kDepth; ++i) {
+      const Index r = word * Format::kDepth + i;
+      sources[i] = r < plan.rows && plan.valid(mask, r / plan.N, r % plan.N) ? states + r * P::kUnits : nullptr;
+    }
+    for (Index u = 0; u < plan.padded_units(); u += kLanes<S>) {
+      const Index place = u / P::kUnits * block_stride + u % P::kUnits;
+      const auto numbers = [&](Index i) { return sources[i] ? load(sources[i] + place) : Vec<S>{}; };
+      store(packed + P::state_place(all, word, u), Format::join(numbers(0), numbers(Format::kDepth - 1)));
     }
   }
 }

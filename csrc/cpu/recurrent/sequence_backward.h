@@ -43,11 +43,11 @@ struct SequenceBackward {
   Word* packed_weights;  // transposed: panels of Wh's units, then of Wx's inputs, each [words along G][width]
   Word* x;               // see pack_inputs
   Word* dA;              // the gates' gradients along units
-  Word* h;               // see pack_states: of h_prev and of the GRU's r h_prev; not if exact
-  Word* reset;
-  S* product;  // panels of dh for all rows, or of dx for kRowBlock rows a thread
-  S* dc;       // state layout, one slot
-  S* carried;  // what goes around the products to the state before a step, state layout, one slot
+  Word* h;               // see pack_states: of h_prev; null if it is read where it lies
+  Word* reset;           // of the GRU's r h_prev; null if exact
+  S* product;            // panels of dh for all rows, or of dx for kRowBlock rows a thread
+  S* dc;                 // state layout, one slot
+  S* carried;            // what goes around the products to the state before a step, state layout, one slot
   S* weight_sums;
 
   explicit SequenceBackward(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
@@ -56,8 +56,10 @@ struct SequenceBackward {
     dA = x + inputs_size(plan);
     h = dA + words_size(plan);
     reset = h + states_size(plan);
-    product = reinterpret_cast<S*>(reset + (packs_reset(plan) ? states_size(plan) : 0));
+    product = reinterpret_cast<S*>(reset + reset_size(plan));
     if constexpr (Format::kIsExact) dA = args.gates;
+    if (states_size(plan) == 0) h = nullptr;
+    if (reset_size(plan) == 0) reset = nullptr;
     dc = product + product_size(plan);
     carried = dc + (Cell::kHasCellState ? P::kLayout.state_buffer(plan.N, plan.H) : 0);
     weight_sums = carried + P::kLayout.state_buffer(plan.N, plan.H);
@@ -65,7 +67,7 @@ struct SequenceBackward {
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return packed_size(plan) + inputs_size(plan) + words_size(plan) + states_size(plan) * (packs_reset(plan) ? 2 : 1) +
+    return packed_size(plan) + inputs_size(plan) + words_size(plan) + states_size(plan) + reset_size(plan) +
            product_size(plan) + (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
            plan.threads() * Weighted::workspace(plan);
   }
@@ -80,8 +82,10 @@ struct SequenceBackward {
     return Format::kIsExact ? 0 : P::kWordLayout.gate_buffer(plan.rows, plan.H_words);
   }
   static Index states_size(const P& plan) {
-    return Format::kIsExact ? 0 : P::kLayout.state_buffer(words<Format>(plan.rows), plan.H);
+    const bool packs = plan.packs() && (!Format::kIsExact || plan.sizes.masked);
+    return packs ? P::kLayout.state_buffer(words<Format>(plan.rows), plan.H) : 0;
   }
+  static Index reset_size(const P& plan) { return !Format::kIsExact && packs_reset(plan) ? states_size(plan) : 0; }
   static bool packs_reset(const P& plan) { return Cell::kHasResetGate && !plan.sizes.reset_after; }
   static Index product_size(const P& plan) {
     return max_of(plan.padded_units() * plan.N, plan.threads() * plan.padded_inputs() * kRowBlock);
@@ -149,13 +153,11 @@ struct SequenceBackward {
     }
     const Range range = share(words<Format>(plan.rows));
     if (args.dWx.data) pack_inputs<Format>(plan, args.xs, args.mask, range, x);
-    if constexpr (!Format::kIsExact) {
-      if (!args.dWh.data) return;
-      pack_states<Format>(plan, args.h, P::kLayout.state_stride(plan.rows + plan.N), range, h);
-      if constexpr (Cell::kHasResetGate) {
-        if (packs_reset(plan)) {
-          pack_states<Format>(plan, gates(Cell::kQ, 0, 0), P::kLayout.gate_stride(plan.rows), range, reset);
-        }
+    if (!args.dWh.data) return;
+    if (h) pack_states<Format>(plan, args.h, P::kLayout.state_stride(plan.rows + plan.N), args.mask, range, h);
+    if constexpr (Cell::kHasResetGate) {
+      if (reset) {
+        pack_states<Format>(plan, gates(Cell::kQ, 0, 0), P::kLayout.gate_stride(plan.rows), args.mask, range, reset);
       }
     }
   }

@@ -25,8 +25,8 @@ struct WeightGradients {
     return plan.H < 256 ? 1 : 8;
   }
 
-  // The words of x, h_prev and the GRU's r h_prev along rows (see pack.h), those of dA along units. Exact ones of the
-  // states are those in args.
+  // The words of x, h_prev and the GRU's r h_prev along rows (see pack.h), those of dA along units. Those of states
+  // that are null are the numbers in args.
   struct Factors {
     const Word* x;
     const Word* h;
@@ -116,13 +116,13 @@ struct WeightGradients {
 
   // A block's left operand: [words(T N)][kUnits], or numbers.
   const Word* left_words(Index block, int plane) const {
+    const Index stride = P::kLayout.state_stride(words<Format>(plan.rows));
+    if (block < input_blocks) return factors.x + block * stride;
+    const Word* const states = meets_reset_state(plane) ? factors.reset : factors.h;
     if constexpr (Format::kIsExact) {
-      return left_numbers(block, plane);
-    } else {
-      const Index stride = P::kLayout.state_stride(words<Format>(plan.rows));
-      if (block < input_blocks) return factors.x + block * stride;
-      return (meets_reset_state(plane) ? factors.reset : factors.h) + (block - input_blocks) * stride;
+      if (states == nullptr) return left_numbers(block, plane);
     }
+    return states + (block - input_blocks) * stride;
   }
   const S* left_numbers(Index block, int plane) const {
     if (block < input_blocks) {
@@ -198,7 +198,8 @@ struct WeightGradients {
     for (Index r = 0; r < P::kFewSteps; ++r) {
       for (Index k = 0; k < height; k += kLanes<S>) {
         const S* const source = left_numbers(lefts.begin + k / kUnits, plane) + r * kUnits + k % kUnits;
-        store(left + r * height + k, r < plan.rows ? Format::factor(load(source)) : Vec<S>{});
+        const bool valid = r < plan.rows && plan.valid(args.mask, r, 0);
+        store(left + r * height + k, valid ? Format::factor(load(source)) : Vec<S>{});
       }
       for (Index gate = 0; gate < P::kGates; ++gate) {
         for (Index u = 0; u < width; u += kLanes<S>) {

@@ -101,8 +101,9 @@ struct Gru {
     if (first && a.keep) {
       gate(a.gates, 0) = in.gates[0];
       gate(a.gates, 1) = in.gates[1];
-      a.q[row * a.H + unit] = in.q;
-      a.h_prev[row * a.H + unit] = in.h_prev;
+      // Factors of dWh; masked steps may hold anything.
+      a.q[row * a.H + unit] = in.valid ? in.q : S(0);
+      a.h_prev[row * a.H + unit] = in.valid ? in.h_prev : S(0);
     }
     if (last) {
       a.hs[row * a.H + unit] = carried.h;

@@ -118,7 +118,7 @@ __device__ void store_forward(const Sequence<S>& a, Index phase, Index n, Index 
   const Index row = n * a.T + a.time_of_step(phase), at = row * a.H + unit;
   a.hs[at] = carried.h;
   if (a.keep) {
-    a.h_prev[at] = in.h;
+    a.h_prev[at] = in.valid ? in.h : S(0);  // a factor of dWh; masked steps may hold anything
     if (a.cell == Cell::kLstm) {
       a.cs[at] = carried.c;
 #pragma unroll

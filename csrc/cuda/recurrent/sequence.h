@@ -29,7 +29,7 @@ struct Sequence {
   S* h_n;                // (N, H)
   S* c_n;
   bool keep;
-  S* h_prev;  // (N, T, H), with keep: h before the step of time t
+  S* h_prev;  // (N, T, H), with keep: h before the step of time t, 0 at masked steps
   S* cs;      // (N, T, H), with keep, LSTM: c after it
   S* q;       // (N, T, H), with keep, GRU: what gru_cell.h calls q
   // Backward.

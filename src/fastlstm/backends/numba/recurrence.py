@@ -109,7 +109,7 @@ def keep_inputs(
     mask: BoolArray,
     inputs: FloatArray,
 ) -> None:
-    """Write the columns of sequences first to last - 1 of the transposed [x, h_prev, 1]; x is 0 where mask is 0.
+    """Write the columns of sequences first to last - 1 of the transposed [x, h_prev, 1]; x, h_prev are 0 where mask is.
 
     All arrays are flat, inputs too. Without Wx nothing is multiplied with x: sizes.D is 0.
     """
@@ -117,11 +117,6 @@ def keep_inputs(
     columns = inputs.size // (D + H + 1)
     zero, one = xs.dtype.type(0), xs.dtype.type(1)
     transpose(xs, first * T * D, (last - first) * T, D, inputs, first * T, columns)
-    if mask.size:
-        for row in range(first * T, last * T):
-            if not mask[row]:
-                for d in range(D):
-                    inputs[d * columns + row] = zero
     for n in range(first, last):
         if T > 0:
             start, rest, source = n * T, n * T + 1, n * T * H
@@ -129,6 +124,11 @@ def keep_inputs(
                 start, rest, source = n * T + T - 1, n * T, n * T * H + H
             transpose(h0, n * H, 1, H, inputs, D * columns + start, columns)
             transpose(hs, source, T - 1, H, inputs, D * columns + rest, columns)
+    if mask.size:
+        for row in range(first * T, last * T):
+            if not mask[row]:
+                for d in range(D + H):
+                    inputs[d * columns + row] = zero
     ones = part(inputs, (D + H) * columns + first * T, (last - first) * T)
     for row in range(ones.size):
         ones[row] = one

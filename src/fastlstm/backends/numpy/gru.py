@@ -162,8 +162,10 @@ def gru_forward(
     hs = new_sequence(N, T, H, xs.dtype, time_major=time_major)
     cells = []
     for t in steps:
-        h_new, cell = gru_cell_forward(xs[:, t], Wx, Wh, b, h_prev=h, convention=convention, precision=precision)
-        h = h_new if mask is None else np.where(mask[:, t, None], h_new, h)
+        valid = np.ones((N, 1), bool) if mask is None else mask[:, t, None]
+        h_prev = np.where(valid, h, 0)  # it may be NaN, and the gradients of weights nevertheless not
+        h_new, cell = gru_cell_forward(xs[:, t], Wx, Wh, b, h_prev=h_prev, convention=convention, precision=precision)
+        h = np.where(valid, h_new, h)
         hs[:, t] = h
         if training:
             cells.append(cell)

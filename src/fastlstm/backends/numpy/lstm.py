@@ -164,19 +164,22 @@ def lstm_forward(
     hs = new_sequence(N, T, H, xs.dtype, time_major=time_major)
     cells = []
     for t in steps:
+        h_prev, c_prev = h, c
+        if mask is not None:  # states may be NaN, and the gradients of weights nevertheless not
+            valid = mask[:, t, None]
+            h_prev, c_prev = np.where(valid, h, 0), np.where(valid, c, 0)
         h_new, c_new, cell = lstm_cell_forward(
             xs[:, t],
             Wx,
             Wh,
             b,
-            h_prev=h,
-            c_prev=c,
+            h_prev=h_prev,
+            c_prev=c_prev,
             gate_order=gate_order,
             precision=precision,
             recurrent_activation=recurrent_activation,
         )
         if mask is not None:
-            valid = mask[:, t, None]
             h_new, c_new = np.where(valid, h_new, h), np.where(valid, c_new, c)
         h, c = h_new, c_new
         hs[:, t] = h

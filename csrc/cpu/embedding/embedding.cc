@@ -1,5 +1,6 @@
 // Embedding kernels of one instruction set. Sums run in the order of m, whatever the threads.
 #include "../parallel.h"
+#include "../tuning.h"
 #include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
@@ -40,9 +41,6 @@ template <class S>
 void clear_in_caches(S* begin, S* end) {
   __builtin_memset(begin, 0, static_cast<std::size_t>(end - begin) * sizeof(S));
 }
-
-// Bytes of a gradient of which little would be left in the caches when it is needed.
-constexpr Index kStreamedBytes = 16 << 20;
 
 template <class S>
 void stream_zeros(S* begin, S* end) {

@@ -1,5 +1,6 @@
 // Matrix products of one instruction set.
 #include "../threads.h"
+#include "../tuning.h"
 #include "kernels.h"
 #include "pack.h"
 #include "tile.h"
@@ -142,10 +143,9 @@ struct ProductPass {
 template <class Format>
 void product(const Product<Sum<typename Format::Word>>& args) {
   ProductPass<Format> pass(args);
-  constexpr double kSmallWork = 4e5;
   const double work = static_cast<double>(args.M) * static_cast<double>(args.K) * static_cast<double>(args.L);
   run_team(
-      work < kSmallWork ? 1 : args.threads,
+      work < kSmallProduct ? 1 : args.threads,
       [](void* p, Team& team) { static_cast<ProductPass<Format>*>(p)->run(team); }, &pass);
 }
 

@@ -2,6 +2,7 @@
 #include "../gemm/pack.h"
 #include "../gemm/tile.h"
 #include "../parallel.h"
+#include "../tuning.h"
 #include "../vector_math.h"
 #include "kernels.h"
 
@@ -495,10 +496,9 @@ struct LinearLossPass {
 template <class Format>
 void linear_cross_entropy(const LinearLoss<Sum<typename Format::Word>>& args) {
   LinearLossPass<Format> pass(args);
-  constexpr double kSmallWork = 4e5;
   const double work = static_cast<double>(args.M) * static_cast<double>(args.H) * static_cast<double>(args.V);
   run_team(
-      work < kSmallWork ? 1 : args.threads,
+      work < kSmallProduct ? 1 : args.threads,
       [](void* p, Team& team) { static_cast<LinearLossPass<Format>*>(p)->run(team); }, &pass);
 }
 

@@ -7,12 +7,10 @@
 #include "../gemm/pack.h"
 #include "../gemm/tile.h"
 #include "../threads.h"
+#include "../tuning.h"
 #include "kernels.h"
 
 namespace fastlstm::FASTLSTM_ISA {
-
-// Weights of more bytes are read from beyond the first cache level.
-inline constexpr Index kFirstLevelBytes = 40 * 1024;
 
 // A cell is LstmCell (lstm.cc), RnnCell (rnn.cc) or GruCell (gru.cc). What is a factor of a product, of weights,
 // inputs, states and gates' gradients, is there as words of a Format (../bf16.h); exact ones are the numbers
@@ -95,8 +93,7 @@ struct Plan {
   }
 
   bool split_rows() const {
-    constexpr Index kCachedBytes = 1536 * 1024;
-    return N >= 8 && (D_words + H_words) * G * static_cast<Index>(sizeof(Word)) <= kCachedBytes;
+    return N >= 8 && (D_words + H_words) * G * static_cast<Index>(sizeof(Word)) <= kSharedWeightBytes;
   }
 
   // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products. There
@@ -108,10 +105,8 @@ struct Plan {
   Index grain() const { return sizes.prepared ? kUnits : kGrain; }
 
   int threads() const {
-    // Below this, waking another thread costs more than it brings.
-    constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
-    if (work < kSmallWork) return 1;
+    if (work < kSmallCall) return 1;
     return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, grain()), 1)));
   }
 

@@ -1,6 +1,7 @@
 // Kernels of sampled classes of one instruction set. Semantics are TensorFlow's (_compute_sampled_logits, nce_loss).
 #include "../gemm/tile.h"
 #include "../parallel.h"
+#include "../tuning.h"
 #include "../vector_math.h"
 #include "kernels.h"
 
@@ -57,9 +58,8 @@ struct SampledPass {
   }
 
   int threads() const {
-    constexpr double kSmallWork = 4e6;
     const double work = static_cast<double>(B) * static_cast<double>(columns) * static_cast<double>(E);
-    return work < kSmallWork ? 1 : static_cast<int>(ceil_div(B, 16));
+    return work < kSmallCall ? 1 : static_cast<int>(ceil_div(B, 16));
   }
 
   // Row m of a (rows, E) matrix to its place in panels, zeros behind E.

@@ -199,7 +199,9 @@ def run_scripts(steps: int, clock: Callable[[], float], *, autocast: bool) -> No
         losses, seconds = {}, {}
         for side, options in sides.items():
             began = clock()
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast), contextlib.redirect_stdout(io.StringIO()):
+            # Without the cache of converted weights, which is emptied only where a context ends.
+            cast = torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False)
+            with cast, contextlib.redirect_stdout(io.StringIO()):
                 losses[side] = script.main(script.TEXT if text is None else text, steps, **options)
             seconds[side] = clock() - began
         for side in list(sides)[1:]:

@@ -212,6 +212,33 @@ def test_sampled_losses_of_extreme_logits(backend: str, loss: str) -> None:
         assert np.isfinite(out.dweights.values).all()
 
 
+def test_sampled_softmax_of_equal_logits_is_that_of_their_difference(backend: str) -> None:
+    """However large they are: two equal ones have the loss log 2."""
+    weights = np.full((2, 1), 1e20, np.float32)
+    candidates = Candidates(np.array([1]), np.ones((1, 1)), np.ones(1), 1)
+    with use_backend(backend):
+        out = ops.sampled_softmax_loss(
+            weights=weights,
+            biases=np.zeros(2, np.float32),
+            labels=np.array([0]),
+            inputs=np.ones((1, 1), np.float32),
+            candidates=candidates,
+        )
+    np.testing.assert_allclose(out.loss, np.log(2), rtol=1e-6)
+
+
+def test_a_certain_pair_takes_nothing_from_the_loss_of_the_others(backend: str) -> None:
+    """The score of the second pair, 1e20, is right by far: its loss is 0, and that of the first stays."""
+    vectors, weights = np.array([[-3.0], [1e20]]), np.array([[1.0], [0.0]])
+    table = ops.UnigramTable(np.array([0, 1]))
+    with use_backend(backend):
+        loss = ops.negative_sampling_update(
+            vectors, weights, np.array([0, 1]), np.array([0, 0]), table, num_sampled=1, lr=0.0, seed=0
+        )
+    # The mean; each pair has a negative with the score 0.
+    np.testing.assert_allclose(loss, (3 + np.log1p(np.exp(-3.0)) + 2 * np.log(2)) / 2, rtol=1e-6)
+
+
 def test_sigmoid_cross_entropy_of_extreme_logits(backend: str) -> None:
     huge = 1e30
     logits, labels = np.array([huge, huge, -huge, -huge], np.float32), np.array([1, 0, 1, 0], np.float32)

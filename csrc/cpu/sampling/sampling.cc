@@ -267,9 +267,9 @@ struct SampledPass {
     for (Index k = 1; k < K; ++k) top = larger(true_logits[k], top);
     for (Index s = 0; s < S_; ++s) top = larger(sampled_logits[s], top);
     const S share = 1 / static_cast<S>(args.num_true), scale = 1 / static_cast<S>(B);
-    double wanted = 0;
+    double true_below_top = 0;
     for (Index k = 0; k < args.num_true; ++k)
-      wanted += static_cast<double>(true_logits[k]) * static_cast<double>(share);
+      true_below_top += (static_cast<double>(top) - static_cast<double>(true_logits[k])) * static_cast<double>(share);
     double total = exponentials(true_logits, K, top);
     total += exponentials(sampled_logits, S_, top);
     const S factor = scale / static_cast<S>(total);
@@ -277,7 +277,7 @@ struct SampledPass {
       true_logits[k] = true_logits[k] * factor - (k < args.num_true ? share : 0) * scale;
     }
     for (Index s = 0; s < S_; ++s) sampled_logits[s] *= factor;
-    return static_cast<S>(__builtin_log(total) + static_cast<double>(top) - wanted);
+    return static_cast<S>(__builtin_log(total) + true_below_top);
   }
 
   // NaN if either is NaN.

@@ -136,7 +136,7 @@ struct Steps {
       const Index count = min_of(kLanes<S>, classes - t);
       const Vec<S> x = load(scores + t);
       const Vec<S> tail = Math<S>::exp(x < 0 ? x : -x);
-      const Vec<S> factor = 1 + tail;  // log(1 + exp(x)) = max(x, 0) + log factor
+      const Vec<S> factor = 1 + tail;  // log(1 + exp(x)) = max(x, 0) + log factor, and of -x for the true class
       const Vec<S> of_magnitude = 1 / factor;
       const Vec<S> sigmoid = x < 0 ? tail * of_magnitude : of_magnitude;
       store(scores + t, -lr * sigmoid);
@@ -146,11 +146,10 @@ struct Steps {
           continue;
         }
         factors *= static_cast<double>(factor[lane]);
-        loss += static_cast<double>(x[lane] < 0 ? 0 : x[lane]);
-        if (t + lane == 0) {
-          loss -= static_cast<double>(x[lane]);
-          scores[0] += lr;
-        }
+        const bool is_true = t + lane == 0;
+        const S of_wrong = is_true ? -x[lane] : x[lane];
+        loss += static_cast<double>(of_wrong < 0 ? 0 : of_wrong);
+        if (is_true) scores[0] += lr;
       }
       if (factors > 1e200) {
         loss += __builtin_log(factors);

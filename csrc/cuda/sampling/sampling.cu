@@ -240,19 +240,19 @@ __global__ void __launch_bounds__(kThreads) compute_losses(Pass<S> pass) {
     }
     loss = over_warp(sum, Sum{});
   } else {
-    S top = x[0], true_logit = 0, total = 0;
+    S top = x[0], true_below_top = 0, total = 0;
     for (Index k = lane; k < columns; k += kWarp) top = Maximum{}(top, x[k]);
     top = over_warp(top, Maximum{});
     for (Index k = lane; k < columns; k += kWarp) {
       total += exp(x[k] - top);
-      if (k < call.num_true) true_logit += x[k] * share;
+      if (k < call.num_true) true_below_top += (top - x[k]) * share;
     }
     total = over_warp(total, Sum{});
-    true_logit = over_warp(true_logit, Sum{});
+    true_below_top = over_warp(true_below_top, Sum{});
     for (Index k = lane; k < columns; k += kWarp) {
       x[k] = (exp(x[k] - top) / total - (k < call.num_true ? share : S{0})) * scale;
     }
-    loss = log(total) + top - true_logit;
+    loss = log(total) + true_below_top;
   }
   if (lane == 0) pass.losses[b] = loss;
 }

@@ -249,9 +249,10 @@ def _sigmoid_losses(logits: FloatArray, rows: int, num_true: int, losses: FloatA
 def _softmax_loss(row: FloatArray, num_true: int, lanes: FloatArray) -> float:
     """Cross entropy of softmax(x) with 1 / num_true for each true column; the row becomes softmax(x) minus that."""
     one, share = row.dtype.type(1), row.dtype.type(1 / num_true)
-    top, of_true = largest(row, lanes), row[0] * share
+    top = largest(row, lanes)
+    below_top = (top - row[0]) * share
     for k in range(1, num_true):
-        of_true += row[k] * share
+        below_top += (top - row[k]) * share
     for j in range(row.size):
         row[j] = exp(row[j] - top)
     sum_of_exp = total(row)
@@ -260,7 +261,7 @@ def _softmax_loss(row: FloatArray, num_true: int, lanes: FloatArray) -> float:
         row[j] *= factor
     for k in range(num_true):
         row[k] -= share
-    return math.log(sum_of_exp) + top - of_true
+    return math.log(sum_of_exp) + below_top
 
 
 @kernel

@@ -252,5 +252,5 @@ def _softmax_loss(logits: FloatArray, is_true: FloatArray) -> tuple[FloatArray, 
     shifted = np.exp(logits - top)
     total = shifted.sum(axis=1, keepdims=True)
     # Sampled columns have the label 0, but 0 times a removed logit may be NaN.
-    of_true = np.where(is_true > 0, logits, 0) * is_true
-    return (np.log(total) + top)[:, 0] - of_true.sum(axis=1), shifted / total - is_true
+    below_top = np.where(is_true > 0, top - logits, 0) * is_true
+    return np.log(total)[:, 0] + below_top.sum(axis=1), shifted / total - is_true

@@ -122,7 +122,7 @@ def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = Non
     """A float matrix that is C-contiguous or the transpose of one that is."""
     if type(value) is ndarray and value.ndim == 2 and value.dtype is dtype:
         flags = value.flags
-        if flags.carray or flags.farray:
+        if flags.carray or (flags.f_contiguous and flags.behaved):  # flags.farray is true of any strides
             return value
     if is_array(value) and value.ndim == 2 and value.flags.f_contiguous:
         return float_array(name, value.T, 2, dtype, of).T

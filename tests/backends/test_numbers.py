@@ -239,6 +239,16 @@ def test_a_certain_pair_takes_nothing_from_the_loss_of_the_others(backend: str) 
     np.testing.assert_allclose(loss, (3 + np.log1p(np.exp(-3.0)) + 2 * np.log(2)) / 2, rtol=1e-6)
 
 
+def test_a_certain_word_takes_nothing_from_the_loss_of_the_others(backend: str) -> None:
+    """The same of CBOW: each of two words has one neighbour."""
+    vectors, weights = np.array([[-3.0], [1e20]]), np.array([[1.0], [0.0]])
+    table = ops.UnigramTable(np.array([0, 1]))
+    words = np.array([0, 0]), np.array([0, 1]), np.array([1, 1])  # centers, their neighbours, how many of these
+    with use_backend(backend):
+        loss = ops.cbow_update(vectors, weights, *words, table, num_sampled=1, lr=0.0, seed=0)
+    np.testing.assert_allclose(loss, (3 + np.log1p(np.exp(-3.0)) + 2 * np.log(2)) / 2, rtol=1e-6)
+
+
 def test_sigmoid_cross_entropy_of_extreme_logits(backend: str) -> None:
     huge = 1e30
     logits, labels = np.array([huge, huge, -huge, -huge], np.float32), np.array([1, 0, 1, 0], np.float32)

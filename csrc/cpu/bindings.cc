@@ -2,6 +2,7 @@
 #include "bindings.h"
 
 #include <atomic>
+#include <cstdint>
 #include <exception>
 #include <string>
 
@@ -49,6 +50,16 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("set_num_threads", &set_num_threads, py::arg("threads"));
   module.def("get_num_threads", &num_threads);
   module.def("team_size", &team_size, py::arg("threads"));
+  module.def(
+      "run_on_openmp",
+      [](std::uintptr_t parallel, std::uintptr_t thread_num, std::uintptr_t num_threads, std::uintptr_t max_threads,
+         std::uintptr_t in_parallel) {
+        const auto get = [](std::uintptr_t address) { return reinterpret_cast<int (*)()>(address); };
+        run_on({reinterpret_cast<decltype(OpenMp::parallel)>(parallel), get(thread_num), get(num_threads),
+                get(max_threads), get(in_parallel)});
+      },
+      py::arg("GOMP_parallel"), py::arg("omp_get_thread_num"), py::arg("omp_get_num_threads"),
+      py::arg("omp_get_max_threads"), py::arg("omp_in_parallel"));
   module.def("set_teams_always", &set_teams_always, py::arg("always"));
   module.def("free_unused_buffers", &free_unused_buffers);
   module.def("buffer_bytes_in_use", &buffer_bytes_in_use);

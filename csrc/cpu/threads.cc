@@ -147,12 +147,12 @@ class Share {
 // What the members of a team share: a barrier, and items to do.
 class TeamState {
  public:
-  TeamState(int size, Share* shares) : size_(size), shares_(shares) {}
+  explicit TeamState(Share* shares) : shares_(shares) {}
 
   // Whether to go on, the same for all members: as the last one to come has found it.
-  bool wait(const StopRequest& request) {
+  bool wait(int size, const StopRequest& request) {
     const std::uint32_t round = round_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
       arrived_.store(0, std::memory_order_relaxed);
       go_on_ = !request.made();
       round_.store(round + 1, std::memory_order_release);
@@ -163,22 +163,21 @@ class TeamState {
     return go_on_;
   }
 
-  void deal(int member, std::ptrdiff_t count) {
-    const auto begin_of = [&](int k) { return static_cast<std::uint64_t>(count * k / size_); };
+  void deal(int member, int size, std::ptrdiff_t count) {
+    const auto begin_of = [&](int k) { return static_cast<std::uint64_t>(count * k / size); };
     shares_[member].set(begin_of(member), begin_of(member + 1));
   }
 
   // The owner takes from the front, where the next item is near the last one; others from the back.
-  std::ptrdiff_t take(int member) {
-    for (int k = 0; k < size_; ++k) {
-      const std::ptrdiff_t item = shares_[(member + k) % size_].take(k == 0);
+  std::ptrdiff_t take(int member, int size) {
+    for (int k = 0; k < size; ++k) {
+      const std::ptrdiff_t item = shares_[(member + k) % size].take(k == 0);
       if (item >= 0) return item;
     }
     return -1;
   }
 
  private:
-  const int size_;
   Share* const shares_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> round_{0};
@@ -192,18 +191,18 @@ bool Team::stopped() const {
 
 bool Team::wait() {
   const bool stop = stopped();
-  return state_ ? state_->wait(*request_) : !stop;
+  return state_ ? state_->wait(size_, *request_) : !stop;
 }
 
 void Team::deal(std::ptrdiff_t count) {
   next_ = 0;
   end_ = count;
-  if (state_) state_->deal(member_, count);
+  if (state_) state_->deal(member_, size_, count);
 }
 
 std::ptrdiff_t Team::take() {
   if (stopped()) return -1;
-  if (state_) return state_->take(member_);
+  if (state_) return state_->take(member_, size_);
   return next_ < end_ ? next_++ : -1;
 }
 
@@ -275,6 +274,14 @@ std::atomic<bool> always_teams{false};
 
 bool teams_always() { return always_teams.load(std::memory_order_relaxed); }
 
+std::atomic<const OpenMp*> given_runtime{nullptr};
+
+// The OpenMP runtime that has threads for the calling one; null if there is none.
+const OpenMp* runtime_at_hand() {
+  const OpenMp* runtime = given_runtime.load(std::memory_order_acquire);
+  return runtime && !runtime->in_parallel() && runtime->max_threads() > 1 ? runtime : nullptr;
+}
+
 // Workers 1 .. n - 1 of teams. One region at a time.
 class Pool {
  public:
@@ -284,21 +291,29 @@ class Pool {
     if (!turn.granted) return false;
     const Time begin = Clock::now();
     if (!credit_.suffices(begin) && !teams_always()) return false;
-    const int size = grow_to(threads);
+    const OpenMp* runtime = runtime_at_hand();
+    const int most = runtime ? runtime->max_threads() : threads;
+    const int size = runtime ? share_among(std::min(threads, most)) : grow_to(threads);
     if (size == 1) return false;
-    TeamState state(size, shares_.data());
-    job_ = {region, context, size, &state, request};
+    TeamState state(shares_.data());
+    job_ = {region, context, size, &state, request, runtime};
     worked_.store(0, std::memory_order_relaxed);
-    pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
-    for (int member = 1; member < size; ++member) {
-      std::atomic<std::uint32_t>& calls = workers_[static_cast<std::size_t>(member) - 1]->calls;
-      calls.fetch_add(1, std::memory_order_release);
-      calls.notify_one();
+    if (runtime) {
+      // As many threads as its other regions have: a team of another size would make it start or end some.
+      const auto work = [](void* pool) { static_cast<Pool*>(pool)->work_for_runtime(); };
+      runtime->parallel(work, this, static_cast<unsigned>(most), 0);
+    } else {
+      pending_.store(static_cast<std::uint32_t>(size - 1), std::memory_order_relaxed);
+      for (int member = 1; member < size; ++member) {
+        std::atomic<std::uint32_t>& calls = workers_[static_cast<std::size_t>(member) - 1]->calls;
+        calls.fetch_add(1, std::memory_order_release);
+        calls.notify_one();
+      }
+      do_part(0, size);
+      for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     }
-    const Duration own = run_member(region, context, 0, size, &state, request);
-    for (std::uint32_t left; (left = pending_.load(std::memory_order_acquire)) != 0;) wait_while(pending_, left);
     const Time end = Clock::now();
-    credit_.settle(own + Duration(worked_.load(std::memory_order_relaxed)), end - begin, end);
+    credit_.settle(Duration(worked_.load(std::memory_order_relaxed)), end - begin, end);
     return true;
   }
 
@@ -314,6 +329,7 @@ class Pool {
     int size;
     TeamState* state;
     StopRequest* request;
+    const OpenMp* runtime;
   };
 
   // The turn to run a region, if nobody has it. Not a mutex, which its own thread must not try: what a signal's handler
@@ -330,9 +346,8 @@ class Pool {
   };
 
   int grow_to(int threads) {
-    const auto wanted = static_cast<std::size_t>(threads) - 1;
+    const auto wanted = static_cast<std::size_t>(share_among(threads)) - 1;
     try {
-      if (shares_.size() <= wanted) shares_ = std::vector<Share>(wanted + 1);
       workers_.reserve(wanted);  // a worker whose thread runs must find its place
       while (workers_.size() < wanted) {
         const int member = static_cast<int>(workers_.size()) + 1;
@@ -345,15 +360,35 @@ class Pool {
     } catch (const std::bad_alloc&) {
       // no more memory to be had, likewise
     }
-    return static_cast<int>(std::min({wanted, workers_.size(), shares_.size() - 1}) + 1);
+    return static_cast<int>(std::min(wanted, workers_.size()) + 1);
+  }
+
+  // Shares for so many members, or for as many as there is memory for.
+  int share_among(int threads) {
+    const auto wanted = static_cast<std::size_t>(threads);
+    try {
+      if (shares_.size() < wanted) shares_ = std::vector<Share>(wanted);
+    } catch (const std::bad_alloc&) {
+    }
+    return static_cast<int>(std::min(wanted, shares_.size()));
+  }
+
+  void do_part(int member, int size) {
+    const Duration worked = run_member(job_.region, job_.context, member, size, job_.state, job_.request);
+    worked_.fetch_add(worked.count(), std::memory_order_relaxed);
+  }
+
+  // On every thread of an OpenMP team, which may be smaller than asked for.
+  void work_for_runtime() {
+    const int member = job_.runtime->thread_num(), size = std::min(job_.size, job_.runtime->num_threads());
+    if (member < size) do_part(member, size);
   }
 
   [[noreturn]] void work(int member, const std::atomic<std::uint32_t>& calls) {
     run_on_process_cores();
     for (std::uint32_t seen = 0;;) {
       seen = wait_while(calls, seen);
-      const Duration worked = run_member(job_.region, job_.context, member, job_.size, job_.state, job_.request);
-      worked_.fetch_add(worked.count(), std::memory_order_relaxed);
+      do_part(member, job_.size);
       if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
     }
   }
@@ -363,7 +398,7 @@ class Pool {
   std::vector<Share> shares_ = std::vector<Share>(1);  // of the caller and the workers
   Job job_{};
   Credit credit_;
-  std::atomic<Duration::rep> worked_{0};  // by the workers, in the region at hand
+  std::atomic<Duration::rep> worked_{0};  // by all members, in the region at hand
   alignas(64) std::atomic<std::uint32_t> pending_{0};
 };
 
@@ -371,7 +406,10 @@ class Pool {
 std::atomic<Pool*> current_pool{nullptr};
 
 Pool& pool() {
-  static const int registered = at_fork(nullptr, nullptr, [] { current_pool.store(nullptr); });
+  static const int registered = at_fork(nullptr, nullptr, [] {
+    current_pool.store(nullptr);
+    given_runtime.store(nullptr);  // its threads are not in the child, which it does not notice
+  });
   (void)registered;
   Pool* found = current_pool.load(std::memory_order_acquire);
   if (found == nullptr) {
@@ -388,6 +426,12 @@ std::atomic<int> configured_threads{1};
 void set_num_threads(int threads) { configured_threads.store(threads, std::memory_order_relaxed); }
 
 int num_threads() { return configured_threads.load(std::memory_order_relaxed); }
+
+void run_on(const OpenMp& runtime) {
+  static const OpenMp kept = runtime;
+  pool();  // knows of forks
+  given_runtime.store(&kept, std::memory_order_release);
+}
 
 void set_teams_always(bool always) { always_teams.store(always, std::memory_order_relaxed); }
 

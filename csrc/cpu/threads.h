@@ -60,6 +60,16 @@ int num_threads();
 // How many threads a region of the caller gets now that could use `threads`: runs an empty one.
 int team_size(int threads);
 
+// An OpenMP runtime that the process has, by the functions that GNU's, LLVM's and Intel's all have.
+struct OpenMp {
+  void (*parallel)(void (*body)(void* data), void* data, unsigned threads, unsigned flags);  // GOMP_parallel
+  int (*thread_num)(), (*num_threads)(), (*max_threads)(), (*in_parallel)();                 // omp_get_...
+};
+
+// From now on regions run on its threads, on no more than it has, where that is more than one: waiting threads of the
+// two do not take the cores from each other then. A forked child, which its threads are not in, has its own again.
+void run_on(const OpenMp& runtime);
+
 // Teams of any size, whatever cores there are and however busy they are: for tests.
 void set_teams_always(bool always);
 

@@ -1,5 +1,6 @@
 // Several callers at once: regions with barriers and stolen items, buffers from one thread to the next, a lock, while
-// the number of threads changes. No Python, so that sanitizers see all of it. Exits with 1 where a number is wrong.
+// the number of threads changes, on the pool's threads and then on a runtime's. No Python, so that sanitizers see all
+// of it. Exits with 1 where a number is wrong.
 //
 //   threads_stress [rounds of each caller, 300]
 #include <atomic>
@@ -76,6 +77,32 @@ void call(int caller, int rounds) {
   }
 }
 
+// What a runtime of OpenMP does, with threads that sanitizers see. Sometimes it has fewer than it was asked for.
+thread_local int number = 0, of = 1;
+
+void parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
+  static std::atomic<unsigned> teams{0};
+  const int size = teams++ % 5 == 0 ? static_cast<int>(threads) - 1 : static_cast<int>(threads);
+  std::vector<std::thread> others;
+  for (int k = 1; k < size; ++k) {
+    others.emplace_back([=] {
+      number = k;
+      of = size;
+      body(data);
+    });
+  }
+  of = size;
+  body(data);
+  of = 1;
+  for (std::thread& other : others) other.join();
+}
+
+void call_from_all(int rounds) {
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < kCallers; ++caller) callers.emplace_back(call, caller, rounds);
+  for (std::thread& caller : callers) caller.join();
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -88,12 +115,13 @@ int main(int count, char** arguments) {
       std::this_thread::yield();
     }
   });
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < kCallers; ++caller) callers.emplace_back(call, caller, rounds);
-  for (std::thread& caller : callers) caller.join();
+  call_from_all(rounds);
+  run_on(
+      {parallel, [] { return number; }, [] { return of; }, [] { return 3; }, [] { return static_cast<int>(of > 1); }});
+  call_from_all(rounds / 3);
   done = true;
   changer.join();
-  if (locked != kCallers * rounds) ++wrong;
+  if (locked != kCallers * (rounds + rounds / 3)) ++wrong;
 
   set_num_threads(4);
   set_should_stop([] { return true; });

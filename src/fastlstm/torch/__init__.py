@@ -9,7 +9,9 @@ import torch._dynamo
 
 from fastlstm.torch.losses import linear_cross_entropy, nce_loss, sampled_softmax_loss
 from fastlstm.torch.modules import GRU, LSTM, RNN, replace
+from fastlstm.torch.threads import share_threads
 
 __all__ = ["GRU", "LSTM", "RNN", "linear_cross_entropy", "nce_loss", "replace", "sampled_softmax_loss"]
 
 torch._dynamo.config.allow_rnn = True
+share_threads()

@@ -113,7 +113,7 @@ def try_training(
             kills, late = kills + 1, late + any(run.rglob("checkpoint.safetensors"))
     for _ in range(2):  # the second says that it is finished, or goes on where there was no config.json yet
         process = train(folder, *options_of(command, run))
-        _, err = process.communicate(timeout=600)
+        _, err = process.communicate(timeout=3600)
         if process.returncode == 0 or "is finished" in err:
             break
     else:
@@ -138,7 +138,7 @@ def main() -> int:
         whole, epochs = {}, {}
         for command, options in COMMANDS.items():
             process = train(folder, *options.split(), "--out", f"whole-{command}")
-            _, err = process.communicate(timeout=600)
+            _, err = process.communicate(timeout=3600)
             if process.returncode:
                 raise SystemExit(f"{command}: {err}")
             whole[command], epochs[command] = bits(folder / f"whole-{command}"), epochs_of(folder / f"whole-{command}")

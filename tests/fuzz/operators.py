@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failures += 1
             only = f" --only {' '.join(options.only)}" if options.only else ""
             print(report(f"--seed {seed} --examples 1{only}", made, faults), flush=True)
-        if done.total() % 1000 == 0:
+        if done.total() % 10_000 == 0:
             print(f"{done.total()} examples in {time.monotonic() - start:.0f} s: {failures} failed", flush=True)
         if failures >= options.failures or time.monotonic() - start > 60 * options.minutes:
             break

@@ -24,7 +24,8 @@ void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* ini
       const Index count = min_of(left, a.width);
       for (int gate = 0; gate < a.gates; ++gate) {
         const Word* const run = block + gate * a.width;
-        if (rows >= 4 && next) {  // fewer rows need more bytes than can be asked for one by one
+        // Fewer rows need more bytes than can be asked for one by one; narrow tiles the processor foresees by itself.
+        if (kTileVectors == 4 && rows >= 4 && next) {
           accumulate<Word, rows, vectors, true>(sum, run, a.row_stride, 1, b, kColumns, count, next);
           next += count * kCacheLine<Word>;
         } else {

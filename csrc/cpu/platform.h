@@ -2,12 +2,16 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 
 #if defined(_WIN32)
 #include <malloc.h>
 #else
 #include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
 #endif
 
 namespace fastlstm {
@@ -26,6 +30,17 @@ inline void free_aligned(void* block) {
   _aligned_free(block);
 #else
   std::free(block);
+#endif
+}
+
+// Asks for pages of 2 MB, as far as the block is made of such: fewer misses of the processor's table of pages. Linux
+// gives them to who asks, others as they please.
+inline void use_huge_pages([[maybe_unused]] void* block, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+  constexpr std::uintptr_t kPage = 4096;
+  const auto begin = (reinterpret_cast<std::uintptr_t>(block) + kPage - 1) / kPage * kPage;
+  const auto end = (reinterpret_cast<std::uintptr_t>(block) + bytes) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
 }
 

@@ -19,6 +19,8 @@ constexpr std::size_t kKeptBytes = 0;  // AddressSanitizer sees a buffer's end o
 constexpr std::size_t kKeptBytes = std::size_t{1} << 30;  // unused buffers above this go back to the system
 #endif
 
+constexpr std::size_t kHugeBytes = std::size_t{4} << 20;
+
 struct Header {
   std::size_t bytes;  // of the whole block
 };
@@ -71,12 +73,14 @@ Buffer take_buffer(std::size_t bytes, Kind kind) {
     }
   }
   if (block == nullptr) {
-    block = allocate_aligned(kAlignment, size);
+    const std::size_t alignment = size >= kHugeBytes ? std::size_t{2} << 20 : kAlignment;
+    block = allocate_aligned(alignment, size);
     if (block == nullptr) {
       free_unused_buffers();
-      block = allocate_aligned(kAlignment, size);
+      block = allocate_aligned(alignment, size);
     }
     if (block == nullptr) throw OutOfMemory(bytes, kind);
+    if (size >= kHugeBytes) use_huge_pages(block, size);
     static_cast<Header*>(block)->bytes = size;
   }
   unused().bytes_in_use += size;

@@ -53,6 +53,34 @@ def test_every_flipped_bit_of_the_weights_is_seen(tmp_path: Path) -> None:
             RNNLM.load(path)
 
 
+@pytest.mark.parametrize("name", [b"crc33", b"", b"crc"])
+def test_a_damaged_checksum_is_none_of_an_earlier_version(tmp_path: Path, name: bytes) -> None:
+    path = model_file(tmp_path)
+    content = path.read_bytes()
+    place = content.index(b"crc32")
+    for changed in (
+        content[:place] + name.ljust(5) + content[place + 5 :],
+        content[: place + 11] + b"g" + content[place + 12 :],
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"model.safetensors is damaged: .*crc32"):
+            RNNLM.load(path)
+
+
+def test_a_checkpoint_of_very_many_epochs_is_one_error(tmp_path: Path) -> None:
+    path, ids = tmp_path / "checkpoint.safetensors", np.arange(99) % 9
+
+    def fit() -> None:
+        backup = BackupAndRestore(path, delete_checkpoint=False)
+        RNNLM(9, 4, 4, seed=1).fit(ids, epochs=1, time_size=4, batch_size=3, callbacks=[backup], verbose=0)
+
+    fit()
+    tensors, description = read_tensor_file(path)
+    write_tensor_file(path, tensors, {**description, "epoch": 10**18})  # a list of them would not fit into memory
+    with pytest.raises(ValueError, match="the history has not the epochs"):
+        fit()
+
+
 def test_checkpoint_with_a_flipped_bit_is_not_trained_on(tmp_path: Path) -> None:
     path, ids = tmp_path / "checkpoint.safetensors", np.arange(99) % 9
 

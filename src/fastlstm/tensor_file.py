@@ -21,9 +21,9 @@ from fastlstm.contract import Array
 from fastlstm.ops.device import to_host
 
 _KEY = "fastlstm"
-# How a description ends that is a mapping, but in files of earlier versions. It is no entry of the file's own: they
-# come in any order, and the same content gives the same bytes.
-_CHECKSUM = re.compile(r', "crc32": "([0-9a-f]{8})"\}$')
+# How a description ends that is a mapping: its last entry is "crc32". In files of earlier versions the last one is no
+# text. It is no entry of the file's own: they come in any order, and the same content gives the same bytes.
+_CHECKSUM = re.compile(r', "([^"]*)": "([^"]*)"\}$')
 _BESIDE = ".tmp"  # how the names of files end that are not yet in their place
 
 
@@ -240,7 +240,7 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Array], An
     checksum = _CHECKSUM.search(description)
     if checksum is not None:
         description = description[: checksum.start()] + "}"
-        if checksum[1] != _checksum(tensors, description):
+        if checksum.groups() != ("crc32", _checksum(tensors, description)):
             raise ValueError(f"{path} is damaged: its content is not what was written (the crc32 is another)")
     try:
         return tensors, json.loads(description)

@@ -144,5 +144,10 @@ def test_what_is_no_such_node_or_cannot_be_computed(tmp_path: Path) -> None:
     wrong.write_bytes(b"no such thing")
     with pytest.raises(ValueError, match=r"a\.onnx is no ONNX file"):
         interop.lstm_from_onnx(wrong)
+    model = model_of("GRU")
+    model.graph.initializer[1].data_type = 0  # undefined
+    onnx.save(model, wrong)
+    with pytest.raises(ValueError, match=r"a\.onnx"):
+        interop.gru_from_onnx(wrong)
     with pytest.raises(FileNotFoundError):
         interop.lstm_from_onnx(tmp_path / "nowhere.onnx")

@@ -108,7 +108,7 @@ def _read(
     except (TypeError, ValueError) as error:
         if str(error).startswith(title):
             raise
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{title}: {error}") from None
+        raise ValueError(f"{title}: {error}") from None  # what TypeErrors there are, the file's content makes
     except (AttributeError, LookupError, RuntimeError) as error:  # of parts that are not there
         raise ValueError(f"{title} is no ONNX file, or damaged: {error}") from None
 

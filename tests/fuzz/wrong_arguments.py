@@ -148,8 +148,9 @@ def faults(case: Case, plan: Plan, dtype: np.dtype[Any], backends: Sequence[str]
     if next(iter(said.values())) is None:
         if words.endswith("must fail"):
             return ["no backend raises an error"]
-        if words.endswith(("inf", "nan")):
-            return []  # times a denormal number, which kernels take for zero, they are something else
+        # Times a denormal number, which kernels take for zero, they are something else; other rows of out may be wrong.
+        if words.endswith(("inf", "nan")) or words.startswith("touched"):
+            return []
         want = definition(case)
         arrays = arrays_of(definition(case, np.array)).values()
         dtype = next((array.dtype for array in arrays if array.dtype.kind == "f"), dtype)

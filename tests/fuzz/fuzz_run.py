@@ -32,10 +32,12 @@ ONE_FACTOR = (
     *("sgd_update", "momentum_update", "nesterov_update", "clip_grad_norm", "clip_grad_value", "pack_gates"),
     *("unpack_gates", "softmax", "softmax_cross_entropy"),
 )
-# Gradients by differences of probabilities, which all but cancel where there is one class, times these numbers.
+# Gradients by differences of probabilities, which all but cancel where a class is both true and drawn, or there is one
+# class alone, times these numbers.
+_SAMPLED = {"dbiases.values": None, "dinputs": "weights", "dweights.values": "inputs"}
 CANCELLING = {
     "linear_cross_entropy": {"db": None, "dh": "W", "dW": "h"},
-    "sampled_softmax_loss": {"dbiases.values": None, "dinputs": "weights", "dweights.values": "inputs"},
+    **dict.fromkeys(("sampled_softmax_loss", "nce_loss", "negative_sampling_loss"), _SAMPLED),
 }
 # The kernels' sigmoid is never below 1e-38: products with three larger numbers a step do not leave that small.
 LARGEST_WITH_GATES = {"float32": 1e12, "float64": 1e100}

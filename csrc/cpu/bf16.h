@@ -4,7 +4,8 @@
 //   Exact<S>    the numbers themselves
 //   Bf16Floats  float32 that are bfloat16: the tiles of float32 multiply them
 //   Bf16Pairs   two neighbours along k in 32 bits, the first in the lower half, for vdpbf16ps
-// Bf16 is the one of this instruction set. Both bf16 formats sum in float32, in another order.
+//   Bf16Kept    as Bf16Floats, the same bits, but for weights that are packed once and kept: those lie as Bf16Pairs
+// Bf16 is the one of this instruction set. Floats and pairs sum in float32, in another order.
 #pragma once
 
 #include "simd.h"
@@ -165,11 +166,28 @@ struct Bf16Pairs {
   }
 };
 
+// Half the memory, which is what a product of few rows waits for: a shift makes a float of what is read.
+struct Bf16Kept : Bf16Floats {};
+
 #if FASTLSTM_BF16_PAIRS
 using Bf16 = Bf16Pairs;
+using KeptBf16 = Bf16Pairs;
 #else
 using Bf16 = Bf16Floats;
+using KeptBf16 = Bf16Kept;
 #endif
+
+// How weights lie once they are packed.
+template <class Format>
+struct PackedOf {
+  using Type = Format;
+};
+template <>
+struct PackedOf<Bf16Kept> {
+  using Type = Bf16Pairs;
+};
+template <class Format>
+using Packing = typename PackedOf<Format>::Type;
 
 // Words that hold `depth` steps along k.
 template <class Format>

@@ -150,24 +150,25 @@ class Tape(Generic[Family]):
 
 
 class PreparedWeights(Generic[Family]):
-    """A snapshot of a recurrent network's weights, as the kernels of one backend read them.
+    """A snapshot of a layer's weights, as the kernels of one backend read them.
 
     Attributes
     ----------
     op : str
-        Whose weights they are: "lstm", "gru" or "rnn".
+        Whose weights they are: "lstm", "gru", "rnn" or "dense".
     family : module
         The module of the backend that made it.
     columns : int
         Of the inputs: D, or those of the pre-activations where there is no Wx.
     H : int
+        Columns of the results.
     dtype : numpy dtype
     arguments : tuple
-        What the family's forward function takes in place of Wx, Wh and b.
+        What the family's forward function takes in place of Wx, Wh and b, or of b and bias.
     device : int or None
         The GPU that they live on; None is the host.
     gates : str, GRUConvention or None
-        The LSTM's gate order, the GRU's convention; the tanh RNN has none.
+        The LSTM's gate order, the GRU's convention; others have none.
     precision : str
         Of the products.
     """
@@ -181,7 +182,7 @@ class PreparedWeights(Generic[Family]):
         columns: int,
         H: int,
         dtype: np.dtype[Any],
-        arguments: tuple[Any, Any, Any],
+        arguments: tuple[Any, ...],
         device: int | None,
         gates: Any,
         precision: Precision,
@@ -679,6 +680,10 @@ class DenseFamily(Protocol):
         self, a: FloatArray, b: FloatArray, *, bias: FloatArray | None, out: FloatArray | None, precision: Precision
     ) -> FloatArray:
         """a b + bias (L,), (M, L) C-contiguous, in out if that is given."""
+        ...
+
+    def prepare_dense(self, W: FloatArray, b: FloatArray | None, *, precision: Precision) -> tuple[Any, Any]:
+        """What `matrix_product` takes in place of b and bias, a being C-contiguous; later changes do not count."""
         ...
 
     def batched_product(self, a: FloatArray, b: FloatArray, *, precision: Precision) -> FloatArray:

@@ -69,6 +69,9 @@ class Plan(NamedTuple):
 def _called(op: str, inputs: dict[str, Any], prepared: bool) -> Any:
     if not prepared:
         return getattr(ops, op)(**inputs)
+    if op == "matrix_product":
+        weights = ops.prepare_dense(inputs.pop("b"), inputs.pop("bias", None), precision=inputs.get("precision"))
+        return ops.matrix_product(inputs.pop("a"), weights, **inputs)
     family = op.removesuffix("_forward")
     given = {name: inputs.pop(name) for name in ("Wx", "Wh", "b")}
     options = {name: inputs[name] for name in (*PREPARED[family], "precision") if name in inputs}

@@ -89,7 +89,8 @@ def example(seed: int, only: Sequence[str] = ()) -> Example:
     op = source.pick(only or TURNS)
     case = MAKERS[op][0](source, op)
     threads = (source.pick(THREADS), source.pick(THREADS))
-    prepared = op in SEQUENCES and not case.inputs.get("training", True) and source.chance(0.6)
+    takes_prepared = op == "matrix_product" or (op in SEQUENCES and not case.inputs.get("training", True))
+    prepared = takes_prepared and source.chance(0.6)
     plan = Plan(threads, prepared, source.pick(TAPES), source.pick(THREADS) if source.chance(0.1) else 0)
     wrong = None
     if source.chance(0.12):

@@ -78,6 +78,7 @@ def _right() -> dict[str, dict[str, Any]]:
         "prepare_lstm": lstm_weights,
         "prepare_gru": _weights_of(gru),
         "prepare_rnn": _weights_of(rnn),
+        "prepare_dense": {"W": floats(H, V), "b": floats(V)},
         "embedding_forward": {"W": floats(V, E), "ids": ids},
         "embedding_backward": {"ids": ids, "dout": floats(2, 3, E), "num_embeddings": V, "out": floats(V, E)},
         "embedding_backward_rows": {"ids": ids, "dout": floats(2, 3, E)},
@@ -243,6 +244,29 @@ def _wrong_prepared_weights() -> Iterator[Wrong]:
         xs = floats(N, T, len(weights["b"]) + 1)
         expected = f"xs has {len(weights['b']) + 1} columns, expected {len(weights['b'])}"
         yield Wrong(op, {**prepared, "Wx": prepare(**no_Wx), "xs": xs}, ValueError, expected)
+    dense = {"b": ops.prepare_dense(**right["prepare_dense"]), "bias": None, "out": None}
+    says = r"bias is an array of shape \(7,\), float32, but b is prepared weights, which stand for both"
+    yield Wrong("matrix_product", {**dense, "bias": floats(V)}, TypeError, says)
+    a = floats(3, H)
+    says = "a has dtype float64, but the prepared weights have float32"
+    yield Wrong("matrix_product", {**dense, "a": a.astype(np.float64)}, TypeError, says)
+    yield Wrong(
+        "matrix_product", {**dense, "a": floats(3, H + 1)}, ValueError, "a has 6 columns, expected 5, which the"
+    )
+    yield Wrong("matrix_product", {**dense, "a": OnGpu(a)}, TypeError, "a and the prepared weights live in two places")
+    yield Wrong(
+        "matrix_product", {**dense, "precision": "bf16"}, ValueError, "precision is 'bf16', but the weights were"
+    )
+    yield Wrong(
+        "matrix_product", {**dense, "out": floats(3, V + 1)}, ValueError, r"out has shape .*, expected \(3, 7\)"
+    )
+    yield Wrong("matrix_product", {**dense, "out": read_only(floats(3, V))}, ValueError, "out is read-only")
+    square = floats(5, 5)
+    kept = ops.prepare_dense(square)
+    yield Wrong("matrix_product", {**dense, "b": kept, "a": square, "out": square}, ValueError, "out overlaps a")
+    of_rnn = ops.prepare_rnn(**right["prepare_rnn"])
+    yield Wrong("matrix_product", {**dense, "b": of_rnn}, ValueError, r"of rnn; expected those of ops\.prepare_dense")
+    yield Wrong("prepare_dense", {"b": floats(V + 1)}, ValueError, r"b has shape \(8,\), expected \(7,\) for W with")
     other = ops.prepare_rnn(**right["prepare_rnn"])
     yield Wrong(
         "lstm_forward",

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlstm import ops, use_backend
-from fastlstm.contract import FloatArray, GRUConvention
-from fastlstm.layers import TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm import get_num_threads, ops, set_num_threads, use_backend
+from fastlstm.contract import TOLERANCE, FloatArray, GRUConvention, Precision
+from fastlstm.layers import TimeAffineWithLoss, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.layers.tied_output import TiedOutput
 from fastlstm.models import RNNLM, Seq2seq
 
 # One row and one or two steps have ways of their own; 130 leaves a tail of every vector, and 0 rows or steps are legal.
@@ -60,6 +61,68 @@ def test_prepared_weights_change_no_bit(backend: str, cell: str, gates: int, opt
             np.testing.assert_array_equal(getattr(got, name), getattr(expected, name), err_msg=message)
 
 
+# Rows alone, and with others; 130 is no whole number of panels, 1,025 of pairs, and 40 by 700 by 300 takes two threads.
+PRODUCTS = [(1, 1, 1), (1, 9, 130), (1, 1025, 200), (1, 700, 900), (3, 20, 70), (13, 33, 64), (40, 700, 300), (0, 3, 5)]
+
+
+@pytest.mark.parametrize("precision", [None, "bf16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_prepared_matrix_changes_nothing(backend: str, dtype: str, precision: Precision | None) -> None:
+    if precision == "bf16" and dtype == "float64":
+        pytest.skip("bf16 is of float32 arrays")
+    for (M, K, L), transposed, has_bias in itertools.product(PRODUCTS, (False, True), (False, True)):
+        a, b = _draw(M, K, dtype=dtype), _draw(K, L, dtype=dtype)
+        b = np.asfortranarray(b) if transposed else b
+        bias = _draw(L, dtype=dtype) if has_bias else None
+        with use_backend(backend):
+            prepared = ops.prepare_dense(b, bias, precision=precision)
+            expected = ops.matrix_product(a, b, bias=bias, precision=precision)
+            for array in (b, bias):
+                if array is not None:
+                    array[...] = np.nan  # a snapshot does not see it
+        for threads in (1, 2, 3) if backend == "cpp" else (1,):
+            before = get_num_threads()
+            try:
+                set_num_threads(threads)
+                got = ops.matrix_product(a, prepared)
+                out = np.full_like(expected, np.nan)
+                assert ops.matrix_product(np.asfortranarray(a), prepared, out=out) is out
+            finally:
+                set_num_threads(before)
+            assert got.flags.c_contiguous
+            # OpenBLAS's last bits depend on where an array lies in memory.
+            limit = 0.0 if backend == "cpp" else TOLERANCE[dtype]
+            for one in (got, out):
+                message = f"{M, K, L}, {transposed}, {has_bias}, {threads}"
+                np.testing.assert_allclose(one, expected, rtol=limit, atol=limit, err_msg=message)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_steps_of_one_row_are_the_definitions(backend: str, cell: str, precision: Precision) -> None:
+    """As texts are generated, with prepared weights, in any number of threads; 300 units take two."""
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
+    forward, prepare = getattr(ops, f"{cell}_forward"), getattr(ops, f"prepare_{cell}")
+    for D, H in ((7, 5), (65, 130), (300, 300)):
+        xs, h0 = _draw(1, 1, D), _draw(1, H)
+        weights = _draw(D, gates * H), _draw(H, gates * H), _draw(gates * H)
+        with use_backend("numpy"):
+            want = forward(xs, *weights, h0=h0, training=False, precision=precision)
+        with use_backend(backend):
+            prepared = prepare(*weights, precision=precision)
+        results, before = [], get_num_threads()
+        try:
+            for threads in (1, 2, 3):
+                set_num_threads(threads)
+                results.append(forward(xs, prepared, h0=h0, training=False))
+        finally:
+            set_num_threads(before)
+        for got in results:
+            np.testing.assert_array_equal(got.hs, results[0].hs)
+            np.testing.assert_array_equal(got.h_n, results[0].h_n)
+            np.testing.assert_allclose(got.hs, want.hs, rtol=0, atol=TOLERANCE["float32"])
+
+
 def _layers() -> list[Any]:
     lstm: Any = [_draw(6, 20), _draw(5, 20), _draw(20)]
     return [
@@ -68,6 +131,22 @@ def _layers() -> list[Any]:
         TimeGRU(_draw(6, 15), _draw(5, 15), _draw(2, 15), convention="keras"),
         TimeBiLSTM(*lstm, *[2 * weight for weight in lstm]),
     ]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_prepared_output_layer_reads_its_snapshot_for_scores_alone(tied: bool) -> None:
+    W, b = _draw(5, 9), _draw(9)
+    layer = TiedOutput(np.ascontiguousarray(W.T), b) if tied else TimeAffineWithLoss(W, b)
+    hs, ts = _draw(2, 3, 5), np.arange(6).reshape(2, 3)
+    before = layer.scores(hs)
+    layer.set_prepared(True)
+    for param in layer.params:
+        param *= 2
+    np.testing.assert_array_equal(layer.scores(hs), before)
+    losses = layer.forward(hs, ts), layer.forward(hs, ts, weights=np.ones((2, 3), np.float32))
+    layer.set_prepared(False)
+    assert losses == (layer.forward(hs, ts), layer.forward(hs, ts, weights=np.ones((2, 3), np.float32)))
+    assert not np.array_equal(layer.scores(hs), before)
 
 
 @pytest.mark.parametrize("layer", _layers(), ids=lambda layer: type(layer).__name__)

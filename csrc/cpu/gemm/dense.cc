@@ -140,21 +140,124 @@ struct ProductPass {
   }
 };
 
+// A product with a B that is packed: in panels of kTileColumns columns, zeros beyond the last, each of all of k. The
+// bias, as wide, lies before them. Panels come to threads, or, where there are few of them, rows of A.
 template <class Format>
-void product(const Product<Sum<typename Format::Word>>& args) {
-  ProductPass<Format> pass(args);
+struct PreparedPass {
+  using Word = typename Format::Word;
+  using Packed = typename Packing<Format>::Word;
+  using S = Sum<Word>;
+  static constexpr Index kColumns = kTileColumns<S>;
+  static constexpr Index kMost = rows_of_tile(kTileVectors);
+
+  const Product<S>& args;
+  Index panels, depth, panel_size;
+  const Word* a;  // (M, depth)
+
+  explicit PreparedPass(const Product<S>& product)
+      : args(product),
+        panels(panels_of(args.L)),
+        depth(words<Format>(args.K)),
+        panel_size(words<Packing<Format>>(args.K) * kColumns),
+        a(reinterpret_cast<const Word*>(Format::kIsExact ? args.a : args.workspace)) {}
+
+  static Index panels_of(Index L) { return ceil_div(L, kColumns); }
+  static Index prepared_size(Index K, Index L) { return panels_of(L) * kColumns * (1 + words<Packing<Format>>(K)); }
+  static Index workspace(const Product<S>& product) {
+    return Format::kIsExact ? 0 : product.M * words<Format>(product.K);
+  }
+
+  static void prepare(const Product<S>& args, S* prepared) {
+    struct Call {
+      const Product<S>& args;
+      S* prepared;
+    } call{args, prepared};
+    run_team(
+        args.threads,
+        [](void* context, Team& team) {
+          const Call& call = *static_cast<const Call*>(context);
+          pack(call.args, piece(panels_of(call.args.L), team.member(), team.size()), call.prepared);
+        },
+        &call);
+  }
+  static void pack(const Product<S>& args, Range own, S* prepared) {
+    const Index panels = panels_of(args.L), rows = words<Packing<Format>>(args.K);
+    Packed* const packed = reinterpret_cast<Packed*>(prepared + panels * kColumns);
+    for (Index p = own.begin; p < own.end; ++p) {
+      const Index column = p * kColumns;
+      for (Index l = column; l < column + kColumns; ++l) prepared[l] = args.bias && l < args.L ? args.bias[l] : 0;
+      pack_panel<Packing<Format>>(args.b_transposed, args.b, args.L, args.K, column, 0, args.K, kColumns,
+                                  packed + column * rows);
+    }
+  }
+
+  void run(Team& team) const {
+    if constexpr (!Format::kIsExact) {
+      pack_rows<Format>(args.a, args.K, piece(args.M, team.member(), team.size()),
+                        reinterpret_cast<Word*>(args.workspace));
+      team.wait();
+    }
+    Range rows{0, args.M}, own{0, panels};
+    if (panels >= 4 * team.size() || args.M < panels) {
+      own = piece(panels, team.member(), team.size());
+    } else {
+      rows = piece(args.M, team.member(), team.size());
+    }
+    const Index together = args.M == 1 ? kStreams : 1;
+    for (Index p = own.begin; p < own.end && !team.stopped(); p += together) {
+      multiply_panels(rows, p, min_of(together, own.end - p));
+    }
+  }
+
+  // Some panels of a single row, or one of many.
+  void multiply_panels(Range rows, Index first, Index count_panels) const {
+    const S* const bias = args.prepared + first * kColumns;
+    const Packed* const b = reinterpret_cast<const Packed*>(args.prepared + panels * kColumns) + first * panel_size;
+    const Index column = first * kColumns, width = min_of(count_panels * kColumns, args.L - column);
+    for (Index m = rows.begin; m < rows.end;) {
+      alignas(64) S tile[max_of(kMost, kStreams) * kColumns];
+      const Index count = next_tile(rows.end, m, kMost);
+      const Term<Word, Packed> term{row_major(a + m * depth, depth, depth), b, b + panel_size};
+      S* const out = args.out + m * args.L + column;
+      const bool full = width == count_panels * kColumns;
+      S* const to = full ? out : tile;
+      if (args.M == 1) {
+        multiply_row(&term, 1, bias, count_panels * kColumns, to);
+      } else {
+        Tiles<Word, Packed>::product.of[kTileVectors][count](&term, 1, bias, 0, to, full ? args.L : kColumns);
+      }
+      for (Index k = 0; k < count && !full; ++k) {
+        for (Index l = 0; l < width; l += kLanes<S>) {
+          store_partial(out + k * args.L + l, load(tile + k * kColumns + l), width - l);
+        }
+      }
+      m += count;
+    }
+  }
+};
+
+template <class Pass, class Args>
+void product(const Args& args) {
+  Pass pass(args);
   const double work = static_cast<double>(args.M) * static_cast<double>(args.K) * static_cast<double>(args.L);
   run_team(
-      work < kSmallProduct ? 1 : args.threads,
-      [](void* p, Team& team) { static_cast<ProductPass<Format>*>(p)->run(team); }, &pass);
+      work < kSmallProduct ? 1 : args.threads, [](void* p, Team& team) { static_cast<Pass*>(p)->run(team); }, &pass);
+}
+
+template <class Format, class Kept = Format, class S = Sum<typename Format::Word>>
+constexpr ProductKernels<S> table() {
+  using Pass = ProductPass<Format>;
+  using Prepared = PreparedPass<Kept>;
+  return {Pass::workspace,   product<Pass, Product<S>>, Prepared::prepared_size,
+          Prepared::prepare, Prepared::workspace,       product<Prepared, Product<S>>};
 }
 
 }  // namespace
 
 #if !FASTLSTM_ONLY_BF16
-extern const ProductKernels<float> product_float32{ProductPass<Exact<float>>::workspace, product<Exact<float>>};
-extern const ProductKernels<double> product_float64{ProductPass<Exact<double>>::workspace, product<Exact<double>>};
+extern const ProductKernels<float> product_float32 = table<Exact<float>>();
+extern const ProductKernels<double> product_float64 = table<Exact<double>>();
 #endif
-extern const ProductKernels<float> product_bf16{ProductPass<Bf16>::workspace, product<Bf16>};
+extern const ProductKernels<float> product_bf16 = table<Bf16, KeptBf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

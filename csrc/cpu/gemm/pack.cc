@@ -38,5 +38,8 @@ template void pack_panel<Exact<float>>(const Strided<float>&, Index, Index, Inde
 template void pack_panel<Exact<double>>(const Strided<double>&, Index, Index, Index, double*, Index);
 #endif
 template void pack_panel<Bf16>(const Strided<float>&, Index, Index, Index, Bf16::Word*, Index);
+#if !FASTLSTM_BF16_PAIRS
+template void pack_panel<Bf16Pairs>(const Strided<float>&, Index, Index, Index, Bf16Pair*, Index);
+#endif
 
 }  // namespace fastlstm::FASTLSTM_ISA

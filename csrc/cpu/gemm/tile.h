@@ -1,5 +1,6 @@
 // The product kernels: a tile of C = init + A B, held in registers. A Word of A and B is a number, or a Bf16Pair
-// of two steps along k: all that counts k counts pairs then. Sums are Sum<Word>.
+// of two steps along k: all that counts k counts pairs then. Sums are Sum<Word>. Where numbers meet a B that is Packed
+// in pairs, a row of B is two steps.
 //
 // A tile is up to kTileRows<nv> rows by nv vectors. For each k it loads nv vectors of B and multiplies them by one
 // element of A a row, so B must lie row after row ("packed"), while A may lie in blocks, as everything here does that
@@ -53,13 +54,21 @@ Operand<Word> row_major(const Word* data, Index row_stride, Index depth) {
   return {data, row_stride, 0, max_of(depth, 1), 1, depth};
 }
 
-template <class Word>
+template <class Word, class Packed = Word>
 struct Term {
   Operand<Word> a;
-  const Word* b;  // packed, as wide as the tile
-  const Word* next =
+  const Packed* b;  // packed, as wide as the tile
+  const Packed* next =
       nullptr;  // not null if b lies beyond the first cache level: a line of it is prefetched for a row of B
 };
+
+// Words of A that a word of B meets, and rows of B that meet `depth` of them.
+template <class Word, class Packed>
+inline constexpr Index kWordsMet = SumOf<Packed>::kOfPairs && !SumOf<Word>::kOfPairs ? 2 : 1;
+template <class Word, class Packed>
+FASTLSTM_INLINE constexpr Index packed_rows(Index depth) {
+  return ceil_div(depth, kWordsMet<Word, Packed>);
+}
 
 // Rows of B that are asked of the second cache level before they are needed.
 inline constexpr Index kRowsAhead = 8;
@@ -93,6 +102,33 @@ FASTLSTM_INLINE void accumulate(Vec<Sum<Word>> (&sum)[rows][vectors], const Word
   }
 }
 
+// The same where each row of B is two steps, and `count` counts steps.
+template <class Word, int rows, int vectors, bool look_ahead>
+FASTLSTM_INLINE void accumulate(Vec<float> (&sum)[rows][vectors], const float* a, Index a_row, Index a_step,
+                                const Bf16Pair* b, Index b_step, Index count, const Bf16Pair*) {
+  const auto add = [&](const Bf16Pair* b_row, bool upper) {
+    Vec<float> factors[vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      const Vec<Bf16Pair> pairs = load(b_row + v * kLanes<float>);
+      factors[v] = reinterpret_cast<Vec<float>>(upper ? pairs & kUpperHalf : pairs << 16);
+      keep_in_register(factors[v]);
+    }
+#pragma GCC unroll 12
+    for (int m = 0; m < rows; ++m) {
+      const Vec<float> value = broadcast(a[m * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) sum[m][v] = multiply_add<float>(value, factors[v], sum[m][v]);
+    }
+    a += a_step;
+  };
+  for (; count > 1; count -= 2, b += b_step) {
+    add(b, false);
+    add(b, true);
+  }
+  if (count > 0) add(b, false);
+}
+
 // ---- tiles whose rows and vectors are known only at run time -------------------------------------------------------
 
 // A function for every size of a tile, [vectors][rows].
@@ -116,23 +152,33 @@ struct BySize {
   }
 };
 
+// Panels that one row of A meets at once. Each is a stream of memory and has sums that wait for no other's: that of a
+// single panel alone reads half as fast.
+inline constexpr int kStreams = 4;
+
 // tiles.cc compiles them, once for all that multiply.
-template <class Word>
+template <class Word, class Packed = Word>
 struct Tiles {
   // out = init + sum over terms of A B. init_row may be 0 (one row for all, such as a bias); init may be null (zeros).
-  using Product = void (*)(const Term<Word>* terms, int term_count, const Sum<Word>* init, Index init_row,
+  using Product = void (*)(const Term<Word, Packed>* terms, int term_count, const Sum<Word>* init, Index init_row,
                            Sum<Word>* out, Index out_row);
+  // The same for one row of A, of one gate, and some panels of full width, one behind the other.
+  using Row = void (*)(const Term<Word, Packed>* terms, int term_count, const Sum<Word>* init, Sum<Word>* out);
   // out += A^T B over `count` rows r: A^T's rows are neighbours in memory, a[r * a_step + m], B's row r is b[r *
   // b_step].
   using Transposed = void (*)(const Word* a, Index a_step, const Word* b, Index b_step, Index count, Sum<Word>* out,
                               Index out_row);
   static const BySize<Product> product;
+  static const Row row[kStreams + 1];
   static const BySize<Transposed> transposed;
 };
 extern template struct Tiles<float>;
 extern template struct Tiles<double>;
 #if FASTLSTM_BF16_PAIRS
 extern template struct Tiles<Bf16Pair>;
+#else
+extern template const BySize<Tiles<float, Bf16Pair>::Product> Tiles<float, Bf16Pair>::product;
+extern template const Tiles<float, Bf16Pair>::Row Tiles<float, Bf16Pair>::row[kStreams + 1];
 #endif
 
 // Calls body(vectors as a constant) for vectors in 1 .. kTileVectors.
@@ -179,6 +225,33 @@ FASTLSTM_INLINE void for_each_panel(Index begin, Index end, const Body& body) {
     const Index count = next_tile(vectors, done, kTileVectors);
     body(begin + done * kLanes<S>, count * kLanes<S>);
     done += count;
+  }
+}
+
+// out = init + sum over terms of A B for the first row of A and the panels of `columns` columns, whole vectors, whose
+// packed words lie one behind the other. out may be init.
+template <class Word, class Packed>
+void multiply_row(const Term<Word, Packed>* terms, int term_count, const Sum<Word>* init, Index columns,
+                  Sum<Word>* out) {
+  constexpr Index kColumns = kTileColumns<Sum<Word>>;
+  Term<Word, Packed> at[2];
+  const auto from = [&](Index column) {
+    for (int t = 0; t < term_count; ++t) {
+      at[t] = {terms[t].a, terms[t].b + column * packed_rows<Word, Packed>(terms[t].a.depth)};
+    }
+    return at;
+  };
+  if (columns % kColumns == 0) {
+    for (Index done = 0; done < columns;) {
+      const Index panels = min_of(kStreams, (columns - done) / kColumns);
+      Tiles<Word, Packed>::row[panels](from(done), term_count, init + done, out + done);
+      done += panels * kColumns;
+    }
+  } else {
+    for_each_panel<Sum<Word>>(0, columns, [&](Index panel, Index width) {
+      Tiles<Word, Packed>::product.of[width / kLanes<Sum<Word>>][1](from(panel), term_count, init + panel, 0,
+                                                                    out + panel, width);
+    });
   }
 }
 

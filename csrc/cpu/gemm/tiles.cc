@@ -4,9 +4,9 @@
 namespace fastlstm::FASTLSTM_ISA {
 namespace {
 
-template <class Word, int rows, int vectors>
-void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* init, Index init_row, Sum<Word>* out,
-                   Index out_row) {
+template <class Word, class Packed, int rows, int vectors>
+void multiply_tile(const Term<Word, Packed>* terms, int term_count, const Sum<Word>* init, Index init_row,
+                   Sum<Word>* out, Index out_row) {
   constexpr Index kColumns = vectors * kLanes<Word>;
   Vec<Sum<Word>> sum[rows][vectors];
 #pragma GCC unroll 12
@@ -17,8 +17,8 @@ void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* ini
   }
   for (int t = 0; t < term_count; ++t) {
     const Operand<Word>& a = terms[t].a;
-    const Word* b = terms[t].b;
-    const Word* next = terms[t].next;
+    const Packed* b = terms[t].b;
+    const Packed* next = terms[t].next;
     const Word* block = a.data;
     for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
       const Index count = min_of(left, a.width);
@@ -31,7 +31,7 @@ void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* ini
         } else {
           accumulate<Word, rows, vectors, false>(sum, run, a.row_stride, 1, b, kColumns, count, nullptr);
         }
-        b += count * kColumns;
+        b += packed_rows<Word, Packed>(count) * kColumns;
       }
     }
   }
@@ -39,6 +39,44 @@ void multiply_tile(const Term<Word>* terms, int term_count, const Sum<Word>* ini
   for (int m = 0; m < rows; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) store(out + m * out_row + v * kLanes<Word>, sum[m][v]);
+  }
+}
+
+template <class Word, class Packed, int panels>
+void multiply_panels(const Term<Word, Packed>* terms, int term_count, const Sum<Word>* init, Sum<Word>* out) {
+  constexpr Index kColumns = kTileColumns<Sum<Word>>;
+  Vec<Sum<Word>> sum[panels][1][kTileVectors];
+#pragma GCC unroll 4
+  for (int p = 0; p < panels; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) sum[p][0][v] = load(init + p * kColumns + v * kLanes<Word>);
+  }
+  for (int t = 0; t < term_count; ++t) {
+    const Operand<Word>& a = terms[t].a;
+    const Packed* b = terms[t].b;
+    const Index panel = packed_rows<Word, Packed>(a.depth) * kColumns;
+    const Word* run = nullptr;
+    const auto add = [&](Index steps) {
+#pragma GCC unroll 4
+      for (int p = 0; p < panels; ++p) {
+        accumulate<Word, 1, kTileVectors, false>(sum[p], run, 0, 1, b + p * panel, kColumns, steps, nullptr);
+      }
+      run += steps;
+      b += kColumns;
+    };
+    const Word* block = a.data;
+    for (Index left = a.depth; left > 0; left -= a.width, block += a.block_stride) {
+      constexpr Index kMet = kWordsMet<Word, Packed>;
+      Index count = min_of(left, a.width);
+      run = block;
+      for (; count >= kMet; count -= kMet) add(kMet);
+      if (count > 0) add(count);
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < panels; ++p) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kTileVectors; ++v) store(out + p * kColumns + v * kLanes<Word>, sum[p][0][v]);
   }
 }
 
@@ -59,11 +97,15 @@ void multiply_transposed_tile(const Word* a, Index a_step, const Word* b, Index 
 
 }  // namespace
 
-template <class Word>
-const BySize<typename Tiles<Word>::Product> Tiles<Word>::product{
-    []<int rows, int vectors>() { return multiply_tile<Word, rows, vectors>; }};
-template <class Word>
-const BySize<typename Tiles<Word>::Transposed> Tiles<Word>::transposed{
+template <class Word, class Packed>
+const BySize<typename Tiles<Word, Packed>::Product> Tiles<Word, Packed>::product{
+    []<int rows, int vectors>() { return multiply_tile<Word, Packed, rows, vectors>; }};
+template <class Word, class Packed>
+const typename Tiles<Word, Packed>::Row Tiles<Word, Packed>::row[kStreams + 1]{
+    nullptr, multiply_panels<Word, Packed, 1>, multiply_panels<Word, Packed, 2>, multiply_panels<Word, Packed, 3>,
+    multiply_panels<Word, Packed, 4>};
+template <class Word, class Packed>
+const BySize<typename Tiles<Word, Packed>::Transposed> Tiles<Word, Packed>::transposed{
     []<int rows, int vectors>() { return multiply_transposed_tile<Word, rows, vectors>; }};
 
 #if !FASTLSTM_ONLY_BF16
@@ -72,6 +114,9 @@ template struct Tiles<double>;
 #endif
 #if FASTLSTM_BF16_PAIRS
 template struct Tiles<Bf16Pair>;
+#else
+template const BySize<Tiles<float, Bf16Pair>::Product> Tiles<float, Bf16Pair>::product;
+template const Tiles<float, Bf16Pair>::Row Tiles<float, Bf16Pair>::row[kStreams + 1];
 #endif
 
 }  // namespace fastlstm::FASTLSTM_ISA

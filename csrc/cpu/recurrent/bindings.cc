@@ -155,23 +155,24 @@ class Tape {
   void forward(const Sequence<S>& hs, S* h_n, S* c_n) {
     const RecurrentSizes s = sizes_now();
     const Array<S> workspace(workspace_size(s));
-    kernels_.forward({.sizes = s,
-                      .xs = sequence<S>(inputs_.xs),
-                      .Wx = weights<S>(inputs_.Wx),
-                      .Wh = weights<S>(inputs_.Wh),
-                      .b = pointer<S>(inputs_.b),
-                      .h0 = pointer<S>(inputs_.h0),
-                      .c0 = pointer<S>(inputs_.c0),
-                      .mask = pointer<bool>(inputs_.mask),
-                      .hs = hs,
-                      .h_n = h_n,
-                      .c_n = c_n,
-                      .gates = gates_.data(),
-                      .h = h_.data(),
-                      .c = c_.data(),
-                      .slots = slots_,
-                      .prepared = static_cast<S*>(inputs_.prepared),
-                      .workspace = workspace.data()});
+    const auto run = inputs_.prepared ? kernels_.prepared_forward : kernels_.forward;
+    run({.sizes = s,
+         .xs = sequence<S>(inputs_.xs),
+         .Wx = weights<S>(inputs_.Wx),
+         .Wh = weights<S>(inputs_.Wh),
+         .b = pointer<S>(inputs_.b),
+         .h0 = pointer<S>(inputs_.h0),
+         .c0 = pointer<S>(inputs_.c0),
+         .mask = pointer<bool>(inputs_.mask),
+         .hs = hs,
+         .h_n = h_n,
+         .c_n = c_n,
+         .gates = gates_.data(),
+         .h = h_.data(),
+         .c = c_.data(),
+         .slots = slots_,
+         .prepared = static_cast<S*>(inputs_.prepared),
+         .workspace = workspace.data()});
   }
 
   // dxs, dWx, dWh, db, dh0, dc0, those that are wanted.
@@ -231,6 +232,7 @@ class Tape {
  private:
   // One size for both passes: the pool hands the memory of the first to the second.
   Index workspace_size(const RecurrentSizes& sizes) const {
+    if (inputs_.prepared) return kernels_.prepared_workspace(sizes);
     const Index forward = kernels_.forward_workspace(sizes);
     return keep_ ? std::max(forward, kernels_.backward_workspace(sizes)) : forward;
   }

@@ -51,34 +51,35 @@ template <class Format>
 struct GruForward : ForwardPass<Format, GruCell> {
   using Base = ForwardPass<Format, GruCell>;
   using Base::args, Base::plan, Base::kUnits, Base::kDepth, Base::state_place;
-  using typename Base::P, typename Base::S, typename Base::Word;
+  using typename Base::P, typename Base::S, typename Base::Word, typename Base::Packed;
   static constexpr int kZ = GruCell::kZ, kR = GruCell::kR, kN = GruCell::kN, kQ = GruCell::kQ;
   static constexpr int kGates = GruCell::kGates;
 
   GruBlend<S> blend;
   Word* reset_words;  // of r h_prev, one step; unless exact, and with the reset gate before the product
-  Word* packed_Wh;    // a gate: panels of units, each [words][width]
+  Packed* packed_Wh;  // a gate: panels of units, each [words][width]
   S* packed_b;        // added before the time loop: of z, r, n
   S* state_b;         // added to h Wh_n in the step; with reset_after only
-  Word* packed_Wx;    // as Wh; last: a part of it alone is written if panels are packed in turn
+  Packed* packed_Wx;  // as Wh; last: a part of it alone is written if panels are packed in turn
   S* planes;          // of all steps where they are kept, else of one
 
   explicit GruForward(const RecurrentForward<S>& a) : Base(a, input_slots_of(P(a.sizes))), blend(a.sizes.z_keeps) {
     Word* const words = reinterpret_cast<Word*>(args.workspace);
     this->place_words(words);
     reset_words = words + Base::words_workspace(plan, this->input_slots);
-    packed_Wh = plan.sizes.prepared ? reinterpret_cast<Word*>(args.prepared) : reset_words + reset_words_size(plan);
+    void* const packed = plan.sizes.prepared ? static_cast<void*>(args.prepared) : reset_words + reset_words_size(plan);
+    packed_Wh = static_cast<Packed*>(packed);
     const Index panels = plan.packs() ? kGates * plan.padded_units() : 0;
-    packed_b = reinterpret_cast<S*>(packed_Wh + panels * plan.H_words);
+    packed_b = reinterpret_cast<S*>(packed_Wh + panels * plan.H_packed);
     state_b = packed_b + kGates * plan.padded_units();
-    packed_Wx = reinterpret_cast<Word*>(state_b + plan.padded_units());
-    planes = reinterpret_cast<S*>(plan.sizes.prepared ? reset_words + reset_words_size(plan)
-                                                      : packed_Wx + panels * plan.D_words);
+    packed_Wx = reinterpret_cast<Packed*>(state_b + plan.padded_units());
+    planes = plan.sizes.prepared ? reinterpret_cast<S*>(reset_words + reset_words_size(plan))
+                                 : reinterpret_cast<S*>(packed_Wx + panels * plan.D_packed);
     if (keeps()) planes = args.gates;
   }
 
   static Index packed_size(const P& plan) {
-    const Index depth = plan.packs() ? plan.D_words + plan.H_words : 0;
+    const Index depth = plan.packs() ? plan.D_packed + plan.H_packed : 0;
     return plan.padded_units() * (kGates * (depth + 1) + 1);
   }
 
@@ -104,14 +105,19 @@ struct GruForward : ForwardPass<Format, GruCell> {
            P::state_place(plane_rows(), (keeps() ? step * plan.N : 0) + n, u);
   }
 
+  // Calls body(first, end) for the parts of some units that lie in one block.
+  template <class Body>
+  static FASTLSTM_INLINE void for_each_block(Range units, const Body& body) {
+    for (Index first = units.begin; first < units.end;) {
+      const Index end = min_of(units.end, (first / kUnits + 1) * kUnits);
+      body(first, end);
+      first = end;
+    }
+  }
   // Calls body(first, width) for the panels of some units, none of which reaches over two blocks.
   template <class Body>
   static FASTLSTM_INLINE void for_each_panel_of_blocks(Range units, const Body& body) {
-    for (Index first = units.begin; first < units.end;) {
-      const Index end = min_of(units.end, (first / kUnits + 1) * kUnits);
-      for_each_panel<S>(first, end, body);
-      first = end;
-    }
+    for_each_block(units, [&](Index first, Index end) { for_each_panel<S>(first, end, body); });
   }
 
   // Each panel of Wx is used once: packed where the last one was, it never leaves the cache.
@@ -143,10 +149,11 @@ struct GruForward : ForwardPass<Format, GruCell> {
         if (plan.split_rows() && index++ % members != member) return;
         if (plan.packs()) {
           if (args.Wx.data && !packs_Wx_in_turn()) {
-            pack_units<Format>(args.Wx, plan.D, gate, first, width,
-                               packed_Wx + packed_place(gate, first, plan.D_words));
+            pack_units<Packing<Format>>(args.Wx, plan.D, gate, first, width,
+                                        packed_Wx + packed_place(gate, first, plan.D_packed));
           }
-          pack_units<Format>(args.Wh, plan.H, gate, first, width, packed_Wh + packed_place(gate, first, plan.H_words));
+          pack_units<Packing<Format>>(args.Wh, plan.H, gate, first, width,
+                                      packed_Wh + packed_place(gate, first, plan.H_packed));
         }
         pack_bias(gate, first, width);
       });
@@ -186,13 +193,20 @@ struct GruForward : ForwardPass<Format, GruCell> {
       }
       return;
     }
+    if (plan.rows == 1 && !packs_Wx_in_turn()) {
+      for (int gate = 0; gate < kGates; ++gate) {
+        multiply_row_of_blocks(this->inputs(0, 0), packed_Wx, gate, plan.D_packed, packed_b + packed_place(gate, 0, 1),
+                               gate, 0, units);
+      }
+      return;
+    }
     for (int gate = 0; gate < kGates; ++gate) {
       for_each_panel_of_blocks(units, [&](Index first, Index width) {
         if (team.stopped()) return;
-        Word* Wx = packed_Wx + packed_place(gate, first, plan.D_words);
+        Packed* Wx = packed_Wx + packed_place(gate, first, plan.D_packed);
         if (packs_Wx_in_turn()) {
-          Wx = packed_Wx + packed_place(0, units.begin, plan.D_words);
-          pack_units<Format>(args.Wx, plan.D, gate, first, width, Wx);
+          Wx = packed_Wx + packed_place(0, units.begin, plan.D_packed);
+          pack_units<Packing<Format>>(args.Wx, plan.D, gate, first, width, Wx);
         }
         this->multiply_inputs(steps, rows, Wx, packed_b + packed_place(gate, first, 1), width,
                               plane(gate, steps.begin, rows.begin, first));
@@ -218,6 +232,16 @@ struct GruForward : ForwardPass<Format, GruCell> {
     for (Index u = units.begin; u < units.end; u += kLanes<S>) store(plane(out, step, 0, u), load(bias + u));
   }
 
+  // A plane's only row of one step = init + a times weights of `depth` packed rows; init as for multiply_state.
+  void multiply_row_of_blocks(const Operand<Word>& a, const Packed* weights, int gate, Index depth, const S* bias,
+                              int out, Index step, Range units) const {
+    for_each_block(units, [&](Index first, Index end) {
+      const Term<Word, Packed> term{a, weights + packed_place(gate, first, depth)};
+      S* const sums = plane(out, step, 0, first);
+      multiply_row(&term, 1, bias ? bias + first : sums, end - first, sums);
+    });
+  }
+
   // What is multiplied by Wh in a step, from the row of n = 0 on.
   struct State {
     Operand<S> numbers;
@@ -232,21 +256,23 @@ struct GruForward : ForwardPass<Format, GruCell> {
                                 [&](Index) { return plane(out, step, 0, 0); });
       return;
     }
+    if (plan.N == 1) return multiply_row_of_blocks(a.words, packed_Wh, gate, plan.H_packed, bias, out, step, units);
     for_each_panel_of_blocks(units, [&](Index first, Index width) {
-      const Word* const weights = packed_Wh + packed_place(gate, first, plan.H_words);
+      const Packed* const weights = packed_Wh + packed_place(gate, first, plan.H_packed);
       // The weights of the next panel are prefetched bit by bit while the rows meet this one's.
-      const Index size = width * plan.H_words;
-      const Word* const next = first + width < units.end
-                                   ? weights + size
-                                   : packed_Wh + packed_place((gate + 1) % kGates, units.begin, plan.H_words);
+      const Index size = width * plan.H_packed;
+      const Packed* const next = first + width < units.end
+                                     ? weights + size
+                                     : packed_Wh + packed_place((gate + 1) % kGates, units.begin, plan.H_packed);
       Index prefetched = 0;
       const Index vectors = width / kLanes<S>, most = rows_of_tile(vectors);
       for (Index n = rows.begin; n < rows.end;) {
         const Index count = next_tile(rows.end - rows.begin, n - rows.begin, most);
-        const Term<Word> term{a.words.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
-        prefetched += plan.H_words * kCacheLine<Word>;
+        const Term<Word, Packed> term{a.words.rows_from(n), weights, prefetched < size ? next + prefetched : weights};
+        prefetched += plan.H_packed * kCacheLine<Word>;
         S* const tile = plane(out, step, n, first);
-        Tiles<Word>::product.of[vectors][count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile, kUnits);
+        Tiles<Word, Packed>::product.of[vectors][count](&term, 1, bias ? bias + first : tile, bias ? 0 : kUnits, tile,
+                                                        kUnits);
         n += count;
       }
     });
@@ -324,13 +350,15 @@ struct GruForward : ForwardPass<Format, GruCell> {
   }
 };
 
-template <class Format, class S = Sum<typename Format::Word>>
+template <class Format, class Kept = Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
   using Forward = GruForward<Format>;
+  using Prepared = GruForward<Kept>;
   using Backward = SequenceBackward<Format, GruCell>;
-  return {Forward::workspace,     run_pass<Forward, RecurrentForward<S>>,
-          Backward::workspace,    run_pass<Backward, RecurrentBackward<S>>,
-          prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
+  return {Forward::workspace,      run_pass<Forward, RecurrentForward<S>>,
+          Backward::workspace,     run_pass<Backward, RecurrentBackward<S>>,
+          prepared_size<Prepared>, run_prepare<Prepared, RecurrentForward<S>>,
+          Prepared::workspace,     run_pass<Prepared, RecurrentForward<S>>};
 }
 
 }  // namespace
@@ -339,6 +367,6 @@ constexpr RecurrentKernels<S> table() {
 extern const RecurrentKernels<float> gru_float32 = table<Exact<float>>();
 extern const RecurrentKernels<double> gru_float64 = table<Exact<double>>();
 #endif
-extern const RecurrentKernels<float> gru_bf16 = table<Bf16>();
+extern const RecurrentKernels<float> gru_bf16 = table<Bf16, KeptBf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

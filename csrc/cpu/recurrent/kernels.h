@@ -117,9 +117,11 @@ struct RecurrentKernels {
   void (*forward)(const RecurrentForward<S>&);
   Index (*backward_workspace)(const RecurrentSizes&);
   void (*backward)(const RecurrentBackward<S>&);
-  // Pack the weights of a forward call whose sizes are prepared, and gates not kept; of any N and T.
+  // Pack the weights of forward calls whose sizes are prepared, and gates not kept, and these calls; of any N and T.
   Index (*prepared_size)(const RecurrentSizes&);
   void (*prepare)(const RecurrentForward<S>&);
+  Index (*prepared_workspace)(const RecurrentSizes&);
+  void (*prepared_forward)(const RecurrentForward<S>&);
 };
 
 }  // namespace fastlstm

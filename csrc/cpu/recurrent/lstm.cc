@@ -61,13 +61,15 @@ struct LstmCell {
   }
 };
 
-template <class Format, class S = Sum<typename Format::Word>>
+template <class Format, class Kept = Format, class S = Sum<typename Format::Word>>
 constexpr RecurrentKernels<S> table() {
   using Forward = SequenceForward<Format, LstmCell>;
+  using Prepared = SequenceForward<Kept, LstmCell>;
   using Backward = SequenceBackward<Format, LstmCell>;
-  return {Forward::workspace,     run_pass<Forward, RecurrentForward<S>>,
-          Backward::workspace,    run_pass<Backward, RecurrentBackward<S>>,
-          prepared_size<Forward>, run_prepare<Forward, RecurrentForward<S>>};
+  return {Forward::workspace,      run_pass<Forward, RecurrentForward<S>>,
+          Backward::workspace,     run_pass<Backward, RecurrentBackward<S>>,
+          prepared_size<Prepared>, run_prepare<Prepared, RecurrentForward<S>>,
+          Prepared::workspace,     run_pass<Prepared, RecurrentForward<S>>};
 }
 
 }  // namespace
@@ -76,6 +78,6 @@ constexpr RecurrentKernels<S> table() {
 extern const RecurrentKernels<float> lstm_float32 = table<Exact<float>>();
 extern const RecurrentKernels<double> lstm_float64 = table<Exact<double>>();
 #endif
-extern const RecurrentKernels<float> lstm_bf16 = table<Bf16>();
+extern const RecurrentKernels<float> lstm_bf16 = table<Bf16, KeptBf16>();
 
 }  // namespace fastlstm::FASTLSTM_ISA

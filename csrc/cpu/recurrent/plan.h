@@ -18,6 +18,7 @@ namespace fastlstm::FASTLSTM_ISA {
 template <class Format, class Cell>
 struct Plan {
   using Word = typename Format::Word;
+  using Packed = typename Packing<Format>::Word;  // of weights
   using S = Sum<Word>;
   static constexpr Index kDepth = Format::kDepth;
   static constexpr BlockLayout kLayout = Cell::kLayout;
@@ -34,11 +35,12 @@ struct Plan {
 
   const RecurrentSizes& sizes;
   Index N, T, D, H;
-  Index D_words, H_words;  // words along D and H
-  Index G;                 // columns of the weights
-  Index blocks;            // of units
-  Index input_blocks;      // of input columns, as wide as blocks of units
-  Index rows;              // T N
+  Index D_words, H_words;    // words along D and H
+  Index D_packed, H_packed;  // and those of packed weights
+  Index G;                   // columns of the weights
+  Index blocks;              // of units
+  Index input_blocks;        // of input columns, as wide as blocks of units
+  Index rows;                // T N
 
   explicit Plan(const RecurrentSizes& s)
       : sizes(s),
@@ -48,6 +50,8 @@ struct Plan {
         H(s.H),
         D_words(words<Format>(s.D)),
         H_words(words<Format>(s.H)),
+        D_packed(words<Packing<Format>>(s.D)),
+        H_packed(words<Packing<Format>>(s.H)),
         G(Cell::kGates * s.H),
         blocks(kLayout.blocks(s.H)),
         input_blocks(kLayout.blocks(s.D)),
@@ -93,7 +97,7 @@ struct Plan {
   }
 
   bool split_rows() const {
-    return N >= 8 && (D_words + H_words) * G * static_cast<Index>(sizeof(Word)) <= kSharedWeightBytes;
+    return N >= 8 && (D_packed + H_packed) * G * static_cast<Index>(sizeof(Packed)) <= kSharedWeightBytes;
   }
 
   // Weights that meet one row once or twice are read where they lie: packing them takes longer than the products. There
@@ -106,7 +110,8 @@ struct Plan {
 
   int threads() const {
     const double work = static_cast<double>(rows) * static_cast<double>(D + H + 64) * static_cast<double>(G);
-    if (work < kSmallCall) return 1;
+    // A step of a single row waits for the weights' memory, of which two threads read more.
+    if (work < kSmallCall && (N > 1 || work < kSmallProduct * static_cast<double>(T))) return 1;
     return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, grain()), 1)));
   }
 

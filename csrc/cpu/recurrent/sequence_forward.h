@@ -2,6 +2,8 @@
 // GRU is in gru.cc.
 #pragma once
 
+#include <type_traits>
+
 #include "../vector_math.h"
 #include "pack.h"
 #include "single_row.h"
@@ -13,6 +15,7 @@ template <class Format, class Cell>
 struct ForwardPass {
   using P = Plan<Format, Cell>;
   using Word = typename P::Word;
+  using Packed = typename P::Packed;
   using S = typename P::S;
   static constexpr Index kUnits = P::kUnits, kWidth = P::kWidth, kDepth = P::kDepth;
 
@@ -126,7 +129,7 @@ struct ForwardPass {
 
   // out = bias + x Wx for a panel of Wx and some rows of some steps; out is the place of the first of them. A tile
   // takes neighbours in the batch or in time, whichever makes fewer tiles.
-  void multiply_inputs(Range steps, Range rows, const Word* Wx, const S* bias, Index width, S* out) const {
+  void multiply_inputs(Range steps, Range rows, const Packed* Wx, const S* bias, Index width, S* out) const {
     const Index count_steps = steps.end - steps.begin, count_rows = rows.end - rows.begin;
     constexpr Index kMost = rows_of_tile(kTileVectors);
     const bool along_time = ceil_div(count_steps, kMost) * count_rows <= ceil_div(count_rows, kMost) * count_steps;
@@ -138,13 +141,14 @@ struct ForwardPass {
       for (Index inner = 0; inner < tiled;) {
         const Index count = next_tile(tiled, inner, most);
         const Index step = along_time ? inner : outer, n = along_time ? outer : inner;
-        Term<Word> term{inputs(steps.begin + step, rows.begin + n), Wx};
+        Term<Word, Packed> term{inputs(steps.begin + step, rows.begin + n), Wx};
         term.a.row_stride = stride;
         // The rows of the next tile are prefetched where they are neighbours in memory.
-        if (stride == plan.D_words) term.next = term.a.data + count * plan.D_words;
-        if (stride == -plan.D_words) term.next = term.a.data - (2 * count - 1) * plan.D_words;
-        Tiles<Word>::product.of[vectors][count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
-                                                along_time ? step_stride : row_stride);
+        const auto* const row = reinterpret_cast<const Packed*>(term.a.data);
+        if (stride == plan.D_words) term.next = row + count * plan.D_words;
+        if (stride == -plan.D_words) term.next = row - (2 * count - 1) * plan.D_words;
+        Tiles<Word, Packed>::product.of[vectors][count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
+                                                        along_time ? step_stride : row_stride);
         inner += count;
       }
     }
@@ -158,7 +162,8 @@ struct ForwardPass {
     const Index first_row = 0;
     for (Index gate = gates.begin; gate < gates.end; ++gate) {
       const Weights<S> of_gate{W.data + plan.gate_column(gate) * W.column, W.row, W.column};
-      add_single_row<Format, S>(a, &first_row, of_gate, units, plan.H, {gate_places(gate), P::kLog2Units, stride});
+      add_single_row<std::conditional_t<Format::kIsExact, Format, Bf16>, S>(a, &first_row, of_gate, units, plan.H,
+                                                                            {gate_places(gate), P::kLog2Units, stride});
     }
   }
 };
@@ -178,23 +183,23 @@ template <class Format, class Cell>
 struct SequenceForward : ForwardPass<Format, Cell> {
   using Base = ForwardPass<Format, Cell>;
   using Base::args, Base::plan, Base::kUnits, Base::kWidth, Base::state_place, Base::valid;
-  using typename Base::P, typename Base::S, typename Base::Word;
+  using typename Base::P, typename Base::S, typename Base::Word, typename Base::Packed;
 
-  Word* packed_Wh;
+  Packed* packed_Wh;
   S* packed_b;
-  Word* packed_Wx;  // last: a part of it alone is written if inputs are hoisted
+  Packed* packed_Wx;  // last: a part of it alone is written if inputs are hoisted
 
   explicit SequenceForward(const RecurrentForward<S>& a) : Base(a, input_slots_of(P(a.sizes))) {
     Word* const words = reinterpret_cast<Word*>(args.workspace);
     this->place_words(words);
-    packed_Wh = plan.sizes.prepared ? reinterpret_cast<Word*>(args.prepared)
-                                    : words + Base::words_workspace(plan, this->input_slots);
-    packed_b = reinterpret_cast<S*>(packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H_words : 0));
-    packed_Wx = reinterpret_cast<Word*>(packed_b + plan.blocks * kWidth);
+    packed_Wh = plan.sizes.prepared ? reinterpret_cast<Packed*>(args.prepared)
+                                    : reinterpret_cast<Packed*>(words + Base::words_workspace(plan, this->input_slots));
+    packed_b = reinterpret_cast<S*>(packed_Wh + (plan.packs() ? plan.blocks * kWidth * plan.H_packed : 0));
+    packed_Wx = reinterpret_cast<Packed*>(packed_b + plan.blocks * kWidth);
   }
 
   static Index packed_size(const P& plan) {
-    return plan.blocks * kWidth * (plan.packs() ? plan.H_words + 1 + plan.D_words : 2);
+    return plan.blocks * kWidth * (plan.packs() ? plan.H_packed + 1 + plan.D_packed : 2);
   }
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
@@ -221,7 +226,9 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     if (hoisted) multiply_all_inputs(team, rows, blocks);
     for (Index step = 0; step < plan.T; ++step) {
       if (!hoisted) this->pack_input_words(team, {step + 1, step + 2});
-      if (plan.packs()) {
+      if (plan.packs() && plan.N == 1) {
+        step_forward_row(step, blocks, hoisted);
+      } else if (plan.packs()) {
         for (Index j = blocks.begin; j < blocks.end; ++j) step_forward(step, j, blocks, rows, hoisted);
       } else {
         step_forward_single_row(step, blocks, units);
@@ -235,8 +242,9 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   void pack(Range blocks, bool hoisted) const {
     for (Index j = blocks.begin; j < blocks.end; ++j) {
       if (plan.packs()) {
-        if (!hoisted) pack_gate_block<Format>(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D_words);
-        pack_gate_block<Format>(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H_words);
+        if (!hoisted)
+          pack_gate_block<Packing<Format>>(plan, args.Wx, plan.D, j, packed_Wx + j * kWidth * plan.D_packed);
+        pack_gate_block<Packing<Format>>(plan, args.Wh, plan.H, j, packed_Wh + j * kWidth * plan.H_packed);
       }
       pack_gate_block<Exact<S>>(plan, Weights<S>{args.b, plan.G, 1}, 1, j, packed_b + j * kWidth);
     }
@@ -250,11 +258,11 @@ struct SequenceForward : ForwardPass<Format, Cell> {
 
   // Each block of Wx is used once: packed where the last one was, it never leaves the cache.
   void multiply_all_inputs(const Team& team, Range rows, Range blocks) const {
-    Word* const packed = packed_Wx + blocks.begin * kWidth * plan.D_words;
+    Packed* const packed = packed_Wx + blocks.begin * kWidth * plan.D_packed;
     for (Index j = blocks.begin; j < blocks.end && !team.stopped(); ++j) {
-      pack_gate_block<Format>(plan, args.Wx, plan.D, j, packed);
+      pack_gate_block<Packing<Format>>(plan, args.Wx, plan.D, j, packed);
       for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
-        this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D_words, packed_b + j * kWidth + panel, width,
+        this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D_packed, packed_b + j * kWidth + panel, width,
                               gate_row(0, j, rows.begin) + panel);
       });
     }
@@ -265,7 +273,7 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     alignas(64) S tile[rows_of_tile(kTileVectors) * kWidth];
     const Index columns = plan.columns(j);
     // Weights that do not stay in the first cache level: those of the next block are prefetched bit by bit meanwhile.
-    const bool look_ahead = kTileColumns<S> * plan.H_words * static_cast<Index>(sizeof(Word)) > kFirstLevelBytes;
+    const bool look_ahead = kTileColumns<S> * plan.H_packed * static_cast<Index>(sizeof(Packed)) > kFirstLevelBytes;
     const Index next_j = j + 1 < blocks.end ? j + 1 : blocks.begin;
     Index prefetched = 0;
     for (Index n = rows.begin; n < rows.end;) {
@@ -276,14 +284,14 @@ struct SequenceForward : ForwardPass<Format, Cell> {
         for (Index m = 0; m < count; ++m) load_pre_activations(step, j, n + m, tile + m * kWidth);
       }
       for_each_panel<S>(0, columns, [&](Index panel, Index width) {
-        const Word* Wh = packed_Wh + (j * kWidth + panel) * plan.H_words;
-        const Word* Wx = packed_Wx + (j * kWidth + panel) * plan.D_words;
-        const Word* next = nullptr;
-        const Index block_size = kWidth * plan.H_words;
+        const Packed* Wh = packed_Wh + (j * kWidth + panel) * plan.H_packed;
+        const Packed* Wx = packed_Wx + (j * kWidth + panel) * plan.D_packed;
+        const Packed* next = nullptr;
+        const Index block_size = kWidth * plan.H_packed;
         if (look_ahead) next = prefetched < block_size ? packed_Wh + next_j * block_size + prefetched : Wh;
-        prefetched += plan.H_words * kCacheLine<Word>;
-        const Term<Word> terms[2] = {{this->inputs(step, n), Wx}, {this->states(step, n), Wh, next}};
-        const auto multiply = Tiles<Word>::product.of[width / kLanes<S>][count];
+        prefetched += plan.H_packed * kCacheLine<Packed>;
+        const Term<Word, Packed> terms[2] = {{this->inputs(step, n), Wx}, {this->states(step, n), Wh, next}};
+        const auto multiply = Tiles<Word, Packed>::product.of[width / kLanes<S>][count];
         if (hoisted) {
           multiply(terms + 1, 1, gate_row(step, j, n) + panel, kWidth, tile + panel, kWidth);
         } else if (plan.D == 0) {
@@ -295,6 +303,32 @@ struct SequenceForward : ForwardPass<Format, Cell> {
       for (Index m = 0; m < count; ++m) activate_gates(step, j, n + m, tile + m * kWidth);
       for (Index m = 0; m < count; ++m) store_output(step, j, n + m, tile + m * kWidth);
       n += count;
+    }
+  }
+
+  // One step of the only row: as many blocks at once as make kStreams panels.
+  void step_forward_row(Index step, Range blocks, bool hoisted) const {
+    constexpr Index kTogether = max_of(1, kStreams * kTileColumns<S> / kWidth);
+    alignas(64) S tile[kTogether * kWidth];
+    for (Index first = blocks.begin, end; first < blocks.end; first = end) {
+      end = min_of(first + kTogether, blocks.end);
+      if (end - first > 1 && plan.columns(end - 1) < kWidth) --end;  // its panels may be narrower
+      const auto of_block = [&](Index j) { return tile + (j - first) * kWidth; };
+      for (Index j = first; j < end; ++j) {
+        if (plan.D == 0) {
+          load_pre_activations(step, j, 0, of_block(j));
+        } else {
+          const S* const begin = hoisted ? gate_row(step, j, 0) : packed_b + j * kWidth;
+          for (Index k = 0; k < plan.columns(j); k += kLanes<S>) store(of_block(j) + k, load(begin + k));
+        }
+      }
+      const Term<Word, Packed> terms[2] = {{this->inputs(step, 0), packed_Wx + first * kWidth * plan.D_packed},
+                                           {this->states(step, 0), packed_Wh + first * kWidth * plan.H_packed}};
+      const bool only_state = hoisted || plan.D == 0;
+      const Index columns = (end - 1 - first) * kWidth + plan.columns(end - 1);
+      multiply_row(terms + only_state, only_state ? 1 : 2, tile, columns, tile);
+      for (Index j = first; j < end; ++j) activate_gates(step, j, 0, of_block(j));
+      for (Index j = first; j < end; ++j) store_output(step, j, 0, of_block(j));
     }
   }
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastlstm import ops
 from fastlstm.arrays import array_module
-from fastlstm.contract import Array, BoolArray, FloatArray, Reduction
+from fastlstm.contract import Array, BoolArray, FloatArray, PreparedWeights, Reduction
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
 from fastlstm.layers.targets import as_ids
@@ -107,10 +107,15 @@ class TimeAffineWithLoss(Layer):
 
     def scores(self, hs: FloatArray) -> FloatArray:
         """Hidden states (..., H) -> scores (..., V), without a loss."""
-        W, b = self.params
-        H, V = W.shape
-        scores = product(hs.reshape(hs.size // H, H), W, bias=b, precision=self.precision)
+        return self._scores(hs, *self._for_operator(training=False))
+
+    def _scores(self, hs: FloatArray, W: FloatArray | PreparedWeights[Any], b: FloatArray | None = None) -> FloatArray:
+        H, V = self.params[0].shape
+        scores = ops.matrix_product(hs.reshape(hs.size // H, H), W, bias=b, precision=self.precision)
         return scores.reshape(*hs.shape[:-1], V)
+
+    def _prepare(self) -> PreparedWeights[Any]:
+        return ops.prepare_dense(*self.params, precision=self.precision)
 
     def forward(
         self, hs: FloatArray, ts: Array, *, reduction: Reduction = "mean", weights: FloatArray | None = None
@@ -124,7 +129,7 @@ class TimeAffineWithLoss(Layer):
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
         if weights is not None:
-            scores = self.scores(hs)
+            scores = self._scores(hs, W, b)
             loss, dscores = ops.softmax_cross_entropy(scores, targets, reduction=reduction, weights=weights)
             H, V = W.shape
             dscores = dscores.reshape(-1, V)

@@ -7,7 +7,7 @@ from fastlstm.ops.candidates import (
     unigram_candidates,
 )
 from fastlstm.ops.clipping import clip_grad_norm, clip_grad_value, clip_scale, global_norm
-from fastlstm.ops.dense import batched_product, matrix_product
+from fastlstm.ops.dense import batched_product, matrix_product, prepare_dense
 from fastlstm.ops.dropout import dropout_mask
 from fastlstm.ops.embedding import embedding_backward, embedding_backward_rows, embedding_forward, scatter_add
 from fastlstm.ops.gates import pack_gates, unpack_gates
@@ -73,6 +73,7 @@ __all__ = [
     "negative_sampling_update",
     "nesterov_update",
     "pack_gates",
+    "prepare_dense",
     "prepare_gru",
     "prepare_lstm",
     "prepare_rnn",

@@ -22,7 +22,7 @@ from fastlstm.contract import (
     RNNGrads,
     Tape,
 )
-from fastlstm.ops import checks, results
+from fastlstm.ops import checks, prepared, results
 
 _Family = TypeVar("_Family")
 _Grads = TypeVar("_Grads", LSTMGrads, GRUGrads, RNNGrads)
@@ -139,7 +139,7 @@ def shapes_of_weights(Wx: Any, Wh: Any, b: Any, gates: int, *, two_biases: bool 
 
 def check_prepared(
     op: str,
-    prepared: PreparedWeights[Any],
+    weights: PreparedWeights[Any],
     xs: FloatArray,
     columns: int,
     Wh: Any,
@@ -153,26 +153,12 @@ def check_prepared(
 
     ``gates``: the option that names the gates, as it was asked for (None: it was not), and of the prepared weights.
     """
-    if prepared.op != op:
-        raise ValueError(f"Wx is prepared weights of {prepared.op}; expected those of ops.prepare_{op}")
-    for name, given in (("Wh", Wh), ("b", b)):
-        if given is not None:
-            raise TypeError(
-                f"{name} is {checks.describe(given)}, but Wx is prepared weights, which stand for all three"
-            )
     if training:
         raise ValueError(
             f"training is {training!r}, but prepared weights have no backward call; pass training=False, or Wx, Wh, b"
         )
-    if xs.dtype != prepared.dtype:
-        raise TypeError(f"xs has dtype {xs.dtype}, but the prepared weights have {prepared.dtype}")
-    if columns != prepared.columns:
-        raise ValueError(f"xs has {columns} columns, expected {prepared.columns}, which the weights were prepared for")
-    if checks.gpu_of("xs", xs) != prepared.device:
-        raise TypeError("xs and the prepared weights live in two places; prepare weights that live where xs does")
-    for name, (asked, right) in {"precision": (precision, prepared.precision), **gates}.items():
-        if asked is not None and asked != right:
-            raise ValueError(f"{name} is {asked!r}, but the weights were prepared for {right!r}")
+    options = {"precision": (precision, weights.precision), **gates}
+    prepared.check(op, weights, "Wx", {"Wh": Wh, "b": b}, "xs", xs, columns, options)
 
 
 def check_gate_order(gate_order: Any) -> None:

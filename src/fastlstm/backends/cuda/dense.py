@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastlstm.backends.cuda.calls import device_of
 from fastlstm.backends.cuda.products import batched_product as _batched_product
 from fastlstm.backends.cuda.products import product, products_in
+from fastlstm.backends.numpy.dense import prepare_dense as prepare_dense
 from fastlstm.contract import FloatArray, Precision
 
 

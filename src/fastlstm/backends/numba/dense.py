@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fastlstm.backends.numpy.dense import batched_product, matrix_product
+from fastlstm.backends.numpy.dense import batched_product, matrix_product, prepare_dense
 
-__all__ = ["batched_product", "matrix_product"]
+__all__ = ["batched_product", "matrix_product", "prepare_dense"]

@@ -41,5 +41,9 @@ def matrix_product(
     return out
 
 
+def prepare_dense(W: FloatArray, b: FloatArray | None, *, precision: Precision) -> tuple[FloatArray, FloatArray | None]:
+    return W.copy(order="K"), None if b is None else b.copy()
+
+
 def batched_product(a: FloatArray, b: FloatArray, *, precision: Precision) -> FloatArray:
     return product(a, b, precision)

@@ -159,12 +159,17 @@ struct ForwardPass {
   template <class GatePlaces>
   void multiply_single_row(const Operand<S>& a, const Weights<S>& W, Range gates, Range units, Index stride,
                            const GatePlaces& gate_places) const {
-    const Index first_row = 0;
-    for (Index gate = gates.begin; gate < gates.end; ++gate) {
-      const Weights<S> of_gate{W.data + plan.gate_column(gate) * W.column, W.row, W.column};
-      add_single_row<std::conditional_t<Format::kIsExact, Format, Bf16>, S>(a, &first_row, of_gate, units, plan.H,
-                                                                            {gate_places(gate), P::kLog2Units, stride});
+    using Factors = std::conditional_t<Format::kIsExact, Format, Bf16>;
+    const Index first_row = 0, count = gates.end - gates.begin;
+    Weights<S> of_gate[Cell::kGates];
+    UnitPlaces<S> sums[Cell::kGates];
+    for (Index g = 0; g < count; ++g) {
+      const Index gate = gates.begin + g;
+      of_gate[g] = {W.data + plan.gate_column(gate) * W.column, W.row, W.column};
+      sums[g] = {gate_places(gate), P::kLog2Units, stride};
+      if (W.column != 1) add_single_row<Factors>(a, &first_row, of_gate[g], units, plan.H, sums[g]);
     }
+    if (W.column == 1) add_single_row<Factors>(a, of_gate, sums, count, units, plan.H);
   }
 };
 

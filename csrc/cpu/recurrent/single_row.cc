@@ -103,12 +103,36 @@ void add_single_row(const Operand<S>& a, const Index* gate_rows, const Weights<S
   add_single_row_of<Format, 0>(a, gate_rows, W, columns, limit, sums);
 }
 
+template <class Format, class S>
+void add_single_row(const Operand<S>& a, const Weights<S>* W, const UnitPlaces<S>* sums, Index count, Range columns,
+                    Index limit) {
+  constexpr Index kRows = 8;
+  const S* block = a.data;
+  for (Index first = 0; first < a.depth; first += a.width, block += a.block_stride) {
+    const Index depth = min_of(a.width, a.depth - first), whole = depth / kRows * kRows;
+    for (Index k = 0; k < whole; k += kRows) {
+      for (Index g = 0; g < count; ++g)
+        add_rows<Format, kRows>(block + k, W[g].data + (first + k) * W->row, W->row, columns, limit, sums[g]);
+    }
+    for (Index k = whole; k < depth; ++k) {
+      for (Index g = 0; g < count; ++g)
+        add_rows<Format, 1>(block + k, W[g].data + (first + k) * W->row, W->row, columns, limit, sums[g]);
+    }
+  }
+}
+
 #if !FASTLSTM_ONLY_BF16
 template void add_single_row<Exact<float>, float>(const Operand<float>&, const Index*, const Weights<float>&, Range,
                                                   Index, const UnitPlaces<float>&);
 template void add_single_row<Exact<double>, double>(const Operand<double>&, const Index*, const Weights<double>&, Range,
                                                     Index, const UnitPlaces<double>&);
+template void add_single_row<Exact<float>, float>(const Operand<float>&, const Weights<float>*,
+                                                  const UnitPlaces<float>*, Index, Range, Index);
+template void add_single_row<Exact<double>, double>(const Operand<double>&, const Weights<double>*,
+                                                    const UnitPlaces<double>*, Index, Range, Index);
 #endif
+template void add_single_row<Bf16, float>(const Operand<float>&, const Weights<float>*, const UnitPlaces<float>*, Index,
+                                          Range, Index);
 template void add_single_row<Bf16, float>(const Operand<float>&, const Index*, const Weights<float>&, Range, Index,
                                           const UnitPlaces<float>&);
 

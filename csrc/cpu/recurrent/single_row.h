@@ -22,4 +22,10 @@ template <class Format, class S>
 void add_single_row(const Operand<S>& a, const Index* gate_rows, const Weights<S>& W, Range columns, Index limit,
                     const UnitPlaces<S>& sums);
 
+// The same for `count` gates' columns of weights whose columns are neighbours, and a of one gate: W and sums are those
+// of each. All of them meet some rows before the next ones, as these lie beside each other.
+template <class Format, class S>
+void add_single_row(const Operand<S>& a, const Weights<S>* W, const UnitPlaces<S>* sums, Index count, Range columns,
+                    Index limit);
+
 }  // namespace fastlstm::FASTLSTM_ISA

@@ -426,7 +426,7 @@ class RNNLM(Model):
         with self._from_zero_state(), self.weights_prepared():
             for i in range(length):
                 features = self._features_of(last, training=False)
-                scores = self._output.scores(features[:, -1])[0].astype(np.float64)
+                (scores,) = self._output.scores(features[:, -1])
                 scores[skip] = -np.inf
                 out[i : i + 1] = _choose(scores, keep, temperature, drawn[i : i + 1])
                 last = out[None, i : i + 1]
@@ -460,7 +460,7 @@ def _recurrent_layer(weights: InitialWeights, cell: str, D: int, H: int) -> Time
 def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray) -> IntArray:
     """One id, (1,), by its score, (V,), among the ``keep`` with the highest scores.
 
-    drawn (1,) in [0, 1) is used as numpy's Generator.choice would use it.
+    drawn (1,) in [0, 1) is used as numpy's Generator.choice would use it. Scores may be overwritten.
     """
     xp = array_module(scores)
     if temperature == 0 or keep == 1:
@@ -469,9 +469,9 @@ def _choose(scores: FloatArray, keep: int, temperature: float, drawn: FloatArray
     best = None if keep >= len(scores) else xp.sort(xp.argpartition(-scores, keep - 1)[:keep])
     if best is not None:
         scores = scores[best]
-    with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right
-        p = xp.exp((scores - scores.max()) / temperature)
-    cumulated = p.cumsum()
-    cumulated /= cumulated[-1:]
-    chosen: IntArray = (cumulated <= drawn).sum().reshape(1)
+    scores -= scores.max()
+    with np.errstate(over="ignore"):  # a tiny temperature: minus infinity is right, and zero is none in float32
+        scores /= max(temperature, 1e-30)
+    cumulated = xp.exp(scores, out=scores).cumsum(dtype=np.float64)
+    chosen: IntArray = (cumulated <= drawn * cumulated[-1:]).sum().reshape(1)
     return chosen if best is None else best[chosen]

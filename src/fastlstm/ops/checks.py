@@ -120,7 +120,11 @@ def _expect_floats(name: str, array: Array, dtype: np.dtype[Any] | None, of: str
 
 def matrix_or_transpose(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str = "") -> FloatArray:
     """A float matrix that is C-contiguous or the transpose of one that is."""
-    if type(value) is ndarray and value.ndim == 2 and value.dtype is dtype:
+    if (
+        type(value) is ndarray
+        and value.ndim == 2
+        and (value.dtype is dtype or (dtype is None and value.dtype in FLOATS))
+    ):
         flags = value.flags
         if flags.carray or (flags.f_contiguous and flags.behaved):  # flags.farray is true of any strides
             return value
@@ -206,9 +210,11 @@ def require_integers(name: str, ids: Any) -> None:
 def int_ids(name: str, ids: Any, upper: int | None, bound: str) -> IntArray:
     """Integer ids in [0, upper), flattened to (M,); ``bound`` says in the error where upper, its {}, comes from."""
     flat: IntArray = ids
-    if not (type(ids) is ndarray and ids.ndim == 1 and ids.dtype in INTS and ids.flags.carray):
+    if not (type(ids) is ndarray and ids.dtype in INTS and ids.flags.carray):
         require_integers(name, ids)
-        flat = in_order(ids).reshape(-1)
+        flat = in_order(ids)
+    if flat.ndim != 1:
+        flat = flat.reshape(-1)
     if flat.size == 0:
         return flat
     if not isinstance(flat, ndarray):

@@ -25,7 +25,9 @@ def on_arrays_device(op: Callable[_Arguments, _Result]) -> Callable[_Arguments, 
     @functools.wraps(op)
     def run(*args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         # Small operators take microseconds: what is of the host goes by with a look.
-        cupy: Any = None if args and type(args[0]) is ndarray else sys.modules.get("cupy")
+        if args and type(args[0]) is ndarray:
+            return op(*args, **options)
+        cupy: Any = sys.modules.get("cupy")
         device = None if cupy is None else _device_of((*args, *options.values()))
         if device is None:
             return op(*args, **options)

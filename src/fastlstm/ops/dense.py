@@ -56,7 +56,8 @@ def matrix_product(
         raise ValueError(f"b has shape {b.shape}, expected ({K}, L) for a with shape {a.shape}")
     if bias is not None:
         bias = checks.float_array("bias", bias, 1, a.dtype, "a")
-        checks.expect_shape("bias", bias, (L,), f"for b with shape {b.shape}")
+        if bias.shape != (L,):
+            checks.expect_shape("bias", bias, (L,), f"for b with shape {b.shape}")
     if out is not None:
         out = checks.changed_array("out", out, a.dtype, "a")
         checks.expect_shape("out", out, (M, L), f"for a and b with shapes {a.shape} and {b.shape}")
@@ -70,9 +71,7 @@ def _prepared_product(
 ) -> FloatArray:
     checks.same_device("a out", a, out)
     a = checks.float_array("a", a, 2)
-    prepared.check(
-        "dense", weights, "b", {"bias": bias}, "a", a, a.shape[1], {"precision": (precision, weights.precision)}
-    )
+    prepared.check("dense", weights, "b", "a", a, a.shape[1], precision, ("bias", bias))
     if out is not None:
         out = checks.changed_array("out", out, a.dtype, "a")
         checks.expect_shape("out", out, (len(a), weights.H), f"for a with shape {a.shape} and {weights}")

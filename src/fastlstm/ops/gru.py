@@ -23,6 +23,7 @@ from fastlstm.contract import (
 )
 from fastlstm.ops import checks, recurrent
 from fastlstm.ops.current_device import on_arrays_device
+from fastlstm.ops.prepared import check_option
 
 
 @on_arrays_device
@@ -251,10 +252,9 @@ def gru_forward(
         precision = checks.precision_of(xs, precision)
         family = family_for(xs, "gru")
     else:
-        gates = (None if convention == "book" else chosen, prepared.gates)
-        recurrent.check_prepared(
-            "gru", prepared, xs, D, Wh, b, training=training, precision=precision, convention=gates
-        )
+        recurrent.check_prepared("gru", prepared, xs, D, Wh, b, training=training, precision=precision)
+        if convention != "book":
+            check_option("convention", chosen, prepared.gates)
         weights, H, family = prepared.arguments, prepared.H, prepared.family
         chosen, precision = prepared.gates, prepared.precision
     if h0 is not None:
@@ -274,7 +274,8 @@ def gru_forward(
     hs, tape = recurrent.batch_first(hs, time_major), None
     if training:
         sizes = {"N": N, "T": T, "D": D, "H": H}
-        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0"), (xs, *weights, h0), strict=True))
+        Wx, Wh, b = weights
+        inputs: dict[str, Any] = {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0}
         tape = Tape("gru", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return GRUOutput(hs, h_n, tape)
 

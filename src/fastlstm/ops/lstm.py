@@ -23,6 +23,7 @@ from fastlstm.contract import (
 )
 from fastlstm.ops import checks, recurrent
 from fastlstm.ops.current_device import on_arrays_device
+from fastlstm.ops.prepared import check_option
 
 
 @on_arrays_device
@@ -264,10 +265,9 @@ def lstm_forward(
         precision = checks.precision_of(xs, precision)
         family = family_for(xs, "lstm")
     else:
-        gates = (None if gate_order == DEFAULT_GATE_ORDER else gate_order, prepared.gates)
-        recurrent.check_prepared(
-            "lstm", prepared, xs, D, Wh, b, training=training, precision=precision, gate_order=gates
-        )
+        recurrent.check_prepared("lstm", prepared, xs, D, Wh, b, training=training, precision=precision)
+        if gate_order != DEFAULT_GATE_ORDER:
+            check_option("gate_order", gate_order, prepared.gates)
         weights, H, family = prepared.arguments, prepared.H, prepared.family
         gate_order, precision = prepared.gates, prepared.precision
     if h0 is not None:
@@ -292,7 +292,8 @@ def lstm_forward(
     tape = None
     if training:
         sizes = {"N": N, "T": T, "D": D, "H": H}
-        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0", "c0"), (xs, *weights, h0, c0), strict=True))
+        Wx, Wh, b = weights
+        inputs: dict[str, Any] = {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0, "c0": c0}
         tape = Tape("lstm", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return LSTMOutput(recurrent.batch_first(hs, time_major), h_n, c_n, tape)
 

@@ -1,8 +1,7 @@
-"""The check of weights that were prepared once, where they stand in place of a call's."""
+"""The checks of weights that were prepared once, where they stand in place of a call's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from fastlstm.contract import FloatArray, PreparedWeights
@@ -13,26 +12,26 @@ def check(
     op: str,
     prepared: PreparedWeights[Any],
     place: str,
-    beside: Mapping[str, Any],
     name: str,
     inputs: FloatArray,
     columns: int,
-    options: Mapping[str, tuple[Any, Any]],
+    precision: Any,
+    *beside: tuple[str, Any],
 ) -> None:
     """Raise unless prepared weights, given as argument ``place``, fit a call of ``op``.
 
     Parameters
     ----------
-    beside
-        The other arguments that they stand for, None all of them.
     name, inputs, columns
         The inputs, and how many columns they have.
-    options
-        What was asked for (None: nothing was), and what the weights were prepared for.
+    precision
+        As it was asked for; None: it was not.
+    beside
+        The other arguments that they stand for, which have to be None, and their names.
     """
     if prepared.op != op:
         raise ValueError(f"{place} is prepared weights of {prepared.op}; expected those of ops.prepare_{op}")
-    for other, given in beside.items():
+    for other, given in beside:
         if given is not None:
             count = "both" if len(beside) == 1 else "all three"
             raise TypeError(
@@ -48,6 +47,11 @@ def check(
         raise TypeError(
             f"{name} and the prepared weights live in two places; prepare weights that live where {name} does"
         )
-    for option, (asked, right) in options.items():
-        if asked is not None and asked != right:
-            raise ValueError(f"{option} is {asked!r}, but the weights were prepared for {right!r}")
+    if precision is not None:
+        check_option("precision", precision, prepared.precision)
+
+
+def check_option(option: str, asked: Any, right: Any) -> None:
+    """Raise unless the weights were prepared for what is asked for."""
+    if asked != right:
+        raise ValueError(f"{option} is {asked!r}, but the weights were prepared for {right!r}")

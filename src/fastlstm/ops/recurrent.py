@@ -49,6 +49,8 @@ def batch_first(array: FloatArray, time_major: bool) -> FloatArray:
 
 def state(name: str, value: Any, N: int, H: int, dtype: np.dtype[Any], of: str) -> FloatArray:
     """A recurrent state or its gradient, (N, H)."""
+    if type(value) is ndarray and value.shape == (N, H) and value.dtype is dtype and value.flags.carray:
+        return value
     array = checks.float_array(name, value, 2, dtype, of)
     if array.shape != (N, H):
         hint = f". States lie in rows: use {name}.T" if array.shape == (H, N) else ""
@@ -147,18 +149,13 @@ def check_prepared(
     *,
     training: Any,
     precision: Any,
-    **gates: tuple[Any, Any],
 ) -> None:
-    """Raise unless prepared weights fit a forward call of ``op``, whose inputs have so many columns.
-
-    ``gates``: the option that names the gates, as it was asked for (None: it was not), and of the prepared weights.
-    """
+    """Raise unless prepared weights fit a forward call of ``op``, whose inputs have so many columns."""
     if training:
         raise ValueError(
             f"training is {training!r}, but prepared weights have no backward call; pass training=False, or Wx, Wh, b"
         )
-    options = {"precision": (precision, weights.precision), **gates}
-    prepared.check(op, weights, "Wx", {"Wh": Wh, "b": b}, "xs", xs, columns, options)
+    prepared.check(op, weights, "Wx", "xs", xs, columns, precision, ("Wh", Wh), ("b", b))
 
 
 def check_gate_order(gate_order: Any) -> None:

@@ -250,7 +250,8 @@ def rnn_forward(
     hs, tape = recurrent.batch_first(hs, time_major), None
     if training:
         sizes = {"N": N, "T": T, "D": D, "H": H}
-        inputs = dict(zip(("xs", "Wx", "Wh", "b", "h0"), (xs, *weights, h0), strict=True))
+        Wx, Wh, b = weights
+        inputs: dict[str, Any] = {"xs": xs, "Wx": Wx, "Wh": Wh, "b": b, "h0": h0}
         tape = Tape("rnn", family, sizes, xs.dtype, saved, checks.gpu_of("xs", xs), inputs, time_major)
     return RNNOutput(hs, h_n, tape)
 

@@ -76,12 +76,22 @@ void test_product(Index M, Index K, Index L) {
       }
     }
     Numbers<S> out(size_of(M, L));
-    Product<S> args{M, K, L, turn_a, turn_b, A.data(), B.data(), c.data(), out.data(), kThreads, nullptr};
+    Product<S> args{M, K, L, turn_a, turn_b, A.data(), B.data(), c.data(), out.data(), kThreads, nullptr, nullptr};
     const ProductKernels<S>& product = *kernels<S>().product;
     const Array<S> workspace(product.workspace(args));
     args.workspace = workspace.data();
     product.run(args);
     expect("product", out, wanted, kTolerance<S> * static_cast<double>(K));
+    if (turn_a) continue;
+    const Array<S> prepared(product.prepared_size(K, L));
+    product.prepare(args, prepared.data());
+    args.prepared = prepared.data();
+    const Array<S> other_workspace(product.prepared_workspace(args));
+    args.workspace = other_workspace.data();
+    Numbers<S> same(size_of(M, L));
+    args.out = same.data();
+    product.run_prepared(args);
+    expect("prepared product", same, Numbers<double>(out.begin(), out.end()), 0);
   }
 }
 
@@ -165,6 +175,29 @@ struct Passes {
   Numbers<S> hs, grads;
 };
 
+// hs of the same call with weights that are packed before.
+template <class S>
+Numbers<S> run_prepared(const Layer& layer, const RecurrentKernels<S>& kernels, RecurrentForward<S> forward) {
+  RecurrentSizes& sizes = forward.sizes;
+  const Index N = sizes.N, T = sizes.T, H = sizes.H;
+  sizes.keeps_gates = false;
+  sizes.prepared = true;
+  const Array<S> prepared(kernels.prepared_size(sizes));
+  forward.prepared = forward.workspace = prepared.data();
+  kernels.prepare(forward);
+  const Array<S> h(layer.layout.state_buffer(2 * N, H)), c(layer.layout.state_buffer(2 * N, H));
+  const Array<S> workspace(kernels.prepared_workspace(sizes));
+  Numbers<S> hs(size_of(N, T, H));
+  forward.hs = {hs.data(), T * H, H};
+  forward.gates = nullptr;
+  forward.h = h.data();
+  if (layer.has_cell) forward.c = c.data();
+  forward.slots = 2;
+  forward.workspace = workspace.data();
+  kernels.prepared_forward(forward);
+  return hs;
+}
+
 template <class S>
 Passes<S> run(const Layer& layer, const RecurrentKernels<S>& kernels, Index N, Index T, Index D, Index H,
               const Numbers<double>& inputs, const Numbers<double>& upstream) {
@@ -196,6 +229,8 @@ Passes<S> run(const Layer& layer, const RecurrentKernels<S>& kernels, Index N, I
   const Array<S> workspace(std::max(kernels.forward_workspace(sizes), kernels.backward_workspace(sizes)));
   forward.workspace = workspace.data();
   kernels.forward(forward);
+  expect(std::string(layer.name) + ": prepared", run_prepared<S>(layer, kernels, forward),
+         Numbers<double>(passes.hs.begin(), passes.hs.end()), 0);
   RecurrentBackward<S> backward{};
   backward.sizes = sizes;
   backward.xs = forward.xs;

@@ -124,7 +124,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
   bool packs_Wx_in_turn() const { return keeps() && !plan.split_rows(); }
 
   void run(Team& team) const {
-    const Range rows = plan.own_rows(team), units = plan.own_units(team);
+    const Range rows = plan.own_rows(team, args.mask), units = plan.own_units(team);
     if (!plan.sizes.prepared) pack(team.member(), team.size(), units);
     this->load_h(rows, units);
     this->pack_input_words(team, {0, keeps() ? plan.T : 1});
@@ -209,7 +209,7 @@ struct GruForward : ForwardPass<Format, GruCell> {
           pack_units<Packing<Format>>(args.Wx, plan.D, gate, first, width, Wx);
         }
         this->multiply_inputs(steps, rows, Wx, packed_b + packed_place(gate, first, 1), width,
-                              plane(gate, steps.begin, rows.begin, first));
+                              plane(gate, steps.begin, 0, first));
       });
     }
   }
@@ -280,30 +280,34 @@ struct GruForward : ForwardPass<Format, GruCell> {
 
   void step_forward(Team& team, Index step, Range rows, Range units) const {
     const State h{this->state_numbers(step, 0), this->states(step, 0)};
-    multiply_state(h, kZ, nullptr, kZ, step, rows, units);
-    multiply_state(h, kR, nullptr, kR, step, rows, units);
+    const Range some = this->valid_rows(step, rows);
+    multiply_state(h, kZ, nullptr, kZ, step, some, units);
+    multiply_state(h, kR, nullptr, kR, step, some, units);
     if (plan.sizes.reset_after) {
-      multiply_state(h, kN, state_b, kQ, step, rows, units);
+      multiply_state(h, kN, state_b, kQ, step, some, units);
       for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
+        if (!valid) return store_output(step, n, u, false);
         activate_gates(step, n, u);
         S* const candidate = plane(kN, step, n, u);
         store(candidate, Math<S>::tanh(load(candidate) + load(plane(kR, step, n, u)) * load(plane(kQ, step, n, u))));
-        store_output(step, n, u, valid);
+        store_output(step, n, u, true);
       });
       return;
     }
     for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
-      activate_gates(step, n, u);
-      // Masked steps may hold anything; zeros keep it out of the weights' gradients.
-      const Vec<S> reset = load(plane(kR, step, n, u)) * load(args.h + state_place(step, n, u));
-      store(plane(kQ, step, n, u), valid ? reset : Vec<S>{});
+      Vec<S> reset{};  // masked steps may hold anything; zeros keep it out of the weights' gradients
+      if (valid) {
+        activate_gates(step, n, u);
+        reset = load(plane(kR, step, n, u)) * load(args.h + state_place(step, n, u));
+      }
+      store(plane(kQ, step, n, u), reset);
       put_reset_words(step, n, u);
     });
     plan.meet(team);
-    multiply_state(reset_state(step), kN, nullptr, kN, step, rows, units);
+    multiply_state(reset_state(step), kN, nullptr, kN, step, some, units);
     for_each_vector(step, rows, units, [&](Index n, Index u, bool valid) {
       S* const candidate = plane(kN, step, n, u);
-      store(candidate, Math<S>::tanh(load(candidate)));
+      if (valid) store(candidate, Math<S>::tanh(load(candidate)));
       store_output(step, n, u, valid);
     });
   }

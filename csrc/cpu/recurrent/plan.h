@@ -65,6 +65,14 @@ struct Plan {
   }
   bool valid(const bool* mask, Index step, Index n) const { return mask == nullptr || mask[n * T + time(step)]; }
 
+  // Some rows without those at either end that are masked in a step: nothing is multiplied for them. Sequences in the
+  // order of their lengths take as long as the steps they have.
+  Range valid_rows(const bool* mask, Index step, Range rows) const {
+    while (rows.begin < rows.end && !valid(mask, step, rows.end - 1)) --rows.end;
+    while (rows.begin < rows.end && !valid(mask, step, rows.begin)) ++rows.begin;
+    return rows;
+  }
+
   // Where a gate's columns of the weights begin.
   Index gate_column(Index gate) const { return sizes.gate_position[gate] * H; }
 
@@ -115,7 +123,25 @@ struct Plan {
     return static_cast<int>(min_of(sizes.threads, split_rows() ? ceil_div(N, 4) : max_of(ceil_div(H, grain()), 1)));
   }
 
-  Range own_rows(const Team& team) const { return split_rows() ? piece(N, team.member(), team.size()) : Range{0, N}; }
+  // The rows of a thread: as many valid steps as the others have.
+  Range own_rows(const Team& team, const bool* mask) const {
+    if (!split_rows()) return {0, N};
+    if (mask == nullptr) return piece(N, team.member(), team.size());
+    const auto steps = [&](Index n) {
+      Index count = 1;
+      for (Index step = 0; step < T; ++step) count += mask[n * T + step];
+      return count;
+    };
+    Index all = 0;
+    for (Index n = 0; n < N; ++n) all += steps(n);
+    Range own{0, 0};
+    for (Index n = 0, done = 0; n < N; done += steps(n), ++n) {
+      const Index owner = done * team.size() / all;
+      if (owner < team.member()) own.begin = n + 1;
+      if (owner <= team.member()) own.end = n + 1;
+    }
+    return own;
+  }
   Range own_units(const Team& team) const {
     if (split_rows()) return {0, padded_units()};
     const Range grains = piece(ceil_div(H, grain()), team.member(), team.size());

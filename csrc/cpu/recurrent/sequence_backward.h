@@ -92,7 +92,7 @@ struct SequenceBackward {
   }
 
   void run(Team& team) const {
-    const Range rows = plan.own_rows(team), units = plan.own_units(team);
+    const Range rows = plan.own_rows(team, args.mask), units = plan.own_units(team);
     if (plan.packs()) pack_Wh(team, units);
     pack_left_factors(team);
     if (plan.split_rows()) team.wait();  // all of Wh is packed
@@ -285,18 +285,22 @@ struct SequenceBackward {
   template <class Body>
   FASTLSTM_INLINE void multiply_step(Index step, Range rows, Range units, const Planes& planes,
                                      const Body& body) const {
-    const Index count = rows.end - rows.begin;
+    // The gradients of masked steps are zeros.
+    const Range some = plan.packs() ? plan.valid_rows(args.mask, step, rows) : rows;
+    const Index count = some.end - some.begin;
     // Each thread's own part: of the rows, or of the units.
     S* const panels = product + units.begin * plan.N + rows.begin * plan.padded_units();
     if (plan.packs()) {
-      multiply_gate_gradients(planes, step * plan.N + rows.begin, count, units, panels, 0);
+      multiply_gate_gradients(planes, step * plan.N + some.begin, count, units, panels, 0);
     } else {
       multiply_single_row(planes, step, args.Wh, plan.H, units, panels - units.begin);
     }
     for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
       for (Index u = first; u < first + width; u += kLanes<S>) {
         const S* const column = panels + (first - units.begin) * count + (u - first);
-        for (Index n = rows.begin; n < rows.end; ++n) body(n, u, load(column + (n - rows.begin) * width));
+        for (Index n = rows.begin; n < some.begin; ++n) body(n, u, Vec<S>{});
+        for (Index n = some.begin; n < some.end; ++n) body(n, u, load(column + (n - some.begin) * width));
+        for (Index n = some.end; n < rows.end; ++n) body(n, u, Vec<S>{});
       }
     });
   }

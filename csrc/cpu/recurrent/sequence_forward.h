@@ -48,6 +48,7 @@ struct ForwardPass {
     return u / kUnits * state_stride() + (slot_row(step) + n) * kUnits + u % kUnits;
   }
   bool valid(Index step, Index n) const { return plan.valid(args.mask, step, n); }
+  Range valid_rows(Index step, Range rows) const { return plan.valid_rows(args.mask, step, rows); }
   Word* state_words_at(Index step, Index n, Index u) const {
     return state_words + P::state_words_place(2 * plan.N, step % 2 * plan.N + n, u);
   }
@@ -70,7 +71,7 @@ struct ForwardPass {
   // next one while the others are at this one's.
   void pack_input_words(const Team& team, Range steps) const {
     if (!has_words(plan) || plan.D == 0) return;
-    const Range rows = plan.split_rows() ? plan.own_rows(team) : piece(plan.N, team.member(), team.size());
+    const Range rows = plan.split_rows() ? plan.own_rows(team, args.mask) : piece(plan.N, team.member(), team.size());
     for (Index step = steps.begin; step < min_of(steps.end, plan.T); ++step) {
       for (Index n = rows.begin; n < rows.end; ++n) {
         pack_rows<Format>(plan.at(args.xs, step, n), plan.D, {0, 1},
@@ -127,9 +128,16 @@ struct ForwardPass {
     }
   }
 
-  // out = bias + x Wx for a panel of Wx and some rows of some steps; out is the place of the first of them. A tile
-  // takes neighbours in the batch or in time, whichever makes fewer tiles.
+  // out = bias + x Wx for a panel of Wx and some rows of some steps; out is the place of row 0 in the first of them.
   void multiply_inputs(Range steps, Range rows, const Packed* Wx, const S* bias, Index width, S* out) const {
+    if (args.mask == nullptr) return multiply_all_inputs(steps, rows, Wx, bias, width, out);
+    for (Index step = steps.begin; step < steps.end; ++step, out += plan.N * kWidth) {
+      multiply_all_inputs({step, step + 1}, valid_rows(step, rows), Wx, bias, width, out);
+    }
+  }
+
+  // A tile takes neighbours in the batch or in time, whichever makes fewer tiles.
+  void multiply_all_inputs(Range steps, Range rows, const Packed* Wx, const S* bias, Index width, S* out) const {
     const Index count_steps = steps.end - steps.begin, count_rows = rows.end - rows.begin;
     constexpr Index kMost = rows_of_tile(kTileVectors);
     const bool along_time = ceil_div(count_steps, kMost) * count_rows <= ceil_div(count_rows, kMost) * count_steps;
@@ -147,7 +155,8 @@ struct ForwardPass {
         const auto* const row = reinterpret_cast<const Packed*>(term.a.data);
         if (stride == plan.D_words) term.next = row + count * plan.D_words;
         if (stride == -plan.D_words) term.next = row - (2 * count - 1) * plan.D_words;
-        Tiles<Word, Packed>::product.of[vectors][count](&term, 1, bias, 0, out + step * step_stride + n * row_stride,
+        Tiles<Word, Packed>::product.of[vectors][count](&term, 1, bias, 0,
+                                                        out + step * step_stride + (rows.begin + n) * row_stride,
                                                         along_time ? step_stride : row_stride);
         inner += count;
       }
@@ -187,7 +196,7 @@ void run_prepare(const Args& args) {
 template <class Format, class Cell>
 struct SequenceForward : ForwardPass<Format, Cell> {
   using Base = ForwardPass<Format, Cell>;
-  using Base::args, Base::plan, Base::kUnits, Base::kWidth, Base::state_place, Base::valid;
+  using Base::args, Base::plan, Base::kUnits, Base::kWidth, Base::state_place, Base::valid, Base::valid_rows;
   using typename Base::P, typename Base::S, typename Base::Word, typename Base::Packed;
 
   Packed* packed_Wh;
@@ -213,28 +222,33 @@ struct SequenceForward : ForwardPass<Format, Cell> {
 
   // The products with Wx for all steps at once read each panel of Wx once. While both weights stay in the cache, doing
   // them in the step saves writing and reading the gates.
-  static bool hoist_inputs(const P& plan) {
+  static bool hoists_inputs(const P& plan) {
     return plan.packs() && plan.D > 0 && plan.sizes.keeps_gates && plan.T > 1 && !plan.split_rows();
   }
-  static Index input_slots_of(const P& plan) { return hoist_inputs(plan) ? plan.T : 2; }
+  static Index input_slots_of(const P& plan) { return hoists_inputs(plan) ? plan.T : 2; }
 
   void run(Team& team) const {
-    const Range rows = plan.own_rows(team), units = plan.own_units(team);
+    const Range rows = plan.own_rows(team, args.mask), units = plan.own_units(team);
     const Range blocks{units.begin / kUnits, ceil_div(units.end, kUnits)};
     const Range states{blocks.begin * kUnits, blocks.end * kUnits};
-    const bool hoisted = hoist_inputs(plan);
+    const bool hoisted = hoists_inputs(plan);
     if (!plan.sizes.prepared) pack(piece(plan.blocks, team.member(), team.size()), hoisted);
     this->load_h(rows, states);
     this->pack_input_words(team, {0, hoisted ? plan.T : 1});
     if constexpr (Cell::kHasCellState) this->load_state(args.c0, args.c, rows, states);
     team.wait();
-    if (hoisted) multiply_all_inputs(team, rows, blocks);
+    if (hoisted) hoist_inputs(team, rows, blocks);
     for (Index step = 0; step < plan.T; ++step) {
       if (!hoisted) this->pack_input_words(team, {step + 1, step + 2});
       if (plan.packs() && plan.N == 1) {
         step_forward_row(step, blocks, hoisted);
       } else if (plan.packs()) {
-        for (Index j = blocks.begin; j < blocks.end; ++j) step_forward(step, j, blocks, rows, hoisted);
+        const Range some = valid_rows(step, rows);
+        for (Index j = blocks.begin; j < blocks.end; ++j) {
+          step_forward(step, j, blocks, some, hoisted);
+          for (Index n = rows.begin; n < some.begin; ++n) store_output(step, j, n, nullptr);
+          for (Index n = some.end; n < rows.end; ++n) store_output(step, j, n, nullptr);
+        }
       } else {
         step_forward_single_row(step, blocks, units);
       }
@@ -262,13 +276,13 @@ struct SequenceForward : ForwardPass<Format, Cell> {
   }
 
   // Each block of Wx is used once: packed where the last one was, it never leaves the cache.
-  void multiply_all_inputs(const Team& team, Range rows, Range blocks) const {
+  void hoist_inputs(const Team& team, Range rows, Range blocks) const {
     Packed* const packed = packed_Wx + blocks.begin * kWidth * plan.D_packed;
     for (Index j = blocks.begin; j < blocks.end && !team.stopped(); ++j) {
       pack_gate_block<Packing<Format>>(plan, args.Wx, plan.D, j, packed);
       for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
         this->multiply_inputs({0, plan.T}, rows, packed + panel * plan.D_packed, packed_b + j * kWidth + panel, width,
-                              gate_row(0, j, rows.begin) + panel);
+                              gate_row(0, j, 0) + panel);
       });
     }
   }

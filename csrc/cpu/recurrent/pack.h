@@ -49,40 +49,19 @@ void pack_transposed_gates(const P& plan, const Weights<S>& W, Index count, Inde
   }
 }
 
-// Rows of inputs, in the order of processing, to blocks [D / kUnits][words(T N)][kUnits] of words along rows; `range`
-// counts words.
-template <class Format, class S, class P, class Word>
-void pack_inputs(const P& plan, const Sequence<const S>& xs, const bool* mask, Range range, Word* x) {
+// `count` rows of vectors to blocks [columns / kUnits][words(T N)][kUnits] of words along rows; `range` counts words.
+// vector_at(row, column) is a vector of a row.
+template <class Format, class P, class Word, class VectorAt>
+void pack_along_rows(const P& plan, Index count, Range range, Index columns, Word* packed, const VectorAt& vector_at) {
+  using S = typename P::S;
   const Index all = words<Format>(plan.rows);
   for (Index word = range.begin; word < range.end; ++word) {
-    const S* sources[Format::kDepth];
-    for (Index i = 0; i < Format::kDepth; ++i) {
-      const Index r = word * Format::kDepth + i, step = r / plan.N, n = r % plan.N;
-      // Masked steps may hold anything; zeros keep it out of the weights' gradients.
-      sources[i] = r < plan.rows && plan.valid(mask, step, n) ? plan.at(xs, step, n) : nullptr;
-    }
-    for (Index d = 0; d < plan.D; d += kLanes<S>) {
-      const auto numbers = [&](Index i) { return sources[i] ? load_partial(sources[i] + d, plan.D - d) : Vec<S>{}; };
-      store(x + P::state_place(all, word, d), Format::join(numbers(0), numbers(Format::kDepth - 1)));
-    }
-  }
-}
-
-// Rows of blocks of units, `block_stride` from each other, to the same blocks of words along rows, [words(T
-// N)][kUnits]; zeros for masked steps, whose states may be NaN.
-template <class Format, class S, class P, class Word>
-void pack_states(const P& plan, const S* states, Index block_stride, const bool* mask, Range range, Word* packed) {
-  const Index all = words<Format>(plan.rows);
-  for (Index word = range.begin; word < range.end; ++word) {
-    const S* sources[Format::kDepth];
-    for (Index i = 0; i < Format::kDepth; ++i) {
-      const Index r = word * Format::kDepth + i;
-      sources[i] = r < plan.rows && plan.valid(mask, r / plan.N, r % plan.N) ? states + r * P::kUnits : nullptr;
-    }
-    for (Index u = 0; u < plan.padded_units(); u += kLanes<S>) {
-      const Index place = u / P::kUnits * block_stride + u % P::kUnits;
-      const auto numbers = [&](Index i) { return sources[i] ? load(sources[i] + place) : Vec<S>{}; };
-      store(packed + P::state_place(all, word, u), Format::join(numbers(0), numbers(Format::kDepth - 1)));
+    for (Index column = 0; column < columns; column += kLanes<S>) {
+      const auto numbers = [&](Index i) {
+        const Index row = word * Format::kDepth + i;
+        return row < count ? vector_at(row, column) : Vec<S>{};
+      };
+      store(packed + P::state_place(all, word, column), Format::join(numbers(0), numbers(Format::kDepth - 1)));
     }
   }
 }

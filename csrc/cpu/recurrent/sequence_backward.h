@@ -40,18 +40,26 @@ struct SequenceBackward {
 
   const RecurrentBackward<S>& args;
   P plan;
-  Word* packed_weights;  // transposed: panels of Wh's units, then of Wx's inputs, each [words along G][width]
-  Word* x;               // see pack_inputs
-  Word* dA;              // the gates' gradients along units
-  Word* h;               // see pack_states: of h_prev; null if it is read where it lies
-  Word* reset;           // of the GRU's r h_prev; null if exact
-  S* product;            // panels of dh for all rows, or of dx for kRowBlock rows a thread
-  S* dc;                 // state layout, one slot
-  S* carried;            // what goes around the products to the state before a step, state layout, one slot
+  // What the products after the time loop meet: the rows of all steps that are not masked, one behind the other.
+  Index count;             // of them
+  Index* rows_that_count;  // null if all do
+  Word* packed_weights;    // transposed: panels of Wh's units, then of Wx's inputs, each [words along G][width]
+  Word* x;                 // inputs along rows, see pack_along_rows
+  Word* dA;                // the gates' gradients along units
+  Word* h;                 // h_prev along rows; null if it is read where it lies
+  Word* reset;             // of the GRU's r h_prev; null if exact
+  S* product;              // panels of dh for all rows, or of dx for kRowBlock rows a thread
+  S* dc;                   // state layout, one slot
+  S* carried;              // what goes around the products to the state before a step, state layout, one slot
   S* weight_sums;
 
   explicit SequenceBackward(const RecurrentBackward<S>& a) : args(a), plan(a.sizes) {
-    packed_weights = reinterpret_cast<Word*>(args.workspace);
+    rows_that_count = rows_size(plan) > 0 ? reinterpret_cast<Index*>(args.workspace) : nullptr;
+    count = rows_that_count ? 0 : plan.rows;
+    for (Index r = 0; rows_that_count && r < plan.rows; ++r) {
+      if (is_valid(r)) rows_that_count[count++] = r;
+    }
+    packed_weights = reinterpret_cast<Word*>(args.workspace) + rows_size(plan);
     x = packed_weights + packed_size(plan);
     dA = x + inputs_size(plan);
     h = dA + words_size(plan);
@@ -67,9 +75,15 @@ struct SequenceBackward {
 
   static Index workspace(const RecurrentSizes& sizes) {
     const P plan(sizes);
-    return packed_size(plan) + inputs_size(plan) + words_size(plan) + states_size(plan) + reset_size(plan) +
-           product_size(plan) + (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
+    return rows_size(plan) + packed_size(plan) + inputs_size(plan) + words_size(plan) + states_size(plan) +
+           reset_size(plan) + product_size(plan) +
+           (Cell::kHasCellState ? 2 : 1) * P::kLayout.state_buffer(plan.N, plan.H) +
            plan.threads() * Weighted::workspace(plan);
+  }
+  // Whole cache lines, as what follows is aligned to them.
+  static Index rows_size(const P& plan) {
+    constexpr Index kLine = kCacheLine<S>, kIndices = kCacheLine<Index>;
+    return plan.sizes.masked && plan.packs() ? ceil_div(plan.rows, kIndices) * kLine : 0;
   }
   static Index packed_size(const P& plan) {
     return plan.packs() ? max_of(plan.padded_units(), plan.padded_inputs()) * Cell::kGates * plan.H_words : 0;
@@ -112,8 +126,9 @@ struct SequenceBackward {
 
     team.wait();  // nobody needs Wh any more: Wx takes its place
     if (plan.packs() && args.dxs.data) pack_Wx(team);
-    const Index input_items = args.dxs.data ? row_pieces(plan.rows, kRowBlock, team.size()) : 0;
-    const Weighted weights(args, plan, {x, h, reset, dA}, weight_sums, team);
+    if (rows_that_count) close_gaps(team);
+    const Index input_items = args.dxs.data ? row_pieces(count, kRowBlock, team.size()) : 0;
+    const Weighted weights(args, plan, {count, x, h, reset, dA}, weight_sums, team);
     team.deal(input_items + weights.count());
     team.wait();
     for (Index item; (item = team.take()) >= 0;) {
@@ -147,18 +162,53 @@ struct SequenceBackward {
   // What dA is multiplied by in the weights' gradients: a thread's share of the rows.
   void pack_left_factors(const Team& team) const {
     const auto share = [&](Index count) { return piece(count, team.member(), team.size()); };
+    const auto input = [&](Index k, Index d) {
+      const Index r = row_that_counts(k);
+      return load_partial(plan.at(args.xs, r / plan.N, r % plan.N) + d, plan.D - d);
+    };
     if (!plan.packs()) {
-      if (args.dWx.data) pack_inputs<Exact<S>>(plan, args.xs, args.mask, share(plan.rows), reinterpret_cast<S*>(x));
+      S* const numbers = reinterpret_cast<S*>(x);
+      if (args.dWx.data) pack_along_rows<Exact<S>>(plan, count, share(count), plan.D, numbers, input);
       return;
     }
-    const Range range = share(words<Format>(plan.rows));
-    if (args.dWx.data) pack_inputs<Format>(plan, args.xs, args.mask, range, x);
+    const Range range = share(words<Format>(count));
+    if (args.dWx.data) pack_along_rows<Format>(plan, count, range, plan.D, x, input);
     if (!args.dWh.data) return;
-    if (h) pack_states<Format>(plan, args.h, P::kLayout.state_stride(plan.rows + plan.N), args.mask, range, h);
+    const auto pack_states = [&](const S* states, Index stride, Word* packed) {
+      pack_along_rows<Format>(plan, count, range, plan.padded_units(), packed, [&](Index k, Index u) {
+        return load(states + row_that_counts(k) * kUnits + u / kUnits * stride + u % kUnits);
+      });
+    };
+    if (h) pack_states(args.h, P::kLayout.state_stride(plan.rows + plan.N), h);
     if constexpr (Cell::kHasResetGate) {
-      if (reset) {
-        pack_states<Format>(plan, gates(Cell::kQ, 0, 0), P::kLayout.gate_stride(plan.rows), args.mask, range, reset);
+      if (reset) pack_states(gates(Cell::kQ, 0, 0), P::kLayout.gate_stride(plan.rows), reset);
+    }
+  }
+
+  bool is_valid(Index r) const { return plan.valid(args.mask, r / plan.N, r % plan.N); }
+  Index row_that_counts(Index k) const { return rows_that_count ? rows_that_count[k] : k; }
+
+  // Moves the rows that count together, in the gates and the words beside them; those of dxs that do not are zeros.
+  void close_gaps(const Team& team) const {
+    const auto close = [&](auto* row, Index width) {
+      for (Index k = 0; k < count; ++k) {
+        if (k == rows_that_count[k]) continue;
+        for (Index v = 0; v < width; v += kLanes<S>)
+          store(row + k * width + v, load(row + rows_that_count[k] * width + v));
       }
+    };
+    const Range own = piece(P::kLayout.planes * plan.blocks, team.member(), team.size());
+    for (Index item = own.begin; item < own.end; ++item) {
+      const int plane = static_cast<int>(item / plan.blocks);
+      const Index u = item % plan.blocks * kUnits;
+      close(gates(plane, 0, u), kWidth);
+      if constexpr (!Format::kIsExact) close(dA + plan.gate_words_place(plane, 0, u), kWidth / kDepth);
+    }
+    if (!args.dxs.data) return;
+    const Range rows = piece(plan.rows, team.member(), team.size());
+    const Index columns = args.Wx.data ? plan.D : plan.G;
+    for (Index r = rows.begin; r < rows.end; ++r) {
+      for (Index d = 0; d < columns && !is_valid(r); d += kLanes<S>) store_partial(dx(r) + d, Vec<S>{}, columns - d);
     }
   }
 
@@ -377,18 +427,18 @@ struct SequenceBackward {
 
   // dx = dA Wx^T, of one piece of the rows; dA itself where the inputs are pre-activations.
   void inputs_backward(const Team& team, Index item, Index items, const Weighted& weights) const {
-    const Range rows = piece(plan.rows, item, items);
+    const Range rows = piece(count, item, items);
     if (!args.Wx.data) {
       for (Index r = rows.begin; r < rows.end; ++r) {
         for (int plane = 0; plane < P::kPlanes; ++plane) {
-          weights.unpack_gates(gates(plane, r, 0), P::kLayout.gate_stride(plan.rows), plane, {0, plan.blocks}, dx(r),
-                               false);
+          weights.unpack_gates(gates(plane, r, 0), P::kLayout.gate_stride(plan.rows), plane, {0, plan.blocks},
+                               dx(row_that_counts(r)), false);
         }
       }
       return;
     }
-    const Index count = rows.end - rows.begin;
-    const Index following = item + 1 < items ? piece(plan.rows, item + 1, items).end - rows.end : 0;
+    const Index own = rows.end - rows.begin;
+    const Index following = item + 1 < items ? piece(count, item + 1, items).end - rows.end : 0;
     S* const panels = product + team.member() * plan.padded_inputs() * kRowBlock;
     if (!plan.packs()) {
       for (Index r = rows.begin; r < rows.end; ++r) {
@@ -397,18 +447,18 @@ struct SequenceBackward {
       }
       return;
     }
-    multiply_gate_gradients(kInputPlanes, rows.begin, count, {0, plan.padded_inputs()}, panels, following);
-    for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, panels, count, r - rows.begin);
+    multiply_gate_gradients(kInputPlanes, rows.begin, own, {0, plan.padded_inputs()}, panels, following);
+    for (Index r = rows.begin; r < rows.end; ++r) store_dx(r, panels, own, r - rows.begin);
   }
 
   S* dx(Index r) const { return plan.at(args.dxs, r / plan.N, r % plan.N); }
 
-  // Row m of panels of `count` rows to the input gradient of row r.
-  void store_dx(Index r, const S* panels, Index count, Index m) const {
-    S* const out = dx(r);
+  // Row m of panels of `height` rows to the input gradient of the r-th row that counts.
+  void store_dx(Index r, const S* panels, Index height, Index m) const {
+    S* const out = dx(row_that_counts(r));
     for_each_panel<S>(0, plan.padded_inputs(), [&](Index first, Index width) {
       for (Index v = 0; v < width; v += kLanes<S>) {
-        store_partial(out + first + v, load(panels + first * count + m * width + v), plan.D - first - v);
+        store_partial(out + first + v, load(panels + first * height + m * width + v), plan.D - first - v);
       }
     });
   }

@@ -26,8 +26,9 @@ struct WeightGradients {
   }
 
   // The words of x, h_prev and the GRU's r h_prev along rows (see pack.h), those of dA along units. Those of states
-  // that are null are the numbers in args.
+  // that are null are the numbers in args. `rows` of each count.
   struct Factors {
+    Index rows;
     const Word* x;
     const Word* h;
     const Word* reset;
@@ -140,7 +141,7 @@ struct WeightGradients {
   void weight_blocks(Range lefts, int plane, Index j, S* results) const {
     for (Index k = 0; k < (lefts.end - lefts.begin) * kUnits * kWidth; k += kLanes<S>) store(results + k, Vec<S>{});
     alignas(64) Word turned[kDepth == 1 ? 1 : kChunk * kWidth];
-    const Index depth = words<Format>(plan.rows), chunks = ceil_div(depth, kChunk);
+    const Index depth = words<Format>(factors.rows), chunks = ceil_div(depth, kChunk);
     for (Index chunk = 0; chunk < chunks; ++chunk) {
       const Range range = piece(depth, chunk, chunks);
       const Word* right = nullptr;
@@ -164,7 +165,7 @@ struct WeightGradients {
       constexpr Index kRow = kWidth / kDepth;
       for (Index k = 0; k < range.end - range.begin; ++k) {
         const Word* const row = along_units + k * kDepth * kRow;
-        const bool has_second = (range.begin + k) * kDepth + 1 < plan.rows;
+        const bool has_second = (range.begin + k) * kDepth + 1 < factors.rows;
         for (Index v = 0; v < kRow; v += kLanes<Word>) {
           Format::turn(load(row + v), has_second ? load(row + kRow + v) : Vec<Word>{}, turned + k * kWidth + 2 * v);
         }
@@ -295,9 +296,9 @@ struct WeightGradients {
     for_each_panel<S>(0, plan.columns(j), [&](Index panel, Index width) {
       with_vectors(static_cast<int>(width / kLanes<S>), [&]<int vectors>() {
         Vec<S> total[vectors] = {};
-        for (Index r = 0; r < plan.rows; r += kBiasRows) {
+        for (Index r = 0; r < factors.rows; r += kBiasRows) {
           Vec<S> sum[vectors] = {};
-          for (Index k = r; k < min_of(r + kBiasRows, plan.rows); ++k) {
+          for (Index k = r; k < min_of(r + kBiasRows, factors.rows); ++k) {
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; ++v) sum[v] += load(dA + k * kWidth + panel + v * kLanes<S>);
           }

@@ -311,15 +311,18 @@ def _beyond_the_dtype(
     """
     eps = float(np.finfo(dtype).eps)
     rng = np.random.default_rng(0)
+    # The slope of the hard sigmoid jumps where a sum of products passes a bound, by whose rounding it may.
+    jumps = case.inputs.get("recurrent_activation") == "hard_sigmoid"
+    nudge, count = (16 * eps, 6) if jumps else (eps, 2)
 
     def nudged(array: Array) -> Array:
         if array.dtype.kind != "f":
             return array
         signs = 0.0 if np.isin(array, (0, 1)).all() else rng.choice((-1.0, 1.0), array.shape)  # a mask stays one
-        return np.asarray(array * (1 + eps * signs), np.float64)
+        return np.asarray(array * (1 + nudge * signs), np.float64)
 
     others = [np.asarray(definition(case, np.array)[name]).astype(np.float64)]
-    others += [np.asarray(definition(case, nudged)[name]) for _ in range(2)]
+    others += [np.asarray(definition(case, nudged)[name]) for _ in range(count)]
     error = np.zeros(want.shape)
     overflows = np.zeros(want.shape, bool)
     same = np.zeros(want.shape, bool)

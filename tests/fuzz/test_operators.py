@@ -24,11 +24,12 @@ def test_some_examples() -> None:
     assert operators.main(["--seed", "1000000", "--examples", "200", "--backends", *backends]) == 0
 
 
-@pytest.mark.parametrize("seed", [215522, 224796, 227989, 1087265, 1099807])
+@pytest.mark.parametrize("seed", [215522, 224796, 227989, 1087265, 1099807, 7302410])
 def test_what_the_dtype_cannot_do_is_no_fault(seed: int) -> None:
     # An empty gradient; probabilities that cancel, times small weights; steps so large that rounding decides;
-    # rows that are said to be zero and are not.
-    assert operators.main(["--seed", str(seed), "--examples", "1", "--backends", FASTEST]) == 0
+    # rows that are said to be zero and are not; a hard sigmoid at its bound.
+    only = ["--only", "lstm_forward", "gru_forward", "rnn_forward"] if seed == 7302410 else []
+    assert operators.main(["--seed", str(seed), "--examples", "1", "--backends", FASTEST, *only]) == 0
 
 
 def _counting(function: Callable[..., Any], called: set[str], name: str) -> Callable[..., Any]:

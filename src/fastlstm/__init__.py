@@ -9,6 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from fastlstm import blas_waiting  # noqa: F401, before numpy
+
+# isort: split
 from fastlstm.arrays import free_unused_memory
 from fastlstm.backends import available_backends, get_backend, set_backend, use_backend
 from fastlstm.config import get_num_threads, set_num_threads, show_config, synchronize

@@ -16,12 +16,14 @@
 
 namespace fastlstm {
 
-// Null where there is none left. `bytes` is a multiple of `alignment`, a power of two; the block goes to free_aligned.
+// Null where there is none left. `alignment` is a power of two, and no smaller than a pointer; the block goes to
+// free_aligned.
 inline void* allocate_aligned(std::size_t alignment, std::size_t bytes) {
 #if defined(_WIN32)
   return _aligned_malloc(bytes, alignment);
 #else
-  return std::aligned_alloc(alignment, bytes);
+  void* block = nullptr;
+  return posix_memalign(&block, alignment, bytes) == 0 ? block : nullptr;
 #endif
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastlstm
 from fastlstm import ops, use_backend
 
 FAMILIES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -58,6 +59,30 @@ def test_nan_at_masked_steps_reaches_no_gradient(cell: str, N: int, precision: s
     for name in ("dWx", "dWh", "db"):
         want = getattr(without, name)
         np.testing.assert_allclose(getattr(grads, name), want, rtol=1e-4, atol=1e-4 * np.abs(want).max(), err_msg=name)
+
+
+@pytest.mark.usefixtures("on_backend")
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("cell", FAMILIES)
+def test_nan_in_a_weight_reaches_no_step_that_does_not_count(cell: str, num_threads: int) -> None:
+    """However the rows are dealt out to threads: masked ones between others are as those at either end."""
+    N, T, D, H = 24, 4, 3, 200  # so much that several threads are used
+    rng = np.random.default_rng(0)
+    Wx, Wh = (rng.standard_normal((rows, FAMILIES[cell] * H)) for rows in (D, H))
+    Wh[2, 3] = np.nan
+    lengths = np.array([4, 0, 2, 0, 4, 1, 0, 3, 4, 0, 4, 0] * 2)
+    dh_n = rng.standard_normal((N, H))
+    before = fastlstm.get_num_threads()
+    fastlstm.set_num_threads(num_threads)
+    try:
+        out = getattr(ops, f"{cell}_forward")(rng.standard_normal((N, T, D)), Wx, Wh, None, lengths=lengths)
+        grads = getattr(ops, f"{cell}_backward")(None, out.tape, dh_n=dh_n)
+    finally:
+        fastlstm.set_num_threads(before)
+    ended = lengths == 0
+    np.testing.assert_array_equal(grads.dh0[ended], dh_n[ended])
+    np.testing.assert_array_equal(grads.dxs[np.arange(T) >= lengths[:, None]], 0)
+    assert np.isnan(grads.dh0[~ended]).any()
 
 
 @pytest.mark.usefixtures("on_backend")

@@ -348,9 +348,10 @@ struct SequenceBackward {
     for_each_panel<S>(units.begin, units.end, [&](Index first, Index width) {
       for (Index u = first; u < first + width; u += kLanes<S>) {
         const S* const column = panels + (first - units.begin) * count + (u - first);
-        for (Index n = rows.begin; n < some.begin; ++n) body(n, u, Vec<S>{});
-        for (Index n = some.begin; n < some.end; ++n) body(n, u, load(column + (n - some.begin) * width));
-        for (Index n = some.end; n < rows.end; ++n) body(n, u, Vec<S>{});
+        for (Index n = rows.begin; n < rows.end; ++n) {
+          const bool counts = plan.valid(args.mask, step, n);  // else no product, even where a weight is NaN
+          body(n, u, counts ? load(column + (n - some.begin) * width) : Vec<S>{});
+        }
       }
     });
   }

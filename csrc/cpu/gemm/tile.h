@@ -73,6 +73,18 @@ FASTLSTM_INLINE constexpr Index packed_rows(Index depth) {
 // Rows of B that are asked of the second cache level before they are needed.
 inline constexpr Index kRowsAhead = 8;
 
+// sum += a b for one k: an element of a for each row, and a row of B in registers.
+template <class Word, int rows, int vectors>
+FASTLSTM_INLINE void add_step(Vec<Sum<Word>> (&sum)[rows][vectors], const Word* a, Index a_row,
+                              const Vec<Word> (&b_row)[vectors]) {
+#pragma GCC unroll 12
+  for (int m = 0; m < rows; ++m) {
+    const Vec<Word> value = broadcast(a[m * a_row]);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sum[m][v] = multiply_add<Word>(value, b_row[v], sum[m][v]);
+  }
+}
+
 // sum += A B for `count` rows of B. With look_ahead, B is expected in the second cache level, and a line of `next` is
 // prefetched there for every row.
 template <class Word, int rows, int vectors, bool look_ahead>
@@ -91,12 +103,7 @@ FASTLSTM_INLINE void accumulate(Vec<Sum<Word>> (&sum)[rows][vectors], const Word
         __builtin_prefetch(b + kRowsAhead * b_step + v);
       __builtin_prefetch(next + k * kCacheLine<Word>, 0, 2);
     }
-#pragma GCC unroll 12
-    for (int m = 0; m < rows; ++m) {
-      const Vec<Word> value = broadcast(a[m * a_row]);
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[m][v] = multiply_add<Word>(value, b_row[v], sum[m][v]);
-    }
+    add_step<Word>(sum, a, a_row, b_row);
     a += a_step;
     b += b_step;
   }
@@ -114,12 +121,7 @@ FASTLSTM_INLINE void accumulate(Vec<float> (&sum)[rows][vectors], const float* a
       factors[v] = reinterpret_cast<Vec<float>>(upper ? pairs & kUpperHalf : pairs << 16);
       keep_in_register(factors[v]);
     }
-#pragma GCC unroll 12
-    for (int m = 0; m < rows; ++m) {
-      const Vec<float> value = broadcast(a[m * a_row]);
-#pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[m][v] = multiply_add<float>(value, factors[v], sum[m][v]);
-    }
+    add_step<float>(sum, a, a_row, factors);
     a += a_step;
   };
   for (; count > 1; count -= 2, b += b_step) {

@@ -127,12 +127,12 @@ struct GruForward : ForwardPass<Format, GruCell> {
     const Range rows = plan.own_rows(team, args.mask), units = plan.own_units(team);
     if (!plan.sizes.prepared) pack(team.member(), team.size(), units);
     this->load_h(rows, units);
-    this->pack_input_words(team, {0, keeps() ? plan.T : 1});
+    this->pack_input_words(team, rows, {0, keeps() ? plan.T : 1});
     team.wait();
     if (keeps()) start_gates(team, {0, plan.T}, rows, units);
     for (Index step = 0; step < plan.T; ++step) {
       if (!keeps()) {
-        this->pack_input_words(team, {step + 1, step + 2});
+        this->pack_input_words(team, rows, {step + 1, step + 2});
         start_gates(team, {step, step + 1}, rows, units);
       }
       step_forward(team, step, rows, units);

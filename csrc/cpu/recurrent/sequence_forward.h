@@ -69,9 +69,9 @@ struct ForwardPass {
 
   // A thread's share of the inputs of some steps, which all threads that need them wait for: all steps at once, or the
   // next one while the others are at this one's.
-  void pack_input_words(const Team& team, Range steps) const {
+  void pack_input_words(const Team& team, Range own_rows, Range steps) const {
     if (!has_words(plan) || plan.D == 0) return;
-    const Range rows = plan.split_rows() ? plan.own_rows(team, args.mask) : piece(plan.N, team.member(), team.size());
+    const Range rows = plan.split_rows() ? own_rows : piece(plan.N, team.member(), team.size());
     for (Index step = steps.begin; step < min_of(steps.end, plan.T); ++step) {
       for (Index n = rows.begin; n < rows.end; ++n) {
         pack_rows<Format>(plan.at(args.xs, step, n), plan.D, {0, 1},
@@ -234,12 +234,12 @@ struct SequenceForward : ForwardPass<Format, Cell> {
     const bool hoisted = hoists_inputs(plan);
     if (!plan.sizes.prepared) pack(piece(plan.blocks, team.member(), team.size()), hoisted);
     this->load_h(rows, states);
-    this->pack_input_words(team, {0, hoisted ? plan.T : 1});
+    this->pack_input_words(team, rows, {0, hoisted ? plan.T : 1});
     if constexpr (Cell::kHasCellState) this->load_state(args.c0, args.c, rows, states);
     team.wait();
     if (hoisted) hoist_inputs(team, rows, blocks);
     for (Index step = 0; step < plan.T; ++step) {
-      if (!hoisted) this->pack_input_words(team, {step + 1, step + 2});
+      if (!hoisted) this->pack_input_words(team, rows, {step + 1, step + 2});
       if (plan.packs() && plan.N == 1) {
         step_forward_row(step, blocks, hoisted);
       } else if (plan.packs()) {

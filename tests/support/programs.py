@@ -35,11 +35,12 @@ def threads():
 '''
 
 
-def run(program: str, **environment: str) -> str:
-    """What a program prints in a process of its own."""
+def run(program: str, *, start: str = START, **environment: str | None) -> str:
+    """What a program prints in a process of its own, behind ``start``. A variable that is None is not set."""
+    changed = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, "-c", START + textwrap.dedent(program)],
-        env={**os.environ, **environment},
+        [sys.executable, "-c", start + textwrap.dedent(program)],
+        env={name: value for name, value in changed.items() if value is not None},
         capture_output=True,
         text=True,
         timeout=300,

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import fresh_process, machine, textbook
 from benchmarks.conftest import Compare
-from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, TEXTBOOK, WAYS_OF_TORCH, Case, agree, case_maker
+from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, TEXTBOOK, Case, agree, case_maker, ways_of_torch
 from benchmarks.text_ids import text_ids
 from fastlstm import ops, use_backend
 from fastlstm.contract import TOLERANCE, Array, Precision
@@ -22,6 +22,8 @@ SIZES = ((700, 650, 10_000), (1088, 1024, 8778))
 PRODUCT_SIZES = ((700, 650, 2600), (1152, 1024, 4096))
 
 Memory = Literal["fast", "low"]
+
+WAYS: dict[Precision, tuple[str, ...]] = {"float32": ("torch",), "bf16": ("torch", AUTOCAST)}
 
 
 def inputs(M: int, H: int, V: int) -> tuple[Array, Array, Array, Array]:
@@ -79,8 +81,9 @@ def linear_cross_entropy_case(
     if "torch" in peers and machine.torch_or_none():
         from benchmarks import torch_peers
 
-        for way in WAYS_OF_TORCH[: 1 if precision == "float32" else 2]:
-            sides[way] = torch_peers.LinearCrossEntropy(*arrays, autocast=way == AUTOCAST)
+        sides |= ways_of_torch(
+            lambda way: torch_peers.LinearCrossEntropy(*arrays, autocast=way == AUTOCAST), WAYS[precision]
+        )
     if TEXTBOOK in peers:
         textbook_side = TextbookLinearCrossEntropy(*arrays)
         sides[TEXTBOOK] = textbook_side
@@ -88,7 +91,7 @@ def linear_cross_entropy_case(
     def check() -> None:
         want = definition(M, H, V)
         agree(OURS, results(sides[OURS]()), want, TOLERANCE[precision])
-        for way in WAYS_OF_TORCH:
+        for way in WAYS[precision]:
             if way in sides:
                 agree(way, sides[way].results(), want, TOLERANCE[precision])
         if TEXTBOOK in sides:
@@ -114,13 +117,14 @@ def matrix_product_case(M: int, K: int, L: int, *, precision: Precision = "float
     if machine.torch_or_none():
         from benchmarks import torch_peers
 
-        for way in WAYS_OF_TORCH[: 1 if precision == "float32" else 2]:
-            sides[way] = torch_peers.MatrixProduct(a, b, bias, autocast=way == AUTOCAST)
+        sides |= ways_of_torch(
+            lambda way: torch_peers.MatrixProduct(a, b, bias, autocast=way == AUTOCAST), WAYS[precision]
+        )
 
     def check() -> None:
         want = {"out": a.astype(np.float64) @ b + bias}
         agree(OURS, {"out": sides[OURS]()}, want, TOLERANCE[precision])
-        for way in WAYS_OF_TORCH:
+        for way in WAYS[precision]:
             if way in sides:
                 agree(way, sides[way].results(), want, TOLERANCE[precision])
 

@@ -22,13 +22,13 @@ from benchmarks.measure import (
     TEXTBOOK,
     TORCH_IN_BF16,
     TUNED,
-    WAYS_OF_TORCH,
     Case,
     Comparison,
     Effort,
     agree,
     case_maker,
     compare,
+    ways_of_torch,
 )
 from fastlstm import get_backend, ops, use_backend
 from fastlstm.contract import BOOK_GATE_ORDER, DEFAULT_GATE_ORDER, TOLERANCE, Array, Precision
@@ -254,16 +254,10 @@ def bf16_sides(ours: Callable[..., Any], torch_kind: str, shape: Shape, gates: i
     if torch := machine.torch_or_none():
         from benchmarks import torch_peers
 
-        for way in WAYS_OF_TORCH:
-            peer = torch_peers.Recurrent(
-                getattr(torch.nn, torch_kind), **arrays, autocast=way == AUTOCAST, bf16=way == TORCH_IN_BF16
-            )
-            try:
-                peer()
-            except RuntimeError as error:  # no primitive in bf16 for a processor without AVX-512
-                machine.say(f"torch.nn.{torch_kind}, {way}, is left out: {error}")
-            else:
-                sides[way] = peer
+        module = getattr(torch.nn, torch_kind)
+        sides |= ways_of_torch(
+            lambda way: torch_peers.Recurrent(module, **arrays, autocast=way == AUTOCAST, bf16=way == TORCH_IN_BF16)
+        )
     return sides
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.conftest import Compare
-from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, Case, agree, case_maker
+from benchmarks.measure import AUTOCAST, OURS, OURS_EXACT, Case, agree, case_maker, ways_of_torch
 from benchmarks.text_ids import text_ids
 from fastlstm import ops
 from fastlstm.contract import FloatArray, IntArray, Precision, RowGrad
@@ -63,10 +63,13 @@ def step_case(
     if precision != "float32":
         sides[OURS_EXACT] = ours("float32")
     if machine.torch_or_none():
-        sides["torch"] = torch()
-        if precision != "float32":
-            sides[AUTOCAST] = autocast = torch()
-            autocast.autocast = True
+
+        def in_way(way: str) -> Any:
+            model = torch()
+            model.autocast = way == AUTOCAST
+            return model
+
+        sides |= ways_of_torch(in_way, ("torch",) if precision == "float32" else ("torch", AUTOCAST))
     name += "" if precision == "float32" else f" {precision}"
     return Case("training step", name, sides, equal_losses(sides, LOSS_TOLERANCE[precision]))
 

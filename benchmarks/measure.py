@@ -15,7 +15,7 @@ import importlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -34,6 +34,9 @@ TUNED = "torch, tuned"  # with a common setting that helps torch here
 # How a user of torch may compute: in float32, under bf16 autocast, with a module of bf16 weights.
 AUTOCAST, TORCH_IN_BF16 = "torch, autocast", "torch, bf16 module"
 WAYS_OF_TORCH = ("torch", AUTOCAST, TORCH_IN_BF16)
+
+# A way of torch that takes so many times as long as another is not timed: without instructions for bf16, minutes.
+FAR_SLOWER = 4
 
 # Seconds until a side's threads sleep.
 PAUSE = 0.02
@@ -299,6 +302,27 @@ def record(case: Case, times: Mapping[str, list[float]]) -> Comparison:
 # --------------------------------------------------------------------------------------------
 # Checking
 # --------------------------------------------------------------------------------------------
+
+
+def ways_of_torch(make: Callable[[str], Callable[[], Any]], ways: Sequence[str] = WAYS_OF_TORCH) -> dict[str, Any]:
+    """What ``make`` makes for each of the ways, without those that do not run here or take far longer."""
+    sides: dict[str, Any] = {}
+    least = math.inf
+    for way in ways:
+        peer = make(way)
+        start = time.perf_counter()
+        try:
+            peer()
+        except RuntimeError as error:  # oneDNN has no primitive for this processor
+            machine.say(f"{type(peer).__name__}, {way}, is left out: {error}")
+            continue
+        seconds = time.perf_counter() - start
+        if seconds > FAR_SLOWER * least:
+            machine.say(f"{type(peer).__name__}, {way}, is left out: it takes {seconds / least:.0f} times as long")
+            continue
+        least = min(least, seconds)
+        sides[way] = make(way)  # a training step of its own weights
+    return sides
 
 
 def agree(what: str, got: Mapping[str, Array], want: Mapping[str, Array], tolerance: float) -> None:

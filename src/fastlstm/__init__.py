@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from fastlstm import blas_waiting  # noqa: F401, before numpy
+from fastlstm import blas_waiting  # noqa: F401, before numpy if that is still to come
 
 # isort: split
 from fastlstm.arrays import free_unused_memory

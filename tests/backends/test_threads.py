@@ -103,32 +103,65 @@ def test_a_program_ends_while_its_daemon_threads_compute(compiled_backend: str) 
         assert run(program, FASTLSTM_BACKEND=compiled_backend) == "done"
 
 
-def test_threads_of_numpys_products_do_not_keep_the_cores() -> None:
+@pytest.mark.parametrize("first", ["fastlstm", "numpy", "numpy, and a product"])
+def test_threads_of_numpys_products_do_not_keep_the_cores(first: str) -> None:
+    imports = "import fastlstm, numpy as np" if first == "fastlstm" else "import numpy as np, fastlstm"
+    if "product" in first:
+        imports = imports.replace("np,", "np; np.ones((256, 256)) @ np.ones((256, 256)); import")
     program = """
         import os, time
-        import fastlstm
-        import numpy as np
         a = np.ones((256, 256), np.float32)
         before = time.process_time()
         for _ in range(20):
-            a @ a
+            assert (a @ a == 256).all()
             time.sleep(0.03)
         spent = time.process_time() - before  # 0.4 s and more where they spin for 20 ms
         print(os.environ["OPENBLAS_THREAD_TIMEOUT"], spent < 0.35)
     """
-    assert run(program, start="", OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS=None).split() == ["18", "True"]
+    printed = run(program, start=imports + "\n", OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS=None)
+    assert printed.split() == ["18", "True"]
 
 
-@pytest.mark.parametrize(
-    ("program", "given", "expected"),
-    [
-        ("import fastlstm", "26", "26"),
-        ("import numpy, fastlstm", None, "None"),  # too late, and nothing for the processes to come
-    ],
-)
-def test_what_a_user_has_set_stays(program: str, given: str | None, expected: str) -> None:
-    program += "; import os; print(os.environ.get('OPENBLAS_THREAD_TIMEOUT'))"
-    assert run(program, start="", OPENBLAS_THREAD_TIMEOUT=given) == expected
+@pytest.mark.parametrize("imports", ["import os, fastlstm", "import os, numpy, fastlstm"])
+def test_how_long_a_user_lets_them_wait_stays(imports: str) -> None:
+    assert (
+        run("print(os.environ['OPENBLAS_THREAD_TIMEOUT'])", start=imports + "\n", OPENBLAS_THREAD_TIMEOUT="26") == "26"
+    )
+
+
+def test_products_in_other_threads_and_children_go_on() -> None:
+    program = """
+        import multiprocessing, sys, threading
+        import numpy as np
+
+        a = np.ones((400, 400))
+        right = []
+
+        def total(a):
+            return (a @ a).sum()
+
+        def multiply(times):
+            for _ in range(times):
+                right.append(bool((a @ a == 400).all()))
+
+        threads = [threading.Thread(target=multiply, args=(200,)) for _ in range(3)]
+        if "busy" in sys.argv:
+            for thread in threads:
+                thread.start()
+        import fastlstm
+        if "busy" not in sys.argv:
+            for thread in threads:
+                thread.start()
+        for thread in threads:
+            thread.join()
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            sums = pool.map(total, [a, a])
+        multiply(1)
+        print(len(right), all(right), *map(float, sums))
+    """
+    for busy in ("", "import sys; sys.argv.append('busy')\n"):
+        printed = run(program, start=busy, OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS="2")
+        assert printed == f"601 True {400.0**3} {400.0**3}"
 
 
 VERSION_1 = "31 30 0:29 {root} /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct"

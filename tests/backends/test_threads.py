@@ -103,17 +103,26 @@ def test_a_program_ends_while_its_daemon_threads_compute(compiled_backend: str) 
         assert run(program, FASTLSTM_BACKEND=compiled_backend) == "done"
 
 
-@pytest.mark.parametrize("first", ["fastlstm", "numpy", "numpy, and a product"])
-def test_threads_of_numpys_products_do_not_keep_the_cores(first: str) -> None:
-    imports = "import fastlstm, numpy as np" if first == "fastlstm" else "import numpy as np, fastlstm"
-    if "product" in first:
-        imports = imports.replace("np,", "np; np.ones((256, 256)) @ np.ones((256, 256)); import")
-    program = """
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import fastlstm, numpy as np",
+        "import numpy as np, fastlstm",
+        "import numpy as np; np.ones((256, 256)) @ np.ones((256, 256)); import fastlstm",
+        "import numpy as np; from scipy.linalg.blas import sgemm; import fastlstm",
+    ],
+)
+def test_threads_of_numpys_products_do_not_keep_the_cores(imports: str) -> None:
+    product = "a @ a"
+    if "scipy" in imports:
+        pytest.importorskip("scipy", reason="SciPy is not installed: pip install scipy")
+        product = "sgemm(1, a, a)"
+    program = f"""
         import os, time
         a = np.ones((256, 256), np.float32)
         before = time.process_time()
         for _ in range(20):
-            assert (a @ a == 256).all()
+            assert ({product} == 256).all()
             time.sleep(0.03)
         spent = time.process_time() - before  # 0.4 s and more where they spin for 20 ms
         print(os.environ["OPENBLAS_THREAD_TIMEOUT"], spent < 0.35)
@@ -162,6 +171,31 @@ def test_products_in_other_threads_and_children_go_on() -> None:
     for busy in ("", "import sys; sys.argv.append('busy')\n"):
         printed = run(program, start=busy, OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS="2")
         assert printed == f"601 True {400.0**3} {400.0**3}"
+
+
+def test_products_go_on_in_a_thread_that_only_the_interpreter_knows() -> None:
+    program = """
+        import _thread, time
+        import numpy as np
+
+        a, done = np.ones((300, 300)), []
+
+        def multiply():
+            while True:
+                done.append(a @ a)
+
+        def wait_for(products):
+            del done[:]
+            while len(done) < products:
+                time.sleep(0.001)
+
+        _thread.start_new_thread(multiply, ())
+        wait_for(3)
+        import fastlstm
+        wait_for(3)
+        print("goes on")
+    """
+    assert run(program, start="", OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS="2") == "goes on"
 
 
 VERSION_1 = "31 30 0:29 {root} /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct"

@@ -473,6 +473,64 @@ def test_backward_before_forward_is_an_error(layer: Any, dout: Any) -> None:
         layer.backward(dout)
 
 
+def wrong_arrays(right: Any) -> list[Any]:
+    """A list, an array with too few columns, and one whose first two axes are swapped."""
+    return [right.tolist(), right[..., :-1], right.swapaxes(0, 1)]
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_a_wrong_call_changes_nothing(name: str) -> None:
+    make, inputs = DIFFERENTIABLE[name]
+    layer = make()
+    douts = [floats(*out.shape) for out in as_tuple(layer.forward(*inputs))]
+    expected = [grad.copy() for grad in (*as_tuple(layer.backward(*douts)), *layer.grads)]
+    for wrong in wrong_arrays(douts[0]):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            layer.backward(wrong, *douts[1:])
+        for grad, right in zip(reversed(layer.grads), reversed(expected), strict=False):
+            np.testing.assert_array_equal(grad, right)
+    for wrong in (inputs[0].tolist(), inputs[0][..., :-1]):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            layer.forward(wrong, *inputs[1:])
+        # What is kept is of the call before.
+        got = (*as_tuple(layer.backward(*douts)), *layer.grads)
+        for grad, right in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(grad, right)
+
+
+def test_an_embedding_keeps_the_ids_of_a_call_that_ended_well() -> None:
+    layer = layers.TimeEmbedding(floats(V, D))
+    layer.forward(IDS)
+    with pytest.raises(IndexError, match="expected ids from 0"):
+        layer.forward(IDS + V)
+    layer.backward(floats(N, T, D))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_take_no_lists_for_scores(name: str) -> None:
+    make, x, t = LOSSES[name]
+    with pytest.raises(TypeError, match="expected a numpy or CuPy array"):
+        make().forward(x.tolist(), t)
+
+
+def test_masks_are_of_the_shape_that_is_said() -> None:
+    # Of those that numpy would broadcast, too: the mean would be that of fewer elements.
+    y = floats(N, T, D)
+    for mask in (np.ones(T, bool), np.ones((1, T), bool), np.ones((T, N), bool)):
+        with pytest.raises(ValueError, match=r"mask has shape .*, expected \(3, 4\)"):
+            layers.MeanSquaredError().forward(y, 2 * y, mask=mask)
+        with pytest.raises(ValueError, match=r"mask has shape .*, expected \(3, 4\)"):
+            layers.TimeAttention().forward(y, y, mask)
+
+
+def test_dropout_takes_gradients_of_its_shape_only() -> None:
+    layer = layers.TimeDropout()
+    layer.forward(floats(N, T, D))
+    for wrong in (floats(T, D), floats(1, N, T, D), floats(N, T, 1)):
+        with pytest.raises(ValueError, match=r"dout has shape .*, expected \(3, 4, 6\)"):
+            layer.backward(wrong)
+
+
 # --------------------------------------------------------------------------------------------
 # Dropout, attention, products
 # --------------------------------------------------------------------------------------------

@@ -125,3 +125,23 @@ def test_backward_before_forward() -> None:
         with pytest.raises(RuntimeError, match="backward was called before forward"):
             layer.backward(1.0)  # type: ignore[arg-type]
     assert {"EmbeddingDot", "NegativeSamplingLoss", "NCELoss"} <= set(layers.__all__)
+
+
+def test_wrong_rows_and_targets_are_named_and_nothing_is_kept_of_them() -> None:
+    dot, loss = EmbeddingDot(W.copy()), NegativeSamplingLoss(W.copy(), CORPUS)
+    cases: list[tuple[Any, str, Any]] = [(dot, "idx", np.ones(N)), (loss, "target", 1)]
+    for layer, ids, dout in cases:
+        layer.forward(H, TARGET)
+        wrong: list[tuple[Any, Any, str]] = [
+            (H.tolist(), TARGET, "h is list"),
+            (H.astype("float32"), TARGET, "h has dtype float32, but W has float64"),
+            (H[:, 1:], TARGET, r"h has shape \(7, 4\), expected \(7, 5\)"),
+            (H[1:], TARGET, rf"{ids} has shape \(7,\), expected \(6,\)"),
+            (H, TARGET + V, "expected ids from 0 to 10"),
+        ]
+        for h, target, message in wrong:
+            with pytest.raises((TypeError, ValueError, IndexError), match=message):
+                layer.forward(h, target)
+        assert layer.backward(dout).shape == (N, E)
+    with pytest.raises(ValueError, match=r"dout has shape \(7, 1\), expected \(7,\)"):
+        dot.backward(np.ones((N, 1)))

@@ -277,6 +277,8 @@ def _wrong_prepared_weights() -> Iterator[Wrong]:
     ours = ops.prepare_lstm(**right["prepare_lstm"])
     wrong = {**none, "Wx": ours, "gate_order": "fgio"}
     yield Wrong("lstm_forward", wrong, ValueError, "gate_order is 'fgio', but the weights were prepared for 'ifgo'")
+    message = "precision is array.*, but the weights were prepared for 'float32'"
+    yield Wrong("lstm_forward", {**none, "Wx": ours, "precision": np.zeros(3)}, ValueError, message)
 
 
 def _rows(indices: Any, values: Any) -> RowGrad:

@@ -8,6 +8,7 @@ from fastlstm import ops
 from fastlstm.arrays import array_module
 from fastlstm.contract import BoolArray, FloatArray
 from fastlstm.layers.layer import Layer, saved
+from fastlstm.ops import checks
 
 
 class TimeAttention(Layer):
@@ -37,8 +38,11 @@ class TimeAttention(Layer):
 
         Where mask (N, S) is False an encoder state weighs nothing; of a row without any other all weigh the same.
         """
+        hs_enc = checks.float_array("hs_enc", hs_enc, 3)
         weights = ops.batched_product(hs_dec, hs_enc.swapaxes(1, 2), precision=self.precision)
         if mask is not None:
+            checks.require_array("mask", mask)
+            checks.expect_shape("mask", mask, hs_enc.shape[:2], "= (N, S) of hs_enc")
             # Not minus infinity, of which a row without any valid step would become NaN.
             least = np.finfo(weights.dtype).min / 2
             weights = array_module(weights).where(mask[:, None, :], weights, least)

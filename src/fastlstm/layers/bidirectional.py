@@ -8,6 +8,7 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import BOOK_GATE_ORDER, BoolArray, FloatArray, GRUConvention, GRUConventionName
 from fastlstm.layers.layer import Layer
 from fastlstm.layers.recurrent import TimeGRU, TimeLSTM, TimeRNN
+from fastlstm.ops import checks
 
 OneWay: TypeAlias = TimeLSTM | TimeGRU | TimeRNN
 
@@ -58,6 +59,11 @@ class TimeBidirectional(Layer):
 
     def _both_backward(self, dhs: FloatArray | None, **by_last_states: FloatArray | None) -> FloatArray:
         H = self.forward_layer.params[1].shape[0]
+        # Before the first layer's gradients change: the halves of what fits neither may fit one of them.
+        for name, d in (("dhs", dhs), *by_last_states.items()):
+            if d is not None:
+                checks.require_array(name, d)
+                checks.expect_shape(name, d, (*d.shape[:-1], 2 * H), f"for H = {H} of each direction")
         dxs: list[FloatArray] = []
         for layer, half in ((self.forward_layer, slice(H)), (self.backward_layer, slice(H, None))):
             given = {name: None if d is None else d[..., half] for name, d in by_last_states.items()}

@@ -8,6 +8,7 @@ from fastlstm.arrays import array_module
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.product import product
+from fastlstm.ops import checks
 
 
 class MatMul(Layer):
@@ -26,8 +27,9 @@ class MatMul(Layer):
 
     def forward(self, x: FloatArray) -> FloatArray:
         """(N, D) -> (N, K). Keeps x."""
+        out = product(x, self.params[0], precision=self.precision)
         self.x = x
-        return product(x, self.params[0], precision=self.precision)
+        return out
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, K) -> (N, D)."""
@@ -53,8 +55,9 @@ class Affine(Layer):
     def forward(self, x: FloatArray) -> FloatArray:
         """(N, D) -> (N, K). Keeps x."""
         W, b = self.params
+        out = product(x, W, bias=b, precision=self.precision)
         self.x = x
-        return product(x, W, bias=b, precision=self.precision)
+        return out
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, K) -> (N, D)."""
@@ -73,12 +76,21 @@ class TimeAffine(Affine):
     b : (K,)
     """
 
+    def __init__(self, W: FloatArray, b: FloatArray) -> None:
+        super().__init__(W, b)
+        self._shape: tuple[int, ...] | None = None
+
     def forward(self, x: FloatArray) -> FloatArray:
         """(N, T, D) -> (N, T, K). Keeps x."""
+        x = checks.float_array("x", x, 3)
         N, T, D = x.shape
-        return super().forward(x.reshape(N * T, D)).reshape(N, T, self.params[0].shape[1])
+        out = super().forward(x.reshape(N * T, D)).reshape(N, T, self.params[0].shape[1])
+        self._shape = out.shape
+        return out
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """(N, T, K) -> (N, T, D)."""
-        N, T, K = dout.shape
+        dout = checks.float_array("dout", dout, 3)
+        N, T, K = saved(self._shape)
+        checks.expect_shape("dout", dout, (N, T, K), "= (N, T, K) of the forward call")
         return super().backward(dout.reshape(N * T, K)).reshape(N, T, self.params[0].shape[0])

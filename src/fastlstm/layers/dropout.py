@@ -10,6 +10,7 @@ from fastlstm import ops
 from fastlstm.contract import FloatArray
 from fastlstm.layers.layer import Layer
 from fastlstm.layers.seeds import Seeds, seeds_of
+from fastlstm.ops import checks
 from fastlstm.ops.device import device_of, to_device
 
 
@@ -43,6 +44,7 @@ class TimeDropout(Layer):
 
     def forward(self, xs: FloatArray) -> FloatArray:
         """Any shape -> the same shape."""
+        checks.require_array("xs", xs)
         if not self.train_flg:
             self.mask = None
             return xs
@@ -58,7 +60,11 @@ class TimeDropout(Layer):
 
     def backward(self, dout: FloatArray) -> FloatArray:
         """Of the shape of the forward call."""
-        return dout if self.mask is None else dout * self.mask
+        checks.require_array("dout", dout)
+        if self.mask is None:
+            return dout
+        checks.expect_shape("dout", dout, self.mask.shape, "of the forward call")
+        return dout * self.mask
 
     def capture_key(self) -> tuple[Any, ...]:
         return (self.dropout_ratio, self.seeds)

@@ -37,8 +37,9 @@ class Embedding(Layer):
 
     def forward(self, idx: IntArray) -> FloatArray:
         """Ids (...), int32 or int64, -> (..., E). Keeps the ids."""
+        out = ops.embedding_forward(self.params[0], idx)
         self.idx = idx
-        return ops.embedding_forward(self.params[0], idx)
+        return out
 
     def backward(self, dout: FloatArray) -> None:
         """Gradient (..., E); ids that occur more than once add up. Ids have no gradient, so nothing is returned."""

@@ -33,6 +33,7 @@ class SoftmaxWithLoss(Layer):
 
         A one-hot row of zeros does not count.
         """
+        checks.require_array("x", x)
         targets = as_ids("t", t, x.ndim - 1, x.shape[-1], self.ignore_label)
         loss, self._dx = ops.softmax_cross_entropy(x, targets, ignore_index=self.ignore_label)
         return loss
@@ -80,8 +81,9 @@ class TimeSigmoidWithLoss(Layer):
 
     def forward(self, xs: FloatArray, ts: Array) -> float:
         """Scores xs (N, T), labels ts (N, T) 0 or 1 -> loss."""
-        if xs.shape != ts.shape:
-            raise ValueError(f"ts has shape {ts.shape}, expected {xs.shape} = the shape of the scores")
+        checks.require_array("xs", xs)
+        checks.require_array("ts", ts)
+        checks.expect_shape("ts", ts, xs.shape, "= the shape of the scores")
         self._shape = xs.shape
         return self._steps.forward(xs.reshape(-1), ts.reshape(-1))
 
@@ -125,6 +127,7 @@ class TimeAffineWithLoss(Layer):
         All gradients are computed here. Steps whose target is -1, or a one-hot row of zeros, do not count. Weights
         (N, T) are those of `ops.softmax_cross_entropy`.
         """
+        checks.require_array("hs", hs)
         W, b = self.params
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
@@ -176,6 +179,8 @@ class MeanSquaredError(Layer):
         t = _of_dtype_of(y, t)
         count = None
         if mask is not None:
+            checks.require_array("mask", mask)
+            checks.expect_shape("mask", mask, y.shape[:-1], "= the shape of y without its last axis")
             xp = array_module(y)
             t = xp.where(mask[..., None], t, y)
             if reduction == "mean":

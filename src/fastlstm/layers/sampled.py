@@ -23,6 +23,7 @@ from fastlstm.layers.layer import Layer, saved
 from fastlstm.layers.losses import SigmoidWithLoss
 from fastlstm.layers.seeds import Seeds, seeds_of
 from fastlstm.ops import checks
+from fastlstm.ops.array_likes import integers
 from fastlstm.ops.device import number, row_grad, to_device, to_host
 
 
@@ -44,6 +45,9 @@ class EmbeddingDot(Layer):
 
     def forward(self, h: FloatArray, idx: IntArray) -> FloatArray:
         """h (N, E), ids idx (N,) -> (N,). Keeps both."""
+        h = _rows("h", h, self.params[0])
+        checks.require_array("idx", idx)
+        checks.expect_shape("idx", idx, h.shape[:1], "= (N,) for h (N, E)")
         target_W = self.embed.forward(idx)
         self.cache = (h, target_W)
         out: FloatArray = array_module(h).einsum("ne,ne->n", target_W, h)
@@ -52,12 +56,21 @@ class EmbeddingDot(Layer):
     def backward(self, dout: FloatArray) -> FloatArray:
         """Gradient (N,) -> gradient by h, (N, E)."""
         h, target_W = saved(self.cache)
-        column = dout.reshape(len(h), 1)
+        checks.require_array("dout", dout)
+        checks.expect_shape("dout", dout, h.shape[:1], "= (N,) of the forward call")
+        column = dout[:, None]
         self.embed.backward(column * h)
         return column * target_W
 
     def forget_step(self) -> None:
         self.embed.forget_step()
+
+
+def _rows(name: str, rows: Any, W: FloatArray) -> FloatArray:
+    """Rows (N, E) as wide as those of W and of its dtype."""
+    right = checks.float_array(name, rows, 2, W.dtype, "W")
+    checks.expect_shape(name, right, (len(right), W.shape[1]), f"= (N, E) for W with shape {W.shape}")
+    return right
 
 
 class UnigramSampler:
@@ -191,10 +204,12 @@ class NegativeSamplingLoss(Layer):
 
     def forward(self, h: FloatArray, target: IntArray) -> float:
         """h (N, E), targets (N,) -> the loss: the sum over the words of the mean over the batch. Keeps h."""
+        h = _rows("h", h, self.params[0])
         xp = array_module(h)
-        if checks.is_array(target):
-            checks.require_array("target", target)
-        target = xp.asarray(target)
+        if not is_device_array(target):
+            target = integers("target", target, 1, "(N,)").astype(np.int64, copy=False)
+            target = checks.int_ids("target", target, len(self.params[0]), "V = {}")
+        checks.expect_shape("target", target, h.shape[:1], "= (N,) for h (N, E)")
         classes = xp.concatenate((target[:, None], self.sampler.get_negative_sample(target)), axis=1)
         rows = ops.embedding_forward(self.params[0], classes)
         self._saved = (h, classes, rows)

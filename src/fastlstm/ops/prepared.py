@@ -53,5 +53,5 @@ def check(
 
 def check_option(option: str, asked: Any, right: Any) -> None:
     """Raise unless the weights were prepared for what is asked for."""
-    if asked != right:
-        raise ValueError(f"{option} is {asked!r}, but the weights were prepared for {right!r}")
+    if not isinstance(asked, type(right)) or asked != right:  # an array is neither the same nor not
+        raise ValueError(f"{option} is {asked!r:.60}, but the weights were prepared for {right!r}")

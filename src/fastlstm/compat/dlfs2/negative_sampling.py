@@ -21,6 +21,10 @@ class EmbeddingDot(layers.EmbeddingDot):
         self.embed = Embedding(W)
         self.params, self.grads = self.embed.params, self.embed.grads
 
+    def forward(self, h: FloatArray, idx: Array) -> FloatArray:
+        """h (B, E), ids idx (B,) -> (B,)."""
+        return super().forward(of_dtype(h, self.params[0].dtype), ids_of(idx))
+
 
 class UnigramSampler(layers.UnigramSampler):
     """Draws words by their frequency, never a row's own target and none twice for a row."""

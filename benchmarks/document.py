@@ -1,4 +1,7 @@
-"""docs/benchmarks.md with its pictures and the figures of the README: written from the JSON of a run, never by hand."""
+"""Pages of figures, with their pictures, and the figures of the README: written from the JSON of runs, never by hand.
+
+docs/benchmarks.md is that of processors with AVX-512; others have docs/benchmarks-avx2.md and so on.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,46 @@ from typing import Any
 from benchmarks import curves, regressions, summary
 from benchmarks.machine import say
 from benchmarks.markdown import markdown_table, seconds
-from benchmarks.measure import OURS, TEXTBOOK
+from benchmarks.measure import OURS, TEXTBOOK, WAYS_OF_TORCH
 
-PAGE = Path("docs/benchmarks.md")
-PICTURES = Path("docs/pictures/benchmarks")
-OVERVIEW = PICTURES / "overview.png"
+PAGES, PICTURES, OVERVIEW = Path("docs"), Path("docs/pictures"), "overview.png"
 BEGIN, END = "<!-- figures: begin", "<!-- figures: end -->"
 TRAINING_STEP = "training step"  # the family of whole steps of models
+# What the README says of machines other than that of its table.
+MENTIONED = (TRAINING_STEP, *(f"{cell} forward + backward" for cell in ("LSTM", "GRU", "tanh RNN")))
 
 Result = Mapping[str, Any]
+
+
+def name(result: Result) -> str:
+    """Of the page, without its ending, and of the folder of its pictures."""
+    instructions = str(result["machine"]["fastlstm"]).split("instruction set ")[1].split(",")[0]
+    return "benchmarks" if instructions.startswith("avx512") else f"benchmarks-{instructions}"
 
 
 def write_page(path: Path, root: Path) -> None:
     """The page and all pictures, from the result in ``path``, below ``root``."""
     result = regressions.read(path)
-    (root / PICTURES).mkdir(parents=True, exist_ok=True)
-    draw_overview(result, root / OVERVIEW)
-    curves.draw_all(result["curves"], root / PICTURES)
-    (root / PAGE).write_text(page(result, path.resolve().relative_to(root).as_posix()))
-    say(f"written: {root / PAGE} and pictures in {root / PICTURES}")
+    pictures = root / PICTURES / name(result)
+    pictures.mkdir(parents=True, exist_ok=True)
+    draw_overview(result, pictures / OVERVIEW)
+    curves.draw_all(result["curves"], pictures)
+    written = root / PAGES / f"{name(result)}.md"
+    written.write_text(page(result, path.resolve().relative_to(root).as_posix()))
+    say(f"written: {written} and pictures in {pictures}")
 
 
 def page(result: Result, source: str) -> str:
-    """docs/benchmarks.md."""
+    """docs/benchmarks.md, or that of another instruction set."""
     run = result["run"]
+    pictures = f"pictures/{name(result)}"
     parts = [
         "# Benchmarks",
         f"<!-- Written by `python -m benchmarks --docs {source}`. Change nothing here by hand. -->",
         _where_from(result, source),
         "\n".join(f"- {name}: {value}" for name, value in result["machine"].items()),
         "\n".join(f"- {line}" for line in summary.probe_lines(result["probe"])),
-        f"![times as fast as PyTorch and as from-scratch numpy code]({_link(OVERVIEW)})",
+        f"![times as fast as PyTorch and as from-scratch numpy code]({pictures}/{OVERVIEW})",
     ]
     if run["effort"] == "quick" or run["only"]:
         parts.insert(2, "**A short or partial run: these figures are not those of the project.**")
@@ -58,7 +70,7 @@ def page(result: Result, source: str) -> str:
             f"more than {curves.LARGEST_BEND}, that is called a bend."
         )
         for letter in dict.fromkeys(curve["letter"] for curve in result["curves"]):
-            parts.append(f"![cost over {letter}]({_link(PICTURES / f'cost-{letter}.png')})")
+            parts.append(f"![cost over {letter}]({pictures}/cost-{letter}.png)")
             for curve in result["curves"]:
                 if curve["letter"] == letter:
                     parts.append(f"{curve['title']}. {' '.join(curve['sentences'])}")
@@ -72,10 +84,6 @@ def _where_from(result: Result, source: str) -> str:
         f"[{source}](../{source}). `fastlstm bench` in the source tree measures your machine; how to read the figures "
         "stands in [CONTRIBUTING.md](../CONTRIBUTING.md)."
     )
-
-
-def _link(path: Path) -> str:
-    return path.relative_to(PAGE.parent).as_posix()
 
 
 # --------------------------------------------------------------------------------------------
@@ -95,15 +103,17 @@ def groups(result: Result, *, each_step: bool = True) -> list[dict[str, Any]]:
             name = case["family"]
             if each_step and name == TRAINING_STEP:
                 name += f": {case['name'].split(' V')[0]}"
+            if case["name"].endswith(" bf16"):
+                name += ", bf16"
             found.setdefault(name, []).append(case)
     return [{"name": name, "cases": cases, "ratios": _ratios(cases)} for name, cases in found.items()]
 
 
 def _ratios(cases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ratios = {}
-    for label, peers in (("PyTorch", ("torch",)), ("numpy from scratch", (TEXTBOOK, "np.add.at"))):
-        values = [case["sides"][peer]["ratio"] for case in cases for peer in peers if peer in case["sides"]]
-        if values:
+    for label, peers in (("PyTorch", WAYS_OF_TORCH), ("numpy from scratch", (TEXTBOOK, "np.add.at"))):
+        found = [[case["sides"][peer]["ratio"] for peer in peers if peer in case["sides"]] for case in cases]
+        if values := [min(of_case) for of_case in found if of_case]:
             ratios[label] = geometric_mean(values)
     return ratios
 
@@ -148,12 +158,13 @@ def write_readme(path: Path, root: Path) -> None:
     if not 0 <= begin < end:
         raise ValueError(f"{readme} has no lines that begin with {BEGIN!r} and {END!r}, in this order")
     begin = text.index("\n", begin) + 1
-    readme.write_text(text[:begin] + readme_figures(regressions.read(path)) + text[end:])
+    others = [regressions.read(other) for other in sorted(path.parent.glob("cpu-*.json")) if other.name != path.name]
+    readme.write_text(text[:begin] + readme_figures(regressions.read(path), others) + text[end:])
     say(f"written: {readme}")
 
 
-def readme_figures(result: Result) -> str:
-    """One picture and a line for every operator, whole training steps first."""
+def readme_figures(result: Result, others: Sequence[Result]) -> str:
+    """One picture and a line for every operator, whole training steps first; a sentence for every other machine."""
     machine, run = result["machine"], result["run"]
     rows = []
     for group in sorted(groups(result, each_step=False), key=lambda group: group["name"] != TRAINING_STEP):
@@ -165,14 +176,30 @@ def readme_figures(result: Result) -> str:
         sizes = f", mean of {len(cases)} {what}" if len(cases) > 1 else ""
         rows.append((group["name"] + sizes, times, *("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)))
     header = ("work", "longest call", "PyTorch takes", "numpy from scratch takes")
+    page = f"{PAGES}/{name(result)}.md"
+    elsewhere = "".join(f"{_of_another_machine(other)}\n\n" for other in others)
     return (
         f"{machine['processor']}; fastlstm {machine['fastlstm']}; torch {machine['torch']}; float32, {run['date']}, "
         f"commit {run['commit']}. Results are compared before anything is timed, sides take turns, medians:\n\n"
-        f"![times as fast as PyTorch and as from-scratch numpy code]({OVERVIEW.as_posix()})\n\n"
+        f"![times as fast as PyTorch and as from-scratch numpy code]({PICTURES}/{name(result)}/{OVERVIEW})\n\n"
         f"{markdown_table(header, rows)}\n\n"
+        f"{elsewhere}"
         '`fastlstm bench` in the source tree prints the whole table on your machine (`pip install ".[bench]"`,\n'
         "and torch for its column), `--quick` in less than two minutes; `pytest benchmarks/ --benchmark-only` times\n"
         "every case with pytest-benchmark. All figures, curves and whole jobs:\n"
-        f"[{PAGE.as_posix()}]({PAGE.as_posix()}). Where a goal was not reached, and why:\n"
+        f"[{page}]({page}). Where a goal was not reached, and why:\n"
         "[docs/results.md](docs/results.md).\n"
+    )
+
+
+def _of_another_machine(result: Result) -> str:
+    machine, run, page = result["machine"], result["run"], f"{PAGES}/{name(result)}.md"
+    means = {group["name"]: group["ratios"] for group in groups(result, each_step=False)}
+    ratios = ", ".join(
+        f"{name} {means[name]['PyTorch']:.1f}x" for name in MENTIONED if "PyTorch" in means.get(name, {})
+    )
+    instructions = str(machine["fastlstm"]).split("instruction set ")[1]
+    return (
+        f"On another machine ({machine['processor']}, {instructions}, {run['date']}, commit {run['commit']}) "
+        f"PyTorch takes ([{page}]({page})): {ratios}."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def comparison(suite: Any, ours: float, torch: float, again: Any = None) -> Any:
 def result(suite: Any, *comparisons: Any) -> dict[str, Any]:
     return {
         "run": {"date": "2020-02-02", "commit": "abc", "effort": "full", "only": [], "seconds": 3},
-        "machine": {"processor": "a processor", "fastlstm": "1, backend cpp, x", "torch": "2"},
+        "machine": {"processor": "a processor", "fastlstm": "1, backend cpp, instruction set avx512, x", "torch": "2"},
         "probe": {"multiply_add_gflops": {"1": 50.0, "2": 100.0}, "read_gb_per_second": {}},
         "figures": [],
         "cases": [c.as_json() for c in comparisons],
@@ -99,12 +100,28 @@ def test_page_and_readme_are_written_from_the_json(suite: Any, tmp_path: Path) -
         suite["document"].write_readme(source, tmp_path)
 
 
-def test_the_page_is_that_of_the_kept_run(suite: Any) -> None:
-    page = ROOT / "docs" / "benchmarks.md"
-    if not page.exists():
-        pytest.skip("docs/benchmarks.md is not written")
-    source = page.read_text().split("--docs ", 1)[1].split("`", 1)[0]
-    assert suite["document"].page(json.loads((ROOT / source).read_text()), source) == page.read_text()
+def test_pages_are_those_of_the_kept_runs(suite: Any) -> None:
+    pages = sorted((ROOT / "docs").glob("benchmarks*.md"))
+    kept = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert len(pages) == len(kept)
+    for page in pages:
+        source = page.read_text().split("--docs ", 1)[1].split("`", 1)[0]
+        assert suite["document"].page(json.loads((ROOT / source).read_text()), source) == page.read_text()
+        assert all((page.parent / picture).exists() for picture in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text()))
+
+
+def test_the_readme_names_other_machines(suite: Any, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- figures: begin. -->\n<!-- figures: end -->\n")
+    for instructions in ("avx2", "avx512"):
+        run = result(suite, comparison(suite, 0.1, 0.15))
+        run["cases"][0]["family"] = "LSTM forward + backward"
+        run["machine"]["fastlstm"] = f"1, backend cpp, instruction set {instructions}, 2 threads"
+        (tmp_path / f"cpu-{instructions}.json").write_text(json.dumps(run))
+    suite["document"].write_readme(tmp_path / "cpu-avx512.json", tmp_path)
+    assert "On another machine (a processor, avx2, 2 threads, 2020-02-02" in (
+        readme := (tmp_path / "README.md").read_text()
+    )
+    assert "PyTorch takes ([docs/benchmarks-avx2.md](docs/benchmarks-avx2.md)): LSTM forward + backward 1.5x." in readme
 
 
 def test_bench_passes_its_options_on(capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,8 +25,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--compare", metavar="OLD.json", help="tell what became slower by more than 8 %%, in two runs; exit code 1")
     add("--curves", metavar="DIR", help="cost over N, T, H, V and threads, too: measure, and draw into DIR")
     add("--jobs", action="store_true", help="whole jobs, too: time to an accuracy, tokens and sentences per second")
-    add("--record", action="store_true", help="all of it, into benchmarks/results, docs/benchmarks.md and its pictures")
-    add("--docs", metavar="RESULT.json", help="only write docs/benchmarks.md and its pictures, from such a file")
+    add("--record", action="store_true", help="all of it, into benchmarks/results, the page of docs and its pictures")
+    add("--docs", metavar="RESULT.json", help="only write that page and its pictures, from such a file")
     add("--readme", metavar="RESULT.json", help="only write the figures of the README, from such a file")
 
 

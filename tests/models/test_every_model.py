@@ -271,6 +271,37 @@ def test_negative_ids_are_no_padding_but_for_one() -> None:
         SequenceClassifier(V, 3, 3, 2).forward(np.array([[1, -2]]), np.array([0]))
     with pytest.raises(IndexError, match="holds -2"):
         Seq2seq(V, 3, 3).forward(np.array([[1]]), np.array([[-2, 1]]))
+    with pytest.raises(IndexError, match="holds -2"):
+        Seq2seq(V, 3, 3).forward(np.array([[1, -2]]), np.array([[1, 1]]))
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_data_that_are_none_are_told(kind: str, method: str) -> None:
+    make, data, _ = MAKERS[kind]
+    for nothing in (None, 3):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            getattr(make(), method)(nothing, *data(3)[1:])
+
+
+def test_forward_calls_say_what_they_expected() -> None:
+    rows, series = ids(2, 4), np.ones((2, 4, 1), np.float32)
+    padding = Seq2seq(V, 3, 3, pad_id=0)
+    steps = SequenceRegressor(1, 3, 1, return_sequences=True)
+    calls: list[tuple[Model, Any, Any, str]] = [
+        (RNNLM(V, 3, 3), None, rows, "xs is NoneType"),
+        (RNNLM(V, 3, 3), rows[0], rows, r"xs has shape \(4,\), expected two axes"),
+        (SequenceClassifier(V, 3, 3, 2), rows[0], [0, 1], r"xs has shape \(4,\), expected two axes"),
+        (padding, rows, rows.astype("uint8"), "ts has dtype uint8, expected int32 or int64"),
+        (padding, rows, rows[0], r"ts has shape \(4,\), expected two axes"),
+        (Seq2seq(V, 3, 3, peeky=True), rows, rows[:1], "xs has 2 rows and ts 1"),
+        (steps, series.tolist(), series, "xs is list"),
+        (steps, series, series.repeat(2, 1), r"ts has shape \(2, 8, 1\), expected \(2, 4, 1\)"),
+        (SequenceRegressor(1, 3, 1, mask_value=0), series[0], series[:, 0], r"xs has shape \(4, 1\), expected 3 axes"),
+    ]
+    for model, xs, ts, message in calls:
+        with pytest.raises((TypeError, ValueError), match=message):
+            model.forward(xs, ts)
 
 
 def test_counts_that_int64_does_not_hold() -> None:

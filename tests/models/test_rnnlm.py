@@ -207,6 +207,18 @@ def test_another_number_of_streams_needs_a_reset() -> None:
     model.forward(XS[:2], TS[:2])
 
 
+def test_a_call_that_fails_leaves_the_state_alone() -> None:
+    model = RNNLM(11, 6, 6, num_layers=2, seed=0)
+    xs = np.arange(6).reshape(2, 3)
+    model.forward(xs, xs)
+    before = [array.copy() for array in model.state()]
+    for wrong in (xs + 9, xs[:, :2], xs.astype(float)):
+        with pytest.raises((IndexError, TypeError, ValueError), match="targets"):
+            model.forward(xs, wrong)
+        for array, right in zip(model.state(), before, strict=True):
+            np.testing.assert_array_equal(array, right)
+
+
 def test_what_is_asked_of_a_model_leaves_its_state_alone() -> None:
     model = make()
     model.forward(XS, TS)

@@ -16,7 +16,7 @@ import numpy as np
 from fastlstm.contract import IntArray
 from fastlstm.ops import scalars
 from fastlstm.ops.array_likes import integers
-from fastlstm.ops.checks import INTS, check_choice
+from fastlstm.ops.checks import INTS, check_choice, describe
 
 PADDING = -1  # an id of this value is no step
 Side = Literal["post", "pre"]
@@ -56,6 +56,8 @@ def pad_sequences(rows: Iterable[Any], *, value: int = PADDING, padding: Side = 
 
 def padded(name: str, rows: Iterable[Any], value: int = PADDING, padding: Side = "post") -> IntArray:
     """As `pad_sequences`, with a name for errors."""
+    if not isinstance(rows, Iterable):
+        raise TypeError(f"{name} is {describe(rows)}, expected an array of ids, or a sequence of rows")
     arrays = []
     for i, row in enumerate(rows):
         array = integers(f"{name}[{i}]", row, 1, "one axis of ids, (time steps,)")

@@ -9,7 +9,7 @@ import numpy as np
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, IntArray
 from fastlstm.datasets.padding import PADDING, padded, warn_of_zeros
-from fastlstm.models.ids import class_ids, host_array, integers, signed
+from fastlstm.models.ids import class_ids, expect_ids, host_array, integers, signed
 from fastlstm.ops import checks, recurrent
 
 
@@ -56,6 +56,7 @@ class Steps(NamedTuple):
 
 def steps_of(xs: IntArray) -> Steps:
     """Of ids (N, T) with -1 for padding, on the host cut to the longest row."""
+    expect_ids("xs", xs)
     mask: BoolArray = xs != PADDING
     some_masked = True
     if not is_device_array(xs):  # on a GPU nobody looks at them here; `Batches` has cut them

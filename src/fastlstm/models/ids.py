@@ -34,6 +34,13 @@ def check_text(name: str, ids: IntArray, option: str, V: int, low: int = 0) -> N
         check_range(name, piece, low, V, f"{low} to {V - 1} ({option} = {V})")
 
 
+def expect_ids(name: str, ids: Array) -> None:
+    """Raise unless ids are an array (N, T), int32 or int64, as forward calls take it; on a GPU too."""
+    checks.require_integers(name, ids)
+    if ids.ndim != 2:
+        raise ValueError(f"{name} has shape {ids.shape}, expected two axes, (examples, time steps)")
+
+
 def signed(ids: IntArray) -> IntArray:
     """Ids as int32 or int64, C-contiguous."""
     return np.ascontiguousarray(ids if ids.dtype in checks.INTS else ids.astype(np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -236,6 +236,8 @@ class SequenceRegressor(ReadsIds, Estimator):
 
     def _padded(self, name: str, rows: Sequence[Any], width: int, steps: int = 0) -> FloatArray:
         """A list of arrays (T_n, width) as one, filled up with the mask_value."""
+        if not isinstance(rows, Iterable):
+            raise TypeError(f"{name} is {checks.describe(rows)}, expected an array, or a sequence of rows")
         arrays = [host_array(f"{name}[{i}]", row) for i, row in enumerate(rows)]
         for i, array in enumerate(arrays):
             if array.ndim != 2 or array.shape[1] != width:
@@ -281,6 +283,11 @@ class SequenceRegressor(ReadsIds, Estimator):
         """
         if lengths is not None:
             xs = to_device(self.check_series(xs, lengths), self.device)
+        checks.require_array("xs", xs)
+        checks.require_array("ts", ts)
+        if self.options["return_sequences"]:
+            expected = (*xs.shape[:2], self.options["output_size"])
+            checks.expect_shape("ts", ts, expected, f"= (N, T, K) for xs with shape {xs.shape}")
         self._outputs, mask = self._outputs_of(xs, training=training)
         if not self.options["return_sequences"]:
             self._targets, self._mask = ts, None
@@ -299,6 +306,7 @@ class SequenceRegressor(ReadsIds, Estimator):
             steps = steps_of(xs)
             xs, mask = steps.ids, steps.for_layers
         elif self._masks:
+            xs = checks.float_array("xs", xs, 3)
             mask = self._counts(xs)
             if not is_device_array(xs):
                 T = longest(mask)

@@ -22,7 +22,7 @@ from fastlstm.distributed.workers import Workers
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeDropout, TimeEmbedding, TimeGRU, TimeLSTM, TimeRNN
 from fastlstm.layers.targets import as_ids
 from fastlstm.layers.tied_output import TiedOutput
-from fastlstm.models.ids import IGNORED, check_text, class_ids, host_array, integers
+from fastlstm.models.ids import IGNORED, check_text, class_ids, expect_ids, host_array, integers
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.model import Model
@@ -180,9 +180,15 @@ class RNNLM(Model):
 
     def forward(self, xs: IntArray, ts: Array, *, training: bool = True, reduction: Reduction = "mean") -> float:
         """Ids xs (N, T), the ids that follow ts (N, T) -> loss. Goes on from the state of the call before."""
+        expect_ids("xs", xs)
         targets = as_ids("ts", ts, 2, self.options["vocab_size"], IGNORED)
-        features = self._features_of(xs, training=training)
-        return self._head.forward(features, targets, training=training, reduction=reduction)
+        before = self.state()
+        try:
+            features = self._features_of(xs, training=training)
+            return self._head.forward(features, targets, training=training, reduction=reduction)
+        except BaseException:  # wrong targets, or Ctrl-C between two layers: as if the call had not been
+            self.set_state(before)
+            raise
 
     def _features_of(self, xs: IntArray, *, training: bool) -> FloatArray:
         """What the output layer projects, (N, T, H)."""

@@ -5,7 +5,7 @@ Huang, Xu, Yu (2015), "Bidirectional LSTM-CRF models for sequence tagging", with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,8 +94,8 @@ class SequenceTagger(LabelledSequences):
     def check_batch(self, xs: Any, ts: Any, lengths: Any = None) -> tuple[IntArray, IntArray]:
         """Sequences xs (N, T), padded with -1, and their classes ts (N, T), -1 where none counts."""
         C = self.options["num_classes"]
-        rows = None if checks.is_array(xs) else [len(row) for row in xs]
-        xs = self.check_sequences(xs, lengths)
+        given, xs = xs, self.check_sequences(xs, lengths)
+        rows = [len(row) for row in given] if isinstance(given, Collection) and not checks.is_array(given) else None
         if _are_rows(ts) and not checks.is_array(ts):
             ts = self._padded(ts, xs, rows)
         elif self._names_in(ts) is not None:

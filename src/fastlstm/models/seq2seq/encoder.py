@@ -9,6 +9,7 @@ import numpy as np
 
 from fastlstm.arrays import array_module, is_device_array
 from fastlstm.contract import BoolArray, FloatArray, IntArray
+from fastlstm.datasets.padding import PADDING
 from fastlstm.layers import TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 
 
@@ -53,8 +54,8 @@ class Encoder:
             # On a GPU nobody looks whether there is any.
             if is_device_array(xs) or padding.any():
                 mask = ~padding
-        elif not is_device_array(xs) and (xs < 0).any():  # a GPU's have none
-            mask = xs >= 0
+        elif not is_device_array(xs) and (xs == PADDING).any():  # a GPU's have none
+            mask = xs != PADDING
             xs = np.where(mask, xs, xs.dtype.type(0))  # where nothing is read, any id will do
         out = self.embedding.forward(xs)
         states = []

@@ -18,7 +18,7 @@ from fastlstm.contract import DEFAULT_GATE_ORDER, Array, FloatArray, IntArray, R
 from fastlstm.datasets.padding import PADDING, is_ragged, padded, warn_of_zeros
 from fastlstm.layers import Layer, TimeAffineWithLoss, TimeAttention, TimeBiLSTM, TimeDropout, TimeEmbedding, TimeLSTM
 from fastlstm.layers.targets import as_ids
-from fastlstm.models.ids import IGNORED, class_ids, host_array, integers
+from fastlstm.models.ids import IGNORED, class_ids, expect_ids, host_array, integers
 from fastlstm.models.initial_weights import InitialWeights, weights_dtype
 from fastlstm.models.layer_graph import Edge
 from fastlstm.models.names import Names
@@ -311,6 +311,9 @@ class Seq2seq(RowModel):
             xs = to_device(self._source_ids(xs), self.device)
         if ts.ndim == 3:
             ts = to_device(self._target_ids(ts), self.device)
+        expect_ids("xs", xs)
+        expect_ids("ts", ts)
+        require_same_rows(xs, ts)
         if self._pad_id is not None and not is_device_array(xs):
             # Steps that are padding in every row of the batch change nothing. On a GPU, nobody looks at them here.
             xs, ts = _without_last_padding(xs, self._pad_id, 1), _without_last_padding(ts, self._pad_id, 2)

@@ -62,6 +62,19 @@ print(threads() == before)
     assert of(program) == ["2", "2", "0", "0", "2", "1", "2", "True"]
 
 
+def test_a_new_thread_takes_the_number_that_was_set() -> None:
+    program = """
+_cpu.set_teams_always(True)
+fastlstm.set_num_threads(4)
+sizes = [_cpu.team_size(4)]
+caller = threading.Thread(target=lambda: sizes.append(_cpu.team_size(4)))  # before PyTorch computes there
+caller.start()
+caller.join()
+print(*sizes)
+"""
+    assert run(START + program, OMP_NUM_THREADS="4").split() == ["2", "2"]
+
+
 def test_the_bits_are_those_of_our_own_threads() -> None:
     program = """
 _cpu.set_teams_always(True)

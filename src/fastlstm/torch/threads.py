@@ -7,10 +7,23 @@ import ctypes
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-_FUNCTIONS = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads", "omp_get_max_threads", "omp_in_parallel")
+_LIBRARY = str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
+
+
+def _max_threads(runtime: ctypes.CDLL) -> Any:
+    """How many threads a region of the calling thread has.
+
+    at::get_num_threads() gives a new thread the number of ``torch.set_num_threads`` first; OpenMP's own function says
+    there how many the process began with.
+    """
+    try:
+        return ctypes.CDLL(_LIBRARY)._ZN2at15get_num_threadsEv
+    except (OSError, AttributeError):
+        return runtime.omp_get_max_threads
 
 
 def share_threads() -> None:
@@ -23,9 +36,16 @@ def share_threads() -> None:
     if sys.platform != "linux":
         return
     # The runtime that PyTorch's calls go to: one preloaded into the process, else the library's own.
-    for name in (None, str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")):
+    for name in (None, _LIBRARY):
         with contextlib.suppress(ImportError, OSError, AttributeError):
-            library = ctypes.CDLL(name)
-            addresses = [ctypes.cast(getattr(library, function), ctypes.c_void_p).value for function in _FUNCTIONS]
+            runtime = ctypes.CDLL(name)
+            functions = [
+                runtime.GOMP_parallel,
+                runtime.omp_get_thread_num,
+                runtime.omp_get_num_threads,
+                _max_threads(runtime),
+                runtime.omp_in_parallel,
+            ]
+            addresses = [ctypes.cast(function, ctypes.c_void_p).value for function in functions]
             importlib.import_module("fastlstm._cpu").run_on_openmp(*addresses)
             return

@@ -102,6 +102,9 @@ def test_a_script_without_blanks_read_by_words_is_told(capsys: pytest.CaptureFix
         capsys.readouterr()
         assert main(["train", "rnnlm", "--data", "neko.txt", *options, *TINY]) == 0
         assert ("hardly a blank between words" in capsys.readouterr().err) == told
+    Path("clauses.txt").write_text("吾輩は猫である。 名前はまだ無い。\n" * 40)
+    assert main(["train", "word2vec", "--data", "clauses.txt", "--subsample", "0", *TINY[4:]]) == 0
+    assert "--tokenizer janome (Japanese) splits it" in capsys.readouterr().err  # word2vec reads no characters
     if importlib.util.find_spec("janome") is None:
         assert main(["train", "rnnlm", "--data", "neko.txt", "--tokenizer", "janome"]) == 2
         assert "pip install 'fastlstm[japanese]'" in error_of(capsys, 2)

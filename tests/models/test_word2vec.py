@@ -504,6 +504,8 @@ def test_no_word_ends_a_sentence(letters: int, tmp_path: Path, monkeypatch: pyte
 def test_texts_without_words_enough(text: Path) -> None:
     with pytest.raises(ValueError, match="no word occurs 4 times; a smaller min_count helps"):
         datasets.read_words(text, min_count=4)
+    with pytest.raises(ValueError, match="no word occurs 5 times; by blanks whole clauses are words"):
+        datasets.count_words(["親譲りの無鉄砲で小供の時から", "損ばかりしている。"], min_count=5)
     with pytest.raises(ValueError, match="max_words is 0, expected at least 1"):
         datasets.read_words(text, max_words=0)
     text.write_text("UNK is a word")

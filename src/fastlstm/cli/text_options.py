@@ -17,11 +17,12 @@ def add_tokenizer(parser: argparse.ArgumentParser, default: str, choices: Sequen
     parser.add_argument("--tokenizer", choices=choices, help=f"{what}; default {default}")
 
 
-def tell_if_unsplit(words: Iterable[str], tokenizer: str) -> None:
+def tell_if_unsplit(words: Iterable[str], tokenizer: str, choices: Sequence[str] = TOKENIZERS) -> None:
     """A line on stderr if the words of a text are clauses of a script without blanks between words."""
     if tokenizer in ("blanks", "words") and needs_splitting(words):
+        by_characters = "char reads it by characters, " if "char" in choices else ""
         print(
             f"fastlstm: the text has hardly a blank between words, so that by {tokenizer} whole clauses are words; "
-            "--tokenizer char reads it by characters, janome (Japanese) splits it",
+            f"--tokenizer {by_characters}janome (Japanese) splits it",
             file=sys.stderr,
         )

@@ -48,6 +48,7 @@ MODEL_OPTIONS = (
     "unknown",
     "tokenizer",
 )
+TOKENIZERS = ("blanks", "words", "janome")
 DATA_OPTIONS = ("data", "column", "validation")
 
 
@@ -97,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a UTF-8 text, plain or packed, a sentence a line, - for stdin; or a folder "
         "of fastlstm data tokenize; default text8",
     )
-    add_tokenizer(parser, defaults.tokenizer, ("blanks", "words", "janome"))
+    add_tokenizer(parser, defaults.tokenizer, TOKENIZERS)
     add("--column", metavar="NAME", help=COLUMN)
     add("--loss", choices=("nce", "negative_sampling", "sampled_softmax"), help=f"default {defaults.loss}")
     add("--cbow", action=switch, help="tell words by the mean of their neighbours; default no: skip-gram")
@@ -205,7 +206,7 @@ def _words(options: Options, source: str, *, learned: bool) -> Words:
     if Path(source).is_dir():
         return sentences_of(tokenized_text(source), **cut)
     words = read_words(source, tokenizer=options.tokenizer, column=options.column, **cut)
-    tell_if_unsplit((words.vocabulary[i] for i in words.ids if i >= 0), options.tokenizer)
+    tell_if_unsplit((words.vocabulary[i] for i in words.ids if i >= 0), options.tokenizer, TOKENIZERS)
     return words
 
 

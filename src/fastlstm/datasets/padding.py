@@ -98,7 +98,7 @@ def warn_of_zeros(name: str, ids: IntArray, vocabulary: Sequence[str] | None, hi
     if any(np.mean((ids[:, ends] == 0).all(axis=1)) > 0.25 for ends in (slice(2), slice(-2, None))):
         warnings.warn(
             f"many rows of {name} begin or end with 0, as Keras pads, and 0 is a word here; if it is padding, say so: "
-            f"{hint}",
+            f"{hint}; if it is a symbol, model.vocabulary = [...] says which",
             UserWarning,
             stacklevel=4,
         )

@@ -17,7 +17,7 @@ from fastlstm.contract import IntArray
 from fastlstm.datasets.files import find_file
 from fastlstm.datasets.tables import text_lines
 from fastlstm.datasets.text import WHERE_TO_GET_TEXT
-from fastlstm.datasets.tokenizers import Tokenizer, check_tokenizer, split_line
+from fastlstm.datasets.tokenizers import Tokenizer, check_tokenizer, needs_splitting, split_line
 from fastlstm.datasets.vocabulary import checked_texts
 
 UNKNOWN = "UNK"  # the word that stands for all words outside the vocabulary
@@ -126,7 +126,10 @@ def _words(
     order = np.argsort(-counts[1:], kind="stable") + 1
     order = order[counts[order] >= min_count]
     if not len(order):
-        raise ValueError(f"{source}: no word occurs {min_count} times; a smaller min_count helps")
+        helps = "a smaller min_count helps"
+        if tokenizer != "janome" and needs_splitting(id_of):
+            helps = f"by {tokenizer} whole clauses are words, as hardly a blank stands between; janome splits Japanese"
+        raise ValueError(f"{source}: no word occurs {min_count} times; {helps}")
     if max_words is not None:
         order = order[: max_words - unknown]
     outside = 0 if unknown else SENTENCE_END - 1

@@ -1,9 +1,10 @@
-"""docs/own_model.md and docs/tagging.md: their blocks of code run, one after the other."""
+"""Pages of docs/: their blocks of code run, one after the other."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,15 @@ def test_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert blocks
     monkeypatch.chdir(tmp_path)
     exec("\n".join(blocks), {"__name__": page})
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="the pages are not beside the tests")
+def test_dates_are_read_with_attention_as_the_page_says() -> None:
+    block = (DOCS / "translation.md").read_text().split("```python\n")[-1].split("```")[0]
+    assert {"50_000", "epochs=10"} <= {*re.findall(r"50_000|epochs=10", block)}
+    names: dict[str, Any] = {}
+    exec(block.replace("50_000", "300").replace("epochs=10", "epochs=1, verbose=0"), names)
+    assert names["weights"].shape == (10, 29)
 
 
 @pytest.mark.skipif(not DOCS.exists(), reason="the pages are not beside the tests")

@@ -498,6 +498,20 @@ def test_a_wrong_call_changes_nothing(name: str) -> None:
             np.testing.assert_array_equal(grad, right)
 
 
+def test_a_call_that_one_direction_fails_changes_neither() -> None:
+    layer = layers.TimeBiLSTM(*lstm_weights(), *lstm_weights(), stateful=True)
+    dhs = floats(N, T, 2 * H)
+    layer.forward(floats(N, T, D))
+    h, dxs = layer.h, layer.backward(dhs)
+    right = layer.backward_layer.params[0]
+    layer.backward_layer.params[0] = right[1:]
+    with pytest.raises(ValueError, match="Wx has shape"):
+        layer.forward(floats(N, T, D))
+    layer.backward_layer.params[0] = right
+    np.testing.assert_array_equal(layer.h, h)
+    np.testing.assert_array_equal(layer.backward(dhs), dxs)
+
+
 def test_an_embedding_keeps_the_ids_of_a_call_that_ended_well() -> None:
     layer = layers.TimeEmbedding(floats(V, D))
     layer.forward(IDS)

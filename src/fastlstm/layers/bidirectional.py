@@ -49,7 +49,14 @@ class TimeBidirectional(Layer):
 
         Where mask (N, T) is False a step carries both states over unchanged.
         """
-        both = [layer.forward(xs, mask=mask, training=training) for layer in (self.forward_layer, self.backward_layer)]
+        before = dict(vars(self.forward_layer))
+        try:
+            both = [
+                layer.forward(xs, mask=mask, training=training) for layer in (self.forward_layer, self.backward_layer)
+            ]
+        except BaseException:  # an error, or Ctrl-C, in the second: what the first carries over and keeps stays too
+            vars(self.forward_layer).update(before)
+            raise
         hs: FloatArray = array_module(xs).concatenate(both, axis=2)
         return hs
 

@@ -1,4 +1,4 @@
-"""A loop of one's own on several processes: mpiexec -n 4 python data_parallel.py, with any number from 1 to 8.
+"""A loop of one's own on several processes: mpiexec -n 4 python examples/data_parallel.py, with any number from 1 to 8.
 
 An LSTM and a softmax learn to repeat what they read three steps ago. Every process has the same weights and draws the
 same batches; each computes the gradients of its shards, pieces of the batch's rows. The weights' bits depend on the

@@ -95,7 +95,7 @@ class SkipgramBatches:
         if self._batches == 0 and epoch == 0:
             raise ValueError(
                 f"subsampling left {length} of {len(self._corpus)} words and no pair to learn from; give a longer "
-                f"text, or a larger subsample than {self.subsample:g}, None to keep all words"
+                f"text, or a larger subsample than {self.subsample:g}, None (--subsample 0) to keep all words"
             )
 
     def _keep(self) -> FloatArray | None:

@@ -143,7 +143,7 @@ def test_products_in_other_threads_and_children_go_on() -> None:
         import multiprocessing, sys, threading
         import numpy as np
 
-        a = np.ones((400, 400))
+        a = np.ones((200, 200))
         right = []
 
         def total(a):
@@ -151,9 +151,9 @@ def test_products_in_other_threads_and_children_go_on() -> None:
 
         def multiply(times):
             for _ in range(times):
-                right.append(bool((a @ a == 400).all()))
+                right.append(bool((a @ a == 200).all()))
 
-        threads = [threading.Thread(target=multiply, args=(200,)) for _ in range(3)]
+        threads = [threading.Thread(target=multiply, args=(100,)) for _ in range(3)]
         if "busy" in sys.argv:
             for thread in threads:
                 thread.start()
@@ -170,7 +170,7 @@ def test_products_in_other_threads_and_children_go_on() -> None:
     """
     for busy in ("", "import sys; sys.argv.append('busy')\n"):
         printed = run(program, start=busy, OPENBLAS_THREAD_TIMEOUT=None, OPENBLAS_NUM_THREADS="2")
-        assert printed == f"601 True {400.0**3} {400.0**3}"
+        assert printed == f"301 True {200.0**3} {200.0**3}"
 
 
 def test_products_go_on_in_a_thread_that_only_the_interpreter_knows() -> None:

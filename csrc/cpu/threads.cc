@@ -230,14 +230,10 @@ class FlushDenormals {
 #endif
 };
 
-// How long the member worked, what it waited apart.
-Duration run_member(Region region, void* context, int member, int size, TeamState* state, StopRequest* request) {
+void run_member(Region region, void* context, int member, int size, TeamState* state, StopRequest* request) {
   const FlushDenormals flush;
   Team team(member, size, state, request);
-  waited = {};
-  const Time begin = Clock::now();
   region(context, team);
-  return Clock::now() - begin - waited;
 }
 
 // Whether teams pay: not where other processes keep the cores so busy that members wait for each other more than they
@@ -374,8 +370,10 @@ class Pool {
   }
 
   void do_part(int member, int size) {
-    const Duration worked = run_member(job_.region, job_.context, member, size, job_.state, job_.request);
-    worked_.fetch_add(worked.count(), std::memory_order_relaxed);
+    waited = {};
+    const Time begin = Clock::now();
+    run_member(job_.region, job_.context, member, size, job_.state, job_.request);
+    worked_.fetch_add((Clock::now() - begin - waited).count(), std::memory_order_relaxed);
   }
 
   // On every thread of an OpenMP team, which may be smaller than asked for.

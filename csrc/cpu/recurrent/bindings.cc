@@ -113,6 +113,17 @@ struct Result {
   }
 };
 
+// Names of results as Python has them, made once: to make and look up six takes longer than the smallest call.
+struct Names {
+  static PyObject* make(const char* name) { return PyUnicode_InternFromString(name); }
+  PyObject *dxs = make("dxs"), *dx = make("dx"), *dWx = make("dWx"), *dWh = make("dWh"), *db = make("db"),
+           *dh0 = make("dh0"), *dh_prev = make("dh_prev"), *dc0 = make("dc0"), *dc_prev = make("dc_prev");
+};
+const Names& names() {
+  static const Names made;
+  return made;
+}
+
 // The fields of fastlstm.contract.Destination.
 struct Destination {
   const py::dict& arrays;
@@ -120,10 +131,9 @@ struct Destination {
   const py::tuple& without;
 
   template <class New>
-  Result result(const char* name, const New& make) const {
-    const py::str field(name);
-    if (without.contains(field)) return {};
-    PyObject* const given = PyDict_GetItem(arrays.ptr(), field.ptr());
+  Result result(PyObject* name, const New& make) const {
+    if (PySequence_Contains(without.ptr(), name) == 1) return {};
+    PyObject* const given = PyDict_GetItem(arrays.ptr(), name);
     if (given == nullptr || given == Py_None) return {make()};
     return {py::reinterpret_borrow<py::array>(given), true};
   }
@@ -183,14 +193,15 @@ class Tape {
     const bool cell = inputs_.is_cell();
     const Destination into{arrays, accumulate, without};
     const auto state = [&] { return new_array<S>({s.N, s.H}); };
-    Result dxs = into.result(cell ? "dx" : "dxs",
+    Result dxs = into.result(cell ? names().dx : names().dxs,
                              [&] { return inputs_.new_sequence<S>(inputs_.xs.shape(inputs_.xs.ndim() - 1)); });
-    Result dWx = inputs_.Wx ? into.result("dWx", [&] { return new_gradient<S>(*inputs_.Wx); }) : Result{};
-    Result dWh = into.result("dWh", [&] { return new_gradient<S>(*inputs_.Wh); });
+    Result dWx = inputs_.Wx ? into.result(names().dWx, [&] { return new_gradient<S>(*inputs_.Wx); }) : Result{};
+    Result dWh = into.result(names().dWh, [&] { return new_gradient<S>(*inputs_.Wh); });
     Result db;
-    if (inputs_.b) db = into.result("db", [&] { return s.reset_after ? new_array<S>({2, G}) : new_array<S>({G}); });
-    Result dh0 = into.result(cell ? "dh_prev" : "dh0", state);
-    Result dc0 = Layer::kHasCellState ? into.result(cell ? "dc_prev" : "dc0", state) : Result{};
+    if (inputs_.b)
+      db = into.result(names().db, [&] { return s.reset_after ? new_array<S>({2, G}) : new_array<S>({G}); });
+    Result dh0 = into.result(cell ? names().dh_prev : names().dh0, state);
+    Result dc0 = Layer::kHasCellState ? into.result(cell ? names().dc_prev : names().dc0, state) : Result{};
     RecurrentBackward<S> args{.sizes = s,
                               .xs = sequence<S>(inputs_.xs),
                               .Wx = weights<S>(inputs_.Wx),

@@ -31,6 +31,11 @@ S* writable(py::array& array) {
   return static_cast<S*>(array.mutable_data());
 }
 
+// What the memory of a large result belongs to: checks of what overlaps know that no two of these share any.
+struct ResultMemory {
+  Buffer buffer;
+};
+
 // A result array, C-contiguous or with these strides in bytes. Large ones come from the workspace pool and return to it
 // when Python lets go of them: fresh memory costs a page fault every 4 KB.
 template <class S>
@@ -40,9 +45,8 @@ py::array new_array(const std::vector<Index>& shape, const std::vector<Index>& s
   for (const Index length : shape) bytes *= length;
   if (bytes < kLarge) return py::array_t<S>(shape, strides);
   Buffer buffer = take_buffer(static_cast<std::size_t>(bytes), Kind::kResult);
-  const py::capsule owner(buffer.get(), [](void* memory) { ReleaseBuffer{}(memory); });
-  void* const memory = buffer.release();
-  return py::array_t<S>(shape, strides, static_cast<const S*>(memory), owner);
+  const S* const memory = static_cast<const S*>(buffer.get());
+  return py::array_t<S>(shape, strides, memory, py::cast(ResultMemory{std::move(buffer)}));
 }
 
 // Calls body<float>() or body<double>(), as the array's elements are.

@@ -6,6 +6,7 @@
 #include <exception>
 #include <string>
 
+#include "arrays.h"
 #include "kernels.h"
 #include "platform.h"
 #include "threads.h"
@@ -64,6 +65,8 @@ PYBIND11_MODULE(_cpu, module) {
   module.def("free_unused_buffers", &free_unused_buffers);
   module.def("buffer_bytes_in_use", &buffer_bytes_in_use);
   stop_at_signals();
+  const py::class_<ResultMemory> owner(module, "ResultMemory");
+  py::module_::import("fastlstm.arrays").attr("OWNERS").attr("append")(owner);
   bind_dense(module);
   bind_dropout(module);
   bind_embedding(module);

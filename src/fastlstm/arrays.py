@@ -7,6 +7,10 @@ import sys
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
+
+# Types of what memory belongs to, each object with memory of its own: numpy's arrays, and what a backend adds.
+OWNERS: set[type] = {ndarray}
 
 
 def is_device_array(array: Any) -> bool:
@@ -15,7 +19,7 @@ def is_device_array(array: Any) -> bool:
     The type says it of numpy's and CuPy's arrays: to ask CuPy's for their interface makes a dictionary each time.
     """
     kind = type(array)
-    if kind is np.ndarray:
+    if kind is ndarray:
         return False
     cupy = sys.modules.get("cupy")
     return kind is getattr(cupy, "ndarray", None) or hasattr(array, "__cuda_array_interface__")

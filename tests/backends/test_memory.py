@@ -10,6 +10,7 @@ import pytest
 
 import fastlstm
 from fastlstm import ops
+from fastlstm.ops import checks
 
 _cpu = pytest.importorskip("fastlstm._cpu", reason="the compiled extension is not built")
 
@@ -96,6 +97,16 @@ def test_results_outlive_the_pool() -> None:
     fastlstm.free_unused_memory()
     ops.lstm_forward(-xs, Wx, Wh, b, training=False)
     np.testing.assert_array_equal(hs, kept)
+
+
+def test_large_results_overlap_where_they_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = arrays(4, (N, T, D), (D, 4 * H), (H, 4 * H), (4 * H,))
+    one, other = (ops.lstm_forward(*inputs, training=False).hs for _ in range(2))
+    assert isinstance(one.base, _cpu.ResultMemory)
+    assert checks.overlapping([one[:10]], [one[10:]]) is None
+    assert checks.overlapping([one[:10]], [other, one[9:]]) == (0, 2)
+    monkeypatch.setattr(checks, "span", lambda array: pytest.fail("addresses were looked at"))
+    assert checks.overlapping([one], [other, other[1:]]) is None
 
 
 def test_low_memory_loss_holds_a_block_of_the_logits() -> None:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 from numpy import ndarray
 
-from fastlstm.arrays import array_module, is_device_array
+from fastlstm.arrays import OWNERS, array_module, is_device_array
 from fastlstm.backends import device_ids_family
 from fastlstm.contract import PRECISIONS, Array, FloatArray, IntArray, Precision, Tape
 
@@ -314,16 +314,17 @@ def overlapping(written: Sequence[Array], read: Sequence[Array]) -> tuple[int, i
     What is written is contiguous, in C's or Fortran's order: its memory is all from its first byte to its last.
     """
     arrays = [*written, *read]
-    # Nearly always each is an array that owns its memory, or a view of one, and no two of them have one owner.
-    owners = set()
+    # Nearly always each is an array that owns its memory, or a view of one, and what is written has owners of its own.
+    owners = []
     for owner in arrays:
-        while type(owner) is ndarray and owner.base is not None:
-            owner = owner.base
-        if type(owner) is not ndarray:
+        while type(owner) is ndarray and (base := owner.base) is not None:
+            owner = base
+        if type(owner) not in OWNERS:
             break
-        owners.add(id(owner))
+        owners.append(id(owner))
     else:
-        if len(owners) == len(arrays):
+        of_written = set(owners[: len(written)])
+        if len(of_written) == len(written) and of_written.isdisjoint(owners[len(written) :]):
             return None
     spans = sorted((*span(array), k) for k, array in enumerate(arrays) if array.size)
     ends = {True: (0, 0), False: (0, 0)}  # of the written ones so far, and of the others: the farthest, and whose it is
@@ -390,10 +391,10 @@ def rows_are_padded(padded: bool, name: str, array: Array) -> bool:
     return bool(padded)
 
 
-def same_device_as_tape(names: str, tape: Tape[Any], *arrays: Any) -> None:
+def same_device_as_tape(tape: Tape[Any], arrays: Mapping[str, Any]) -> None:
     """Raise unless the gradients live where the arrays of the forward call lived. Absent ones (None) are skipped."""
-    for name, array in zip(names.split(), arrays, strict=True):
-        if (isinstance(array, ndarray) and tape.device is None) or not is_array(array):
+    for name, array in arrays.items():
+        if array is None or (isinstance(array, ndarray) and tape.device is None) or not is_array(array):
             continue
         device = gpu_of(name, array)
         if device != tape.device:

@@ -75,7 +75,7 @@ def weights(
         Wx = checks.matrix_or_transpose("Wx", Wx, dtype, of)
         right &= D > 0 and Wx.shape == (D, G)
     if b is not None:
-        b = checks.float_array("b", b, b.ndim if checks.is_array(b) else 1, dtype, of)
+        b = checks.float_array("b", b, getattr(b, "ndim", 1), dtype, of)
         right &= b.shape == ((2, G) if two_biases else (G,))
     if not right:
         raise _error_of_weights(Wx, Wh, b, D, gates, of, two_biases=two_biases)
@@ -208,7 +208,7 @@ def upstream(
 ) -> tuple[Tape[_Family], FloatArray | None, FloatArray | None, FloatArray | None]:
     """The tape of ``op`` and the gradients by its results: dhs (N, T, H), and (N, H) by each last state."""
     tape = checks.check_tape(tape, op)
-    checks.same_device_as_tape("dhs dh_n dc_n", tape, dhs, dh_n, dc_n)
+    checks.same_device_as_tape(tape, {"dhs": dhs, "dh_n": dh_n, "dc_n": dc_n})
     N, T, H = tape.sizes["N"], tape.sizes["T"], tape.sizes["H"]
     if dhs is not None:
         dhs = sequence("dhs", dhs, tape.dtype, "the tape")
@@ -229,9 +229,11 @@ def upstream_of_cell(
 ) -> tuple[Tape[_Family], dict[str, FloatArray]]:
     """The tape of ``op`` and the gradients (N, H) by its results, by name."""
     tape = checks.check_tape(tape, op)
-    checks.same_device_as_tape(" ".join(grads), tape, *grads.values())
+    checks.same_device_as_tape(tape, grads)
     N, H = tape.sizes["N"], tape.sizes["H"]
-    return tape, {name: state(name, grad, N, H, tape.dtype, "the tape") for name, grad in grads.items()}
+    for name, grad in grads.items():
+        grads[name] = state(name, grad, N, H, tape.dtype, "the tape")
+    return tape, grads
 
 
 def destination(

@@ -47,47 +47,48 @@ def destination(
         An array of out does not fit, is read-only or overlaps another, without has a name that is no field, or
         accumulate comes without out.
     """
-    if isinstance(without, str) or not isinstance(without, Collection) or any(name not in fields for name in without):
+    everything = type(without) is tuple and not without
+    if not everything and (
+        isinstance(without, str) or not isinstance(without, Collection) or any(name not in fields for name in without)
+    ):
         raise ValueError(f"without is {without!r:.60}, expected a tuple of names among {', '.join(fields)}")
     if out is None:
         if accumulate:
             raise ValueError("accumulate is given without out, to whose arrays the gradients are added; give both")
         return new_arrays(fields, tuple(without))
-    if not any(hasattr(out, field) for field in fields):
+    arrays: dict[str, Any] = dict.fromkeys(fields)
+    written = []
+    # A few attribute reads show that an array fits; where they do not, the checks look closely.
+    plain, dtype = like.device is None if isinstance(like, Tape) else isinstance(like, ndarray), like.dtype
+    for name, shape in shapes.items():
+        array = getattr(out, name, None)
+        if array is not None and name not in without:
+            plain = plain and (
+                type(array) is ndarray and array.dtype is dtype and array.shape == shape and array.flags.carray
+            )
+            arrays[name] = array
+            written.append(array)
+    if not written and not any(hasattr(out, field) for field in fields):
         raise TypeError(
             f"out is {checks.describe(out)}, expected an object with the fields {', '.join(fields)}, for instance the "
             "result of an earlier call"
         )
-    arrays = {name: getattr(out, name, None) if name in shapes and name not in without else None for name in fields}
-    if not _fit_plainly(arrays, shapes, like):
+    if not plain:
         given = {f"out.{name}": array for name, array in arrays.items() if array is not None}
         if isinstance(like, Tape):
-            checks.same_device_as_tape(" ".join(given), like, *given.values())
+            checks.same_device_as_tape(like, given)
         else:
-            checks.same_device(" ".join((of, *given)), like, *given.values())
+            checks.same_device(" ".join((of, *given)), like, *written)
         for name, array in arrays.items():
             if array is not None:
-                _check_array(name, array, shapes[name], like.dtype, of)
-    written = [array for array in arrays.values() if array is not None]
+                _check_array(name, array, shapes[name], dtype, of)
     pair = checks.overlapping(written, [array for array in read.values() if array is not None])
     if pair is not None:
         names = [f"out.{name}" for name, array in arrays.items() if array is not None]
         names += [name for name, array in read.items() if array is not None]
         one, other = (names[place] for place in sorted(pair))
         raise ValueError(f"{one} overlaps {other}; results need arrays of their own")
-    return Destination(arrays, accumulate=bool(accumulate), without=tuple(without))
-
-
-def _fit_plainly(
-    arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], like: FloatArray | Tape[Any]
-) -> bool:
-    """Whether a few attribute reads show that every array fits; where they do not, the checks look closely."""
-    on_host = like.device is None if isinstance(like, Tape) else isinstance(like, ndarray)
-    return on_host and all(
-        array is None
-        or (type(array) is ndarray and array.dtype is like.dtype and array.shape == shapes[name] and array.flags.carray)
-        for name, array in arrays.items()
-    )
+    return Destination(arrays, bool(accumulate), tuple(without))
 
 
 def _check_array(name: str, array: Any, shape: tuple[int, ...], dtype: np.dtype[Any], of: str) -> None:

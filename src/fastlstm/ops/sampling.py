@@ -119,7 +119,7 @@ def sampled_logits_backward(dlogits: FloatArray, tape: Tape[SamplingFamily] | No
         dlogits does not fit the tape, or the tape is another operator's.
     """
     tape = checks.check_tape(tape, "sampled_logits")
-    checks.same_device_as_tape("dlogits", tape, dlogits)
+    checks.same_device_as_tape(tape, {"dlogits": dlogits})
     dlogits = checks.float_array("dlogits", dlogits, 2, tape.dtype, "the tape")
     expected = (tape.sizes["B"], tape.sizes["num_true"] + tape.sizes["S"])
     checks.expect_shape("dlogits", dlogits, expected, "= (B, num_true + S) of the forward call")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 # Types of what memory belongs to, each object with memory of its own: numpy's arrays, and what a backend adds.
-OWNERS: set[type] = {ndarray}
+OWNERS: list[type] = [ndarray]
 
 
 def is_device_array(array: Any) -> bool:

@@ -35,8 +35,7 @@ def sequence(name: str, value: Any, dtype: np.dtype[Any] | None = None, of: str 
         type(value) is ndarray
         and value.ndim == 3
         and (value.dtype is dtype or (dtype is None and value.dtype in checks.FLOATS))
-        and value.flags.aligned
-        and value.strides[2] == value.itemsize
+        and ((flags := value.flags).carray or (flags.aligned and value.strides[2] == value.itemsize))
     ):
         return value
     return checks.float_array(name, value, 3, dtype, of)
@@ -264,8 +263,7 @@ def destination(
             shapes[field] = of_state
     read = {**tape.inputs, **upstream}
     into = results.destination(fields, shapes, tape, "the tape", read, out=out, accumulate=accumulate, without=without)
-    dxs = into.arrays.get("dxs")
-    if dxs is None or not tape.time_major:
+    if not tape.time_major or (dxs := into.arrays["dxs"]) is None:
         return into
     return into._replace(arrays={**into.arrays, "dxs": dxs.swapaxes(0, 1)})
 

@@ -56,7 +56,7 @@ def destination(
         if accumulate:
             raise ValueError("accumulate is given without out, to whose arrays the gradients are added; give both")
         return new_arrays(fields, tuple(without))
-    arrays: dict[str, Any] = dict.fromkeys(fields)
+    arrays: dict[str, Any] = {**new_arrays(fields).arrays}
     written = []
     # A few attribute reads show that an array fits; where they do not, the checks look closely.
     plain, dtype = like.device is None if isinstance(like, Tape) else isinstance(like, ndarray), like.dtype

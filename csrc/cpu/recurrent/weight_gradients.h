@@ -193,9 +193,10 @@ struct WeightGradients {
   void store_few_rows(Range lefts, const WeightResult<S>& dW, int plane, S* copies) const {
     if (lefts.begin >= lefts.end) return;
     const WeightRows block = weight_rows(lefts.begin, plane);
-    const Index height = (lefts.end - lefts.begin) * kUnits, width = plan.blocks * kUnits;
+    const Index height = (lefts.end - lefts.begin) * kUnits, width = plan.blocks * kWidth;
+    const Index first_column = P::kPlanes == 1 ? 0 : plan.gate_column(plane), columns = P::kGates * plan.H;
     S* const left = copies;
-    S* const right = left + P::kFewSteps * height;
+    S* const right = left + P::kFewSteps * height;  // as the columns of the gradient lie
     for (Index r = 0; r < P::kFewSteps; ++r) {
       for (Index k = 0; k < height; k += kLanes<S>) {
         const S* const source = left_numbers(lefts.begin + k / kUnits, plane) + r * kUnits + k % kUnits;
@@ -203,24 +204,22 @@ struct WeightGradients {
         store(left + r * height + k, valid ? Format::factor(load(source)) : Vec<S>{});
       }
       for (Index gate = 0; gate < P::kGates; ++gate) {
-        for (Index u = 0; u < width; u += kLanes<S>) {
+        S* const place = right + r * width + plan.gate_column(plane * P::kGates + gate) - first_column;
+        for (Index u = 0; u < plan.H; u += kLanes<S>) {
           const S* const source = gates(block.right, u) + r * kWidth + gate * kUnits;
-          store(right + (r * P::kGates + gate) * width + u, r < plan.rows ? Format::factor(load(source)) : Vec<S>{});
+          store_partial(place + u, r < plan.rows ? Format::factor(load(source)) : Vec<S>{}, plan.H - u);
         }
       }
     }
     const Index count = min_of(height, (lefts.begin < input_blocks ? plan.D : plan.H) - block.first);
-    for (Index gate = 0; gate < P::kGates; ++gate) {
-      const S* const columns = right + gate * width;
-      S* const corner = dW.data + block.first * dW.row + plan.gate_column(plane * P::kGates + gate) * dW.column;
-      if (dW.column == 1) {
-        for (Index k = 0; k < count; ++k) {
-          put_products(left + k, height, columns, P::kGates * width, corner + k * dW.row, plan.H, dW.accumulate);
-        }
-      } else {
-        for (Index u = 0; u < plan.H; ++u) {
-          put_products(columns + u, P::kGates * width, left, height, corner + u * dW.column, count, dW.accumulate);
-        }
+    S* const corner = dW.data + block.first * dW.row + first_column * dW.column;
+    if (dW.column == 1) {
+      for (Index k = 0; k < count; ++k) {
+        put_products(left + k, height, right, width, corner + k * dW.row, columns, dW.accumulate);
+      }
+    } else {
+      for (Index k = 0; k < columns; ++k) {
+        put_products(right + k, width, left, height, corner + k * dW.column, count, dW.accumulate);
       }
     }
   }

@@ -240,6 +240,9 @@ def _wrong_prepared_weights() -> Iterator[Wrong]:
             TypeError,
             "xs and the prepared weights live in two places",
         )
+        of_cell = {"Wx": prepare(**weights), "Wh": None, "b": None}
+        says = f"Wx is prepared weights of {cell}, which this operator does not take; give it Wx, Wh and b"
+        yield Wrong(f"{cell}_cell_forward", of_cell, TypeError, says)
         no_Wx = {**weights, "Wx": None}
         xs = floats(N, T, len(weights["b"]) + 1)
         expected = f"xs has {len(weights['b']) + 1} columns, expected {len(weights['b'])}"

@@ -64,6 +64,8 @@ def weights(
 
     D and the dtype are those ``of`` the inputs. Wx and Wh are C-contiguous or transposes of what is.
     """
+    if Wh is None and isinstance(Wx, PreparedWeights):
+        raise TypeError(f"Wx is prepared weights of {Wx.op}, which this operator does not take; give it Wx, Wh and b")
     Wh = checks.matrix_or_transpose("Wh", Wh, dtype, of)
     H = Wh.shape[0]
     G = gates * H

@@ -1,6 +1,6 @@
 """Pages of figures, with their pictures, and the figures of the README: written from the JSON of runs, never by hand.
 
-docs/benchmarks.md is that of processors with AVX-512; others have docs/benchmarks-avx2.md and so on.
+docs/benchmarks.md is that of the instruction set avx512; others have docs/benchmarks-avx2.md and so on.
 """
 
 from __future__ import annotations
@@ -24,20 +24,25 @@ MENTIONED = (TRAINING_STEP, *(f"{cell} forward + backward" for cell in ("LSTM", 
 Result = Mapping[str, Any]
 
 
-def name(result: Result) -> str:
-    """Of the page, without its ending, and of the folder of its pictures."""
-    instructions = str(result["machine"]["fastlstm"]).split("instruction set ")[1].split(",")[0]
-    return "benchmarks" if instructions.startswith("avx512") else f"benchmarks-{instructions}"
+def page_name(result: Result) -> str:
+    """Of the page, without its ending, and of the folder of its pictures; each kept result has its own."""
+    instructions = _instructions(result).split(",")[0]
+    return "benchmarks" if instructions == "avx512" else f"benchmarks-{instructions}"
+
+
+def _instructions(result: Result) -> str:
+    """The instruction set and the number of threads."""
+    return str(result["machine"]["fastlstm"]).split("instruction set ")[1]
 
 
 def write_page(path: Path, root: Path) -> None:
     """The page and all pictures, from the result in ``path``, below ``root``."""
     result = regressions.read(path)
-    pictures = root / PICTURES / name(result)
+    pictures = root / PICTURES / page_name(result)
     pictures.mkdir(parents=True, exist_ok=True)
     draw_overview(result, pictures / OVERVIEW)
     curves.draw_all(result["curves"], pictures)
-    written = root / PAGES / f"{name(result)}.md"
+    written = root / PAGES / f"{page_name(result)}.md"
     written.write_text(page(result, path.resolve().relative_to(root).as_posix()))
     say(f"written: {written} and pictures in {pictures}")
 
@@ -45,7 +50,7 @@ def write_page(path: Path, root: Path) -> None:
 def page(result: Result, source: str) -> str:
     """docs/benchmarks.md, or that of another instruction set."""
     run = result["run"]
-    pictures = f"pictures/{name(result)}"
+    pictures = f"pictures/{page_name(result)}"
     parts = [
         "# Benchmarks",
         f"<!-- Written by `python -m benchmarks --docs {source}`. Change nothing here by hand. -->",
@@ -176,12 +181,12 @@ def readme_figures(result: Result, others: Sequence[Result]) -> str:
         sizes = f", mean of {len(cases)} {what}" if len(cases) > 1 else ""
         rows.append((group["name"] + sizes, times, *("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)))
     header = ("work", "longest call", "PyTorch takes", "numpy from scratch takes")
-    page = f"{PAGES}/{name(result)}.md"
+    page = f"{PAGES}/{page_name(result)}.md"
     elsewhere = "".join(f"{_of_another_machine(other)}\n\n" for other in others)
     return (
         f"{machine['processor']}; fastlstm {machine['fastlstm']}; torch {machine['torch']}; float32, {run['date']}, "
         f"commit {run['commit']}. Results are compared before anything is timed, sides take turns, medians:\n\n"
-        f"![times as fast as PyTorch and as from-scratch numpy code]({PICTURES}/{name(result)}/{OVERVIEW})\n\n"
+        f"![times as fast as PyTorch and as from-scratch numpy code]({PICTURES}/{page_name(result)}/{OVERVIEW})\n\n"
         f"{markdown_table(header, rows)}\n\n"
         f"{elsewhere}"
         '`fastlstm bench` in the source tree prints the whole table on your machine (`pip install ".[bench]"`,\n'
@@ -193,13 +198,12 @@ def readme_figures(result: Result, others: Sequence[Result]) -> str:
 
 
 def _of_another_machine(result: Result) -> str:
-    machine, run, page = result["machine"], result["run"], f"{PAGES}/{name(result)}.md"
+    machine, run, page = result["machine"], result["run"], f"{PAGES}/{page_name(result)}.md"
     means = {group["name"]: group["ratios"] for group in groups(result, each_step=False)}
     ratios = ", ".join(
         f"{name} {means[name]['PyTorch']:.1f}x" for name in MENTIONED if "PyTorch" in means.get(name, {})
     )
-    instructions = str(machine["fastlstm"]).split("instruction set ")[1]
     return (
-        f"On another machine ({machine['processor']}, {instructions}, {run['date']}, commit {run['commit']}) "
+        f"On another machine ({machine['processor']}, {_instructions(result)}, {run['date']}, commit {run['commit']}) "
         f"PyTorch takes ([{page}]({page})): {ratios}."
     )

@@ -110,6 +110,16 @@ def test_pages_are_those_of_the_kept_runs(suite: Any) -> None:
         assert all((page.parent / picture).exists() for picture in re.findall(r"!\[.*?\]\((.*?)\)", page.read_text()))
 
 
+def test_every_instruction_set_has_a_page_of_its_own(suite: Any) -> None:
+    names = {}
+    for instructions in ("baseline", "avx2", "avx512", "avx512_bf16", "neon"):
+        run = result(suite)
+        run["machine"]["fastlstm"] = f"1, backend cpp, instruction set {instructions}, 2 threads"
+        names[instructions] = suite["document"].page_name(run)
+    assert names["avx512"] == "benchmarks"
+    assert len(set(names.values())) == len(names)
+
+
 def test_the_readme_names_other_machines(suite: Any, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("<!-- figures: begin. -->\n<!-- figures: end -->\n")
     for instructions in ("avx2", "avx512"):

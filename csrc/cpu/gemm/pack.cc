@@ -9,10 +9,10 @@ inline constexpr Index kPackedAhead = 16;
 template <class Format, class S, class Word>
 void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed, Index packed_stride) {
   constexpr Index kDepth = Format::kDepth;
-  for (Index i = 0; i < width; i += kLanes<Word>) {
-    const Index left = columns - i;
-    const S* source = matrix.data + i * matrix.column_stride;
-    if (matrix.column_stride != 1) {
+  if (matrix.column_stride != 1) {
+    for (Index i = 0; i < width; i += kLanes<Word>) {
+      const S* const source = matrix.data + i * matrix.column_stride;
+      const Index left = columns - i;
       transpose_with(
           words<Format>(depth), packed + i, packed_stride, [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
             const S* const first = source + l * kDepth;
@@ -23,12 +23,18 @@ void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index widt
             }
             transpose<Word>(square);
           });
-    } else {
-      for (Index l = 0; l < depth; l += kDepth) {
-        for (Index j = 0; j < kDepth; ++j) __builtin_prefetch(source + (kPackedAhead + j) * matrix.row_stride);
-        store(packed + l / kDepth * packed_stride + i, Format::across_k(source, matrix.row_stride, depth - l, left));
-        source += kDepth * matrix.row_stride;
-      }
+    }
+    return;
+  }
+  const S* row = matrix.data;
+  for (Index l = 0; l < depth; l += kDepth, row += kDepth * matrix.row_stride, packed += packed_stride) {
+    for (Index j = kPackedAhead; j < kPackedAhead + kDepth; ++j) {
+      const S* const ahead = row + j * matrix.row_stride;
+      for (Index i = 0; i < width; i += kLanes<Word>) __builtin_prefetch(ahead + i);
+      __builtin_prefetch(ahead + width - 1);
+    }
+    for (Index i = 0; i < width; i += kLanes<Word>) {
+      store(packed + i, Format::across_k(row + i, matrix.row_stride, depth - l, columns - i));
     }
   }
 }

@@ -247,17 +247,17 @@ FASTLSTM_INLINE void load_transposed(const S* in, Index in_stride, Index height,
   transpose<S>(rows);
 }
 
-// The transpose of `count` columns: out[k * out_stride + i] is column k of row i for i < kLanes. load_square(k,
-// columns, rows) makes `rows` the transpose of the square of `columns` columns, from k on.
-template <class S, class LoadSquare>
-FASTLSTM_INLINE void transpose_with(Index count, S* out, Index out_stride, const LoadSquare& load_square) {
+// The transpose of `count` columns: place(k)[i] is column k of row i for i < kLanes. load_square(k, columns, rows)
+// makes `rows` the transpose of the square of `columns` columns, from k on.
+template <class S, class Place, class LoadSquare>
+FASTLSTM_INLINE void transpose_with(Index count, const Place& place, const LoadSquare& load_square) {
   for (Index k = 0; k < count; k += kLanes<S>) {
     const Index columns = count - k < kLanes<S> ? count - k : kLanes<S>;
     Vec<S> rows[kLanes<S>];
     load_square(k, columns, rows);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<S>; ++i) {
-      if (i < columns) store(out + (k + i) * out_stride, rows[i]);
+      if (i < columns) store(place(k + i), rows[i]);
     }
   }
 }
@@ -266,9 +266,11 @@ FASTLSTM_INLINE void transpose_with(Index count, S* out, Index out_stride, const
 // on.
 template <class S>
 FASTLSTM_INLINE void transpose_into(const S* in, Index in_stride, Index height, Index count, S* out, Index out_stride) {
-  transpose_with(count, out, out_stride, [=](Index k, Index columns, Vec<S>(&rows)[kLanes<S>]) {
-    load_transposed(in + k, in_stride, height, columns, rows);
-  });
+  transpose_with<S>(
+      count, [=](Index k) { return out + k * out_stride; },
+      [=](Index k, Index columns, Vec<S>(&rows)[kLanes<S>]) {
+        load_transposed(in + k, in_stride, height, columns, rows);
+      });
 }
 
 FASTLSTM_INLINE constexpr Index min_of(Index a, Index b) { return a < b ? a : b; }

@@ -7,14 +7,16 @@ namespace fastlstm::FASTLSTM_ISA {
 inline constexpr Index kPackedAhead = 16;
 
 template <class Format, class S, class Word>
-void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed, Index packed_stride) {
+void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed,
+                const PackedRows& rows) {
   constexpr Index kDepth = Format::kDepth;
   if (matrix.column_stride != 1) {
     for (Index i = 0; i < width; i += kLanes<Word>) {
       const S* const source = matrix.data + i * matrix.column_stride;
       const Index left = columns - i;
-      transpose_with(
-          words<Format>(depth), packed + i, packed_stride, [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
+      transpose_with<Word>(
+          words<Format>(depth), [=](Index l) { return packed + rows.place(l) + i; },
+          [=](Index l, Index, Vec<Word>(&square)[kLanes<Word>]) {
             const S* const first = source + l * kDepth;
 #pragma GCC unroll 16
             for (int lane = 0; lane < kLanes<Word>; ++lane) {
@@ -26,26 +28,27 @@ void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index widt
     }
     return;
   }
-  const S* row = matrix.data;
-  for (Index l = 0; l < depth; l += kDepth, row += kDepth * matrix.row_stride, packed += packed_stride) {
+  for (Index l = 0; l < depth; l += kDepth) {
+    const S* const source = matrix.data + l * matrix.row_stride;
     for (Index j = kPackedAhead; j < kPackedAhead + kDepth; ++j) {
-      const S* const ahead = row + j * matrix.row_stride;
+      const S* const ahead = source + j * matrix.row_stride;
       for (Index i = 0; i < width; i += kLanes<Word>) __builtin_prefetch(ahead + i);
       __builtin_prefetch(ahead + width - 1);
     }
     for (Index i = 0; i < width; i += kLanes<Word>) {
-      store(packed + i, Format::across_k(row + i, matrix.row_stride, depth - l, columns - i));
+      store(packed + rows.place(l / kDepth) + i,
+            Format::across_k(source + i, matrix.row_stride, depth - l, columns - i));
     }
   }
 }
 
-template void pack_panel<Exact<float>>(const Strided<float>&, Index, Index, Index, float*, Index);
+template void pack_panel<Exact<float>>(const Strided<float>&, Index, Index, Index, float*, const PackedRows&);
 #if !FASTLSTM_ONLY_BF16
-template void pack_panel<Exact<double>>(const Strided<double>&, Index, Index, Index, double*, Index);
+template void pack_panel<Exact<double>>(const Strided<double>&, Index, Index, Index, double*, const PackedRows&);
 #endif
-template void pack_panel<Bf16>(const Strided<float>&, Index, Index, Index, Bf16::Word*, Index);
+template void pack_panel<Bf16>(const Strided<float>&, Index, Index, Index, Bf16::Word*, const PackedRows&);
 #if !FASTLSTM_BF16_PAIRS
-template void pack_panel<Bf16Pairs>(const Strided<float>&, Index, Index, Index, Bf16Pair*, Index);
+template void pack_panel<Bf16Pairs>(const Strided<float>&, Index, Index, Index, Bf16Pair*, const PackedRows&);
 #endif
 
 }  // namespace fastlstm::FASTLSTM_ISA

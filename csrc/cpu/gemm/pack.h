@@ -12,10 +12,22 @@ struct Strided {
   Index row_stride, column_stride;
 };
 
-// The first `depth` rows and `width` columns of a matrix, of which there are `columns`, as words(depth) rows of words,
-// `packed_stride` apart; zeros beyond its columns. pack.cc compiles it, once for all.
+// Where packed rows lie: one behind the other, or in runs of 2^log2_run of them that begin `run_stride` words apart.
+struct PackedRows {
+  Index stride;  // words from a row to the next
+  Index run_stride = 0;
+  int log2_run = 62;
+
+  FASTLSTM_INLINE Index place(Index row) const {
+    return (row >> log2_run) * run_stride + (row & ((Index{1} << log2_run) - 1)) * stride;
+  }
+};
+
+// The first `depth` rows and `width` columns of a matrix, of which there are `columns`, as words(depth) rows of words;
+// zeros beyond its columns. pack.cc compiles it, once for all.
 template <class Format, class S, class Word>
-void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed, Index packed_stride);
+void pack_panel(const Strided<S>& matrix, Index depth, Index columns, Index width, Word* packed,
+                const PackedRows& rows);
 
 // The rows [k, k + depth) and columns [column, column + width) of a matrix (rows, columns) as a panel
 // [words(depth)][width]. It lies in memory as it is (row stride `columns`) or, transposed, column by column.
@@ -24,7 +36,7 @@ void pack_panel(bool transposed, const S* matrix, Index columns, Index rows, Ind
                 Index width, Word* panel) {
   const Strided<S> corner = transposed ? Strided<S>{matrix + column * rows + k, 1, rows}
                                        : Strided<S>{matrix + k * columns + column, columns, 1};
-  pack_panel<Format>(corner, depth, columns - column, width, panel, width);
+  pack_panel<Format>(corner, depth, columns - column, width, panel, PackedRows{width});
 }
 
 // Rows of `depth` numbers along k as rows of words(depth) words.

@@ -19,7 +19,7 @@ void pack_gates(const P& plan, const Weights<S>& W, Index depth, int plane, Inde
     const Index unit = j * P::kUnits + run % P::kUnits;
     const S* const source = W.data + (plan.gate_column(plane * P::kGates + run / P::kUnits) + unit) * W.column;
     pack_panel<Format>(Strided<S>{source, W.row, W.column}, depth, plan.H - unit, run_end - run, packed + (run - first),
-                       width);
+                       PackedRows{width});
     run = run_end;
   }
 }
@@ -37,14 +37,19 @@ void pack_gate_block(const P& plan, const Weights<S>& W, Index depth, Index j, W
 // zero.
 template <class Format, class S, class P, class Word>
 void pack_transposed_gates(const P& plan, const Weights<S>& W, Index count, Index first, Index width, Word* packed) {
+  const Index whole = plan.H / P::kUnits * P::kUnits;
   for (Index plane = 0; plane < P::kPlanes; ++plane) {
-    for (Index j = 0; j < plan.blocks; ++j) {
-      const Index units = min_of(P::kUnits, plan.H - j * P::kUnits);
-      for (Index gate = plane * P::kGates; gate < (plane + 1) * P::kGates; ++gate) {
-        const S* const source = W.data + (plan.gate_column(gate) + j * P::kUnits) * W.column + first * W.row;
-        pack_panel<Format>(Strided<S>{source, W.column, W.row}, units, count - first, width, packed, width);
-        packed += words<Format>(units) * width;
+    const Range parts[] = {{0, whole}, {whole, plan.H}};
+    for (const Range& units : parts) {
+      const Index depth = units.end - units.begin;
+      const Index run = words<Format>(min_of(depth, P::kUnits)) * width;  // a gate's words in a block
+      const PackedRows rows{width, P::kGates * run, P::kLog2Units - __builtin_ctz(Format::kDepth)};
+      for (Index gate = 0; gate < P::kGates; ++gate) {
+        const Index column = plan.gate_column(plane * P::kGates + gate) + units.begin;
+        const S* const source = W.data + column * W.column + first * W.row;
+        pack_panel<Format>(Strided<S>{source, W.column, W.row}, depth, count - first, width, packed + gate * run, rows);
       }
+      packed += P::kGates * words<Format>(depth) * width;
     }
   }
 }

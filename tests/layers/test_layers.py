@@ -282,6 +282,22 @@ def test_another_label_can_be_ignored() -> None:
     assert layer.backward()[IDS != 0].any()
 
 
+def test_a_second_backward_replaces_the_factor_of_the_first() -> None:
+    make, *inputs = LOSSES["TimeAffineWithLoss"]
+    layer = make()
+    layer.forward(*inputs)
+    dhs = layer.backward().copy()
+    dW, db = (grad.copy() for grad in layer.grads)
+    for dout in (2, 2, 0.5, 1, 0):
+        np.testing.assert_array_equal(layer.backward(dout), dhs * dout)
+        np.testing.assert_array_equal(layer.grads[0], dW * dout)
+        np.testing.assert_array_equal(layer.grads[1], db * dout)
+    with pytest.raises(RuntimeError, match=r"backward\(0\) has cleared the gradients; call forward again"):
+        layer.backward()
+    layer.forward(*inputs)
+    np.testing.assert_array_equal(layer.backward(), dhs)
+
+
 @pytest.mark.parametrize("name", [*DIFFERENTIABLE, "TimeEmbedding", "TimeAffineWithLoss"])
 def test_params_and_grads_are_the_same_arrays_for_life(name: str) -> None:
     if name == "TimeEmbedding":

@@ -102,6 +102,7 @@ class TimeAffineWithLoss(Layer):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("W", "b")
+    _dout: float = 1  # what the gradients have been multiplied by
 
     def __init__(self, W: FloatArray, b: FloatArray) -> None:
         super().__init__(W, b)
@@ -131,6 +132,7 @@ class TimeAffineWithLoss(Layer):
         W, b = self.params
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
+        self._dout = 1
         if weights is not None:
             scores = self._scores(hs, W, b)
             loss, dscores = ops.softmax_cross_entropy(scores, targets, reduction=reduction, weights=weights)
@@ -148,11 +150,13 @@ class TimeAffineWithLoss(Layer):
     def backward(self, dout: float = 1) -> FloatArray:
         """Gradient by hs, (N, T, H)."""
         dhs = saved(self._dhs)
-        if dout == 1:
-            return dhs
-        for grad in self.grads:
-            grad *= dout
-        return dhs * dhs.dtype.type(dout)
+        if dout != self._dout:
+            if self._dout == 0:
+                raise RuntimeError(f"backward(0) has cleared the gradients; call forward again before backward({dout})")
+            for grad in self.grads:
+                grad *= dout / self._dout
+            self._dout = dout
+        return dhs if dout == 1 else dhs * dhs.dtype.type(dout)
 
 
 class MeanSquaredError(Layer):

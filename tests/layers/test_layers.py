@@ -292,6 +292,13 @@ def test_a_second_backward_replaces_the_factor_of_the_first() -> None:
         np.testing.assert_array_equal(layer.backward(dout), dhs * dout)
         np.testing.assert_array_equal(layer.grads[0], dW * dout)
         np.testing.assert_array_equal(layer.grads[1], db * dout)
+    layer.forward(*inputs)
+    layer.backward(2)
+    with pytest.raises(ValueError, match="W has shape"):  # and the gradients stay those of the call before
+        layer.forward(inputs[0][..., 1:], inputs[1])
+    layer.backward()
+    np.testing.assert_array_equal(layer.grads[0], dW)
+    layer.backward(0)
     with pytest.raises(RuntimeError, match=r"backward\(0\) has cleared the gradients; call forward again"):
         layer.backward()
     layer.forward(*inputs)

@@ -132,7 +132,6 @@ class TimeAffineWithLoss(Layer):
         W, b = self.params
         targets = as_ids("ts", ts, hs.ndim - 1, W.shape[1], -1)
         dW, db = self.grads
-        self._dout = 1
         if weights is not None:
             scores = self._scores(hs, W, b)
             loss, dscores = ops.softmax_cross_entropy(scores, targets, reduction=reduction, weights=weights)
@@ -141,10 +140,11 @@ class TimeAffineWithLoss(Layer):
             product(hs.reshape(-1, H).T, dscores, out=dW, precision=self.precision)
             array_module(dscores).sum(dscores, axis=0, out=db)
             self._dhs = product(dscores, W.T, precision=self.precision).reshape(hs.shape)
-            return loss
-        loss, self._dhs, _, _ = ops.linear_cross_entropy(
-            hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db), reduction=reduction
-        )
+        else:
+            loss, self._dhs, _, _ = ops.linear_cross_entropy(
+                hs, W, b, targets, precision=self.precision, out=SimpleNamespace(dW=dW, db=db), reduction=reduction
+            )
+        self._dout = 1
         return loss
 
     def backward(self, dout: float = 1) -> FloatArray:

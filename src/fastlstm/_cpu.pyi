@@ -109,7 +109,7 @@ def linear_cross_entropy(
     b: FloatArray | None,
     targets: IntArray,
     ignore_index: int,
-    block: int,
+    low_memory: bool,
     dh: FloatArray | None,
     dW: FloatArray | None,
     db: FloatArray | None,

@@ -123,14 +123,17 @@ S* writable_or_null(OptionalArray& array) {
   return array ? writable<S>(*array) : nullptr;
 }
 
-// block: columns of the logits held at once. dh, dW and db go into the arrays given or, where there is none, into new
-// ones; what is not wanted is None.
+// low_memory: a panel of the logits for each thread is held at once; a single one would not be worth reading and
+// writing dh for. dh, dW and db go into the arrays given or, where there is none, into new ones; what is not wanted is
+// None.
 py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const OptionalArray& b, const py::array& targets,
-                               std::int64_t ignore_index, Index block, OptionalArray dh, OptionalArray dW,
+                               std::int64_t ignore_index, bool low_memory, OptionalArray dh, OptionalArray dW,
                                OptionalArray db, bool accumulate, bool with_dh, bool with_dW, bool with_db, bool bf16,
                                std::optional<double> normalizer) {
   const Index M = h.shape(0), H = h.shape(1), V = W.shape(1);
   const bool transposed = is_transposed(W);
+  const int threads = num_threads();
+  const Index panels = low_memory ? std::max(2, threads) : (V + kLossPanel - 1) / kLossPanel;
   return with_float_type(h, [&]<class S>() {
     const bool add_dW = accumulate && dW, add_db = accumulate && db;
     if (with_dh && !dh) dh = new_array<S>({M, H});
@@ -148,8 +151,8 @@ py::tuple linear_cross_entropy(const py::array& h, const py::array& W, const Opt
                        .W = pointer<S>(W),
                        .b = pointer<S>(b),
                        .targets = nullptr,
-                       .block = block,
-                       .threads = num_threads(),
+                       .block = panels * kLossPanel,
+                       .threads = threads,
                        .scale = 0,
                        .losses = nullptr,
                        .dh = nullptr,
@@ -185,9 +188,9 @@ void bind_losses(py::module_& module) {
   module.def("softmax_cross_entropy", &softmax_cross_entropy, py::arg("logits"), py::arg("targets"),
              py::arg("ignore_index"), py::arg("normalizer"));
   module.def("linear_cross_entropy", &linear_cross_entropy, py::arg("h"), py::arg("W"), py::arg("b"),
-             py::arg("targets"), py::arg("ignore_index"), py::arg("block"), py::arg("dh"), py::arg("dW"), py::arg("db"),
-             py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"), py::arg("bf16"),
-             py::arg("normalizer"));
+             py::arg("targets"), py::arg("ignore_index"), py::arg("low_memory"), py::arg("dh"), py::arg("dW"),
+             py::arg("db"), py::arg("accumulate"), py::arg("with_dh"), py::arg("with_dW"), py::arg("with_db"),
+             py::arg("bf16"), py::arg("normalizer"));
 }
 
 }  // namespace fastlstm

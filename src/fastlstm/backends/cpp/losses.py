@@ -10,14 +10,11 @@ import fastlstm._cpu as _cpu
 
 # A few numbers a row, where a step of a training has products: numpy's loops are fast enough.
 from fastlstm.backends.numpy.losses import mean_squared_error, sigmoid_cross_entropy, softmax
-from fastlstm.backends.threads import get_num_threads
 from fastlstm.contract import Destination, FloatArray, IntArray, LinearLossGrads, LossGrad, Precision
 
 __all__ = ["linear_cross_entropy", "mean_squared_error", "sigmoid_cross_entropy", "softmax", "softmax_cross_entropy"]
 
 _INT64 = np.dtype(np.int64)
-# Columns of the logits that are one piece of work.
-PANEL = 64
 
 
 def softmax_cross_entropy(
@@ -38,10 +35,6 @@ def linear_cross_entropy(
     normalizer: float | None,
     into: Destination,
 ) -> LinearLossGrads:
-    V = W.shape[1]
-    panels = -(-V // PANEL)
-    if memory == "low":  # one for each thread; a single one would not be worth reading and writing dh for
-        panels = min(panels, max(2, get_num_threads()))
     targets = targets.astype(_INT64, copy=False)
     dh, dW, db = (into.arrays[name] for name in ("dh", "dW", "db"))
     with_dh, with_dW, with_db = (name not in into.without for name in ("dh", "dW", "db"))
@@ -52,7 +45,7 @@ def linear_cross_entropy(
             b,
             targets,
             ignore_index,
-            panels * PANEL,
+            memory == "low",
             dh,
             dW,
             db,
